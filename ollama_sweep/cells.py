@@ -1,0 +1,282 @@
+"""What a sweep is made of: cells, statuses, flags, outcomes, and the identity of a cell. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Scalar = str | int | float | bool | None
+Options = tuple[tuple[str, Scalar], ...]
+
+KEY_VERSION = "c1"
+LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"})
+"""Options whose change makes Ollama load the model again (server/sched.go, needsReload)."""
+
+
+class Status(StrEnum):
+    """How an attempt ended, or where a cell stands (the table of words in docs/architecture.md)."""
+
+    PENDING = "pending"
+    STARTED = "started"
+    OK = "ok"
+    OOM = "oom"
+    RESOURCE = "resource"
+    TIMEOUT = "timeout"
+    TRUNCATED = "truncated"
+    CRASHED = "crashed"
+    PARSE_ERROR = "parse_error"
+    ERROR = "error"
+    INTERRUPTED = "interrupted"
+    DISCARDED = "discarded"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        """The cell needs no further attempt by itself."""
+        return self not in _NOT_FINAL
+
+    @property
+    def is_failure(self) -> bool:
+        """The cell was tried and gave no number."""
+        return self in FAILURES
+
+    @property
+    def counts(self) -> bool:
+        """An attempt that says something of its cell (an interrupted one does not)."""
+        return self is Status.OK or self in FAILURES
+
+
+FAILURES = frozenset({Status.OOM, Status.RESOURCE, Status.TIMEOUT, Status.TRUNCATED, Status.CRASHED,
+                      Status.PARSE_ERROR, Status.ERROR})  # fmt: skip
+_NOT_FINAL = frozenset({Status.PENDING, Status.STARTED, Status.INTERRUPTED, Status.DISCARDED})
+RETRIED = frozenset({Status.CRASHED, Status.PARSE_ERROR, Status.ERROR})
+"""Failures worth another attempt by themselves; the others would fail the same way."""
+
+
+class Flag(StrEnum):
+    """Something true beside the status of a measured cell."""
+
+    SPILLED = "spilled"
+    CLAMPED = "clamped"
+    CACHED = "cached"
+    UNFILLED = "unfilled"
+    DRIFTED = "drifted"
+    NOISY = "noisy"
+    THROTTLED = "throttled"
+    SHARED_GPU = "shared_gpu"
+    IMPORTED = "imported"
+
+
+FLAG_MEANINGS: Mapping[Flag, str] = {
+    Flag.SPILLED: "part of the model sits on the CPU",
+    Flag.CLAMPED: "the engine used another num_ctx or num_batch than asked",
+    Flag.CACHED: "prompt tokens came from a cache, so the run was not used",
+    Flag.UNFILLED: "num_batch exceeds the prompt's tokens, so it cannot matter",
+    Flag.DRIFTED: "the machine's speed had drifted",
+    Flag.NOISY: "the runs differ by more than 10 %",
+    Flag.THROTTLED: "the hardware lowered its clock",
+    Flag.SHARED_GPU: "another model was loaded on the same server",
+    Flag.IMPORTED: "taken from an older file, not measured here",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid.
+
+    `coordinates` are the swept dimensions with this cell's values, outermost first; `options` all load and request
+    options sorted by name (num_ctx, num_batch and num_predict among them); `server` the settings of a managed server.
+    """
+
+    coordinates: Options
+    model: str
+    options: Options
+    task: str = "prompt_eval"
+    task_options: Options = ()
+    server: Options = ()
+
+    @property
+    def num_ctx(self) -> int:
+        return _whole(self.option("num_ctx"))
+
+    @property
+    def num_batch(self) -> int:
+        return _whole(self.option("num_batch"))
+
+    @property
+    def num_predict(self) -> int:
+        return _whole(self.option("num_predict"))
+
+    def option(self, name: str) -> Scalar:
+        """The value of an option; None where it is not set."""
+        return dict(self.options).get(name)
+
+    @property
+    def load_key(self) -> tuple[object, ...]:
+        """Equal for cells that can be measured in one load."""
+        return (self.server, self.model, tuple(pair for pair in self.options if pair[0] in LOAD_OPTIONS))
+
+    def label(self) -> str:
+        """`num_ctx 4096, num_batch 64`: the coordinates in words."""
+        return ", ".join(f"{name} {value}" for name, value in self.coordinates)
+
+
+def _whole(value: Scalar) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {value!r}")
+    return value
+
+
+def cell_key(
+    cell: Cell, *, engine: str, model_digest: str, modelfile: str, prompt_hash: str, task_version: int
+) -> str:
+    """The identity of a cell's measurement: content, canonical and versioned, never a position in a grid.
+
+    `modelfile` is the canonical text of the template without FROM and without the options set by the sweep.
+    """
+    content = {
+        "engine": engine,
+        "model_digest": model_digest,
+        "modelfile": modelfile,
+        "options": _canonical(cell.options),
+        "server": _canonical(cell.server),
+        "task": cell.task,
+        "task_version": task_version,
+        "task_options": _canonical(cell.task_options),
+        "prompt": prompt_hash,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _canonical(options: Options) -> dict[str, Scalar]:
+    return {name: _normal(value) for name, value in options}
+
+
+def _normal(value: Scalar) -> Scalar:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def content_hash(text: str) -> str:
+    """`sha256:` and the hex digest of a text."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation inside an attempt. Counts in tokens, durations in seconds; None is unknown, never zero.
+
+    `prompt_eval_count` includes cached tokens; `prompt_eval_rate` is derived here from the uncached ones.
+    """
+
+    number: int
+    warmup: bool
+    nonce: str
+    prompt_eval_count: int | None
+    cached_count: int | None
+    prompt_eval_duration_s: float | None
+    prompt_eval_rate: float | None
+    eval_count: int | None
+    eval_duration_s: float | None
+    eval_rate: float | None
+    total_duration_s: float | None
+    load_duration_s: float | None
+    printed_rate: float | None
+    client_duration_s: float
+    believed: bool
+    doubt: str = ""
+    raw: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an attempt's believed runs say: medians, with the smallest and largest prompt rate."""
+
+    runs: int = 0
+    prompt_eval_count: int | None = None
+    prompt_eval_rate: float | None = None
+    prompt_eval_rate_min: float | None = None
+    prompt_eval_rate_max: float | None = None
+    prompt_eval_duration_s: float | None = None
+    eval_count: int | None = None
+    eval_rate: float | None = None
+    total_duration_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What the engine really uses after a load; None where it does not say. Sizes in bytes."""
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    size_bytes: int | None = None
+    size_vram_bytes: int | None = None
+    load_duration_s: float | None = None
+    others_loaded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, with everything worth keeping of it."""
+
+    status: Status
+    reason: str = ""
+    error: str = ""
+    flags: frozenset[Flag] = frozenset()
+    runs: tuple[Run, ...] = ()
+    summary: Summary = Summary()
+    effective: Effective = Effective()
+    raw: str = ""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row of the view `results`: where a cell of a sweep stands now.
+
+    `coordinates` maps every swept dimension to its value; `metrics` every numeric column that has a value.
+    """
+
+    key: str
+    coordinates: Mapping[str, Scalar]
+    model: str
+    task: str
+    status: Status
+    reason: str = ""
+    error: str = ""
+    flags: frozenset[Flag] = frozenset()
+    attempts: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    row: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+LABELS: Mapping[Status, str] = {
+    Status.OOM: "OOM",
+    Status.RESOURCE: "CUDA resource allocation error",
+    Status.TIMEOUT: "Timeout or no output",
+    Status.TRUNCATED: "Truncated",
+    Status.CRASHED: "Crashed",
+    Status.PARSE_ERROR: "Parse error",
+    Status.ERROR: "Error",
+    Status.SKIPPED: "Skipped",
+    Status.PENDING: "not measured yet",
+}
+_REASON_LABELS = {
+    "cuda_oom": "CUDA OOM",
+    "gpu_oom": "GPU OOM",
+    "create": "Create failed",
+    "no_statistics": "Timeout or no output",
+    "does_not_fit": "Does not fit",
+    "parked": "Parked",
+}
+
+
+def failure_label(status: Status, reason: str) -> str:
+    """The words for a cell without a number, the same in pictures, tables and on the terminal."""
+    return _REASON_LABELS.get(reason) or LABELS.get(status, str(status))

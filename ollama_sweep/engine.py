@@ -1,0 +1,149 @@
+"""The contract of an engine: what generates. One engine is one file in `engines/`; the file name is its name.
+
+A cell's life on an engine: `prepare` (create, load, read back what is really used), `generate` once per run,
+`release`. A failure that belongs to the cell is `CellFailed`; one of the surroundings is `EngineUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ollama_sweep.cells import Cell, Effective
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine is: part of the surroundings' fingerprint."""
+
+    name: str
+    version: str
+    where: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as the engine knows it. Sizes in bytes, lengths in tokens; None where the engine does not say.
+
+    `kv_bytes_per_token` is that of an f16 cache: 2 · block_count · head_count_kv · (key_length + value_length).
+    """
+
+    name: str
+    digest: str
+    family: str | None = None
+    parameter_size: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    size_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation as the engine reported it. Counts in tokens, durations in seconds; None is unknown.
+
+    `prompt_eval_count` includes cached tokens; `cached_count` is None where the engine cannot tell.
+    `printed_rate` is the engine's own prompt rate in tokens/s, a cross-check only. `raw` is its whole output.
+    """
+
+    text: str
+    prompt_eval_count: int | None
+    prompt_eval_duration_s: float | None
+    eval_count: int | None = None
+    eval_duration_s: float | None = None
+    cached_count: int | None = None
+    total_duration_s: float | None = None
+    load_duration_s: float | None = None
+    printed_rate: float | None = None
+    client_duration_s: float = 0.0
+    ttft_s: float | None = None
+    raw: str = ""
+
+
+class Ledger(Protocol):
+    """Where an engine writes down what it is about to make, so that the next start can clear it after a crash."""
+
+    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
+        """Write down, durably and before it exists, a `scratch_model` or a `process`; returns its number."""
+
+    def settle(self, number: int) -> None:
+        """It is gone again."""
+
+
+class NoLedger:
+    """For callers without a database (`plan`, `doctor`, `params`), which leave nothing behind when they end."""
+
+    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
+        return 0
+
+    def settle(self, number: int) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """All an engine is told when it is made.
+
+    `template` is the text of the Modelfile template ("" for none); `say` takes one line for the person;
+    `trace` takes one line per started command (shown with --verbose).
+    """
+
+    host: str | None = None
+    ollama: str | None = None
+    template: str = ""
+    timeout_s: float = 600.0
+    load_timeout_s: float = 600.0
+    allow_remote: bool = False
+    ledger: Ledger = field(default_factory=NoLedger)
+    say: Callable[[str], None] = lambda line: None
+    trace: Callable[[str], None] = lambda line: None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something a dead session recorded and did not settle."""
+
+    number: int
+    kind: str
+    name: str
+    details: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """Every engine file has a class `Engine` of this shape, made with `EngineSettings`."""
+
+    def describe(self) -> EngineInfo:
+        """Name, version, address. Raises EngineUnavailable."""
+
+    def model_info(self, model: str) -> ModelInfo:
+        """The model's digest and metadata. Raises EngineUnavailable where it is not installed."""
+
+    def count_tokens(self, model: str, prompt: str) -> int | None:
+        """The prompt's true number of tokens as the model sees it (template included); None if it cannot tell.
+
+        May load the model with a very small context. Raises EngineUnavailable or CellFailed.
+        """
+
+    def prepare(self, cell: Cell) -> Effective:
+        """Load the cell's configuration, or keep it where it is loaded already. Raises CellFailed."""
+
+    def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
+        """One generation with the prepared configuration. Raises CellFailed, EngineUnavailable."""
+
+    def release(self, *, failed: bool) -> None:
+        """End the load at hand; after a failure bring the engine to rest first. Raises EngineUnavailable."""
+
+    def interrupt(self) -> None:
+        """End a generation that is under way at once (called from a signal handler)."""
+
+    def clear(self, leftover: Leftover) -> str | None:
+        """Remove what a dead session left; a line that says so, or None where nothing was there."""
+
+    def close(self) -> None:
+        """Remove everything this object made. Never raises."""

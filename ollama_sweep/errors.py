@@ -1,0 +1,79 @@
+"""Every exception. Its class says whose fault it is; the class decides the exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SweepError(Exception):
+    """Base of all errors that are shown as one line; the exit code is that of the class."""
+
+    exit_code = 1
+
+
+class ConfigError(SweepError):
+    """The person's input is wrong: nothing was started, nothing was created.
+
+    `where` is `FILE`, `FILE:LINE`, `--option` or a path such as `num_ctx.step`.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, where: str | None = None) -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class DatabaseInUse(SweepError):
+    """Another sweep holds the database, or it belongs to another program."""
+
+    exit_code = 3
+
+
+class StorageError(SweepError):
+    """The disk or the database failed (full, read-only, replaced, corrupt); acknowledged cells are safe."""
+
+    exit_code = 4
+
+
+class EngineUnavailable(SweepError):
+    """The engine cannot be used (missing, down too long, stuck, model not installed); never blamed on a cell."""
+
+    exit_code = 5
+
+
+class NotBelieved(SweepError):
+    """With --strict: finished, but some cells failed or are not believed."""
+
+    exit_code = 6
+
+
+class Stopped(SweepError):
+    """Ended by a signal with progress saved; the exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+class CellFailed(Exception):
+    """One cell failed; it is recorded with this status and the sweep goes on.
+
+    `status` is a value of `cells.Status`; `reason` a short word beside it; `error` the engine's own text;
+    `raw` the whole captured output, kept so that a better parser may read it later.
+    """
+
+    def __init__(self, status: str, reason: str, error: str, raw: str = "") -> None:
+        super().__init__(f"{status} ({reason}): {error}")
+        self.status = status
+        self.reason = reason
+        self.error = error
+        self.raw = raw
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean X?` for the nearest known name, else an empty string."""
+    names = sorted(known)
+    found = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f" Did you mean {found[0]}?" if found else ""

@@ -1,0 +1,87 @@
+"""What goes into the database and comes out of it, as plain dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ollama_sweep.cells import Cell, Scalar, Status
+
+
+@dataclass(frozen=True)
+class SweepHeader:
+    """A sweep as `run` registers it.
+
+    `engine` is the one that runs (never `auto`); `spec` a JSON-ready picture of the settings, for people and for
+    "what changed"; `plan_fingerprint` changes exactly when the materialised plan has to be made again;
+    `machine` one line about the computer; `dimensions` the swept names, outermost first.
+    """
+
+    name: str
+    engine: str
+    config_path: str
+    spec: Mapping[str, object]
+    plan_fingerprint: str
+    machine: str
+    dimensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell of the plan with its key; `status` is PENDING, or SKIPPED with a reason (`does_not_fit`)."""
+
+    key: str
+    cell: Cell
+    model_digest: str
+    prompt_hash: str
+    quantization: str | None = None
+    parameter_size: str | None = None
+    status: Status = Status.PENDING
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PendingCell:
+    """The next cell to measure: where it stands and how many attempts it had that count."""
+
+    cell_id: int
+    key: str
+    position: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What is known of one key: for `plan`, and to decide what has to run again."""
+
+    status: Status
+    reason: str
+    runs: int
+    timeout_s: float | None
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A registered sweep as read back. Times are ISO 8601 in UTC; `pid` that of the process that ran it last."""
+
+    sweep_id: int
+    name: str
+    engine: str
+    config_path: str
+    spec: Mapping[str, object]
+    plan_fingerprint: str
+    machine: str
+    dimensions: tuple[str, ...]
+    created_at: str
+    last_run_at: str
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class RunningAttempt:
+    """The attempt that has begun and not ended."""
+
+    cell: str
+    number: int
+    started_at: str
+    coordinates: Mapping[str, Scalar] = field(default_factory=dict)

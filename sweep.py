@@ -1,0 +1,6 @@
+"""`python sweep.py …` is the command `ollama-sweep …`."""
+
+from ollama_sweep.cli import main
+
+if __name__ == "__main__":
+    main()
