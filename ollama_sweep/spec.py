@@ -9,31 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ollama_sweep.cells import Scalar
 
 
-def _identity(**keywords: Any) -> Any:
-    return field(metadata={"role": "identity"}, **keywords)
-
-
-def _runtime(**keywords: Any) -> Any:
-    return field(metadata={"role": "runtime"}, **keywords)
+IDENTITY = {"role": "identity"}
+RUNTIME = {"role": "runtime"}
 
 
 @dataclass(frozen=True)
 class PromptSpec:
     """The prompt: a text (from a file or given), or `tokens`, a length the text is made to on the model."""
 
-    text: str | None = _identity()
-    tokens: int | None = _identity(default=None)
-    source: str = _runtime(default="")
+    text: str | None = field(metadata=IDENTITY)
+    tokens: int | None = field(default=None, metadata=IDENTITY)
+    source: str = field(default="", metadata=RUNTIME)
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """Measured runs per attempt: at least `minimum`; up to `maximum` until the interval is `until` (0.02 = 2 %) wide."""
+    """Measured runs per attempt: at least `minimum`; up to `maximum` until their interval is `until` wide."""
 
     minimum: int = 3
     maximum: int = 3
@@ -56,23 +51,23 @@ class SweepSpec:
     num_predict always among them. `model` is "" where `model` is a dimension.
     """
 
-    model: str = _identity()
-    dimensions: Mapping[str, tuple[Scalar, ...]] = _identity()
-    prompt: PromptSpec = _identity()
-    template: str = _identity(default="")
-    options: Mapping[str, Scalar] = _identity(default_factory=dict)
-    task: str = _identity(default="prompt_eval")
-    engine: str = _identity(default="auto")
-    exclude: tuple[Exclusion, ...] = _runtime(default=())
-    name: str = _runtime(default="sweep")
-    template_path: Path | None = _runtime(default=None)
-    config_path: Path | None = _runtime(default=None)
-    warmup: int = _runtime(default=1)
-    repeats: Repeats = _runtime(default=Repeats())
-    timeout_s: float = _runtime(default=600.0)
-    load_timeout_s: float = _runtime(default=600.0)
-    retries: int = _runtime(default=1)
-    order: str = _runtime(default="column-first")
-    host: str | None = _runtime(default=None)
-    ollama: str | None = _runtime(default=None)
-    warnings: tuple[str, ...] = _runtime(default=())
+    model: str = field(metadata=IDENTITY)
+    dimensions: Mapping[str, tuple[Scalar, ...]] = field(metadata=IDENTITY)
+    prompt: PromptSpec = field(metadata=IDENTITY)
+    template: str = field(default="", metadata=IDENTITY)
+    options: Mapping[str, Scalar] = field(default_factory=dict, metadata=IDENTITY)
+    task: str = field(default="prompt_eval", metadata=IDENTITY)
+    engine: str = field(default="auto", metadata=IDENTITY)
+    exclude: tuple[Exclusion, ...] = field(default=(), metadata=RUNTIME)
+    name: str = field(default="sweep", metadata=RUNTIME)
+    template_path: Path | None = field(default=None, metadata=RUNTIME)
+    config_path: Path | None = field(default=None, metadata=RUNTIME)
+    warmup: int = field(default=1, metadata=RUNTIME)
+    repeats: Repeats = field(default=Repeats(), metadata=RUNTIME)
+    timeout_s: float = field(default=600.0, metadata=RUNTIME)
+    load_timeout_s: float = field(default=600.0, metadata=RUNTIME)
+    retries: int = field(default=1, metadata=RUNTIME)
+    order: str = field(default="column-first", metadata=RUNTIME)
+    host: str | None = field(default=None, metadata=RUNTIME)
+    ollama: str | None = field(default=None, metadata=RUNTIME)
+    warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
