@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ollama_sweep.cells import Scalar
 
-
 IDENTITY = {"role": "identity"}
 RUNTIME = {"role": "runtime"}
 
