@@ -1,0 +1,107 @@
+"""Results as grids: num_ctx across, num_batch down, one grid per combination of everything else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status
+from ollama_sweep.files import safe_name
+
+X, Y = "num_ctx", "num_batch"
+Place = tuple[Scalar, Scalar]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One grid. `combination` holds the dimensions other than num_ctx and num_batch, outermost first.
+
+    `cells` maps (num_ctx, num_batch) to the result there; a place without one is not part of the sweep.
+    A dimension that is not swept has the one value None.
+    """
+
+    combination: Options
+    model: str
+    columns: tuple[Scalar, ...]
+    rows: tuple[Scalar, ...]
+    cells: Mapping[Place, CellResult]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a grid is; skipped cells will never be measured, failed ones were tried."""
+
+    measured: int
+    failed: int
+    skipped: int
+    total: int
+
+    def text(self) -> str:
+        """`412 of 624 measured, 3 failed, 12 skipped`."""
+        parts = [f"{self.measured} of {self.total} measured", f"{self.failed} failed"]
+        return ", ".join([*parts, f"{self.skipped} skipped"] if self.skipped else parts)
+
+
+def make_grids(results: Sequence[CellResult]) -> list[Grid]:
+    """One grid per combination, in the order in which the combinations first appear."""
+    models = {result.model for result in results}
+    tasks = {result.task for result in results}
+    groups: dict[Options, list[CellResult]] = {}
+    for result in results:
+        others = [(name, value) for name, value in result.coordinates.items() if name not in (X, Y)]
+        names = {name for name, _ in others}
+        if len(models) > 1 and "model" not in names:
+            others.append(("model", result.model))
+        if len(tasks) > 1 and "task" not in names:
+            others.append(("task", result.task))
+        groups.setdefault(tuple(others), []).append(result)
+    return [_grid(combination, members) for combination, members in groups.items()]
+
+
+def progress(results: Iterable[CellResult]) -> Progress:
+    """Counts of the cells that have a result, failed, and were skipped."""
+    statuses = [result.status for result in results]
+    failed = sum(status.is_failure for status in statuses)
+    return Progress(statuses.count(Status.OK), failed, statuses.count(Status.SKIPPED), len(statuses))
+
+
+def file_suffixes(grids: Sequence[Grid]) -> list[str]:
+    """What tells the grids' files apart: `_num_gpu-0` each, or one empty text where there is nothing to tell apart."""
+    suffixes = [_suffix(grid.combination, exact=False) for grid in grids]
+    return [
+        _suffix(grid.combination, exact=True) if suffixes.count(suffix) > 1 else suffix
+        for grid, suffix in zip(grids, suffixes, strict=True)
+    ]
+
+
+def place_of(result: CellResult) -> Place:
+    """(num_ctx, num_batch) of a result; None for one that is not swept."""
+    return result.coordinates.get(X), result.coordinates.get(Y)
+
+
+def in_words(pairs: Iterable[tuple[str, Scalar]]) -> str:
+    """`num_gpu 0, kv_cache_type q8_0`."""
+    return ", ".join(f"{name} {'default' if value is None else value}" for name, value in pairs)
+
+
+def _grid(combination: Options, results: Sequence[CellResult]) -> Grid:
+    cells: dict[Place, CellResult] = {}
+    for result in results:
+        place = place_of(result)
+        if place not in cells or Flag.IMPORTED not in result.flags or Flag.IMPORTED in cells[place].flags:
+            cells[place] = result
+    columns = tuple(sorted({place[0] for place in cells}, key=_order))
+    rows = tuple(sorted({place[1] for place in cells}, key=_order))
+    return Grid(combination, results[0].model, columns, rows, cells)
+
+
+def _order(value: Scalar) -> tuple[int, float, str]:
+    """Numbers ascending, then texts; a dimension that is not set comes first."""
+    if value is None:
+        return 0, 0.0, ""
+    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
+
+
+def _suffix(combination: Options, *, exact: bool) -> str:
+    text = "_".join(f"{name}-{'default' if value is None else value}" for name, value in combination)
+    return f"_{safe_name(text, exact=exact)}" if text else ""

@@ -1,0 +1,250 @@
+"""How a heatmap is drawn: layout in inches, looks, texts that stay inside their cells. matplotlib's object API only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+
+from ollama_sweep.grids import Place
+from ollama_sweep.plots._heatmap_cells import (
+    BLUE,
+    CROSS,
+    GREY,
+    HATCHES,
+    INK,
+    LIGHT_GREY,
+    PALE_RED,
+    RED,
+    STAR,
+    TEXT_GREY,
+    draw_cells,
+)
+from ollama_sweep.plots._heatmap_legend import Entry, Look, entries
+from ollama_sweep.plots._text import FONT, LINE, clean, cut, fit, width, wrap
+from ollama_sweep.plots.heatmap import HeatmapData
+
+COLOURS = "viridis"
+TITLE_SIZE, FACTS_SIZE, LEGEND_SIZE = 15.0, 10.5, 9.5
+LEFT, RIGHT, HANDLE, GAP = 0.95, 1.3, 20.0, 20.0
+LEGEND_LINE = 17.0
+MOST_PIXELS_WIDE, MOST_PIXELS = 30_000, 120_000_000
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings that hold while a picture is made, whatever a person's matplotlibrc says."""
+    return mpl.rc_context({"font.family": FONT, "hatch.linewidth": 0.7, "svg.hashsalt": "ollama-sweep"})
+
+
+def sensible_dpi(data: HeatmapData) -> float:
+    """150, less for pictures that would be too large to open."""
+    wide, high = data.size_inches
+    return float(min(150.0, MOST_PIXELS_WIDE / max(wide, high), (MOST_PIXELS / (wide * high)) ** 0.5))
+
+
+def make_figure(data: HeatmapData) -> Figure:
+    """The whole picture, of exactly the size the rule says."""
+    wide, high = data.size_inches
+    figure = Figure(figsize=(wide, high), facecolor="white")
+    FigureCanvasAgg(figure)
+    room = (wide - LEFT - RIGHT) * 72
+    top = (18 + TITLE_SIZE * LINE + len(_fact_lines(data, room)) * FACTS_SIZE * LINE * 1.1 + 8) / 72
+    bottom = (46 + len(_legend_lines(entries(data), room)) * LEGEND_LINE + 8) / 72
+    draw(data, figure.add_axes((LEFT / wide, bottom / high, room / 72 / wide, (high - top - bottom) / high)))
+    return figure
+
+
+def draw(data: HeatmapData, axes: Any) -> None:
+    """Mesh and colour bar by seaborn, everything else by hand on top of it."""
+    inches = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
+    size = (inches.width * 72, inches.height * 72)
+    _draw_titles(data, axes, size)
+    if not data.cells:
+        axes.set(xticks=[], yticks=[])
+        _draw_notice(data, axes)
+        return
+    norm = _norm(data)
+    colours = mpl.colormaps[COLOURS + ("_r" if data.metric.better < 0 else "")]
+    _draw_mesh(data, axes, norm, colours, size)
+    _draw_ticks(data, axes, size)
+    draw_cells(data, axes, norm, colours, size)
+    _draw_legend(entries(data), axes, size)
+    if data.notice:
+        _draw_notice(data, axes)
+
+
+def _norm(data: HeatmapData) -> Normalize:
+    """The values' range; a lone value has the colour of the best."""
+    values = [mark.value for mark in data.cells.values() if mark.value is not None] or [0.0]
+    low, high = min(values), max(values)
+    if high > low:
+        return Normalize(low, high)
+    return Normalize(low, low + 1) if data.metric.better < 0 else Normalize(low - 1, low)
+
+
+def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap, size: tuple[float, float]) -> None:
+    import seaborn
+
+    values = [[_value(data, (x, y)) for x in data.columns] for y in data.rows]
+    matrix = np.array(values, dtype=float)
+    several = len(np.unique(matrix[np.isfinite(matrix)])) > 1
+    bar = axes.inset_axes((1 + 12 / size[0], 0, 12 / size[0], 1)) if several else None
+    seaborn.heatmap(
+        matrix,
+        mask=np.isnan(matrix),
+        ax=axes,
+        cmap=colours,
+        vmin=norm.vmin,
+        vmax=norm.vmax,
+        cbar=several,
+        cbar_ax=bar,
+        linewidths=0.6,
+        linecolor="white",
+        xticklabels=[_tick(value) for value in data.columns],
+        yticklabels=[_tick(value) for value in data.rows],
+    )
+    if bar is not None:
+        unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
+        bar.set_ylabel(f"{data.metric.name}{unit}", fontsize=9.5, color=INK)
+        bar.tick_params(labelsize=8.5)
+        bar.yaxis.set_major_formatter(lambda value, _: data.metric.text(value))
+
+
+def _value(data: HeatmapData, place: Place) -> float:
+    mark = data.cells.get(place)
+    return float("nan") if mark is None or mark.value is None else mark.value
+
+
+def _tick(value: Any) -> str:
+    return "default" if value is None else clean(str(value))
+
+
+def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:
+    best = {place for place, mark in data.cells.items() if mark.best}
+    across = (size[0] / len(data.columns) * 0.92, 12.0 * LINE)
+    down = (46.0, size[1] / len(data.rows))
+    for axis, values, room, number in ((axes.xaxis, data.columns, across, 0), (axes.yaxis, data.rows, down, 1)):
+        chosen = {place[number] for place in best}
+        for label, value in zip(axis.get_ticklabels(), values, strict=True):
+            fitted = fit([label.get_text()], room, largest=11.0, smallest=4.0, bold=True)
+            label.set(text=fitted.text, fontsize=fitted.size, rotation=0, color=INK)
+            label.set(fontweight="bold" if value in chosen else "normal", parse_math=False)
+            label.set(
+                verticalalignment="center" if number else "top", horizontalalignment="right" if number else "center"
+            )
+    axes.tick_params(length=0, pad=4)
+    axes.set_xlabel("num_ctx (context window in tokens)", fontsize=11, color=INK, labelpad=5)
+    axes.set_ylabel("num_batch (prompt tokens processed at once)", fontsize=11, color=INK, labelpad=6)
+
+
+def _draw_notice(data: HeatmapData, axes: Any) -> None:
+    axes.text(
+        0.5,
+        0.5,
+        data.notice,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=22,
+        color=INK,
+        zorder=8,
+        bbox={"facecolor": "white", "edgecolor": TEXT_GREY, "boxstyle": "round,pad=0.6"},
+    )
+
+
+def _fact_lines(data: HeatmapData, room: float) -> list[str]:
+    return wrap([clean(fact) for fact in data.facts], "  ·  ", FACTS_SIZE, room)
+
+
+def _draw_titles(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:
+    lines = _fact_lines(data, size[0])
+    step = FACTS_SIZE * LINE * 1.1
+    title = cut(clean(data.title), TITLE_SIZE, size[0], bold=True)
+    rows = [(title, TITLE_SIZE, "bold"), *((line, FACTS_SIZE, "normal") for line in lines)]
+    for number, (text, points, weight) in enumerate(rows):
+        axes.annotate(
+            text,
+            (0, 1),
+            (0, 9 + (len(rows) - 1 - number) * step),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=points,
+            fontweight=weight,
+            color=INK if number == 0 else TEXT_GREY,
+            va="bottom",
+            annotation_clip=False,
+            parse_math=False,
+        )
+
+
+def _legend_lines(legend: Sequence[Entry], room: float) -> list[list[tuple[Entry, str, float]]]:
+    """The entries in lines as wide as the room: (entry, its text, where it begins in points)."""
+    lines: list[list[tuple[Entry, str, float]]] = []
+    at = room
+    for entry in legend:
+        text = cut(clean(entry.text), LEGEND_SIZE, room - HANDLE - 6)
+        needed = HANDLE + 6 + width(text, LEGEND_SIZE)
+        if at + needed > room:
+            lines.append([])
+            at = 0.0
+        lines[-1].append((entry, text, at))
+        at += needed + GAP
+    return lines
+
+
+def _draw_legend(legend: Sequence[Entry], axes: Any, size: tuple[float, float]) -> None:
+    lines = _legend_lines(legend, size[0])
+    if not lines:
+        return
+    high = len(lines) * LEGEND_LINE
+    own = axes.inset_axes((0, -(46 + high) / size[1], 1, high / size[1]))
+    own.set(xlim=(0, size[0]), ylim=(high, 0))
+    own.set_axis_off()
+    for number, line in enumerate(lines):
+        middle = (number + 0.5) * LEGEND_LINE
+        for entry, text, at in line:
+            _draw_handle(own, entry, at, middle)
+            own.text(at + HANDLE + 6, middle, text, fontsize=LEGEND_SIZE, color=INK, va="center", parse_math=False)
+
+
+def _draw_handle(own: Any, entry: Entry, at: float, middle: float) -> None:
+    """The little picture of a look."""
+    faces = {Look.FAILED: PALE_RED, Look.SKIPPED: LIGHT_GREY, Look.PENDING: GREY, Look.RUNNING: GREY}
+    edges = {Look.FAILED: RED, Look.RUNNING: BLUE, Look.BEST: "black", Look.TIED: "black", Look.NO_VALUE: GREY}
+    lines = {Look.BEST: 2.4, Look.TIED: 1.5, Look.FAILED: 1.2, Look.RUNNING: 1.2, Look.NO_VALUE: 1.4}
+    dashes = {Look.FAILED: (0, (3, 1.5)), Look.ABSENT: (0, (1, 2))}
+    if entry.look is not Look.SYMBOL:
+        own.add_patch(
+            Rectangle(
+                (at, middle - 5.5),
+                HANDLE,
+                11,
+                facecolor=faces.get(entry.look, "white"),
+                edgecolor=edges.get(entry.look, TEXT_GREY),
+                linewidth=lines.get(entry.look, 0.6),
+                linestyle=dashes.get(entry.look, "solid"),
+                hatch=HATCHES.get(entry.look),
+            )
+        )
+    if entry.look is Look.UNFILLED:
+        right, top = at + HANDLE, middle - 5.5
+        own.add_patch(Polygon([(right, top), (right - 6, top), (right, top + 6)], facecolor=TEXT_GREY, lw=0))
+    sign = {Look.BEST: STAR, Look.FAILED: CROSS}.get(entry.look, entry.symbol)
+    if sign:
+        red = entry.look is Look.FAILED
+        own.text(
+            at + HANDLE / 2,
+            middle,
+            sign,
+            fontsize=12 if entry.symbol else 8.5,
+            ha="center",
+            va="center",
+            color=RED if red else INK,
+        )

@@ -1,0 +1,157 @@
+"""What several runs of one cell say: medians, intervals, noise, outliers, and which cells are the best. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median as _median
+from typing import TypeVar
+
+from ollama_sweep.cells import CellResult, Status
+from ollama_sweep.units import format_rate
+
+ORDER_STATISTIC_RUNS = 6
+"""The fewest runs of which smallest and largest enclose the true median with 95 % (1 - 2 / 2**6 is 96.9 %)."""
+CONFIDENCE = 0.95
+OUTLIER_SCALES = 3.5
+SMALLEST_SCALE = 0.001
+_MAD_TO_SIGMA = 1.4826
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the true median lies. `coverage` is the true probability; None where it is just smallest and largest."""
+
+    low: float
+    high: float
+    coverage: float | None = None
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two middle ones. Raises ValueError for none or for NaN."""
+    return _median(_checked(values))
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """The narrowest symmetric order-statistic interval of at least 95 %; below six runs smallest and largest."""
+    ordered = sorted(_checked(values))
+    count = len(ordered)
+    if count < ORDER_STATISTIC_RUNS:
+        return Interval(ordered[0], ordered[-1])
+    rank = 1
+    while _coverage(count, rank + 1) >= CONFIDENCE:
+        rank += 1
+    return Interval(ordered[rank - 1], ordered[-rank], _coverage(count, rank))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """(low, high) of `median_interval`."""
+    found = median_interval(values)
+    return found.low, found.high
+
+
+def describe(values: Sequence[float], text: Callable[[float], str] = format_rate) -> str:
+    """`331 (322–335, n = 3)`; from six runs on `331 (325–334 at 96.1 %, n = 9)`."""
+    found = median_interval(values)
+    extent = f"{text(found.low)}–{text(found.high)}"
+    if found.coverage is not None:
+        extent += f" at {100 * found.coverage:.1f} %"
+    return f"{text(median(values))} ({extent}, n = {len(values)})"
+
+
+def noise(values: Sequence[float]) -> float:
+    """Half the range relative to the median: 0.05 says that the runs lie within about ± 5 %."""
+    return (max(values) - min(values)) / 2 / _positive_median(values)
+
+
+def relative_width(values: Sequence[float]) -> float:
+    """Width of the interval relative to the median, what `repeats: {until: 2%}` compares with; infinite for one run."""
+    if len(values) < 2:
+        return math.inf
+    low, high = interval(values)
+    return (high - low) / _positive_median(values)
+
+
+def outliers(runs_by_cell: Mapping[K, Sequence[float]]) -> dict[K, list[bool]]:
+    """For every run of every cell whether it lies off, by a scale pooled over all cells (flag, never delete).
+
+    Residuals are logarithms of run over its cell's median. Each cell gives one residual less than it has runs: the
+    median run is off by nothing, which says nothing of the noise. A cell with one run cannot have an outlier.
+    """
+    residuals = {cell: _log_residuals(runs) for cell, runs in runs_by_cell.items() if runs}
+    pooled = [size for found in residuals.values() for size in sorted(abs(value) for value in found)[1:]]
+    scale = max(_MAD_TO_SIGMA * _median(pooled), SMALLEST_SCALE) if pooled else math.inf
+    return {cell: [abs(value) > OUTLIER_SCALES * scale for value in residuals.get(cell, [])] for cell in runs_by_cell}
+
+
+def best_set(
+    results: Sequence[CellResult], metric: str, higher_is_better: bool = True
+) -> tuple[CellResult | None, tuple[CellResult, ...]]:
+    """The best measured cell, and those that cannot be told from it: their intervals overlap its own.
+
+    A cell's interval is [metric_min, metric_max] where both are known, else the value itself.
+    """
+    measured = [result for result in results if value_of(result, metric) is not None]
+    if not measured:
+        return None, ()
+    sign = 1.0 if higher_is_better else -1.0
+    best = max(measured, key=lambda result: sign * _known(result, metric))
+    low, high = extent(best, metric)
+    tied = [
+        result
+        for result in measured
+        if result is not best and extent(result, metric)[0] <= high and extent(result, metric)[1] >= low
+    ]
+    tied.sort(key=lambda result: -sign * _known(result, metric))
+    return best, tuple(tied)
+
+
+def value_of(result: CellResult, metric: str) -> float | None:
+    """The metric of a measured cell; None for every other cell, and where the number is missing or not finite."""
+    value = result.metrics.get(metric) if result.status is Status.OK else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def extent(result: CellResult, metric: str) -> tuple[float, float]:
+    """[metric_min, metric_max] of a measured cell, or its value twice."""
+    value = _known(result, metric)
+    low, high = result.metrics.get(f"{metric}_min"), result.metrics.get(f"{metric}_max")
+    return (value, value) if low is None or high is None else (low, high)
+
+
+def _known(result: CellResult, metric: str) -> float:
+    value = value_of(result, metric)
+    if value is None:
+        raise ValueError(f"the cell has no {metric}")
+    return value
+
+
+def _coverage(count: int, rank: int) -> float:
+    """How surely the true median lies between the rank-th smallest and the rank-th largest of `count` runs."""
+    outside: int = 2 * sum(math.comb(count, below) for below in range(rank))
+    return 1 - outside / float(2**count)
+
+
+def _log_residuals(runs: Sequence[float]) -> list[float]:
+    middle = _positive_median(runs)
+    if min(runs) <= 0:
+        raise ValueError("outliers are told by logarithms, which need values above zero")
+    return [math.log(run / middle) for run in runs]
+
+
+def _positive_median(values: Sequence[float]) -> float:
+    middle = median(values)
+    if middle <= 0:
+        raise ValueError(f"a relative figure needs a median above zero, got {middle}")
+    return middle
+
+
+def _checked(values: Sequence[float]) -> Sequence[float]:
+    if not values:
+        raise ValueError("no values")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("values must be finite numbers")
+    return values
