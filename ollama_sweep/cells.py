@@ -130,9 +130,7 @@ def _whole(value: Scalar) -> int:
     return value
 
 
-def cell_key(
-    cell: Cell, *, engine: str, model_digest: str, modelfile: str, prompt_hash: str, task_version: int
-) -> str:
+def cell_key(cell: Cell, *, engine: str, model_digest: str, modelfile: str, prompt_hash: str, task_version: int) -> str:
     """The identity of a cell's measurement: content, canonical and versioned, never a position in a grid.
 
     `modelfile` is the canonical text of the template without FROM and without the options set by the sweep.

@@ -139,9 +139,6 @@ class Engine(Protocol):
     def release(self, *, failed: bool) -> None:
         """End the load at hand; after a failure bring the engine to rest first. Raises EngineUnavailable."""
 
-    def interrupt(self) -> None:
-        """End a generation that is under way at once (called from a signal handler)."""
-
     def clear(self, leftover: Leftover) -> str | None:
         """Remove what a dead session left; a line that says so, or None where nothing was there."""
 

@@ -43,6 +43,10 @@ class EngineUnavailable(SweepError):
     exit_code = 5
 
 
+class EngineMissing(EngineUnavailable):
+    """Waiting does not help: no program, no such model, a version that is too old."""
+
+
 class NotBelieved(SweepError):
     """With --strict: finished, but some cells failed or are not believed."""
 

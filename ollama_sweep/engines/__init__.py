@@ -19,6 +19,12 @@ def known() -> tuple[str, ...]:
     return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
 
 
+def choose(settings: EngineSettings) -> str:
+    """What `auto` means on this machine: Ollama where there is one to run, else the embedded llama.cpp."""
+    ollama = importlib.import_module("ollama_sweep.engines.ollama")
+    return "ollama" if ollama.is_usable(settings) else "llamacpp"
+
+
 def load(name: str, settings: EngineSettings) -> Engine:
     """Import the engine's file, only now, and make it. Raises ConfigError for an unknown name."""
     if name not in known():

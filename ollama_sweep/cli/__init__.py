@@ -1,0 +1,111 @@
+"""The command line: parse, call, show events, exit codes. Each command is one file, imported only when it is used."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import traceback
+
+import click
+
+from ollama_sweep import __version__
+from ollama_sweep.errors import SweepError, nearest
+
+COMMANDS = {
+    "plan": "Show what a run would do: cells, order, memory, what is done.",
+    "run": "Start a sweep or go on with it.",
+    "status": "Counts, the running cell, rate, time left.",
+    "heatmap": "Draw what there is now.",
+    "export": "The results as csv, json, jsonl or md.",
+    "best": "The best cells and the tuned Modelfile.",
+    "params": "Sensible num_ctx and num_batch ranges for a model.",
+    "import": "Take over results of an older tool.",
+    "doctor": "Check Ollama, model, disk, and what would spoil numbers.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands' names and one-line helps; a command's file is imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ollama_sweep.cli.{cmd_name.replace('import', 'import_')}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"unknown command {args[0]}. Known: {', '.join(COMMANDS)}.{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ollama-sweep")
+def cli() -> None:
+    """Which num_ctx x num_batch should this model run with, on this machine, and can you believe the number?
+
+    \b
+    Example:
+      ollama-sweep plan configs/quickstart.yaml
+      ollama-sweep run  configs/quickstart.yaml
+    """
+
+
+def main() -> None:
+    """The entry point of `ollama-sweep` and `sweep.py`: runs a command and turns what went wrong into an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        cli(standalone_mode=False, prog_name="ollama-sweep")
+        sys.stdout.flush()
+    except SweepError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("stopped", 130)
+    except OSError as error:
+        return _output_error(error)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+    _fail(error.format_message(), 2)
+    click.echo(f"try: {context.command_path if context else 'ollama-sweep'} --help", err=True)
+    return 2
+
+
+def _output_error(error: OSError) -> int:
+    """A closed pipe (`| head`) ends quietly; a full disk under stdout is storage; anything else is a bug."""
+    if error.errno == errno.EPIPE:
+        sys.stdout = None
+        return 0
+    if error.errno == errno.ENOSPC:
+        sys.stdout = None
+        return _fail(f"no space left where the output goes ({error.strerror})", 4)
+    traceback.print_exc()
+    return 1

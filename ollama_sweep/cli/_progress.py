@@ -1,0 +1,125 @@
+"""Shows a running sweep: a live line on a terminal, plain lines with a time stamp elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from datetime import datetime
+from typing import TextIO
+
+from ollama_sweep import stats
+from ollama_sweep.cells import Cell, Outcome, Status, failure_label
+from ollama_sweep.events import (
+    CellFinished,
+    CellStarted,
+    Event,
+    Notice,
+    RunFinished,
+    SweepFinished,
+    SweepStarted,
+    Waiting,
+)
+from ollama_sweep.units import format_duration, format_rate
+
+RECENT_CELLS = 20
+_ASCII = str.maketrans({"✓": "+", "✗": "x", "…": "...", "–": "-", "×": "x"})
+
+
+class Progress:
+    """Takes events; never fails, even when the terminal is gone or its disk is full."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._is_alive = True
+        self._total = self._done = self._failed = 0
+        self._durations: list[float] = []
+        self._cell: Cell | None = None
+        self._doing = ""
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case SweepStarted():
+                self._total, self._done = event.total, event.done
+            case CellStarted():
+                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+                self._cell, self._doing = event.cell, f"loading{again}"
+            case RunFinished():
+                rate = f", {format_rate(event.rate)} tokens/s" if event.rate else ""
+                self._doing = f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
+            case CellFinished():
+                self._finished(event)
+            case Waiting():
+                self.line(f"waiting {format_duration(event.seconds)}: {event.reason}")
+            case Notice():
+                self.line(event.text)
+            case SweepFinished():
+                self._cell = None
+        self._live()
+
+    def _finished(self, event: CellFinished) -> None:
+        if not event.will_retry:
+            self._done += 1
+            self._failed += event.outcome.status.is_failure
+            self._durations = [*self._durations[1 - RECENT_CELLS :], event.duration_s]
+        self._cell = None
+        head = f"{self._done:>{len(str(self._total))}}/{self._total}"
+        again = " (tried again)" if event.will_retry else ""
+        left = f", {self._left()} left" if self._total > self._done and not self._is_terminal else ""
+        self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
+
+    def _left(self) -> str:
+        if not self._durations:
+            return "?"
+        return format_duration(sum(self._durations) / len(self._durations) * (self._total - self._done))
+
+    def line(self, text: str) -> None:
+        """One lasting line."""
+        if self._is_terminal:
+            self._write(f"\r\x1b[2K{text}\n")
+        else:
+            self._write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {text}\n")
+
+    def plain(self, text: str) -> None:
+        """Text without a time stamp: what is said at the start and the end."""
+        self._write(f"{chr(13) + chr(27) + '[2K' if self._is_terminal else ''}{text}\n")
+
+    def _live(self) -> None:
+        if not self._is_terminal or self._cell is None:
+            return
+        parts = [f"{self._done}/{self._total}", self._cell.label(), self._doing]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._left()} left"] if self._durations else []
+        width = shutil.get_terminal_size().columns
+        self._write("\r\x1b[2K" + "  ".join(parts)[: max(10, width - 1)])
+
+    def _write(self, text: str) -> None:
+        if not self._is_alive:
+            return
+        try:
+            self._stream.write(printable(text, self._stream))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._is_alive = False
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """The text in what the stream can show: plain ASCII signs where its encoding has no others."""
+    encoding = stream.encoding or "ascii"
+    if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
+        return text
+    return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+
+
+def said(outcome: Outcome) -> str:
+    """`331 tokens/s (322–335, n = 3)`, or the label of the failure with the first line of its text."""
+    if outcome.status is not Status.OK:
+        first = outcome.error.strip().splitlines()[0] if outcome.error.strip() else ""
+        return f"✗ {failure_label(outcome.status, outcome.reason)}" + (f": {first[:160]}" if first else "")
+    rates = [run.prompt_eval_rate for run in outcome.runs if run.believed and not run.warmup and run.prompt_eval_rate]
+    flags = f"  [{', '.join(sorted(outcome.flags))}]" if outcome.flags else ""
+    value = outcome.summary.prompt_eval_rate
+    if len(rates) == outcome.summary.runs and rates:
+        head, _, rest = stats.describe(rates).partition(" ")
+        return f"✓ {head} tokens/s {rest}{flags}"
+    return f"✓ {format_rate(value or 0)} tokens/s (n = {outcome.summary.runs}){flags}"

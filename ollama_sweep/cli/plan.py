@@ -1,0 +1,227 @@
+"""`plan CONFIG`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ollama_sweep.cli import _shared
+
+if TYPE_CHECKING:
+    from ollama_sweep.spec import SweepSpec
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.records import CellState, PlannedCell
+    from ollama_sweep.survey import Survey
+
+SHOWN_CELLS = 8
+
+
+@click.command("plan", short_help="Show what a run would do.")
+@_shared.sweep_options
+@_shared.db_option
+@_shared.json_option
+@_shared.verbose_option
+def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given: Any) -> None:
+    """Show what `run` would do: cells and order, what is done, what cannot be valid, memory, time left.
+
+    Where the prompt's length is not known yet, the model is loaded once with a very small context to count it.
+
+    \b
+    Example:
+      ollama-sweep plan configs/quickstart.yaml
+    """
+    import json
+
+    spec = _shared.spec_from(config, given)
+    reader = _shared.reader_if_there(db)
+    found, states = _survey(spec, reader, verbose=verbose, remote=given["remote"])
+    picture = _picture(spec, reader, found, states)
+    if as_json:
+        click.echo(json.dumps(picture, indent=2, ensure_ascii=False))
+        return
+    for line in _lines(picture):
+        click.echo(line)
+
+
+def _survey(
+    spec: SweepSpec, reader: Reader | None, *, verbose: bool, remote: bool
+) -> tuple[Survey, dict[str, CellState]]:
+    from ollama_sweep.survey import NoMemory, survey
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    settings = _shared.engine_settings(spec, say=say, verbose=verbose, remote=remote)
+    name = _shared.engine_name(spec, settings, pinned_engine(reader, spec.name))
+    engine = _shared.open_engine(name, settings)
+    try:
+        found = survey(spec, name, engine, reader or NoMemory(), say)
+    finally:
+        engine.close()
+    keys = [planned.key for planned in found.planned()]
+    return found, dict(reader.states(keys)) if reader else {}
+
+
+def pinned_engine(reader: Reader | None, name: str) -> str | None:
+    """The engine that this sweep began with, None where it is new."""
+    rows = reader.sweeps() if reader else []
+    return next((row.engine for row in rows if row.name == name), None)
+
+
+def _picture(spec: SweepSpec, reader: Reader | None, found: Survey, states: dict[str, CellState]) -> dict[str, Any]:
+    from ollama_sweep import plan
+    from ollama_sweep.survey import changes
+
+    cells = found.planned()
+    why = [_why(planned, states, spec) for planned in cells]
+    to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason is not None]
+    row = next((row for row in reader.sweeps() if row.name == spec.name), None) if reader else None
+    repeats = plan.repeating(found.cells, found.models)
+    return {
+        "sweep": spec.name,
+        "engine": found.engine,
+        "engine_version": found.info.version,
+        "where": found.info.where,
+        "models": {name: _model_picture(model, found) for name, model in found.models.items()},
+        "prompt": spec.prompt.source or "text",
+        "prompt_tokens": {name: prompt.tokens for name, prompt in found.prompts.items()},
+        "order": spec.order,
+        "dimensions": {name: list(spec.dimensions[name]) for name in plan.nesting(spec)},
+        "cells": len(cells),
+        "done": len(cells) - len(to_run) - sum(planned.reason == "does_not_fit" for planned in cells),
+        "to_run": len(to_run),
+        "why": dict(Counter(reason for reason in why if reason)),
+        "first": [planned.cell.label() for planned in to_run[:SHOWN_CELLS]],
+        "changes": changes(row.spec, found) if row else [],
+        "does_not_fit": sorted({planned.cell.num_ctx for planned in cells if planned.reason == "does_not_fit"}),
+        "repeating": [[cell.label() for cell in group] for group in repeats],
+        "unfilled": _unfilled(found),
+        "replaced_parameters": list(_replaced(spec, found)),
+        "seconds_left": _seconds_left(reader, row.sweep_id if row else None, len(to_run)),
+        "warnings": list(spec.warnings),
+    }
+
+
+def _why(planned: PlannedCell, states: dict[str, CellState], spec: SweepSpec) -> str | None:
+    """Why a cell would run; None where it would not."""
+    from ollama_sweep.cells import Status
+
+    if planned.status is Status.SKIPPED:
+        return None
+    state = states.get(planned.key)
+    if state is None:
+        return "new"
+    if state.status is Status.TIMEOUT and (state.timeout_s or 0) < spec.timeout_s:
+        return "timed out under a smaller timeout"
+    if state.status is Status.OK and state.runs < spec.repeats.minimum:
+        return "more repeats asked for"
+    if state.status.is_final and state.status is not Status.SKIPPED:
+        return None
+    return "not finished"
+
+
+def _model_picture(model: Any, found: Survey) -> dict[str, Any]:
+    from ollama_sweep import plan
+
+    contexts = sorted({cell.num_ctx for cell in found.cells if cell.model == model.name})
+    return {
+        "digest": model.digest,
+        "quantization": model.quantization,
+        "parameter_size": model.parameter_size,
+        "context_length": model.context_length,
+        "size_bytes": model.size_bytes,
+        "memory": [
+            {
+                "num_ctx": num_ctx,
+                "kv_cache_bytes": plan.kv_cache_bytes(num_ctx, model),
+                "load_bytes": plan.load_bytes(num_ctx, model),
+            }
+            for num_ctx in contexts
+        ],
+    }
+
+
+def _unfilled(found: Survey) -> list[int]:
+    """num_batch values above the prompt's tokens: they cannot differ from one another."""
+    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values()), default=0)
+    return sorted({cell.num_batch for cell in found.cells if tokens and cell.num_batch > tokens})
+
+
+def _replaced(spec: SweepSpec, found: Survey) -> tuple[str, ...]:
+    from ollama_sweep import modelfile
+
+    if not spec.template:
+        return ()
+    own = {name for name, _ in found.cells[0].options}
+    written = modelfile.parameters_set(modelfile.parse(spec.template, str(spec.template_path), allow_local=True))
+    return tuple(name for name in written if name in own)
+
+
+def _seconds_left(reader: Reader | None, sweep_id: int | None, cells: int) -> float | None:
+    durations = reader.recent(sweep_id, 50) if reader and sweep_id is not None else []
+    return sum(durations) / len(durations) * cells if durations else None
+
+
+def _lines(picture: dict[str, Any]) -> list[str]:
+    from ollama_sweep.units import format_duration
+
+    tokens = (f"{count or '?'} tokens on {name}" for name, count in picture["prompt_tokens"].items())
+    counts = f"{picture['cells']} cells, {picture['done']} done, {picture['to_run']} to run"
+    lines = [
+        f"Sweep {picture['sweep']}: {counts} (order {picture['order']})",
+        f"Engine: {picture['engine']} {picture['engine_version']} at {picture['where']}",
+        f"Prompt: {picture['prompt']}, {', '.join(tokens)}",
+    ]
+    lines += [f"  {name}: {_values(values)}" for name, values in picture["dimensions"].items()]
+    for name, model in picture["models"].items():
+        lines += _model_lines(name, model)
+    lines += [f"Changed since the last run: {line}" for line in picture["changes"]]
+    lines += [f"Would run: {count} cells ({reason})" for reason, count in picture["why"].items()]
+    lines += [f"  first: {'; '.join(picture['first'])}"] if picture["first"] else []
+    lines += _warnings(picture)
+    if picture["seconds_left"] is not None:
+        lines.append(f"Time left: about {format_duration(picture['seconds_left'])}, at the rate so far")
+    return lines
+
+
+def _values(values: list[Any]) -> str:
+    shown = [str(value) for value in values]
+    text = ", ".join(shown if len(shown) <= 10 else [*shown[:4], "…", *shown[-2:]])
+    return f"{text}  ({len(shown)} values)" if len(shown) > 1 else text
+
+
+def _model_lines(name: str, model: dict[str, Any]) -> list[str]:
+    from ollama_sweep.units import format_bytes
+
+    facts = [model["parameter_size"], model["quantization"]]
+    facts += [format_bytes(model["size_bytes"])] if model["size_bytes"] else []
+    facts += [f"trained for {model['context_length']} tokens"] if model["context_length"] else []
+    lines = [f"Model: {name} ({', '.join(fact for fact in facts if fact)})"]
+    known = [row for row in model["memory"] if row["kv_cache_bytes"]]
+    if known:
+        lines.append("  num_ctx   KV cache (f16)   with weights (compute buffers come on top)")
+    for row in known if len(known) <= 12 else [*known[:6], *known[-6:]]:
+        total = format_bytes(row["load_bytes"]) if row["load_bytes"] else "?"
+        lines.append(f"  {row['num_ctx']:>7}   {format_bytes(row['kv_cache_bytes']):>14}   {total:>12}")
+    return lines
+
+
+def _warnings(picture: dict[str, Any]) -> list[str]:
+    lines = [f"Warning: {text}" for text in picture["warnings"]]
+    if picture["does_not_fit"]:
+        lines.append(f"Cannot be valid: the prompt does not fit num_ctx {_values(picture['does_not_fit'])}; skipped")
+    if picture["unfilled"]:
+        lines.append(
+            f"Warning: num_batch {_values(picture['unfilled'])} exceeds the prompt's tokens; these cells cannot "
+            "differ by batch. Use a longer prompt"
+        )
+    groups = (" = ".join(group[:4]) for group in picture["repeating"][:5])
+    lines += [f"Warning: the same configuration after clamping: {group}" for group in groups]
+    if len(picture["repeating"]) > 5:
+        lines.append(f"Warning: {len(picture['repeating']) - 5} more groups of cells repeat each other after clamping")
+    if picture["replaced_parameters"]:
+        lines.append(f"The Modelfile sets {', '.join(picture['replaced_parameters'])}; the sweep's own values are used")
+    return lines

@@ -1,0 +1,273 @@
+"""`run CONFIG`: start a sweep or go on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ollama_sweep.cli import _shared
+from ollama_sweep.crashpoints import reached
+from ollama_sweep.errors import ConfigError, NotBelieved, Stopped, SweepError, nearest
+
+if TYPE_CHECKING:
+    from ollama_sweep.cli._progress import Progress
+    from ollama_sweep.engine import Engine
+    from ollama_sweep.host import Machine
+    from ollama_sweep.spec import SweepSpec
+    from ollama_sweep.stopping import Stopping
+    from ollama_sweep.store.writer import Store
+    from ollama_sweep.survey import Survey
+
+
+@click.command("run", short_help="Start a sweep or go on with it.")
+@_shared.sweep_options
+@click.option("--retry", "retry", default="", metavar="STATUSES", help="Run failed cells again, e.g. oom,timeout.")
+@click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
+@click.option("--out", default="heatmaps", type=click.Path(path_type=Path), show_default=True, help="Pictures' folder.")
+@click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
+@_shared.db_option
+@_shared.json_option
+@_shared.verbose_option
+def command(config: Path | None, db: Path, **given: Any) -> None:
+    """Start a sweep or go on where it was: the same command. Without CONFIG it is configs/default.yaml.
+
+    \b
+    Example:
+      ollama-sweep run configs/quickstart.yaml
+      ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
+    """
+    from ollama_sweep.cli._progress import Progress
+
+    spec = _shared.spec_from(config, given)
+    retry = _statuses(given["retry"])
+    wait_s = _seconds(given["wait_engine"])
+    progress = Progress(click.get_text_stream("stderr") if given["as_json"] else None)
+    session = _Session(spec, db, progress, given, retry, wait_s)
+    session.run()
+
+
+def _statuses(text: str) -> frozenset[Any]:
+    from ollama_sweep.cells import FAILURES, Status
+
+    known = {str(status) for status in FAILURES}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"{name} is not a failure. Allowed: {', '.join(sorted(known))}.{nearest(name, known)}", "--retry"
+            )
+    return frozenset(Status(name) for name in names)
+
+
+def _seconds(text: str) -> float:
+    from ollama_sweep.units import parse_duration_s
+
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration_s(text)
+    except ValueError:
+        raise ConfigError(f"{text}: write seconds (600) or a time like 10m", "--wait-engine") from None
+
+
+@dataclass
+class _Session:
+    """One call of `run`, from the checked spec to the pictures."""
+
+    spec: SweepSpec
+    db: Path
+    progress: Progress
+    given: dict[str, Any]
+    retry: frozenset[Any]
+    wait_s: float
+
+    def run(self) -> None:
+        from ollama_sweep.stopping import Stopping
+        from ollama_sweep.store.writer import Store
+
+        self._check_engine()
+        is_new = not self.db.exists()
+        store = Store.open(self.db, allow_network=self.given["allow_network_db"], say=self.progress.line)
+        stopping = Stopping(self.progress.line)
+        stopped: Stopped | None = None
+        try:
+            with stopping.installed():
+                self._measure(store, stopping)
+        except Stopped as stop:
+            stopped = stop
+        finally:
+            is_empty = is_new and not store.sweeps()
+            store.discard() if is_empty else store.close()
+        if not is_empty:
+            self._finish()
+        if stopped is not None:
+            raise Stopped(f"{stopped}. Go on with: {self._command()}", stopped.exit_code - 128)
+
+    def _command(self) -> str:
+        words = ["ollama-sweep run", str(self.spec.config_path or "")]
+        words += [f"--db {self.db}"] if str(self.db) != _shared.DEFAULT_DB else []
+        return " ".join(words)
+
+    def _settings(self, **more: Any) -> Any:
+        return _shared.engine_settings(
+            self.spec, say=self.progress.line, verbose=self.given["verbose"], remote=self.given["remote"], **more
+        )
+
+    def _check_engine(self) -> None:
+        """An unknown engine, no program or a wrong host are found before the database is made."""
+        from ollama_sweep import engines
+
+        if self.spec.engine != "auto" and self.spec.engine not in engines.known():
+            engines.load(self.spec.engine, self._settings())
+
+    def _measure(self, store: Store, stopping: Stopping) -> None:
+        from ollama_sweep.cli.plan import pinned_engine
+        from ollama_sweep.execute import ShieldedLedger
+
+        settings = self._settings(ledger=ShieldedLedger(store, stopping))
+        reader = _shared.reader_if_there(self.db)
+        name = _shared.engine_name(self.spec, settings, pinned_engine(reader, self.spec.name))
+        self._say_choice(name)
+        engine = _shared.open_engine(name, settings)
+        try:
+            self._clear_leftovers(store, engine)
+            self._sweep(store, stopping, name, engine)
+        finally:
+            reached("before_close")
+            engine.close()
+
+    def _say_choice(self, name: str) -> None:
+        if self.spec.engine == "auto" and name == "llamacpp":
+            self.progress.plain(
+                "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
+                "(or: make ollama), then run again with --engine ollama."
+            )
+
+    def _clear_leftovers(self, store: Store, engine: Engine) -> None:
+        """Remove what a killed session left, before anything new is made."""
+        for leftover in store.leftovers():
+            try:
+                said = engine.clear(leftover)
+            except SweepError as error:
+                self.progress.line(f"{leftover.name} of the previous session could not be removed: {error}")
+                continue
+            store.settle(leftover.number)
+            if said:
+                self.progress.line(said)
+
+    def _sweep(self, store: Store, stopping: Stopping, name: str, engine: Engine) -> None:
+        from ollama_sweep import tasks
+        from ollama_sweep.execute import Execution
+        from ollama_sweep.host import machine
+
+        here = machine()
+        found = self._survey(store, stopping, name, engine)
+        sweep_id = self._register(store, found, here)
+        reached("plan_registered")
+        self._say_start(store, sweep_id, found, here)
+        Execution(
+            store=store,
+            sweep_id=sweep_id,
+            spec=self.spec,
+            cells=found.cells,
+            sent=found.prompts,
+            tasks={task: tasks.load(task) for task in {cell.task for cell in found.cells}},
+            engine=engine,
+            stopping=stopping,
+            emit=self.progress,
+            has_gpu=bool(here.gpus),
+            wait_engine_s=self.wait_s,
+        ).run()
+
+    def _survey(self, store: Store, stopping: Stopping, name: str, engine: Engine) -> Survey:
+        from ollama_sweep.execute import wait_for
+        from ollama_sweep.survey import survey
+
+        return wait_for(
+            lambda: survey(self.spec, name, engine, store, self.progress.line), stopping, self.progress, self.wait_s
+        )
+
+    def _register(self, store: Store, found: Survey, here: Machine) -> int:
+        from ollama_sweep.plan import nesting
+        from ollama_sweep.store.records import SweepHeader
+
+        old = next((row for row in store.sweeps() if row.name == self.spec.name), None)
+        if old is not None:
+            from ollama_sweep.survey import changes
+
+            for line in changes(old.spec, found):
+                self.progress.plain(f"Changed since the last run: {line}")
+        for model, prompt in found.prompts.items():
+            if prompt.is_new and prompt.tokens is not None:
+                digest = found.models[model].digest
+                store.save_prompt_tokens(found.engine, digest, found.modelfile, prompt.hash, prompt.tokens)
+            if prompt.is_new and prompt.is_made:
+                store.save_made_prompt(
+                    found.engine, found.models[model].digest, found.modelfile, prompt.hash, prompt.text
+                )
+            store.save_prompt(prompt.hash, prompt.text)
+        store.segment({"engine": found.engine, "engine_version": found.info.version, **here.fingerprint()})
+        header = SweepHeader(
+            name=self.spec.name,
+            engine=found.engine,
+            config_path=str(self.spec.config_path or ""),
+            spec=found.picture(),
+            plan_fingerprint=found.fingerprint,
+            machine=here.line(),
+            dimensions=nesting(self.spec),
+        )
+        return store.register_sweep(
+            header,
+            found.planned(),
+            timeout_s=self.spec.timeout_s,
+            repeats_minimum=self.spec.repeats.minimum,
+            retry=self.retry,
+        )
+
+    def _say_start(self, store: Store, sweep_id: int, found: Survey, here: Machine) -> None:
+        counts = store.counts(sweep_id)
+        total = sum(counts.values())
+        done = sum(count for status, count in counts.items() if status.is_final and status != "skipped")
+        skipped = counts.get(_skipped(), 0)
+        for text in self.spec.warnings:
+            self.progress.plain(f"Warning: {text}")
+        where = f"{found.engine} {found.info.version} at {found.info.where}"
+        self.progress.plain(f"Sweep {self.spec.name}: {total} cells on {where}")
+        self.progress.plain(f"Machine: {here.line()}")
+        tokens = ", ".join(f"{prompt.tokens or '?'} prompt tokens on {name}" for name, prompt in found.prompts.items())
+        self.progress.plain(f"Each cell: {self.spec.warmup} warm-up, {self.spec.repeats.minimum} runs, {tokens}")
+        if skipped:
+            self.progress.plain(f"{skipped} cells are skipped: the prompt does not fit their num_ctx")
+        self.progress.plain(f"{done} of {total} cells already done, {total - done - skipped} to run")
+
+    def _finish(self) -> None:
+        """The pictures and the best cell in words."""
+        import json
+
+        from ollama_sweep.cli._pictures import draw_sweep
+        from ollama_sweep.report.best import describe_best
+        from ollama_sweep.store.reader import Reader
+
+        reached("before_pictures")
+        with Reader.open(self.db) as reader:
+            row = reader.sweep(self.spec.name)
+            results = list(reader.results(row.sweep_id))
+        files = draw_sweep(row, results, self.given["out"])
+        text = describe_best(results)
+        if self.given["as_json"]:
+            click.echo(json.dumps({"sweep": row.name, "best": text, "files": [str(file) for file in files]}))
+        for line in text.splitlines():
+            self.progress.plain(line)
+        self.progress.plain(f"Picture: {files[0]}" if files else "")
+        self.progress.plain(f"Database: {self.db}   tables: {files[0].parent if files else self.given['out']}")
+        if self.given["strict"]:
+            doubtful = sum(result.status.is_failure or bool(result.flags) for result in results)
+            if doubtful:
+                raise NotBelieved(f"{doubtful} cells failed or carry a flag")
+
+
+def _skipped() -> Any:
+    from ollama_sweep.cells import Status
+
+    return Status.SKIPPED

@@ -1,0 +1,34 @@
+"""Named points in a cell's life at which a test lets the process die: SWEEP_CRASH_AT=name or name:n (the n-th time)."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+POINTS = (
+    "plan_registered",
+    "before_begin",
+    "after_begin",
+    "after_prepare",
+    "after_warmup",
+    "after_run",
+    "before_finish",
+    "in_finish",
+    "after_finish",
+    "after_release",
+    "before_pictures",
+    "in_picture",
+    "before_close",
+)
+
+_left: dict[str, int] = {}
+
+
+def reached(name: str) -> None:
+    """Die by SIGKILL here if the environment says so; otherwise nothing."""
+    wanted, _, times = os.environ.get("SWEEP_CRASH_AT", "").partition(":")
+    if wanted != name:
+        return
+    _left[name] = _left.get(name, int(times or 1)) - 1
+    if _left[name] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)

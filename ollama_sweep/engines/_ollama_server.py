@@ -1,0 +1,301 @@
+"""An Ollama server to talk to: found at the host, or our own on loopback for the time of the sweep.
+
+Shared by the engines that use Ollama. `OllamaServer` wraps what the command line does not show: version, /api/ps,
+/api/show, load and unload.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ollama_sweep import process
+from ollama_sweep.engine import EngineSettings
+from ollama_sweep.errors import ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.model_files import cache_folder
+
+if TYPE_CHECKING:
+    import httpx
+    import ollama
+
+DEFAULT_HOST = "127.0.0.1:11434"
+MINIMUM_VERSION = (0, 4, 0)
+START_S = 60.0
+ANSWER_S = 5.0
+REST_S = 30.0
+VRAM_SETTLE_S = 5.0
+"""Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
+
+HOW_TO_GET = "Install it from ollama.com, or set --ollama PATH"
+
+
+def private_binaries() -> list[Path]:
+    """The Ollamas that `make ollama` has built, newest version first."""
+    built = [path for path in (cache_folder() / "ollama").glob("*/bin/ollama") if os.access(path, os.X_OK)]
+    return sorted(built, key=lambda path: version_tuple(path.parent.parent.name), reverse=True)
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """`0.34.0-rc1` as (0, 34, 0), for comparisons."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def installed_binary(wanted: str | None) -> Path | None:
+    """The `ollama` that the person named or has in PATH. Raises EngineUnavailable for a wrong --ollama."""
+    if wanted:
+        path = Path(wanted).expanduser()
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise EngineMissing(f"--ollama {wanted} is not a program. {HOW_TO_GET}")
+        return path.absolute()
+    found = shutil.which("ollama")
+    return Path(found) if found else None
+
+
+def any_binary(wanted: str | None) -> Path | None:
+    """The installed `ollama`, else the newest private one, else None."""
+    return installed_binary(wanted) or next(iter(private_binaries()), None)
+
+
+def base_url(host: str | None, *, allow_remote: bool) -> str:
+    """`http://127.0.0.1:11434` from a host as OLLAMA_HOST writes it. Raises ConfigError."""
+    text = host or os.environ.get("OLLAMA_HOST") or DEFAULT_HOST
+    scheme, _, rest = text.rpartition("://")
+    parts = urlsplit(f"{scheme or 'http'}://{rest}")
+    try:
+        name, port = parts.hostname or "127.0.0.1", parts.port
+    except ValueError:
+        raise ConfigError(f"{text} is not a host. Write it like 127.0.0.1:11434", "host") from None
+    if parts.username or parts.password:
+        raise ConfigError("put credentials into api_key_env, not into the URL", "host")
+    if name in ("0.0.0.0", "::"):  # noqa: S104 - what a server listens on is not where a client connects to
+        name = "127.0.0.1"
+    if not allow_remote and not _is_loopback(name):
+        raise ConfigError(f"{name} is another machine; numbers would be its, not this one's. Use --remote", "host")
+    standard = {"http": 80, "https": 443}.get(scheme, 11434)
+    return f"{scheme or 'http'}://{f'[{name}]' if ':' in name else name}:{port or standard}"
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def answering_version(url: str, timeout_s: float = 2.0) -> str | None:
+    """The version of the Ollama server at a URL; None where none answers."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/api/version", timeout=timeout_s)
+        return str(answer.json()["version"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+class OllamaServer:
+    """The server of a sweep, found or started at the first use; started again where our own has died."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._url = base_url(settings.host, allow_remote=settings.allow_remote)
+        self._binary: Path | None = None
+        self._client: ollama.Client | None = None
+        self._service: process.Service | None = None
+        self._ledger_number: int | None = None
+        self.folder = Path(tempfile.mkdtemp(prefix="ollama-sweep-"))
+        self.version = ""
+
+    # -- finding and starting ------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Make sure that a server answers. Raises EngineUnavailable."""
+        if self._service is not None and self._service.is_alive:
+            return
+        if self._service is not None:
+            self._start_own()
+        elif self._client is None:
+            self._find()
+        elif answering_version(self._url, ANSWER_S) is None:
+            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
+
+    def _find(self) -> None:
+        installed = installed_binary(self._settings.ollama)
+        version = answering_version(self._url)
+        if version is not None and installed is not None:
+            self._binary = installed
+            self._use(version)
+            return
+        self._binary = any_binary(self._settings.ollama)
+        if self._binary is None:
+            raise EngineMissing(f"ollama was not found. {HOW_TO_GET}")
+        if self._settings.host is not None:
+            raise EngineUnavailable(f"no Ollama server answers at {self._url}. Start it with: ollama serve")
+        self._start_own()
+
+    def _use(self, version: str) -> None:
+        import ollama
+
+        if version_tuple(version) < MINIMUM_VERSION and version != "0.0.0":
+            need = ".".join(str(part) for part in MINIMUM_VERSION)
+            raise EngineMissing(f"Ollama {version} is too old (need {need} or newer)")
+        self.version = version
+        self._client = ollama.Client(host=self._url, timeout=ANSWER_S)
+
+    def _start_own(self) -> None:
+        """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
+        self._url = f"http://127.0.0.1:{_free_port()}"
+        token = uuid.uuid4().hex
+        details = {"folder": str(self.folder)}
+        self._settle()
+        self._ledger_number = self._settings.ledger.record("process", token, details)
+        log = self.folder / "ollama-serve.log"
+        self._settings.trace(f"OLLAMA_HOST={self._url} {self._binary} serve  (log: {log})")
+        self._service = process.spawn_service(
+            [str(self._binary), "serve"], env=self._environment(), log=log, token=token
+        )
+        deadline = time.monotonic() + START_S
+        while (version := answering_version(self._url, 1.0)) is None:
+            if not self._service.is_alive or time.monotonic() > deadline:
+                self._service.end()
+                raise EngineUnavailable(f"`{self._binary} serve` did not start: {_last_line(log)}")
+            time.sleep(0.05)
+        self._use(version)
+
+    def _settle(self) -> None:
+        if self._ledger_number is not None:
+            self._settings.ledger.settle(self._ledger_number)
+            self._ledger_number = None
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "OLLAMA_HOST": self._url, **self._settings.extra}
+
+    # -- what the engines use ------------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        return self._url
+
+    @property
+    def is_own(self) -> bool:
+        return self._service is not None
+
+    @property
+    def binary(self) -> Path:
+        assert self._binary is not None
+        return self._binary
+
+    @property
+    def client(self) -> ollama.Client:
+        """The connected client. Raises EngineUnavailable."""
+        if self._client is None:
+            self.connect()
+        assert self._client is not None
+        return self._client
+
+    def command(self, *words: str) -> list[str]:
+        """The argument list of an `ollama` command, traced for --verbose."""
+        argv = [str(self.binary), *words]
+        self._settings.trace(" ".join(argv))
+        return argv
+
+    def command_environment(self) -> dict[str, str]:
+        """The environment in which `ollama` commands reach this server."""
+        return {**os.environ, "OLLAMA_HOST": self._url}
+
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:
+        """One request that the client has no call for (truncate, load with a deadline). Raises httpx.HTTPError."""
+        import httpx
+
+        return httpx.post(f"{self._url}{path}", json=body, timeout=httpx.Timeout(timeout_s, connect=ANSWER_S))
+
+    def is_gone(self) -> bool:
+        """No server answers now."""
+        return answering_version(self._url, ANSWER_S) is None
+
+    def loaded(self) -> list[Any]:
+        """The models in /api/ps. Raises EngineUnavailable."""
+        return list(self._ask(lambda client: client.ps().models))
+
+    def installed(self) -> dict[str, Any]:
+        """What /api/tags says of every installed model, by its name. Raises EngineUnavailable."""
+        return {str(entry.model): entry for entry in self._ask(lambda client: client.list().models)}
+
+    def show(self, name: str) -> Any:
+        """/api/show of a model. Raises EngineUnavailable."""
+        return self._ask(lambda client: client.show(name))
+
+    def delete(self, name: str) -> bool:
+        """Remove a model; False where it was not there. Raises EngineUnavailable."""
+        import ollama
+
+        try:
+            self._ask(lambda client: client.delete(name))
+        except ollama.ResponseError as error:
+            if error.status_code == 404:
+                return False
+            raise EngineUnavailable(f"Ollama could not remove {name}: {error.error}") from error
+        return True
+
+    def _ask(self, question: Any) -> Any:
+        import httpx
+
+        try:
+            return question(self.client)
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
+
+    def rest(self, names: set[str], *, settle_vram: bool) -> None:
+        """Unload these models and wait until the server has let go of them. Raises EngineUnavailable."""
+        import httpx
+
+        deadline = time.monotonic() + REST_S
+        for name in names:
+            try:
+                self.post("/api/generate", {"model": name, "keep_alive": 0}, ANSWER_S)
+            except httpx.HTTPError:
+                continue
+        while any(model.model in names or model.name in names for model in self.loaded()):
+            if time.monotonic() > deadline:
+                return self._escalate()
+            time.sleep(0.1)
+        if settle_vram:
+            time.sleep(VRAM_SETTLE_S)
+        return None
+
+    def _escalate(self) -> None:
+        if self._service is None:
+            raise EngineUnavailable(
+                f"the Ollama server at {self._url} is stuck with a model. Restart it, then run again"
+            )
+        self._settings.say("Ollama is stuck with a model: its server is started again")
+        self._service.end()
+        self._start_own()
+
+    def close(self) -> None:
+        """End our own server, if there is one."""
+        if self._service is not None:
+            self._service.end()
+        self._settle()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"

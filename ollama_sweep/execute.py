@@ -1,0 +1,260 @@
+"""The loop: pending -> attempt -> commit. It emits events and prints nothing.
+
+Each cell is two commits: `begin_attempt` before anything is started, `finish_attempt` with everything that came of
+it. Whatever dies in between costs that cell and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ollama_sweep import prompts, stats, validity
+from ollama_sweep.cells import RETRIED, Cell, Effective, Outcome, Run, Status
+from ollama_sweep.crashpoints import reached
+from ollama_sweep.engine import Engine, Ledger
+from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable, Stopped, SweepError
+from ollama_sweep.events import (
+    CellFinished,
+    CellStarted,
+    Event,
+    Notice,
+    RunFinished,
+    SweepFinished,
+    SweepStarted,
+    Waiting,
+)
+from ollama_sweep.spec import SweepSpec
+from ollama_sweep.stopping import StopNow, Stopping
+from ollama_sweep.store.records import PendingCell
+from ollama_sweep.store.writer import Store
+from ollama_sweep.survey import SentPrompt
+from ollama_sweep.task import Task
+
+BUGS_IN_A_ROW = 3
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+
+Emit = Callable[[Event], None]
+
+
+T = TypeVar("T")
+
+
+def wait_for(
+    ask: Callable[[], T],
+    stopping: Stopping,
+    emit: Emit,
+    longest_s: float,
+    error: EngineUnavailable | None = None,
+) -> T:
+    """The answer of an engine that may be away for a while: asked again with growing pauses.
+
+    `error` is a refusal just seen, so that the first question waits too. Raises the last EngineUnavailable when the
+    engine stays away, at once where waiting cannot help (EngineMissing), and Stopped.
+    """
+    wait_s, until = FIRST_WAIT_S, time.monotonic() + longest_s
+    while True:
+        if error is not None:
+            left_s = until - time.monotonic()
+            if isinstance(error, EngineMissing) or left_s <= 0:
+                raise error
+            emit(Waiting(str(error), min(wait_s, left_s)))
+            _pause(min(wait_s, left_s), stopping)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        try:
+            with stopping.interruptible():
+                return ask()
+        except StopNow:
+            raise _stopped(stopping) from None
+        except EngineUnavailable as again:
+            error = again
+
+
+def _pause(seconds: float, stopping: Stopping) -> None:
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0:
+        if stopping.requested:
+            raise _stopped(stopping)
+        time.sleep(min(0.2, left_s))
+
+
+def _stopped(stopping: Stopping) -> Stopped:
+    return Stopped("stopped; everything measured is saved", stopping.signal_number or 2)
+
+
+@dataclass(frozen=True)
+class ShieldedLedger:
+    """The store's ledger for engines: its commits are never cut short by a signal."""
+
+    store: Ledger
+    stopping: Stopping
+
+    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
+        with self.stopping.shielded():
+            return self.store.record(kind, name, details)
+
+    def settle(self, number: int) -> None:
+        with self.stopping.shielded():
+            self.store.settle(number)
+
+
+@dataclass
+class Execution:
+    """One `run`: the sweep's cells by position, and everything that measures and keeps them."""
+
+    store: Store
+    sweep_id: int
+    spec: SweepSpec
+    cells: Sequence[Cell]
+    sent: Mapping[str, SentPrompt]
+    tasks: Mapping[str, Task]
+    engine: Engine
+    stopping: Stopping
+    emit: Emit
+    has_gpu: bool = False
+    wait_engine_s: float = 600.0
+    _bugs: int = 0
+
+    def run(self) -> None:
+        """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
+        counts = self.store.counts(self.sweep_id)
+        done = sum(count for status, count in counts.items() if status.is_final)
+        self.emit(SweepStarted(self.spec.name, sum(counts.values()), done))
+        while (pending := self.store.next_pending(self.sweep_id)) is not None:
+            if self.stopping.requested:
+                self._stop()
+            self._measure(pending)
+        self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _stop(self) -> None:
+        self.emit(SweepFinished(self.spec.name, stopped=True))
+        raise _stopped(self.stopping)
+
+    # -- one cell ------------------------------------------------------------------------------------------------
+
+    def _measure(self, pending: PendingCell) -> None:
+        """Attempts at one cell until one counts and needs no retry."""
+        cell = self.cells[pending.position]
+        for tried in range(self.spec.retries + 1):
+            retry = self._attempt(pending, cell, tried)
+            if not retry or self.stopping.requested:
+                return
+
+    def _attempt(self, pending: PendingCell, cell: Cell, tried: int) -> bool:
+        """One attempt, committed; true where the cell is to be tried again at once."""
+        earlier = self.store.believed_runs(pending.cell_id)
+        reached("before_begin")
+        attempt_id = self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
+        self.emit(CellStarted(cell, pending.attempts + tried + 1))
+        reached("after_begin")
+        started = time.monotonic()
+        try:
+            outcome = self._outcome(cell, earlier)
+        except StopNow:
+            self._give_up(attempt_id, "stopped")
+            self._stop()
+        except EngineUnavailable as error:
+            self._give_up(attempt_id, "engine_unavailable", str(error))
+            self._wait_for_engine(error)
+            return False
+        retry = outcome.status in RETRIED and tried < self.spec.retries
+        reached("before_finish")
+        self.store.finish_attempt(attempt_id, outcome, cell_status=Status.PENDING if retry else outcome.status)
+        reached("after_finish")
+        self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
+        self._check_for_bugs(outcome)
+        if outcome.status is not Status.OK:
+            self._bring_to_rest()
+        reached("after_release")
+        return retry
+
+    def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
+        self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
+
+    def _outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
+        """Everything the engine does for one attempt. Raises StopNow, EngineUnavailable."""
+        runs: list[Run] = []
+        effective = Effective()
+        try:
+            with self.stopping.interruptible():
+                effective = self.engine.prepare(cell)
+                reached("after_prepare")
+                self._collect_runs(cell, runs, len(earlier))
+            tokens = self.sent[cell.model].tokens
+            return validity.judge_attempt(cell, runs, earlier, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
+        except CellFailed as failure:
+            flags = validity.flags_of(
+                cell,
+                validity.summarize([]),
+                effective,
+                prompt_tokens=self.sent[cell.model].tokens,
+                has_gpu=self.has_gpu,
+            )
+            return Outcome(
+                status=Status(failure.status),
+                reason=failure.reason,
+                error=failure.error,
+                flags=frozenset(flags),
+                runs=tuple(replace(run, believed=False, doubt=run.doubt or "attempt_failed") for run in runs),
+                effective=effective,
+                raw=failure.raw,
+            )
+        except (StopNow, SweepError):
+            raise
+        except Exception:
+            return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
+
+    def _collect_runs(self, cell: Cell, runs: list[Run], earlier: int) -> None:
+        runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
+        reached("after_warmup")
+        wanted = max(1, self.spec.repeats.minimum - earlier)
+        while self._wants_more(runs, wanted, earlier):
+            number = earlier + 1 + sum(not run.warmup for run in runs)
+            runs.append(self._run(cell, number, warmup=False))
+            reached("after_run")
+
+    def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:
+        measured = [run for run in runs if not run.warmup]
+        if len(measured) < wanted:
+            return True
+        repeats = self.spec.repeats
+        if repeats.until is None or earlier + len(measured) >= repeats.maximum:
+            return False
+        rates = [run.prompt_eval_rate for run in measured if run.believed and run.prompt_eval_rate is not None]
+        return len(rates) < 2 or stats.relative_width(rates) > repeats.until
+
+    def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
+        sent, nonce = self.sent[cell.model], prompts.new_nonce()
+        text = prompts.with_nonce(nonce, sent.text)
+        generation = self.engine.generate(cell, text, self.spec.timeout_s)
+        scores = {} if warmup else self.tasks[cell.task].score(text, generation)
+        run = validity.judge_run(
+            generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
+        )
+        self.emit(RunFinished(cell, number, warmup, run.prompt_eval_rate))
+        return run
+
+    # -- the surroundings ----------------------------------------------------------------------------------------
+
+    def _bring_to_rest(self) -> None:
+        """After a failure nothing of it may touch the next cell."""
+        try:
+            with self.stopping.interruptible():
+                self.engine.release(failed=True)
+        except StopNow:
+            self._stop()
+        except EngineUnavailable as error:
+            self._wait_for_engine(error)
+
+    def _wait_for_engine(self, error: EngineUnavailable) -> None:
+        wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s, error)
+        self.emit(Notice("The engine answers again"))
+
+    def _check_for_bugs(self, outcome: Outcome) -> None:
+        self._bugs = self._bugs + 1 if outcome.reason == "bug" else 0
+        if self._bugs >= BUGS_IN_A_ROW:
+            raise SweepError(f"{BUGS_IN_A_ROW} cells in a row met a bug of this program. The last:\n{outcome.error}")

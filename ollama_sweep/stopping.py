@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: the first finishes the cell, the second stops now. A handler only sets a flag.
+
+Work that may be cut short stands inside `interruptible()`; there the second signal raises `StopNow`. A commit never
+stands inside it, so no signal can cut one in two.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopNow(Exception):
+    """The person asked twice: end what is running."""
+
+
+class Stopping:
+    """What was asked by signals so far. `say` is called once, at the first."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._interruptible = False
+        self.signal_number: int | None = None
+        self.now = False
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_number is not None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handlers for SIGINT, SIGTERM and SIGHUP while the block runs, also where a shell has set them to ignore."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self.now = True
+        else:
+            self.signal_number = number
+            self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
+        self._check()
+
+    def _check(self) -> None:
+        if self.now and self._interruptible:
+            raise StopNow
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A block that the second signal may cut short. Raises StopNow."""
+        self._interruptible = True
+        try:
+            self._check()
+            yield
+        finally:
+            self._interruptible = False
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """A part of an interruptible block that must not be cut short (a commit)."""
+        before, self._interruptible = self._interruptible, False
+        try:
+            yield
+        finally:
+            self._interruptible = before
+        self._check()

@@ -1,0 +1,231 @@
+"""What a sweep must know before its first cell: the models, the prompt's true length, which cells can be valid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ollama_sweep import modelfile, plan, prompts, tasks
+from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key
+from ollama_sweep.engine import Engine, EngineInfo, ModelInfo
+from ollama_sweep.errors import ConfigError
+from ollama_sweep.spec import SweepSpec
+from ollama_sweep.store.records import PlannedCell
+
+
+class PromptMemory(Protocol):
+    """What earlier sweeps have learned of prompts; a Reader or a Store has these."""
+
+    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None: ...
+
+    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None: ...
+
+
+class NoMemory:
+    """For the first sweep of a database."""
+
+    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
+        return None
+
+    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class SentPrompt:
+    """The prompt of one model: its text without nonce, its identity, its true tokens with nonce and template."""
+
+    text: str
+    hash: str
+    tokens: int | None
+    is_made: bool = False
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything `plan` shows and `run` needs. `models` and `prompts` are by model name."""
+
+    spec: SweepSpec
+    engine: str
+    info: EngineInfo
+    models: Mapping[str, ModelInfo]
+    prompts: Mapping[str, SentPrompt]
+    modelfile: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes exactly when the materialised plan must be made again."""
+        spec = self.spec
+        content = {
+            "key_version": KEY_VERSION,
+            "engine": self.engine,
+            "models": {name: model.digest for name, model in self.models.items()},
+            "prompts": {name: [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
+            "tasks": {name: tasks.load(name).version for name in {cell.task for cell in self.cells}},
+            "modelfile": self.modelfile,
+            "dimensions": [[name, *values] for name, values in spec.dimensions.items()],
+            "options": dict(spec.options),
+            "exclude": [exclusion.text for exclusion in spec.exclude],
+            "order": spec.order,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def planned(self) -> list[PlannedCell]:
+        """The cells with their keys, those that cannot fit the prompt as skipped; in the sweep's order."""
+        versions = {name: tasks.load(name).version for name in {cell.task for cell in self.cells}}
+        return [self._planned(cell, versions[cell.task]) for cell in self.cells]
+
+    def _planned(self, cell: Cell, task_version: int) -> PlannedCell:
+        model, prompt = self.models[cell.model], self.prompts[cell.model]
+        key = cell_key(
+            cell,
+            engine=self.engine,
+            model_digest=model.digest,
+            modelfile=self.modelfile,
+            prompt_hash=prompt.hash,
+            task_version=task_version,
+        )
+        fitting = self.fits(cell)
+        return PlannedCell(
+            key=key,
+            cell=cell,
+            model_digest=model.digest,
+            prompt_hash=prompt.hash,
+            quantization=model.quantization,
+            parameter_size=model.parameter_size,
+            status=Status.PENDING if fitting else Status.SKIPPED,
+            reason="" if fitting else "does_not_fit",
+        )
+
+    def fits(self, cell: Cell) -> bool:
+        """The prompt fits the cell's context; true where its length is not known."""
+        tokens = self.prompts[cell.model].tokens
+        return tokens is None or plan.fits(cell, self.models[cell.model], tokens)
+
+    def picture(self) -> dict[str, object]:
+        """The sweep's settings as plain data, for people and for `changes`."""
+        spec = self.spec
+        return {
+            "model": sorted({f"{name} {model.digest}" for name, model in self.models.items()}),
+            "prompt": sorted({prompt.hash for prompt in self.prompts.values()}),
+            "prompt_tokens": max((prompt.tokens or 0 for prompt in self.prompts.values()), default=0),
+            "modelfile": self.modelfile,
+            "options": dict(spec.options),
+            "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
+            "num_predict": spec.options.get("num_predict"),
+            "engine_version": self.info.version,
+            "repeats": spec.repeats.minimum,
+            "warmup": spec.warmup,
+            "timeout_s": spec.timeout_s,
+            "order": spec.order,
+            "host": self.info.where,
+        }
+
+
+def survey(
+    spec: SweepSpec, engine_name: str, engine: Engine, memory: PromptMemory, say: Callable[[str], None]
+) -> Survey:
+    """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable, CellFailed."""
+    info = engine.describe()
+    cells = tuple(plan.cells(spec))
+    names = list(dict.fromkeys(cell.model for cell in cells))
+    models = {name: engine.model_info(name) for name in names}
+    canonical = canonical_modelfile(spec, cells)
+    sent = {name: _sent_prompt(spec, engine_name, engine, models[name], canonical, memory, say) for name in names}
+    found = Survey(spec, engine_name, info, models, sent, canonical, cells)
+    if not any(found.fits(cell) for cell in cells):
+        _raise_nothing_fits(found)
+    return found
+
+
+def canonical_modelfile(spec: SweepSpec, cells: tuple[Cell, ...]) -> str:
+    """The template's part of a cell's identity: without FROM, comments and what the sweep sets itself."""
+    if not spec.template:
+        return ""
+    own = {name for name, _ in cells[0].options}
+    return modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path)), own)
+
+
+def _raise_nothing_fits(found: Survey) -> None:
+    tokens = max(prompt.tokens or 0 for prompt in found.prompts.values())
+    largest = max(plan.usable_ctx(cell, found.models[cell.model]) for cell in found.cells)
+    needed = tokens + max(cell.num_predict for cell in found.cells) + 1
+    raise ConfigError(
+        f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest here is {largest}, so no cell fits",
+        found.spec.prompt.source or "prompt",
+    )
+
+
+def _sent_prompt(
+    spec: SweepSpec,
+    engine_name: str,
+    engine: Engine,
+    model: ModelInfo,
+    canonical: str,
+    memory: PromptMemory,
+    say: Callable[[str], None],
+) -> SentPrompt:
+    identity = prompts.prompt_hash(spec.prompt)
+    nonce = prompts.new_nonce()
+
+    def count(text: str) -> int | None:
+        return engine.count_tokens(model.name, prompts.with_nonce(nonce, text))
+
+    tokens = memory.prompt_tokens(engine_name, model.digest, canonical, identity)
+    if spec.prompt.tokens is None:
+        text = spec.prompt.text or ""
+        if tokens is not None:
+            return SentPrompt(text, identity, tokens)
+        say(f"Counting the prompt's tokens on {model.name}")
+        return SentPrompt(text, identity, count(text), is_new=True)
+    made = memory.made_prompt(engine_name, model.digest, canonical, identity)
+    if made is not None and tokens is not None:
+        return SentPrompt(made, identity, tokens, is_made=True)
+    say(f"Making a prompt of {spec.prompt.tokens} tokens on {model.name}")
+    made = prompts.make_text(spec.prompt.tokens, count)
+    if made is None:
+        raise ConfigError(f"no text of {spec.prompt.tokens} tokens can be made with {model.name}", "prompt.tokens")
+    return SentPrompt(made, identity, count(made), is_made=True, is_new=True)
+
+
+def changes(old: Mapping[str, object], new: Survey) -> list[str]:
+    """What differs from the last run of this sweep, in words; empty where nothing does."""
+    picture = new.picture()
+    lines = [
+        f"{name} changed: cells will be measured again, the old ones are kept"
+        for name in ("model", "prompt", "modelfile", "options")
+        if old.get(name) != picture[name]
+    ]
+    before, now = old.get("dimensions"), picture["dimensions"]
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines += _dimension_changes(before, now, new.cells)
+    if old.get("engine_version") != picture["engine_version"]:
+        lines.append(f"the engine was {old.get('engine_version')}, now it is {picture['engine_version']}")
+    return lines
+
+
+def _dimension_changes(
+    before: Mapping[str, list[Scalar]], now: Mapping[str, list[Scalar]], cells: tuple[Cell, ...]
+) -> list[str]:
+    lines = []
+    for name in now:
+        added = [value for value in now[name] if value not in before.get(name, [])]
+        gone = [value for value in before.get(name, []) if value not in now[name]]
+        if added:
+            count = sum(dict(cell.coordinates).get(name) in added for cell in cells)
+            lines.append(f"{name} {_listed(added)} is new ({count} cells)")
+        if gone:
+            lines.append(f"{name} {_listed(gone)} is gone (its cells are kept)")
+    lines += [f"dimension {name} is gone" for name in before if name not in now]
+    return lines
+
+
+def _listed(values: list[Scalar]) -> str:
+    shown = ", ".join(str(value) for value in values[:6])
+    return shown if len(values) <= 6 else f"{shown}, … ({len(values)} values)"

@@ -1,0 +1,161 @@
+"""Decides whether a number may be believed, and why not. Pure; docs/measurement.md gives the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ollama_sweep import stats
+from ollama_sweep.cells import Cell, Effective, Flag, Outcome, Run, Status, Summary
+from ollama_sweep.engine import Generation
+from ollama_sweep.errors import CellFailed
+
+NONCE_TOLERANCE = 4
+"""A fixed-width number may be so many tokens longer or shorter in tokenizers that join digits."""
+BELIEVED_CACHED_SHARE = 0.01
+PRINTED_TOLERANCE = 0.01
+NOISY_WIDTH = 0.10
+
+
+def judge_run(
+    generation: Generation,
+    *,
+    number: int,
+    warmup: bool,
+    nonce: str,
+    expected_tokens: int | None,
+    scores: dict[str, float],
+) -> Run:
+    """A run with its own rates and whether it is believed. Raises CellFailed (parse_error, truncated)."""
+    count, duration_s = generation.prompt_eval_count, generation.prompt_eval_duration_s
+    if not count or not duration_s:
+        missing = "prompt eval count" if not count else "prompt eval duration"
+        raise CellFailed(Status.PARSE_ERROR, "count_missing", f"no {missing} in the statistics", generation.raw)
+    if expected_tokens is not None and abs(count - expected_tokens) > NONCE_TOLERANCE:
+        text = f"the engine read {count} prompt tokens instead of {expected_tokens}"
+        raise CellFailed(Status.TRUNCATED, "prompt_cut", text, generation.raw)
+    rate = (count - (generation.cached_count or 0)) / duration_s
+    doubt = _doubt(generation, count, duration_s, rate)
+    return Run(
+        number=number,
+        warmup=warmup,
+        nonce=nonce,
+        prompt_eval_count=count,
+        cached_count=generation.cached_count,
+        prompt_eval_duration_s=duration_s,
+        prompt_eval_rate=rate,
+        eval_count=generation.eval_count,
+        eval_duration_s=generation.eval_duration_s,
+        eval_rate=decode_rate(generation.eval_count, generation.eval_duration_s),
+        total_duration_s=generation.total_duration_s,
+        load_duration_s=generation.load_duration_s,
+        printed_rate=generation.printed_rate,
+        client_duration_s=generation.client_duration_s,
+        believed=not doubt,
+        doubt=doubt,
+        raw=generation.raw,
+        scores=scores,
+    )
+
+
+def decode_rate(eval_count: int | None, eval_duration_s: float | None) -> float | None:
+    """Decode tokens/s. The first token comes with the prompt's last batch, so n tokens took n - 1 steps."""
+    if not eval_count or eval_count < 2 or not eval_duration_s:
+        return None
+    return (eval_count - 1) / eval_duration_s
+
+
+def _doubt(generation: Generation, count: int, duration_s: float, rate: float) -> str:
+    cached = generation.cached_count or 0
+    if cached / count > BELIEVED_CACHED_SHARE:
+        return "cached"
+    printed = generation.printed_rate
+    if printed is None or _close(printed, rate) or _close(printed, count / duration_s):
+        return ""
+    return "printed_rate"
+
+
+def _close(printed: float, own: float) -> bool:
+    return abs(printed - own) <= PRINTED_TOLERANCE * own + 0.005
+
+
+def summarize(runs: Sequence[Run]) -> Summary:
+    """Medians of the believed runs, warm-ups left out."""
+    used = [run for run in runs if run.believed and not run.warmup]
+    rates = [run.prompt_eval_rate for run in used if run.prompt_eval_rate is not None]
+    if not rates:
+        return Summary()
+    names = sorted({name for run in used for name in run.scores})
+    count = _median([run.prompt_eval_count for run in used])
+    eval_count = _median([run.eval_count for run in used])
+    return Summary(
+        runs=len(used),
+        prompt_eval_count=None if count is None else round(count),
+        prompt_eval_rate=stats.median(rates),
+        prompt_eval_rate_min=min(rates),
+        prompt_eval_rate_max=max(rates),
+        prompt_eval_duration_s=_median([run.prompt_eval_duration_s for run in used]),
+        eval_count=None if eval_count is None else round(eval_count),
+        eval_rate=_median([run.eval_rate for run in used]),
+        total_duration_s=_median([run.total_duration_s for run in used]),
+        scores={name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
+    )
+
+
+def _median(values: Sequence[float | int | None]) -> float | None:
+    present = [float(value) for value in values if value is not None]
+    return stats.median(present) if present else None
+
+
+def judge_attempt(
+    cell: Cell,
+    runs: Sequence[Run],
+    earlier: Sequence[Run],
+    effective: Effective,
+    *,
+    prompt_tokens: int | None,
+    has_gpu: bool,
+) -> Outcome:
+    """The outcome of an attempt whose runs all ended; `earlier` are believed runs of former attempts at this cell."""
+    summary = summarize([*earlier, *runs])
+    flags = flags_of(cell, summary, effective, prompt_tokens=prompt_tokens, has_gpu=has_gpu)
+    measured = [run for run in runs if not run.warmup]
+    if any(run.doubt == "cached" for run in measured):
+        flags |= {Flag.CACHED}
+    if not summary.runs:
+        doubts = sorted({run.doubt for run in measured if run.doubt})
+        text = f"none of {len(measured)} runs can be believed: {', '.join(doubts)}"
+        return Outcome(Status.ERROR, "not_believed", text, frozenset(flags), tuple(runs), summary, effective)
+    return Outcome(Status.OK, flags=frozenset(flags), runs=tuple(runs), summary=summary, effective=effective)
+
+
+def flags_of(
+    cell: Cell, summary: Summary, effective: Effective, *, prompt_tokens: int | None, has_gpu: bool
+) -> set[Flag]:
+    """What is true beside the status: clamped, spilled, unfilled, noisy, shared_gpu."""
+    flags = set()
+    if _is_clamped(cell, effective):
+        flags.add(Flag.CLAMPED)
+    if is_spilled(cell, effective, has_gpu=has_gpu):
+        flags.add(Flag.SPILLED)
+    if prompt_tokens is not None and cell.num_batch > prompt_tokens + NONCE_TOLERANCE:
+        flags.add(Flag.UNFILLED)
+    if effective.others_loaded:
+        flags.add(Flag.SHARED_GPU)
+    rate, low, high = summary.prompt_eval_rate, summary.prompt_eval_rate_min, summary.prompt_eval_rate_max
+    if rate and low is not None and high is not None and (high - low) / rate > NOISY_WIDTH:
+        flags.add(Flag.NOISY)
+    return flags
+
+
+def _is_clamped(cell: Cell, effective: Effective) -> bool:
+    other_ctx = effective.num_ctx is not None and effective.num_ctx != cell.num_ctx
+    other_batch = effective.num_batch is not None and effective.num_batch != cell.num_batch
+    return other_ctx or other_batch
+
+
+def is_spilled(cell: Cell, effective: Effective, *, has_gpu: bool) -> bool:
+    """Part of the model sits on the CPU though a GPU is there and the person did not ask for it."""
+    size, vram = effective.size_bytes, effective.size_vram_bytes
+    if size is None or vram is None or cell.option("num_gpu") == 0:
+        return False
+    return vram < size and (vram > 0 or has_gpu)
