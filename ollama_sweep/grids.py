@@ -79,9 +79,24 @@ def place_of(result: CellResult) -> Place:
     return result.coordinates.get(X), result.coordinates.get(Y)
 
 
+def flags_of(result: CellResult, prompt_tokens: int | None = None) -> frozenset[Flag]:
+    """The flags of a result, and `unfilled` where its num_batch exceeds the prompt's tokens."""
+    tokens = prompt_tokens or result.metrics.get("prompt_eval_count")
+    batch = result.coordinates.get(Y)
+    unfilled = result.status is Status.OK and tokens and isinstance(batch, int) and batch > tokens
+    return result.flags | {Flag.UNFILLED} if unfilled else result.flags
+
+
 def in_words(pairs: Iterable[tuple[str, Scalar]]) -> str:
     """`num_gpu 0, kv_cache_type q8_0`."""
-    return ", ".join(f"{name} {'default' if value is None else value}" for name, value in pairs)
+    return ", ".join(f"{name} {in_word(value)}" for name, value in pairs)
+
+
+def in_word(value: Scalar) -> str:
+    """A value as a person writes it: `true`, `q8_0`, `4096`; `default` where it is not set."""
+    if value is None:
+        return "default"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _grid(combination: Options, results: Sequence[CellResult]) -> Grid:
@@ -103,5 +118,5 @@ def _order(value: Scalar) -> tuple[int, float, str]:
 
 
 def _suffix(combination: Options, *, exact: bool) -> str:
-    text = "_".join(f"{name}-{'default' if value is None else value}" for name, value in combination)
+    text = "_".join(f"{name}-{in_word(value)}" for name, value in combination)
     return f"_{safe_name(text, exact=exact)}" if text else ""

@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from ollama_sweep.grids import Place
+from ollama_sweep.grids import Place, in_word
 from ollama_sweep.plots._heatmap_cells import (
     BLUE,
     CROSS,
@@ -107,8 +107,8 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
         cbar_ax=bar,
         linewidths=0.6,
         linecolor="white",
-        xticklabels=[_tick(value) for value in data.columns],
-        yticklabels=[_tick(value) for value in data.rows],
+        xticklabels=[clean(in_word(value)) for value in data.columns],
+        yticklabels=[clean(in_word(value)) for value in data.rows],
     )
     if bar is not None:
         unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
@@ -120,10 +120,6 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
 def _value(data: HeatmapData, place: Place) -> float:
     mark = data.cells.get(place)
     return float("nan") if mark is None or mark.value is None else mark.value
-
-
-def _tick(value: Any) -> str:
-    return "default" if value is None else clean(str(value))
 
 
 def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status, failure_label
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.files import write_whole
-from ollama_sweep.grids import Grid, Place, Progress, file_suffixes, in_words, make_grids, progress
+from ollama_sweep.grids import Grid, Place, Progress, file_suffixes, flags_of, in_words, make_grids, progress
 from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric
 from ollama_sweep.plots import PlotOptions
 from ollama_sweep.stats import best_set, extent, value_of
@@ -189,7 +189,7 @@ def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best
         return CellMark(kind, failure_label(result.status, result.reason))
     if kind is not Kind.MEASURED:
         return CellMark(kind, "running" if kind is Kind.RUNNING else "")
-    flags = result.flags | _unfilled(result, prompt_tokens)
+    flags = flags_of(result, prompt_tokens)
     value = value_of(result, metric.name)
     if value is None:
         return CellMark(kind, "cached" if Flag.CACHED in flags else "no value", flags=flags)
@@ -202,13 +202,6 @@ def _kind(status: Status) -> Kind:
     if status.is_failure:
         return Kind.FAILED
     return {Status.SKIPPED: Kind.SKIPPED, Status.STARTED: Kind.RUNNING}.get(status, Kind.PENDING)
-
-
-def _unfilled(result: CellResult, prompt_tokens: int | None) -> frozenset[Flag]:
-    batch = result.coordinates.get("num_batch")
-    if prompt_tokens and isinstance(batch, int) and batch > prompt_tokens:
-        return frozenset({Flag.UNFILLED})
-    return frozenset()
 
 
 def _detail(result: CellResult, metric: Metric) -> str:
