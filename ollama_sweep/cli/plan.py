@@ -77,7 +77,7 @@ def _picture(spec: SweepSpec, reader: Reader | None, found: Survey, states: dict
 
     cells = found.planned()
     why = [_why(planned, states, spec) for planned in cells]
-    to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason is not None]
+    to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason]
     row = next((row for row in reader.sweeps() if row.name == spec.name), None) if reader else None
     repeats = plan.repeating(found.cells, found.models)
     return {
@@ -105,22 +105,18 @@ def _picture(spec: SweepSpec, reader: Reader | None, found: Survey, states: dict
     }
 
 
-def _why(planned: PlannedCell, states: dict[str, CellState], spec: SweepSpec) -> str | None:
-    """Why a cell would run; None where it would not."""
+def _why(planned: PlannedCell, states: dict[str, CellState], spec: SweepSpec) -> str:
+    """Why a cell would run; empty where it would not."""
     from ollama_sweep.cells import Status
 
     if planned.status is Status.SKIPPED:
-        return None
+        return ""
     state = states.get(planned.key)
     if state is None:
         return "new"
-    if state.status is Status.TIMEOUT and (state.timeout_s or 0) < spec.timeout_s:
-        return "timed out under a smaller timeout"
-    if state.status is Status.OK and state.runs < spec.repeats.minimum:
-        return "more repeats asked for"
-    if state.status.is_final and state.status is not Status.SKIPPED:
-        return None
-    return "not finished"
+    if state.status is Status.SKIPPED:
+        return "was skipped, fits now"
+    return state.why_again(timeout_s=spec.timeout_s, repeats_minimum=spec.repeats.minimum)
 
 
 def _model_picture(model: Any, found: Survey) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ollama_sweep.host import Machine
     from ollama_sweep.spec import SweepSpec
     from ollama_sweep.stopping import Stopping
+    from ollama_sweep.store.records import SweepRow
     from ollama_sweep.store.writer import Store
     from ollama_sweep.survey import Survey
 
@@ -97,12 +98,21 @@ class _Session:
         except Stopped as stop:
             stopped = stop
         finally:
-            is_empty = is_new and not store.sweeps()
-            store.discard() if is_empty else store.close()
-        if not is_empty:
+            if is_new and not self._sweeps():
+                store.discard()
+            else:
+                store.close()
+        if self._sweeps():
             self._finish()
         if stopped is not None:
             raise Stopped(f"{stopped}. Go on with: {self._command()}", stopped.exit_code - 128)
+
+    def _sweeps(self) -> list[SweepRow]:
+        reader = _shared.reader_if_there(self.db)
+        if reader is None:
+            return []
+        with reader:
+            return [row for row in reader.sweeps() if row.name == self.spec.name]
 
     def _command(self) -> str:
         words = ["ollama-sweep run", str(self.spec.config_path or "")]
@@ -122,12 +132,11 @@ class _Session:
             engines.load(self.spec.engine, self._settings())
 
     def _measure(self, store: Store, stopping: Stopping) -> None:
-        from ollama_sweep.cli.plan import pinned_engine
         from ollama_sweep.execute import ShieldedLedger
 
         settings = self._settings(ledger=ShieldedLedger(store, stopping))
-        reader = _shared.reader_if_there(self.db)
-        name = _shared.engine_name(self.spec, settings, pinned_engine(reader, self.spec.name))
+        pinned = next((row.engine for row in self._sweeps()), None)
+        name = _shared.engine_name(self.spec, settings, pinned)
         self._say_choice(name)
         engine = _shared.open_engine(name, settings)
         try:
@@ -191,11 +200,9 @@ class _Session:
     def _register(self, store: Store, found: Survey, here: Machine) -> int:
         from ollama_sweep.plan import nesting
         from ollama_sweep.store.records import SweepHeader
+        from ollama_sweep.survey import changes
 
-        old = next((row for row in store.sweeps() if row.name == self.spec.name), None)
-        if old is not None:
-            from ollama_sweep.survey import changes
-
+        for old in self._sweeps():
             for line in changes(old.spec, found):
                 self.progress.plain(f"Changed since the last run: {line}")
         for model, prompt in found.prompts.items():
@@ -207,7 +214,6 @@ class _Session:
                     found.engine, found.models[model].digest, found.modelfile, prompt.hash, prompt.text
                 )
             store.save_prompt(prompt.hash, prompt.text)
-        store.segment({"engine": found.engine, "engine_version": found.info.version, **here.fingerprint()})
         header = SweepHeader(
             name=self.spec.name,
             engine=found.engine,
@@ -217,13 +223,19 @@ class _Session:
             machine=here.line(),
             dimensions=nesting(self.spec),
         )
-        return store.register_sweep(
-            header,
-            found.planned(),
-            timeout_s=self.spec.timeout_s,
-            repeats_minimum=self.spec.repeats.minimum,
-            retry=self.retry,
-        )
+        rules: dict[str, Any] = {
+            "timeout_s": self.spec.timeout_s,
+            "repeats_minimum": self.spec.repeats.minimum,
+            "retry": self.retry,
+        }
+        sweep_id = store.refresh_sweep(header, **rules)
+        if sweep_id is None:
+            sweep_id = store.register_sweep(header, found.planned(), **rules)
+        surroundings = {"engine": found.engine, "engine_version": found.info.version, **here.fingerprint()}
+        _, changed = store.segment(sweep_id, surroundings)
+        for change in changed:
+            self.progress.plain(f"The surroundings changed: {change}; new cells belong to a new segment")
+        return sweep_id
 
     def _say_start(self, store: Store, sweep_id: int, found: Survey, here: Machine) -> None:
         counts = store.counts(sweep_id)
