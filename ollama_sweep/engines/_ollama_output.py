@@ -79,5 +79,5 @@ def _seconds(text: str | None) -> float | None:
 def error_text(stderr: str) -> str:
     """The engine's own message: from its last `Error:` on, else all it said, cleaned."""
     text = clean(stderr).strip()
-    start = text.rfind("Error:")
-    return (text[start + len("Error:") :] if start >= 0 else text).strip()
+    starts = [match.end() for match in re.finditer(r"^\s*Error:", text, re.MULTILINE)]
+    return text[starts[-1] if starts else 0 :].strip()
