@@ -116,6 +116,7 @@ class Survey:
             "prompt": sorted({prompt.hash for prompt in self.prompts.values()}),
             "prompt_tokens": max((prompt.tokens or 0 for prompt in self.prompts.values()), default=0),
             "modelfile": self.modelfile,
+            "template": spec.template,
             "options": dict(spec.options),
             "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
             "num_predict": spec.options.get("num_predict"),

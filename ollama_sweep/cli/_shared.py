@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -164,13 +162,8 @@ def _name_of(config: str) -> str:
     path = Path(config)
     if not path.is_file():
         return path.stem if path.suffix in (".yaml", ".yml") else config
-    from ollama_sweep.config import sweep_name
+    from ollama_sweep import yaml_strict
 
-    return sweep_name(path)
-
-
-def warn_if_open_to_others(db: Path) -> None:
-    """One line on stderr when other users of the machine can read the database."""
-    mode = stat.S_IMODE(db.stat().st_mode) if db.exists() and os.name == "posix" else 0
-    if mode & 0o044:
-        click.echo(f"warning: {db}: others can read it (mode {mode:o})", err=True)
+    root = yaml_strict.parse(yaml_strict.read_text(path, 1), str(path))
+    entries = root.value if root is not None and isinstance(root.value, dict) else {}
+    return str(entries["name"].value) if "name" in entries else path.stem

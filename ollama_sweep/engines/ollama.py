@@ -141,17 +141,17 @@ class Engine:
         self._loaded = cell.load_key
         return self._read_back(cell, load_duration_s)
 
-    def _load(self) -> float | None:
-        """Load the scratch model without a prompt; seconds as Ollama reports them."""
+    def _load(self) -> float:
+        """Load the scratch model without a prompt; how many seconds that took."""
         self._loaded = None
+        started = time.monotonic()
         body = {"model": self._scratch, "stream": False, "keep_alive": self._keep_alive()}
         answer = self._ask(body, self._settings.load_timeout_s, "load")
         if answer.is_error:
             text = _answer_error(answer)
             status, reason = classify(text, exit_code=None, signal=None)
             raise CellFailed(status, reason, text, answer.text)
-        load_duration_ns = answer.json().get("load_duration")
-        return load_duration_ns / 1e9 if load_duration_ns else None
+        return time.monotonic() - started
 
     def _ask(self, body: dict[str, Any], timeout_s: float, what: str) -> httpx.Response:
         import httpx
