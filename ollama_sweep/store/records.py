@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_sweep.cells import Cell, Scalar, Status
+from ollama_sweep.cells import Cell, Flag, Scalar, Status
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,28 @@ class PendingCell:
 
 @dataclass(frozen=True)
 class CellState:
-    """What is known of one key: for `plan`, and to decide what has to run again."""
+    """What is known of one key: for `plan`, and to decide what has to run again.
+
+    `runs` are believed runs; `repeats` how many were asked for when it was measured; `timeout_s` the limit then.
+    """
 
     status: Status
     reason: str
     runs: int
     timeout_s: float | None
+    repeats: int = 0
+
+    def why_again(self, *, timeout_s: float, repeats_minimum: int, retry: frozenset[Status] = frozenset()) -> str:
+        """Why `run` would measure it, in words; empty where it is done. The rules of `Store.register_sweep`."""
+        if not self.status.is_final:
+            return "not measured yet"
+        if self.status in retry:
+            return f"retry of {self.status}"
+        if self.status is Status.TIMEOUT and self.timeout_s is not None and self.timeout_s < timeout_s:
+            return f"timed out after {self.timeout_s:g} s, the limit is {timeout_s:g} s now"
+        if self.status is Status.OK and max(self.runs, self.repeats) < repeats_minimum:
+            return f"has {self.runs} runs, {repeats_minimum} are asked for now"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -79,9 +95,49 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class RunningAttempt:
-    """The attempt that has begun and not ended."""
+    """The attempt that has begun and not ended. Where no process holds the database, it died with its process."""
 
     cell: str
     number: int
     started_at: str
     coordinates: Mapping[str, Scalar] = field(default_factory=dict)
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One attempt of a cell's history. `segment` numbers the surroundings it was measured in."""
+
+    attempt_id: int
+    sweep: str
+    number: int
+    status: Status
+    reason: str
+    error: str
+    flags: frozenset[Flag]
+    runs: int
+    prompt_eval_rate: float | None
+    timeout_s: float | None
+    started_at: str
+    finished_at: str | None
+    segment: int | None
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """One of the last errors of a sweep."""
+
+    coordinates: Mapping[str, Scalar]
+    status: Status
+    reason: str
+    error: str
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a database for writing. `since` is ISO 8601 in UTC; 0 and "" where it left no word."""
+
+    pid: int = 0
+    since: str = ""
+    host: str = ""

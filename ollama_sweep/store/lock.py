@@ -1,0 +1,128 @@
+"""One writer: a kernel lock on `<database>.lock`. It ends with its process, however that ends; nothing gets stale."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ollama_sweep.errors import DatabaseInUse
+from ollama_sweep.store.connection import storage_error
+from ollama_sweep.store.records import Holder
+
+_TRIES = 5
+_BETWEEN_TRIES_S = 0.05
+
+
+def lock_path(path: Path) -> Path:
+    """The lock file of a database; the same for every name that leads to it."""
+    real = path.resolve()
+    return real.with_name(real.name + ".lock")
+
+
+class WriterLock:
+    """Held from its making until `release`. Raises DatabaseInUse where another process holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = lock_path(path)
+        self._file: int | None = None
+        while self._file is None:
+            file = _open(self._path, path)
+            try:
+                _lock(file, path)
+                if _is_at(file, self._path):  # else its last holder has removed it meanwhile
+                    self._file = file
+            finally:
+                if self._file is None:
+                    os.close(file)
+        self._sign()
+
+    def _sign(self) -> None:
+        """Write down who holds it: a courtesy to the next one, so a full disk does not matter here."""
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        text = f"pid {os.getpid()}\nsince {since}\nhost {platform.node()}\n"
+        assert self._file is not None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, text.encode(), 0)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Let it go; `remove` also takes the file away."""
+        if self._file is not None:
+            if remove:
+                self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the database for writing now; None where nobody does."""
+    try:
+        file = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _signature(file)
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open(lock: Path, path: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _lock(file: int, path: Path) -> None:
+    """Take the lock; a few short tries, because `holder` holds it for the blink of an eye."""
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not left:
+                raise DatabaseInUse(_already_running(_signature(file))) from None
+            time.sleep(_BETWEEN_TRIES_S)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        else:
+            return
+
+
+def _signature(file: int) -> Holder:
+    words = dict(line.split(" ", 1) for line in os.pread(file, 4096, 0).decode(errors="replace").splitlines()
+                 if " " in line)  # fmt: skip
+    pid = words.get("pid", "")
+    return Holder(pid=int(pid) if pid.isdecimal() else 0, since=words.get("since", ""), host=words.get("host", ""))
+
+
+def _already_running(found: Holder) -> str:
+    if not found.pid:
+        return "Already running: another process holds the database"
+    return f"Already running: pid {found.pid} since {_clock(found.since)} on host {found.host}"
+
+
+def _clock(since: str) -> str:
+    """`10:02` of today, else with the date; in local time."""
+    try:
+        local = datetime.fromisoformat(since).astimezone()
+    except ValueError:
+        return "?"
+    return f"{local:%H:%M}" if local.date() == datetime.now().astimezone().date() else f"{local:%Y-%m-%d %H:%M}"

@@ -1,0 +1,243 @@
+"""Read-only access for every other command and for a second terminal: never creates, never disturbs the writer."""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ollama_sweep.cells import CellResult, Flag, Scalar, Status
+from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.store import connection as files
+from ollama_sweep.store import lock, outcomes, queries
+from ollama_sweep.store.records import (
+    AttemptRow,
+    CellState,
+    FailedAttempt,
+    Holder,
+    PlannedCell,
+    RunningAttempt,
+    SweepRow,
+)
+
+_SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
+    pid"""
+_RESULTS = """
+SELECT plan.coordinates AS " coordinates", results.*
+FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
+    CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
+WHERE sweeps.id = ? ORDER BY plan.position
+"""
+_NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
+_KEYS_AT_ONCE = 500
+
+
+class Reader:
+    """The database, open for reading; made by `Reader.open`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Reader:
+        """Raises ConfigError (missing, empty), DatabaseInUse (another program's) or StorageError (damaged)."""
+        if not path.exists():
+            raise ConfigError(f"no database at {path}. Start with: sweep.py run CONFIG")
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; --db takes a file")
+        if path.stat().st_size == 0:
+            raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
+        return cls(path, files.connect_ro(path))
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All reads inside see the database as it is at the first of them."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    # --- sweeps
+
+    def sweeps(self) -> list[SweepRow]:
+        """All sweeps, the one that ran last first."""
+        return [_sweep_row(row) for row in self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps ORDER BY run_order DESC")]
+
+    def sweep(self, name: str) -> SweepRow:
+        """A sweep by its name. Raises ConfigError with the nearest known name."""
+        for row in self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps WHERE name = ?", name):
+            return _sweep_row(row)
+        known = [str(row[0]) for row in self._rows("SELECT name FROM sweeps")]
+        raise ConfigError(f"{self.path} has no sweep {name}.{nearest(name, known)}")
+
+    def last_sweep(self) -> SweepRow | None:
+        """The sweep that ran last; None where there is none."""
+        return next(iter(self.sweeps()), None)
+
+    def counts(self, sweep_id: int) -> dict[Status, int]:
+        """How many cells of the sweep have each status; those without any are left out."""
+        with self._storage_errors():
+            return queries.counts(self._connection, sweep_id)
+
+    def planned(self, sweep_id: int, position: int) -> PlannedCell:
+        """A cell of the plan as it was registered. Raises KeyError."""
+        with self._storage_errors():
+            return queries.planned(self._connection, sweep_id, position)
+
+    def segment(self, sweep_id: int) -> Mapping[str, object] | None:
+        """The surroundings the sweep was last measured in."""
+        with self._storage_errors():
+            found = queries.segment_of(self._connection, sweep_id)
+        return found[1] if found else None
+
+    # --- cells
+
+    def results(self, sweep_id: int) -> Iterator[CellResult]:
+        """The rows of the view `results` in the order of the plan."""
+        with self._storage_errors():
+            cursor = self._connection.execute(_RESULTS, (sweep_id,))
+            columns = [column[0] for column in cursor.description[1:]]
+            for row in cursor:
+                yield _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
+
+    def states(self, keys: Iterable[str]) -> Mapping[str, CellState]:
+        """What is known of these keys; those nobody knows are left out."""
+        found: dict[str, CellState] = {}
+        rest = iter(keys)
+        while chunk := list(islice(rest, _KEYS_AT_ONCE)):
+            marks = ", ".join("?" for _ in chunk)
+            sql = f"SELECT key, status, reason, runs, timeout_s, repeats FROM cells WHERE key IN ({marks})"
+            for key, status, reason, runs, timeout_s, repeats in self._rows(sql, *chunk):
+                found[key] = CellState(Status(status), reason, runs, timeout_s, repeats)
+        return found
+
+    def running(self, sweep_id: int) -> RunningAttempt | None:
+        """The attempt that has begun and not ended."""
+        sql = """SELECT cells.key, number, started_at, coordinates, pid FROM attempts INDEXED BY attempts_open
+            JOIN cells ON cells.id = attempts.cell_id
+            LEFT JOIN plan ON plan.cell_id = cells.id AND plan.sweep_id = attempts.sweep_id
+            WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC LIMIT 1"""
+        for key, number, started_at, coordinates, pid in self._rows(sql, sweep_id):
+            return RunningAttempt(key, number, started_at, json.loads(coordinates or "{}"), pid)
+        return None
+
+    def recent(self, sweep_id: int, n: int) -> list[float]:
+        """How many seconds the last finished attempts of the sweep took, the newest first."""
+        sql = """SELECT started_at, finished_at FROM attempts INDEXED BY attempts_sweep
+            WHERE sweep_id = ? AND finished_at IS NOT NULL AND status <> 'interrupted' ORDER BY id DESC LIMIT ?"""
+        return [
+            max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+            for start, end in self._rows(sql, sweep_id, n)
+        ]
+
+    def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
+        """The last errors of the sweep, the newest first."""
+        sql = """SELECT coordinates, status, reason, error, finished_at FROM attempts INDEXED BY attempts_error
+            LEFT JOIN plan ON plan.cell_id = attempts.cell_id AND plan.sweep_id = attempts.sweep_id
+            WHERE attempts.sweep_id = ? AND error <> '' ORDER BY attempts.id DESC LIMIT ?"""
+        return [
+            FailedAttempt(json.loads(coordinates or "{}"), Status(status), reason, error, finished_at or "")
+            for coordinates, status, reason, error, finished_at in self._rows(sql, sweep_id, n)
+        ]
+
+    def attempts(self, key: str) -> list[AttemptRow]:
+        """The history of a cell, the oldest attempt first."""
+        sql = """SELECT a.id, s.name, a.number, a.status, a.reason, a.error, a.flags, a.runs, a.prompt_eval_rate,
+                a.timeout_s, a.started_at, a.finished_at, a.segment_id
+            FROM cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
+            WHERE cells.key = ? ORDER BY a.number"""
+        return [AttemptRow(row[0], row[1], row[2], Status(row[3]), row[4], row[5], _flags(row[6]), *row[7:])
+                for row in self._rows(sql, key)]  # fmt: skip
+
+    def raw_outputs(self, attempt_id: int) -> dict[str, str]:
+        """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
+        sql = "SELECT part, content FROM raw_outputs WHERE attempt_id = ? ORDER BY rowid"
+        return {part: outcomes.decompress(content) for part, content in self._rows(sql, attempt_id)}
+
+    # --- prompts
+
+    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
+        """The prompt's true number of tokens on this model, where it was counted before."""
+        with self._storage_errors():
+            return queries.prompt_tokens(self._connection, engine, model_digest, modelfile, prompt_hash)
+
+    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None:
+        """The text that was made for `{tokens: N}` on this model before."""
+        with self._storage_errors():
+            return queries.made_prompt(self._connection, engine, model_digest, modelfile, spec_text)
+
+    # --- the file
+
+    def writer(self) -> Holder | None:
+        """The process that holds the database for writing now."""
+        return lock.holder(self.path)
+
+    def warnings(self) -> list[str]:
+        """What a person should know of the file: who can read it, a log that grows."""
+        size = files.wal_size(self.path)
+        long_log = f"{files.wal_path(self.path).name} has {size} bytes; a program keeps reading the database"
+        found = [files.privacy_warning(self.path), long_log if size > files.JOURNAL_LIMIT_BYTES else None]
+        return [warning for warning in found if warning]
+
+    def damage(self) -> str | None:
+        """What SQLite's own check finds wrong; None for a sound database. Reads all of it."""
+        found = [str(row[0]) for row in self._rows("PRAGMA quick_check(3)")]
+        return None if found == ["ok"] else "; ".join(found)
+
+    def _rows(self, sql: str, *values: Scalar) -> list[tuple[Any, ...]]:
+        with self._storage_errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if files.is_storage(error):
+                raise files.storage_error(error, self.path) from error
+            raise
+
+
+def _sweep_row(row: tuple[Any, ...]) -> SweepRow:
+    number, name, engine, path, spec, fingerprint, machine, dimensions, created_at, last_run_at, pid = row
+    return SweepRow(
+        number, name, engine, path, json.loads(spec), fingerprint, machine, tuple(json.loads(dimensions)),
+        created_at, last_run_at, pid,
+    )  # fmt: skip
+
+
+def _cell_result(coordinates: dict[str, Scalar], row: dict[str, Scalar]) -> CellResult:
+    metrics = {
+        name: value
+        for name, value in row.items()
+        if isinstance(value, int | float) and name not in coordinates and name not in _NOT_METRICS
+    }
+    return CellResult(
+        key=str(row["cell"]), coordinates=coordinates, model=str(row["model"]), task=str(row["task"]),
+        status=Status(str(row["status"])), reason=str(row["reason"]), error=str(row["error"]),
+        flags=_flags(str(row["flags"])), attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
+    )  # fmt: skip
+
+
+def _flags(text: str) -> frozenset[Flag]:
+    return frozenset(Flag(word) for word in text.split(",") if word)

@@ -1,0 +1,307 @@
+"""Tables, the view `results`, and the migrations that make them: append-only, all pending ones in one transaction.
+
+Where things stand: a cell (by key) has one status and points at its last attempt that counts and was final; medians,
+flags and effective values live with the attempt. A sweep's plan is a list of (position, cell). Two facts are kept
+twice, by one trigger, so that the next pending cell and the counts cost the same at a million cells: `plan.pending`
+and `status_counts`.
+
+The view shows exact numbers, never rounded: it is also what `export` and the pictures read.
+"""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ollama_sweep.cells import Status
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+APPLICATION_ID = 0x4F535750
+"""`OSWP`, in the file's header: this database is ours."""
+USER_VERSION = 1
+"""How many migrations this program knows; that of the file is in its header."""
+DIED, REBOOT, STOPPED, PARKED = "died", "reboot", "stopped", "parked"
+"""Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
+DEATHS_UNTIL_PARKED = 3
+
+_CELL_STATUSES = [status for status in Status if status not in (Status.INTERRUPTED, Status.DISCARDED)]
+_ATTEMPT_STATUSES = [status for status in Status if status not in (Status.PENDING, Status.SKIPPED)]
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+_TABLES_1 = f"""
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    started_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE sweeps (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    engine TEXT NOT NULL,
+    config_path TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    plan_fingerprint TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    dimensions TEXT NOT NULL,
+    repeats INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    last_run_at TEXT NOT NULL,
+    run_order INTEGER NOT NULL,
+    pid INTEGER,
+    segment_id INTEGER REFERENCES segments (id)
+) STRICT;
+
+CREATE TABLE cells (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    engine TEXT NOT NULL,
+    model TEXT NOT NULL,
+    model_digest TEXT NOT NULL,
+    num_ctx INTEGER NOT NULL,
+    num_batch INTEGER NOT NULL,
+    options TEXT NOT NULL,
+    server TEXT NOT NULL,
+    task TEXT NOT NULL,
+    task_options TEXT NOT NULL,
+    prompt_hash TEXT NOT NULL,
+    quantization TEXT,
+    parameter_size TEXT,
+    status TEXT NOT NULL CHECK (status IN ({_quoted(_CELL_STATUSES)})),
+    reason TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    runs INTEGER NOT NULL DEFAULT 0,
+    repeats INTEGER NOT NULL DEFAULT 0,
+    timeout_s REAL,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    attempt_id INTEGER REFERENCES attempts (id)
+) STRICT;
+CREATE INDEX cells_status ON cells (status, repeats);
+
+CREATE TABLE plan (
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    position INTEGER NOT NULL,
+    cell_id INTEGER NOT NULL REFERENCES cells (id),
+    coordinates TEXT NOT NULL,
+    model TEXT,
+    skip TEXT,
+    pending INTEGER NOT NULL,
+    PRIMARY KEY (sweep_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX plan_pending ON plan (sweep_id, position) WHERE pending = 1;
+CREATE INDEX plan_skip ON plan (sweep_id) WHERE skip IS NOT NULL;
+CREATE INDEX plan_cell ON plan (cell_id, sweep_id);
+
+CREATE TABLE status_counts (
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    status TEXT NOT NULL,
+    cells INTEGER NOT NULL,
+    PRIMARY KEY (sweep_id, status)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER cells_status_changed AFTER UPDATE OF status ON cells WHEN OLD.status <> NEW.status
+BEGIN
+    UPDATE plan SET pending = NEW.status = 'pending'
+        WHERE cell_id = NEW.id AND pending <> (NEW.status = 'pending');
+    UPDATE status_counts
+        SET cells = cells - (SELECT count(*) FROM plan WHERE cell_id = NEW.id AND sweep_id = status_counts.sweep_id)
+        WHERE status = OLD.status AND sweep_id IN (SELECT sweep_id FROM plan WHERE cell_id = NEW.id);
+    INSERT INTO status_counts (sweep_id, status, cells)
+        SELECT sweep_id, NEW.status, count(*) FROM plan WHERE cell_id = NEW.id GROUP BY sweep_id
+        ON CONFLICT (sweep_id, status) DO UPDATE SET cells = cells + excluded.cells;
+END;
+
+CREATE TABLE attempts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    cell_id INTEGER NOT NULL REFERENCES cells (id),
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    segment_id INTEGER REFERENCES segments (id),
+    number INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ({_quoted(_ATTEMPT_STATUSES)})),
+    reason TEXT NOT NULL DEFAULT '',
+    error TEXT NOT NULL DEFAULT '',
+    flags TEXT NOT NULL DEFAULT '',
+    timeout_s REAL,
+    repeats INTEGER NOT NULL DEFAULT 0,
+    started_at TEXT NOT NULL,
+    finished_at TEXT,
+    pid INTEGER,
+    boot_id TEXT,
+    runs INTEGER NOT NULL DEFAULT 0,
+    prompt_eval_count INTEGER,
+    prompt_eval_rate REAL,
+    prompt_eval_rate_min REAL,
+    prompt_eval_rate_max REAL,
+    prompt_eval_duration_s REAL,
+    eval_count INTEGER,
+    eval_rate REAL,
+    total_duration_s REAL,
+    scores TEXT NOT NULL DEFAULT '{{}}',
+    effective_num_ctx INTEGER,
+    effective_num_batch INTEGER,
+    size_bytes INTEGER,
+    size_vram_bytes INTEGER,
+    load_duration_s REAL,
+    others_loaded TEXT NOT NULL DEFAULT '',
+    UNIQUE (cell_id, number)
+) STRICT;
+CREATE INDEX attempts_sweep ON attempts (sweep_id);
+CREATE INDEX attempts_open ON attempts (sweep_id) WHERE finished_at IS NULL;
+CREATE INDEX attempts_error ON attempts (sweep_id) WHERE error <> '';
+
+CREATE TABLE runs (
+    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
+    part TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    warmup INTEGER NOT NULL,
+    nonce TEXT NOT NULL,
+    prompt_eval_count INTEGER,
+    cached_count INTEGER,
+    prompt_eval_duration_s REAL,
+    prompt_eval_rate REAL,
+    eval_count INTEGER,
+    eval_duration_s REAL,
+    eval_rate REAL,
+    total_duration_s REAL,
+    load_duration_s REAL,
+    printed_rate REAL,
+    client_duration_s REAL NOT NULL,
+    believed INTEGER NOT NULL,
+    doubt TEXT NOT NULL,
+    PRIMARY KEY (attempt_id, part)
+) STRICT;
+
+CREATE TABLE scores (
+    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
+    part TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (attempt_id, part, name)
+) STRICT;
+
+CREATE TABLE raw_outputs (
+    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
+    part TEXT NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (attempt_id, part)
+) STRICT;
+
+CREATE TABLE prompts (hash TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
+
+CREATE TABLE prompt_tokens (
+    engine TEXT NOT NULL,
+    model_digest TEXT NOT NULL,
+    modelfile_hash TEXT NOT NULL,
+    prompt_hash TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (engine, model_digest, modelfile_hash, prompt_hash)
+) STRICT;
+
+CREATE TABLE made_prompts (
+    engine TEXT NOT NULL,
+    model_digest TEXT NOT NULL,
+    modelfile_hash TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (engine, model_digest, modelfile_hash, spec)
+) STRICT;
+
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    details TEXT NOT NULL,
+    recorded_at TEXT NOT NULL,
+    pid INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE view_columns (
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('dimension', 'score')),
+    PRIMARY KEY (name, kind)
+) STRICT;
+"""
+
+_BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
+_MEASURED = (
+    "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_duration_s",
+    "eval_count", "eval_rate", "total_duration_s", "load_duration_s", "effective_num_ctx", "effective_num_batch",
+    "size_bytes", "size_vram_bytes",
+)  # fmt: skip
+_AFTER = ("task", "status", "flags", "attempts", "runs", *_MEASURED, "quantization", "parameter_size", "reason",
+          "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
+_FIXED_COLUMNS = frozenset({*_BEFORE, *_AFTER})
+
+
+def apply_migrations(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the schema from `version` up to date. The caller has begun a transaction and commits it."""
+    if version >= USER_VERSION:
+        return
+    from sqlite_utils import Database, Migrations  # heavy (it imports pandas where installed), and rarely needed
+
+    migrations = Migrations("ollama_sweep")
+
+    @migrations(name="1_tables")
+    def tables(db: Database) -> None:
+        db.executescript(_TABLES_1)
+        create_view(db.conn)
+
+    migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+
+
+def add_view_columns(connection: sqlite3.Connection, names: Iterable[str], kind: str) -> None:
+    """Give each new dimension (or score) a column of the view; makes the view again only where one is new."""
+    wanted = [(name, kind) for name in names if kind == "score" or name not in _FIXED_COLUMNS]
+    for name, _ in wanted:
+        if not name or '"' in name:
+            raise ValueError(f"cannot be the name of a column: {name!r}")
+    before = connection.total_changes
+    connection.executemany("INSERT INTO view_columns (name, kind) VALUES (?, ?) ON CONFLICT DO NOTHING", wanted)
+    if connection.total_changes > before:
+        create_view(connection)
+
+
+def create_view(connection: sqlite3.Connection) -> None:
+    """(Re)create the view `results` with the columns that `view_columns` asks for."""
+    added = connection.execute("SELECT name, kind FROM view_columns ORDER BY rowid").fetchall()
+    connection.execute("DROP VIEW IF EXISTS results")
+    connection.execute(f"CREATE VIEW results AS {_results_sql(added)}")
+
+
+def _results_sql(added: Iterable[tuple[str, str]]) -> str:
+    taken = {column.lower() for column in _FIXED_COLUMNS}
+    dimensions, scores = "", ""
+    for name, kind in added:
+        column = name if name.lower() not in taken else f"{kind}_{name}"
+        taken.add(column.lower())
+        path = f"""'$."{name.replace("'", "''")}"'"""
+        if kind == "dimension":
+            values = ", ".join(f"json_extract({table}, {path})" for table in ("p.coordinates", "c.options", "c.server"))
+            dimensions += f'COALESCE({values}) AS "{column}", '
+        else:
+            scores += f'json_extract(a.scores, {path}) AS "{column}", '
+    measured = ", ".join(f"a.{column}" for column in _MEASURED)
+    return f"""
+SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, c.num_ctx, c.num_batch, {dimensions}c.task,
+    c.status, COALESCE(a.flags, '') AS flags, c.attempts, COALESCE(a.runs, 0) AS runs, {measured}, {scores}
+    c.quantization, c.parameter_size, c.reason,
+    CASE WHEN c.reason = '{PARKED}' THEN 'the process died {DEATHS_UNTIL_PARKED} times in a row in this cell'
+         WHEN c.status = a.status THEN a.error ELSE '' END AS error,
+    CASE WHEN c.status = 'started'
+         THEN (SELECT o.started_at FROM attempts AS o WHERE o.cell_id = c.id ORDER BY o.number DESC LIMIT 1)
+         ELSE a.started_at END AS started_at,
+    CASE WHEN c.status = 'started' THEN NULL ELSE a.finished_at END AS finished_at,
+    p.position, c.key AS cell
+FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
+    LEFT JOIN attempts AS a ON a.id = c.attempt_id
+""".strip()

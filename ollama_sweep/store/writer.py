@@ -1,0 +1,302 @@
+"""The one writer. Every change is a transaction of its own; what `finish_attempt` returned from is safe for good."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from ollama_sweep.cells import Outcome, Run, Status, content_hash
+from ollama_sweep.engine import Leftover
+from ollama_sweep.store import connection as files
+from ollama_sweep.store import imports, outcomes, planning, queries, schema
+from ollama_sweep.store.guard import Guard, Guarding
+from ollama_sweep.store.lock import WriterLock
+from ollama_sweep.store.records import PendingCell, PlannedCell, SweepHeader
+
+
+def utc_now() -> str:
+    """The time as it is stored: ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def system_boot_id() -> str | None:
+    """A word that changes with every boot, where the system has one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
+
+
+class Store:
+    """The database, open for writing; made by `Store.open`. Also an `engine.Ledger`."""
+
+    def __init__(self, path: Path, guard: Guard, lock: WriterLock, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._guard = guard
+        self._lock = lock
+        self._say = say
+        self._now: Callable[[], str] = utc_now
+        self._boot_id = system_boot_id()
+        self._recorded: set[int] = set()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        allow_network: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+        now: Callable[[], str] = utc_now,
+        boot_id: Callable[[], str | None] = system_boot_id,
+        fs_type: Callable[[Path], str] = files.file_system,
+        guarding: Guarding | None = None,
+    ) -> Store:
+        """Take the lock, make the database where there is none, and bring its schema up to date.
+
+        Raises ConfigError (missing folder, network drive), DatabaseInUse (held by another sweep, or another program's)
+        and StorageError (read-only, full, damaged). `say` gets a line for the person; `guarding` is for tests.
+        """
+        files.check_place(path, allow_network, fs_type)
+        files.check_writable(path)
+        if path.exists() and path.stat().st_size > 0:
+            files.check_ours(path)
+        lock = WriterLock(path)
+        try:
+            files.create_private(path)
+            guard = Guard(path, guarding or Guarding(say=say))
+            try:
+                cls._migrate(guard)
+            except BaseException:
+                guard.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        store = cls(path, guard, lock, say)
+        store._now, store._boot_id = now, boot_id()
+        return store
+
+    @staticmethod
+    def _migrate(guard: Guard) -> None:
+        (version,) = guard.connection.execute("PRAGMA user_version").fetchone()
+        if version < schema.USER_VERSION:
+            guard.write(lambda connection: schema.apply_migrations(connection, _version(connection)))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, then let the lock go. May be called twice."""
+        self._guard.close()
+        self._lock.release()
+
+    def discard(self) -> None:
+        """Close, and remove the files of a database in which no sweep was registered: nothing was created."""
+        (sweeps,) = self._guard.connection.execute("SELECT count(*) FROM sweeps").fetchone()
+        self._guard.close()
+        if not sweeps:
+            self.path.unlink(missing_ok=True)
+            for leftover in files.side_files(self.path):
+                leftover.unlink(missing_ok=True)
+        self._lock.release(remove=not sweeps)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """An explicit transaction for what no method does; SQL stays in this folder."""
+        with self._guard.transaction() as connection:
+            yield connection
+
+    # --- sweeps and their plan
+
+    def register_sweep(
+        self,
+        header: SweepHeader,
+        cells: Iterable[PlannedCell],
+        *,
+        timeout_s: float,
+        repeats_minimum: int,
+        retry: frozenset[Status] = frozenset(),
+    ) -> int:
+        """Save the sweep and its plan in the order of `cells`, all or nothing; returns the sweep's number.
+
+        Known cells keep what they have, except those that `CellState.why_again` names. Attempts that a dead process
+        left open become `interrupted` and their cells pending. `cells` is read once.
+        """
+        wanted = planning.Wanted(timeout_s, repeats_minimum, retry)
+        with self._guard.transaction() as connection:
+            sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
+            planning.replace_plan(connection, sweep_id, header, cells)
+            self._interrupt(connection, schema.DIED)
+            planning.apply_rules(connection, sweep_id, wanted)
+        self._guard.empty_log()
+        return sweep_id
+
+    def refresh_sweep(
+        self,
+        header: SweepHeader,
+        *,
+        timeout_s: float,
+        repeats_minimum: int,
+        retry: frozenset[Status] = frozenset(),
+    ) -> int | None:
+        """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
+        wanted = planning.Wanted(timeout_s, repeats_minimum, retry)
+        if planning.known_sweep(self._guard.connection, header) is None:
+            return None
+
+        def refresh(connection: sqlite3.Connection) -> int:
+            sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
+            self._interrupt(connection, schema.DIED)
+            planning.apply_rules(connection, sweep_id, wanted)
+            return sweep_id
+
+        return self._guard.write(refresh)
+
+    def next_pending(self, sweep_id: int) -> PendingCell | None:
+        """The pending cell with the lowest position."""
+        return queries.next_pending(self._guard.connection, sweep_id)
+
+    def cell_by_key(self, sweep_id: int, key: str) -> PendingCell | None:
+        """A cell of the plan, whatever its status."""
+        return queries.cell_by_key(self._guard.connection, sweep_id, key)
+
+    def planned(self, sweep_id: int, position: int) -> PlannedCell:
+        """A cell of the plan as it was registered. Raises KeyError."""
+        return queries.planned(self._guard.connection, sweep_id, position)
+
+    def counts(self, sweep_id: int) -> dict[Status, int]:
+        """How many cells of the sweep have each status."""
+        return queries.counts(self._guard.connection, sweep_id)
+
+    def segment(self, sweep_id: int, fingerprint: Mapping[str, object]) -> tuple[int, tuple[str, ...]]:
+        """The segment of these surroundings, a new one where they changed, and what changed (`ollama 0.33 -> 0.34`).
+
+        Attempts that begin from now on belong to it. A sweep's first segment is no change.
+        """
+        text = planning.canonical_json(dict(sorted(fingerprint.items())))
+        last = queries.segment_of(self._guard.connection, sweep_id)
+        if last and planning.canonical_json(last[1]) == text:
+            return last[0], ()
+
+        def begin(connection: sqlite3.Connection) -> int:
+            row = connection.execute(
+                "INSERT INTO segments (fingerprint, started_at) VALUES (?, ?) RETURNING id", (text, self._now())
+            ).fetchone()
+            connection.execute("UPDATE sweeps SET segment_id = ? WHERE id = ?", (row[0], sweep_id))
+            return int(row[0])
+
+        return self._guard.write(begin), _changes(last[1], fingerprint) if last else ()
+
+    # --- attempts
+
+    def begin_attempt(self, sweep_id: int, cell_id: int, *, timeout_s: float) -> int:
+        """Store, before anything is done, that a cell is being tried; returns the attempt's id."""
+        return self._guard.write(
+            lambda connection: outcomes.begin(connection, sweep_id, cell_id, timeout_s, self._now(), self._boot_id)
+        )
+
+    def finish_attempt(self, attempt_id: int, outcome: Outcome, *, cell_status: Status) -> None:
+        """The checkpoint: outcome, runs, scores, raw output and the cell's status in one transaction.
+
+        `outcome.summary` speaks for all believed runs of the cell, earlier attempts' among them. `cell_status` is
+        PENDING where a retry follows or the attempt does not count. Calling it again with the same outcome does
+        nothing, so it may be tried again after a StorageError. NaN and infinity are refused (ValueError).
+        """
+        outcomes.check_finite(outcome)
+        self._guard.write(
+            lambda connection: outcomes.finish(connection, attempt_id, outcome, cell_status, self._now())
+        )
+        self._guard.warn_of_long_log()
+
+    def interrupt_open_attempts(self, reason: str = schema.STOPPED) -> int:
+        """End all open attempts as interrupted; how many there were.
+
+        `died` (the default of `register_sweep`; `reboot` where the boot differs) counts towards parking the cell,
+        any other reason, such as `stopped` by the person, does not.
+        """
+        return self._guard.write(lambda connection: self._interrupt(connection, reason))
+
+    def _interrupt(self, connection: sqlite3.Connection, reason: str) -> int:
+        return planning.interrupt_open(connection, reason, self._now(), self._boot_id, self._say)
+
+    def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
+        """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
+        return outcomes.believed_runs(self._guard.connection, cell_id, segment)
+
+    # --- prompts
+
+    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
+        """The prompt's true number of tokens on this model, where it was counted before."""
+        return queries.prompt_tokens(self._guard.connection, engine, model_digest, modelfile, prompt_hash)
+
+    def save_prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str, tokens: int) -> None:
+        self._upsert("prompt_tokens", (engine, model_digest, content_hash(modelfile), prompt_hash, tokens))
+
+    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None:
+        """The text that was made for `{tokens: N}` on this model before."""
+        return queries.made_prompt(self._guard.connection, engine, model_digest, modelfile, spec_text)
+
+    def save_made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str, text: str) -> None:
+        self._upsert("made_prompts", (engine, model_digest, content_hash(modelfile), spec_text, text))
+
+    def save_prompt(self, prompt_hash: str, text: str) -> None:
+        """Keep a prompt's text beside its hash."""
+        self._upsert("prompts", (prompt_hash, text))
+
+    def _upsert(self, table: str, row: tuple[str | int, ...]) -> None:
+        sql = f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 - the names are ours
+        self._guard.write(lambda connection: connection.execute(sql, row))
+
+    # --- the ledger
+
+    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
+        """Write down what an engine is about to make; durable when it returns."""
+        row = (kind, name, planning.canonical_json(dict(details)), self._now(), os.getpid())
+        sql = "INSERT INTO ledger (kind, name, details, recorded_at, pid) VALUES (?, ?, ?, ?, ?) RETURNING id"
+        number = int(self._guard.write(lambda connection: connection.execute(sql, row).fetchone()[0]))
+        self._recorded.add(number)
+        return number
+
+    def settle(self, number: int) -> None:
+        """It is gone again."""
+        self._guard.write(lambda connection: connection.execute("DELETE FROM ledger WHERE id = ?", (number,)))
+        self._recorded.discard(number)
+
+    def leftovers(self) -> list[Leftover]:
+        """What earlier sessions recorded and did not settle, the newest first."""
+        rows = self._guard.connection.execute("SELECT id, kind, name, details FROM ledger ORDER BY id DESC")
+        return [Leftover(number, kind, name, dict(planning.options_of(details)))  # type: ignore[arg-type]
+                for number, kind, name, details in rows.fetchall() if number not in self._recorded]  # fmt: skip
+
+    # --- old results
+
+    def import_results(self, name: str, rows: Iterable[Mapping[str, object]], source: str) -> int:
+        """Old results (num_ctx, num_batch, prompt_eval_rate or None, timestamp, error) as a sweep of their own.
+
+        Returns how many were new; importing the same again changes nothing. Raises ValueError for a bad row and
+        ConfigError where the name is that of a measured sweep.
+        """
+        found = list(rows)
+        return self._guard.write(
+            lambda connection: imports.import_results(connection, name, found, source, self._now())
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
+    names = sorted({*old, *new})
+    return tuple(f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}" for name in names
+                 if old.get(name) != new.get(name))  # fmt: skip
