@@ -34,7 +34,7 @@ class Machine:
 class Recipe:
     """What to make. `special` sets the outcome of single places; `spills` lets half a GiB too much go to the CPU."""
 
-    contexts: Iterable[int] = (1024, 2048, 4096)
+    contexts: Iterable[int] = (2048, 4096, 8192)
     batches: Iterable[int] = (64, 128, 256)
     machine: Machine = Machine()
     model: str = "nemotron_f"

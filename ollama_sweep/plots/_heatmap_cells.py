@@ -85,7 +85,7 @@ def _in_one_line(text: str, wide: float, high: float, *, bold: bool = False) -> 
 
 
 def _draw_measured(axes: Any, box: Box, mark: CellMark, colour: tuple[float, ...], size: float) -> None:
-    ink = _readable(colour)
+    ink = readable(colour)
     for flag, look in ((Flag.SPILLED, Look.SPILLED), (Flag.CLAMPED, Look.CLAMPED)):
         if flag in mark.flags:
             axes.add_patch(_hatched(box, look, ink))
@@ -164,10 +164,10 @@ def _write(axes: Any, box: Box, parts: Sequence[Part], halo: Any = None) -> None
         at += part.height
 
 
-def _readable(colour: Sequence[float]) -> str:
-    """Dark or white type by the cell's luminance (WCAG)."""
+def readable(colour: Sequence[float]) -> str:
+    """Dark or white type, whichever has more contrast with the cell (WCAG luminance; at least 4.1 to 1)."""
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
-    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
+    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.204 else "#ffffff"
 
 
 def _hatched(box: Box, look: Look, ink: str) -> Rectangle:

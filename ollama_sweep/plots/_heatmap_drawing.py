@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ollama_sweep.grids import Place, in_word
 from ollama_sweep.plots._heatmap_cells import (
@@ -114,6 +115,9 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
         unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
         bar.set_ylabel(f"{data.metric.name}{unit}", fontsize=9.5, color=INK)
         bar.tick_params(labelsize=8.5)
+        low, high = np.nanmin(matrix), np.nanmax(matrix)
+        ticks = MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        bar.set_yticks([tick for tick in ticks if low <= tick <= high])
         bar.yaxis.set_major_formatter(lambda value, _: data.metric.text(value))
 
 

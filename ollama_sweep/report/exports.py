@@ -164,7 +164,7 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _old_row(item: object, where: str) -> Row:
     if not isinstance(item, dict):
-        raise ConfigError(f"is {_kind(item)}; write an object with num_ctx, num_batch and prompt_eval_rate", where)
+        raise ConfigError(f"{_kind(item)}; write an object with num_ctx, num_batch and prompt_eval_rate", where)
     for name in (X, Y, DEFAULT_METRIC):
         if name not in item:
             raise ConfigError(f"{name} is missing.{nearest(name, map(str, item))}", where)
