@@ -32,9 +32,16 @@ class DatabaseInUse(SweepError):
 
 
 class StorageError(SweepError):
-    """The disk or the database failed (full, read-only, replaced, corrupt); acknowledged cells are safe."""
+    """The disk or the database failed (full, read-only, replaced, corrupt); acknowledged cells are safe.
+
+    `no_space` is true where it may go through once space was freed.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, no_space: bool = False) -> None:
+        super().__init__(message)
+        self.no_space = no_space
 
 
 class EngineUnavailable(SweepError):
@@ -45,6 +52,10 @@ class EngineUnavailable(SweepError):
 
 class EngineMissing(EngineUnavailable):
     """Waiting does not help: no program, no such model, a version that is too old."""
+
+
+class EngineStuck(EngineMissing):
+    """A process that cannot be ended holds the engine; nothing further may be started."""
 
 
 class NotBelieved(SweepError):

@@ -6,17 +6,28 @@ it. Whatever dies in between costs that cell and nothing else.
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from ollama_sweep import prompts, stats, validity
 from ollama_sweep.cells import RETRIED, Cell, Effective, Outcome, Run, Status
+from ollama_sweep.clocks import suspended_s
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine, Ledger
-from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable, Stopped, SweepError
+from ollama_sweep.errors import (
+    CellFailed,
+    EngineMissing,
+    EngineStuck,
+    EngineUnavailable,
+    Stopped,
+    StorageError,
+    SweepError,
+)
 from ollama_sweep.events import (
     CellFinished,
     CellStarted,
@@ -37,6 +48,8 @@ from ollama_sweep.task import Task
 BUGS_IN_A_ROW = 3
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+DISK_WAIT_S = 60.0
+SUSPENDED_S = 5.0
 
 Emit = Callable[[Event], None]
 
@@ -86,6 +99,17 @@ def _stopped(stopping: Stopping) -> Stopped:
     return Stopped("stopped; everything measured is saved", stopping.signal_number or 2)
 
 
+def rescue(database: Path, cell: Cell, outcome: Outcome) -> str:
+    """Write a cell that the database would not take to a file beside it; a sentence that says where, or ""."""
+    text = json.dumps({"cell": asdict(cell), "outcome": asdict(outcome)}, default=sorted, indent=1)
+    file = database.with_name(f"{database.name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}.json")
+    try:
+        file.write_text(text, "utf-8")
+    except OSError:
+        return ""
+    return f" The cell at hand was saved to {file}"
+
+
 @dataclass(frozen=True)
 class ShieldedLedger:
     """The store's ledger for engines: its commits are never cut short by a signal."""
@@ -117,6 +141,8 @@ class Execution:
     emit: Emit
     has_gpu: bool = False
     wait_engine_s: float = 600.0
+    wait_disk_s: float = 600.0
+    sleep_clock: Callable[[], float] = suspended_s
     _bugs: int = 0
 
     def run(self) -> None:
@@ -151,19 +177,21 @@ class Execution:
         attempt_id = self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
         self.emit(CellStarted(cell, pending.attempts + tried + 1))
         reached("after_begin")
-        started = time.monotonic()
+        started, slept_s = time.monotonic(), self.sleep_clock()
         try:
             outcome = self._outcome(cell, earlier)
         except StopNow:
             self._give_up(attempt_id, "stopped")
             self._stop()
         except EngineUnavailable as error:
-            self._give_up(attempt_id, "engine_unavailable", str(error))
+            self._give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
             self._wait_for_engine(error)
             return False
+        if self.sleep_clock() - slept_s > SUSPENDED_S:
+            outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
         retry = outcome.status in RETRIED and tried < self.spec.retries
         reached("before_finish")
-        self.store.finish_attempt(attempt_id, outcome, cell_status=Status.PENDING if retry else outcome.status)
+        self._save(attempt_id, cell, outcome, Status.PENDING if retry or not outcome.status.counts else outcome.status)
         reached("after_finish")
         self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
         self._check_for_bugs(outcome)
@@ -171,6 +199,21 @@ class Execution:
             self._bring_to_rest()
         reached("after_release")
         return retry
+
+    def _save(self, attempt_id: int, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
+        """Commit; a full disk is waited for, and what cannot be stored goes to a file beside the database."""
+        until = time.monotonic() + self.wait_disk_s
+        while True:
+            try:
+                return self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status)
+            except StorageError as error:
+                if not error.no_space or time.monotonic() >= until:
+                    raise StorageError(f"{error}{rescue(self.store.path, cell, outcome)}") from error
+                self.emit(Waiting(str(error), DISK_WAIT_S))
+            try:
+                _pause(DISK_WAIT_S, self.stopping)
+            except Stopped as stopped:
+                raise Stopped(f"{stopped}{rescue(self.store.path, cell, outcome)}", stopped.exit_code - 128) from None
 
     def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
         self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ollama_sweep.errors import EngineUnavailable
+from ollama_sweep.errors import EngineStuck
 
 TOKEN = "OLLAMA_SWEEP_TOKEN"  # noqa: S105 - the name of a variable
 GRACE_S = 0.5
@@ -91,7 +91,7 @@ def run(
     """Run a command to its end or its deadline; its group is gone when this returns or raises.
 
     stdin is written and closed, so a child never waits for a terminal. Raises FileNotFoundError, PermissionError,
-    and EngineUnavailable where the child cannot be ended.
+    and EngineStuck where the child cannot be ended.
     """
     started = time.monotonic()
     child = _start(argv, env, cwd, token, stdin_pipe=True, stderr=subprocess.PIPE)
@@ -230,7 +230,7 @@ def _close_pipes(child: subprocess.Popen[bytes]) -> None:
 
 
 def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> int:
-    """End the child's whole group: SIGTERM, after the grace SIGKILL. Raises EngineUnavailable where neither helps."""
+    """End the child's whole group: SIGTERM, after the grace SIGKILL. Raises EngineStuck where neither helps."""
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -239,7 +239,7 @@ def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> int:
     try:
         return child.wait(UNKILLABLE_S)
     except subprocess.TimeoutExpired:
-        raise EngineUnavailable(
+        raise EngineStuck(
             f"pid {child.pid} cannot be ended; the GPU may need a reset or the machine a reboot"
         ) from None
 

@@ -172,7 +172,8 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
     safe = "" if safe_cells is None else f" {safe_cells} cells are safe."
     primary = primary_code(error)
     if _no_space(error, primary, path):
-        return StorageError(f"No space for the database ({path}).{safe} Free space and run: sweep.py run")
+        text = f"No space for the database ({path}).{safe} Free space and run: sweep.py run"
+        return StorageError(text, no_space=True)
     if primary == sqlite3.SQLITE_IOERR:
         return StorageError(f"The disk reported an error while saving ({path}: {error}).{safe} Then: sweep.py run")
     if primary == sqlite3.SQLITE_READONLY or isinstance(error, PermissionError):

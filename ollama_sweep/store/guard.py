@@ -140,7 +140,8 @@ class Guard:
         if not files.is_storage(error):
             return error
         self._doubtful = True
-        return kind(str(files.storage_error(error, self._path, self._safe_cells())))
+        found = files.storage_error(error, self._path, self._safe_cells())
+        return kind(str(found), no_space=isinstance(found, StorageError) and found.no_space)
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):
