@@ -1,0 +1,399 @@
+"""A sweep file and the command line -> SweepSpec. Every mistake is one ConfigError that names file and line or option.
+
+All keys lie in one flat table of nodes (`dimensions:` and `options:` are only ways to write them); what the command
+line gives replaces nodes there, so one set of checks serves both. Other files are read last.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import cast
+
+from ollama_sweep import modelfile, yaml_strict
+from ollama_sweep.cells import Scalar
+from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.spec import Exclusion, PromptSpec, Repeats, SweepSpec, parse_exclusion
+from ollama_sweep.yaml_strict import Node, check_file, expanded, one_line, read_text
+
+ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
+OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS.items() if name != "stop"}
+"""Load and request options that a sweep can set; a list of stop words belongs into the Modelfile."""
+DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS}
+SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
+            "host", "ollama", "api_key_env", "exclude")  # fmt: skip
+KEYS = (*DIMENSIONS, *SETTINGS)
+SECTIONS = ("dimensions", "options")
+
+_Entries = Mapping[str, Node]
+_COMMAND_LINE: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "model": ("--model", ("model",)),
+    "modelfile": ("--modelfile", ("modelfile",)),
+    "prompt": ("--prompt", ("prompt",)),
+    "ctx_start": ("--ctx-start", ("num_ctx", "start")),
+    "ctx_end": ("--ctx-end", ("num_ctx", "end")),
+    "ctx_step": ("--ctx-step", ("num_ctx", "step")),
+    "batch_start": ("--batch-start", ("num_batch", "start")),
+    "batch_end": ("--batch-end", ("num_batch", "end")),
+    "batch_step": ("--batch-step", ("num_batch", "step")),
+    "timeout": ("--timeout", ("timeout",)),
+    "host": ("--host", ("host",)),
+    "ollama": ("--ollama", ("ollama",)),
+    "engine": ("--engine", ("engine",)),
+}
+_TEXTS = frozenset({"model", "modelfile", "prompt", "host", "ollama", "engine"})
+_SET_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*){0,2}")
+_REPLACES = {"step": "factor", "factor": "step", "text": "tokens", "tokens": "text"}
+_MISSING = {
+    "model": "add it or use --model NAME",
+    "num_ctx": "add it or use --ctx-start, --ctx-end and --ctx-step",
+    "num_batch": "add it or use --batch-start, --batch-end and --batch-step",
+    "prompt": "add it or use --prompt FILE",
+}
+_RANGE = ("start", "end", "step", "factor")
+_STEP_LIMITS = {int: (1, 10_000_000), float: (1e-6, 100)}
+_UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
+_REPEATS = ("min", "max", "until")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+_CONFIG_MB, _MODELFILE_MB, _PROMPT_MB = 1, 1, 16
+
+
+def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000) -> SweepSpec:
+    """The checked sweep of a file and of the command line, which wins. Raises ConfigError.
+
+    `overrides` holds values of the options in `_COMMAND_LINE`, `set` (texts `key=value`), and the permissions
+    `allow_cloud` and `allow_local_gguf`.
+    """
+    entries = {} if path is None else _file_entries(path)
+    for keys, node in _given(overrides):
+        _replace(entries, keys, node)
+    _check_keys(entries, path)
+    spec = _without_files(entries, path, max_cells)
+    template_path, template = _template(entries.get("modelfile"), bool(overrides.get("allow_local_gguf")))
+    prompt = _prompt(entries["prompt"])
+    _check_models(entries["model"], bool(overrides.get("allow_cloud")))
+    return replace(spec, template_path=template_path, template=template, prompt=prompt)
+
+
+def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> SweepSpec:
+    dimensions = _dimensions(entries, path, max_cells)
+    fixed = {name: _value(name, entries[name]) for name in entries if name in DIMENSIONS and name not in dimensions}
+    options = {name: value for name, value in fixed.items() if name in OPTIONS}
+    if "num_predict" not in dimensions:
+        options.setdefault("num_predict", 2)
+    exclude = _exclusions(entries.get("exclude"), [*dimensions, *options])
+    return SweepSpec(
+        model=str(fixed.get("model", "")),
+        dimensions=dimensions,
+        prompt=PromptSpec(None),
+        options=options,
+        task=str(fixed.get("task", "prompt_eval")),
+        engine=_identifier(entries.get("engine"), "engine") or "auto",
+        exclude=exclude,
+        name=_text(entries.get("name"), "name") or (path.stem if path else "sweep"),
+        config_path=path,
+        warmup=_count(entries.get("warmup"), "warmup", 1, 0, 100),
+        repeats=_repeats(entries.get("repeats")),
+        timeout_s=entries["timeout"].seconds("timeout") if "timeout" in entries else 600.0,
+        load_timeout_s=entries["load_timeout"].seconds("load_timeout") if "load_timeout" in entries else 600.0,
+        retries=_count(entries.get("retries"), "retries", 1, 0, 100),
+        order=_order(entries.get("order")),
+        host=entries["host"].address("host") if "host" in entries else None,
+        ollama=_text(entries.get("ollama"), "ollama"),
+        api_key_env=_identifier(entries.get("api_key_env"), "api_key_env"),
+        warnings=_oversized_batch(dimensions, options, exclude),
+    )
+
+
+def _file_entries(path: Path) -> dict[str, Node]:
+    root = yaml_strict.parse(read_text(path, _CONFIG_MB), str(path))
+    if root is None:
+        raise ConfigError("the file is empty; a sweep needs model, num_ctx and num_batch", str(path))
+    if not isinstance(root.value, dict):
+        raise root.error("a sweep is made of keys and values such as num_ctx: 4096")
+    entries: dict[str, Node] = {}
+    for name, node in root.value.items():
+        for inner_name, inner in _section(name, node) if name in SECTIONS else ((name, node),):
+            first = entries.setdefault(inner_name, inner)
+            if first is not inner:
+                raise inner.error(f"{inner_name} is given twice (first on line {first.line})")
+    return entries
+
+
+def _section(name: str, node: Node) -> Iterator[tuple[str, Node]]:
+    """The entries of `dimensions:` or `options:` as they would stand at the top of the file."""
+    if not isinstance(node.value, dict):
+        raise node.mismatch(name, "write names and their values below it")
+    for inner_name, inner in node.value.items():
+        yield inner_name, _in_section(name, inner_name, inner)
+
+
+def _in_section(section: str, name: str, node: Node) -> Node:
+    known = DIMENSIONS if section == "dimensions" else OPTIONS
+    if name not in known:
+        raise _unknown(node, name, known, f"unknown {section.removesuffix('s')}")
+    is_one_value = not isinstance(node.value, list | dict)
+    if section == "options" and not is_one_value:
+        raise node.error(f"options.{name} takes one value; several belong under dimensions")
+    return Node([node], node.where, node.line) if section == "dimensions" and is_one_value else node
+
+
+def _unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown key") -> ConfigError:
+    if name.lower().replace("-", "_") in ("api_key", "apikey"):
+        return node.error("api_key must not be in the file; use api_key_env: NAME")
+    if name == "stop":
+        return node.error("stop belongs into the Modelfile: PARAMETER stop")
+    return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
+
+
+def _given(overrides: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], Node]]:
+    """What the command line gave: where it belongs, and its value with the option as its place."""
+    for name, (option, keys) in _COMMAND_LINE.items():
+        given = overrides.get(name)
+        if given is not None:
+            source = str(given)
+            yield keys, Node(source if name in _TEXTS else yaml_strict.scalar(source), option, 0, source)
+    for text in cast("tuple[str, ...]", overrides.get("set") or ()):
+        key, equals, source = text.partition("=")
+        if not equals or not _SET_KEY.fullmatch(key):
+            raise ConfigError(f'"{one_line(text)}" is not key=value, for example repeats=5', "--set")
+        where = f"--set {key}"
+        yield tuple(key.split(".")), yaml_strict.parse(source, where, numbered=False) or Node(None, where)
+
+
+def _replace(entries: dict[str, Node], keys: tuple[str, ...], node: Node) -> None:
+    """Set an entry, or one part of it such as `num_ctx.step`."""
+    if keys[0] in SECTIONS:
+        if len(keys) == 1:
+            raise node.error(f"name what to set, for example --set {keys[0]}.num_gpu=0")
+        node = _in_section(keys[0], keys[1], node) if len(keys) == 2 else node
+        keys = keys[1:]
+    name, part = keys[0], ".".join(keys[1:])
+    if not part:
+        entries[name] = node
+        return
+    old = entries.get(name, node)
+    parts = {**old.value} if isinstance(old.value, dict) else {}
+    parts.pop(_REPLACES.get(part, ""), None)
+    place = old if parts else node
+    entries[name] = Node({**parts, part: node}, place.where, place.line)
+
+
+def _check_keys(entries: _Entries, path: Path | None) -> None:
+    for name, node in entries.items():
+        if name not in KEYS:
+            raise _unknown(node, name, (*KEYS, *SECTIONS))
+    for name, remedy in _MISSING.items():
+        if name not in entries:
+            raise ConfigError(f"{name} is missing; {remedy}", str(path) if path else None)
+
+
+def _dimensions(entries: _Entries, path: Path | None, max_cells: int) -> dict[str, tuple[Scalar, ...]]:
+    """Dimensions with their values; the size of the grid is looked at before any range is built."""
+    axes = {}
+    for name, node in entries.items():
+        if name in ("num_ctx", "num_batch") or (name in DIMENSIONS and isinstance(node.value, list | dict)):
+            axes[name] = _axis(name, node)
+    count = math.prod(axis.count for axis in axes.values())
+    if count > max_cells:
+        message = f"the grid has {count:,} cells (limit {max_cells:,}; --max-cells)"
+        raise ConfigError(message, str(path) if path else None)
+    return {name: axis.build() for name, axis in axes.items()}
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A dimension's values, counted but perhaps not built yet."""
+
+    count: int
+    build: Callable[[], tuple[Scalar, ...]]
+
+
+def _axis(name: str, node: Node) -> _Axis:
+    if isinstance(node.value, dict):
+        return _range(name, node, node.value)
+    if node.value == []:
+        raise node.error(f"{name}: the list is empty")
+    values: dict[Scalar, None] = {}
+    for item in node.items:
+        value = _value(name, item)
+        if value in values:
+            raise item.error(f"{name}: {item.shown} is listed twice")
+        values[value] = None
+    return _Axis(len(values), lambda: tuple(values))
+
+
+def _range(name: str, node: Node, parts: _Entries) -> _Axis:
+    """{start, end, step} or {start, end, factor}; the end belongs to the range where a step meets it."""
+    kind = DIMENSIONS[name]
+    if kind not in (int, float):
+        raise node.error(f"{name}: a range needs numbers; write a list")
+    for part, inner in parts.items():
+        if part not in _RANGE:
+            raise _unknown(inner, part, _RANGE, f"{name}: unknown key")
+    if not {"start", "end"} <= parts.keys() or len(parts) != 3:
+        raise node.error(f"{name}: write {{start, end, step}} or {{start, end, factor}}")
+    start, end = (Fraction(str(_value(name, parts[part], f"{name}.{part}"))) for part in ("start", "end"))
+    if end < start:
+        raise parts["end"].error(f"{name}.end: {parts['end'].shown} is smaller than start {parts['start'].shown}")
+    if "factor" in parts:
+        return _geometric(name, start, end, parts)
+    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *_STEP_LIMITS[kind])))
+    if kind is int:
+        numbers = range(int(start), int(end) + 1, int(step))
+        return _Axis(len(numbers), lambda: tuple(numbers))
+    count = int((end - start) // step) + 1
+    return _Axis(count, lambda: tuple(float(start + step * index) for index in range(count)))
+
+
+def _geometric(name: str, start: Fraction, end: Fraction, parts: _Entries) -> _Axis:
+    factor = Fraction(str(parts["factor"].within(f"{name}.factor", float, 1.01, 1_000_000)))
+    if start <= 0:
+        raise parts["start"].error(f"{name}.start: must be more than 0 where there is a factor")
+    values: dict[Scalar, None] = {}
+    while start <= end:
+        values[round(start) if DIMENSIONS[name] is int else float(start)] = None
+        start *= factor
+    return _Axis(len(values), lambda: tuple(values))
+
+
+def _value(name: str, node: Node, label: str | None = None) -> Scalar:
+    """One value of a dimension or option, checked."""
+    kind = DIMENSIONS[name]
+    if kind is str:
+        return _model_name(node) if name == "model" else _identifier(node, name)
+    if kind is bool:
+        return node.truth(name)
+    if name == "num_predict" and type(node.value) is int and node.value in _UNLIMITED:
+        raise node.error(f"num_predict: {_UNLIMITED[node.value]}; write 1 or more")
+    return node.within(label or name, kind, *modelfile.LIMITS[name])
+
+
+def _model_name(node: Node) -> str:
+    """An installed name ([host/][namespace/]model[:tag]) or the path of a .gguf file."""
+    if isinstance(node.value, str) and modelfile.is_file(node.value):
+        return str(expanded(node.line_of_text("model")))
+    text = node.text("model")
+    fault = modelfile.name_fault(text)
+    if fault:
+        raise node.error(f"model: {fault}")
+    return text
+
+
+def _check_models(node: Node, allow_cloud: bool) -> None:
+    for item in node.items:
+        model = str(item.value)
+        if modelfile.is_file(model):
+            check_file(expanded(model), item)
+        elif model.endswith((":cloud", "-cloud")) and not allow_cloud:
+            raise item.error(f"{model} is a cloud model; use --allow-cloud")
+
+
+def _exclusions(node: Node | None, names: Iterable[str]) -> tuple[Exclusion, ...]:
+    kinds = {name: DIMENSIONS[name] for name in names}
+    items = node.items if node else []
+    return tuple(parse_exclusion(item.text("exclude"), kinds, item.place) for item in items)
+
+
+def _oversized_batch(dimensions: Mapping[str, tuple[Scalar, ...]], options: Mapping[str, Scalar],
+                     exclude: tuple[Exclusion, ...]) -> tuple[str, ...]:  # fmt: skip
+    """A warning where some cell of the grid has a larger num_batch than num_ctx."""
+    contexts, batches = (cast("tuple[int, ...]", dimensions[name]) for name in ("num_ctx", "num_batch"))
+    further = {name: values for name, values in dimensions.items()
+               if name not in ("num_ctx", "num_batch") and any(name in line.text for line in exclude)}  # fmt: skip
+    for num_ctx in sorted(contexts):
+        for num_batch in sorted((value for value in batches if value > num_ctx), reverse=True):
+            for rest in product(*further.values()):
+                cell = {**options, **dict(zip(further, rest, strict=True)), "num_ctx": num_ctx, "num_batch": num_batch}
+                if not any(line.matches(cell) for line in exclude):
+                    what = f"num_batch {num_batch} is larger than num_ctx {num_ctx}"
+                    return (f"{what}; llama.cpp limits it, cells will repeat each other",)
+    return ()
+
+
+def _text(node: Node | None, name: str) -> str | None:
+    return node.line_of_text(name) if node else None
+
+
+def _identifier(node: Node | None, name: str) -> str | None:
+    text = _text(node, name)
+    if node and text and not _IDENTIFIER.fullmatch(text):
+        raise node.error(f"{name}: only letters, digits and _ (max 40)")
+    return text
+
+
+def _count(node: Node | None, name: str, default: int, low: int, high: int) -> int:
+    value = node.whole(name, default) if node else default
+    if node and not low <= value <= high:
+        raise node.error(f"{name} must be {low} to {high}")
+    return value
+
+
+def _repeats(node: Node | None) -> Repeats:
+    """A number of runs, or {min, max, until}."""
+    if node is None or not isinstance(node.value, dict):
+        count = _count(node, "repeats", 3, 1, 1000)
+        return Repeats(count, count)
+    parts = node.value
+    for part, inner in parts.items():
+        if part not in _REPEATS:
+            raise _unknown(inner, part, _REPEATS, "repeats: unknown key")
+    if len(parts) != len(_REPEATS):
+        raise node.error("repeats: write a number, or {min: 3, max: 20, until: 2%}")
+    minimum, maximum = (_count(parts[part], f"repeats.{part}", 3, 1, 1000) for part in ("min", "max"))
+    if maximum < minimum:
+        raise parts["max"].error(f"repeats.max: {maximum} is smaller than min {minimum}")
+    until = _PERCENT.fullmatch(parts["until"].source)
+    if not until or not 0 < float(until.group(1)) < 100:
+        raise parts["until"].error("repeats.until: write a percentage like 2%")
+    return Repeats(minimum, maximum, float(until.group(1)) / 100)
+
+
+def _order(node: Node | None) -> str:
+    order = _text(node, "order") or ORDERS[0]
+    if node and order not in ORDERS:
+        raise node.error(f"order: {node.shown} is not known; known are {', '.join(ORDERS)}.{nearest(order, ORDERS)}")
+    return order
+
+
+def _template(node: Node | None, allow_local: bool) -> tuple[Path | None, str]:
+    if node is None:
+        return None, ""
+    path = expanded(node.line_of_text("modelfile"))
+    text = read_text(path, _MODELFILE_MB, node)
+    modelfile.parse(text, str(path), allow_local)
+    return path, text
+
+
+def _prompt(node: Node) -> PromptSpec:
+    """The prompt of a file, of {text: ...} or of {tokens: 4096}."""
+    if isinstance(node.value, dict):
+        return _given_prompt(node, node.value)
+    path = expanded(node.line_of_text("prompt"))
+    text = read_text(path, _PROMPT_MB, node)
+    if not text.strip():
+        raise node.error(f"{path}: the prompt is empty")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise node.error(f"{path}:{line}: contains a control character (U+0000)")
+    return PromptSpec(text, source=str(path))
+
+
+def _given_prompt(node: Node, parts: _Entries) -> PromptSpec:
+    for part, inner in parts.items():
+        if part not in ("text", "tokens"):
+            raise _unknown(inner, part, ("text", "tokens"), "prompt: unknown key")
+    if len(parts) != 1:
+        raise node.error("prompt: write a path, {text: ...} or {tokens: 4096}")
+    if "tokens" in parts:
+        return PromptSpec(None, _count(parts["tokens"], "prompt.tokens", 4096, 1, 10_000_000))
+    text = parts["text"]
+    if isinstance(text.value, str) and not text.value.strip():
+        raise text.error("the prompt is empty")
+    return PromptSpec(text.text("prompt.text"))
