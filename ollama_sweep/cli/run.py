@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     spec = _shared.spec_from(config, given)
     retry = _statuses(given["retry"])
     wait_s = _seconds(given["wait_engine"])
-    progress = Progress(click.get_text_stream("stderr") if given["as_json"] else None)
+    progress = Progress(sys.stderr if given["as_json"] else None)
     session = _Session(spec, db, progress, given, retry, wait_s)
     session.run()
 
