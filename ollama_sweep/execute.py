@@ -10,7 +10,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from ollama_sweep import prompts, stats, validity
 from ollama_sweep.cells import RETRIED, Cell, Effective, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
 from ollama_sweep.crashpoints import reached
-from ollama_sweep.engine import Engine, Ledger
+from ollama_sweep.engine import Engine, EngineInfo, Ledger
 from ollama_sweep.errors import (
     CellFailed,
     EngineMissing,
@@ -110,6 +110,11 @@ def rescue(database: Path, cell: Cell, outcome: Outcome) -> str:
     return f" The cell at hand was saved to {file}"
 
 
+def surroundings(info: EngineInfo, machine: Mapping[str, str]) -> dict[str, str]:
+    """The fingerprint beside a cell's key: what changes numbers without being asked for."""
+    return {"engine": info.name, "engine_version": info.version, **machine}
+
+
 @dataclass(frozen=True)
 class ShieldedLedger:
     """The store's ledger for engines: its commits are never cut short by a signal."""
@@ -139,6 +144,7 @@ class Execution:
     engine: Engine
     stopping: Stopping
     emit: Emit
+    machine: Mapping[str, str] = field(default_factory=dict)
     has_gpu: bool = False
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
@@ -165,10 +171,18 @@ class Execution:
     def _measure(self, pending: PendingCell) -> None:
         """Attempts at one cell until one counts and needs no retry."""
         cell = self.cells[pending.position]
+        self._look_at_engine()
         for tried in range(self.spec.retries + 1):
             retry = self._attempt(pending, cell, tried)
             if not retry or self.stopping.requested:
                 return
+
+    def _look_at_engine(self) -> None:
+        """Before anything is recorded the engine must answer; another version than before opens a new segment."""
+        info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s)
+        _, changed = self.store.segment(self.sweep_id, surroundings(info, self.machine))
+        for change in changed:
+            self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
 
     def _attempt(self, pending: PendingCell, cell: Cell, tried: int) -> bool:
         """One attempt, committed; true where the cell is to be tried again at once."""

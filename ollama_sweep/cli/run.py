@@ -186,6 +186,7 @@ class _Session:
             engine=engine,
             stopping=stopping,
             emit=self.progress,
+            machine=here.fingerprint(),
             has_gpu=bool(here.gpus),
             wait_engine_s=self.wait_s,
         ).run()
@@ -232,10 +233,6 @@ class _Session:
         sweep_id = store.refresh_sweep(header, **rules)
         if sweep_id is None:
             sweep_id = store.register_sweep(header, found.planned(), **rules)
-        surroundings = {"engine": found.engine, "engine_version": found.info.version, **here.fingerprint()}
-        _, changed = store.segment(sweep_id, surroundings)
-        for change in changed:
-            self.progress.plain(f"The surroundings changed: {change}; new cells belong to a new segment")
         return sweep_id
 
     def _say_start(self, store: Store, sweep_id: int, found: Survey, here: Machine) -> None:

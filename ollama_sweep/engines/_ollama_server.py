@@ -126,8 +126,11 @@ class OllamaServer:
             self._start_own()
         elif self._client is None:
             self._find()
-        elif answering_version(self._url, ANSWER_S) is None:
-            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
+        else:
+            version = answering_version(self._url, ANSWER_S)
+            if version is None:
+                raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
+            self.version = version
 
     def _find(self) -> None:
         installed = installed_binary(self._settings.ollama)
