@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ollama_sweep.cells import CellResult
 from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.stats import extent
 from ollama_sweep.units import format_bytes, format_rate
 
 DEFAULT_METRIC = "prompt_eval_rate"
@@ -30,6 +31,7 @@ _WORDS = {
     "effective_num_ctx": "num_ctx really used",
     "effective_num_batch": "num_batch really used",
 }
+_OF_THE_LOAD = re.compile(r"^(load_|size_|effective_|runs$|attempts$)")
 _NEUTRAL = re.compile(r"(^effective_|_count$|^runs$|^attempts$|^num_|_size$)")
 
 
@@ -53,6 +55,11 @@ class Metric:
     def with_unit(self, value: float) -> str:
         """The value in a sentence: `331 tokens/s`."""
         return self.text(value) if self.is_bytes or not self.unit else f"{self.text(value)} {self.unit}"
+
+    @property
+    def is_per_run(self) -> bool:
+        """Every run has one, so that the cell's value is a median; else the load or the cell has one."""
+        return not _OF_THE_LOAD.search(self.name)
 
     @property
     def is_bytes(self) -> bool:
@@ -84,6 +91,14 @@ def find_metric(name: str, results: Iterable[CellResult]) -> Metric:
     if name != DEFAULT_METRIC and name not in existing:
         raise ConfigError(f"unknown metric {name}. Known: {', '.join(existing)}.{nearest(name, existing)}", "metric")
     return found
+
+
+def range_and_runs(result: CellResult, of: Metric) -> str:
+    """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out."""
+    low, high = (of.text(bound) for bound in extent(result, of.name))
+    runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
+    parts = [f"{low}–{high}"] if low != high else []
+    return ", ".join([*parts, f"{runs} run{'s' if runs > 1 else ''}"] if runs else parts)
 
 
 def _unit(stem: str) -> str:

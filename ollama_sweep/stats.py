@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median as _median
 from typing import TypeVar
 
 from ollama_sweep.cells import CellResult, Status
@@ -32,7 +31,9 @@ class Interval:
 
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the two middle ones. Raises ValueError for none or for NaN."""
-    return _median(_checked(values))
+    ordered = sorted(_checked(values))
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def median_interval(values: Sequence[float]) -> Interval:
@@ -83,7 +84,7 @@ def outliers(runs_by_cell: Mapping[K, Sequence[float]]) -> dict[K, list[bool]]:
     """
     residuals = {cell: _log_residuals(runs) for cell, runs in runs_by_cell.items() if runs}
     pooled = [size for found in residuals.values() for size in sorted(abs(value) for value in found)[1:]]
-    scale = max(_MAD_TO_SIGMA * _median(pooled), SMALLEST_SCALE) if pooled else math.inf
+    scale = max(_MAD_TO_SIGMA * median(pooled), SMALLEST_SCALE) if pooled else math.inf
     return {cell: [abs(value) > OUTLIER_SCALES * scale for value in residuals.get(cell, [])] for cell in runs_by_cell}
 
 

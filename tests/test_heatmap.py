@@ -92,6 +92,13 @@ def test_the_best_and_what_is_tied_with_it() -> None:
     assert marks[1, 1].detail == "322–335, 3 runs"
 
 
+def test_runs_are_named_only_for_what_every_run_has() -> None:
+    cells = make(Recipe((1024,), (64,), SMALL))
+    (rate,) = one(cells, replace(OPTIONS, metric="eval_rate")).cells.values()
+    (load,) = one(cells, replace(OPTIONS, metric="load_duration_s")).cells.values()
+    assert (rate.detail, load.detail) == ("3 runs", "")
+
+
 @pytest.mark.parametrize(
     ("status", "reason", "kind", "label"),
     [

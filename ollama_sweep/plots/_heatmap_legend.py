@@ -69,7 +69,7 @@ def _best(data: HeatmapData) -> Iterator[Entry]:
             yield Entry(Look.BEST, f"best: {where}: {data.metric.with_unit(mark.value)}{detail}")
     tied = sum(mark.tied for mark in data.cells.values())
     if tied:
-        yield Entry(Look.TIED, f"tied with the best, their ranges overlap ({tied})")
+        yield Entry(Look.TIED, f"tied with the best: cannot be told from it ({tied})")
 
 
 def _without_number(data: HeatmapData) -> Iterator[Entry]:

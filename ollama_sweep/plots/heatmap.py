@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status, failure_label
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.files import write_whole
 from ollama_sweep.grids import Grid, Place, Progress, file_suffixes, flags_of, in_words, make_grids, progress
-from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric
+from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric, range_and_runs
 from ollama_sweep.plots import PlotOptions
-from ollama_sweep.stats import best_set, extent, value_of
+from ollama_sweep.stats import best_set, median, value_of
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -193,7 +192,7 @@ def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best
     value = value_of(result, metric.name)
     if value is None:
         return CellMark(kind, "cached" if Flag.CACHED in flags else "no value", flags=flags)
-    return CellMark(kind, metric.text(value), value, _detail(result, metric), flags, best, tied)
+    return CellMark(kind, metric.text(value), value, range_and_runs(result, metric), flags, best, tied)
 
 
 def _kind(status: Status) -> Kind:
@@ -202,15 +201,6 @@ def _kind(status: Status) -> Kind:
     if status.is_failure:
         return Kind.FAILED
     return {Status.SKIPPED: Kind.SKIPPED, Status.STARTED: Kind.RUNNING}.get(status, Kind.PENDING)
-
-
-def _detail(result: CellResult, metric: Metric) -> str:
-    """`322–335, 3 runs`."""
-    low, high = (metric.text(bound) for bound in extent(result, metric.name))
-    runs = int(result.metrics.get("runs", 0))
-    spread = f"{low}–{high}" if low != high else ""
-    counted = f"{runs} run{'s' if runs > 1 else ''}" if runs else ""
-    return ", ".join(part for part in (spread, counted) if part)
 
 
 def _prompt_tokens(results: Sequence[CellResult]) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ollama_sweep.cells import FLAG_MEANINGS, CellResult, Flag, failure_label
 from ollama_sweep.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
-from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric
+from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric, range_and_runs
 from ollama_sweep.stats import best_set, extent, value_of
 
 MOST_TIED = 5
@@ -60,7 +60,7 @@ def best_cells(results: Sequence[CellResult], metric: str = DEFAULT_METRIC) -> B
         tied=tied,
         by_context=tuple(cell for column in columns if (cell := _best(found, column)[0])),
         by_model=tuple(cell for cell in by_model if cell) if len(models) > 1 else (),
-        warnings=tuple(_warnings(results, home, winner, tied)),
+        warnings=tuple(_warnings(results, home, winner, tied, found)),
     )
 
 
@@ -97,12 +97,8 @@ def _sentence(cell: CellResult, metric: Metric) -> str:
 
 
 def _spread(cell: CellResult, metric: Metric) -> str:
-    """` (322–335, 3 runs)`."""
-    low, high = (metric.text(bound) for bound in extent(cell, metric.name))
-    runs = int(cell.metrics.get("runs", 0))
-    parts = [f"{low}–{high}"] if low != high else []
-    parts += [f"{runs} run{'s' if runs > 1 else ''}"] if runs else []
-    return f" ({', '.join(parts)})" if parts else ""
+    text = range_and_runs(cell, metric)
+    return f" ({text})" if text else ""
 
 
 def _tied_words(best: Best) -> str:
@@ -127,13 +123,15 @@ def _context_table(best: Best) -> list[str]:
     return [head, *("  " + "  ".join(row[i].rjust(widths[i]) for i in range(3)) + row[3] for row in rows)]
 
 
-def _warnings(results: Sequence[CellResult], home: Grid, winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
+def _warnings(
+    results: Sequence[CellResult], home: Grid, winner: CellResult, tied: Sequence[CellResult], metric: Metric
+) -> list[str]:
     flags = flags_of(winner)
     found = [f"the best cell is {flag}: {FLAG_MEANINGS[flag]}." for flag in _WARNED if flag in flags]
     if Flag.CLAMPED in winner.flags:
         found += _effective(winner)
     found += _edge(home, winner, tied) or _smaller(winner, tied)
-    if winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
+    if metric.is_per_run and winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
         found.append("the best cell ran once: its spread is unknown, so ties cannot be told.")
     done = progress(results)
     open_cells = done.total - done.measured - done.failed - done.skipped
