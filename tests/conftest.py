@@ -1,0 +1,50 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ollama_fixture
+import pytest
+from sweep_runner import Sweep, write_fake_script
+
+
+@pytest.fixture(scope="session")
+def real_ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ollama_fixture.Servers]:
+    """`real_ollama("0.34.0")` is a running private server with the model `smol`; `limit_as=` limits its runners."""
+    with ollama_fixture.servers(tmp_path_factory.mktemp("ollama")) as servers:
+        yield servers
+
+
+@pytest.fixture(params=ollama_fixture.VERSIONS)
+def server(request: pytest.FixtureRequest, real_ollama: ollama_fixture.Servers) -> ollama_fixture.RealOllama:
+    """A running private server: the test runs once for each version."""
+    return real_ollama(request.param)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Path:
+    """The small model's file."""
+    return ollama_fixture.script_output("get_model")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    """`sweep("run", config, …)` runs `python sweep.py run …` in the test's own folder."""
+    with contextlib.closing(Sweep(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def fake_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`fake_script(cells={…}, journal=…)` writes the fake engine's script and makes it the one that is read."""
+
+    def write(**script: Any) -> Path:
+        path = write_fake_script(tmp_path / "fake.json", script)
+        monkeypatch.setenv("OLLAMA_SWEEP_FAKE", str(path))
+        return path
+
+    return write

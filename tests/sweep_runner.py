@@ -1,0 +1,127 @@
+"""The program as a person uses it: `python sweep.py …` as a child process in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished child."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    def must(self, returncode: int = 0) -> Ended:
+        """Itself, where it ended as it must."""
+        assert self.returncode == returncode, f"exit {self.returncode}\n{self.stdout}\n{self.stderr}"
+        assert "Traceback" not in self.stderr, self.stderr
+        return self
+
+
+class Started:
+    """A running child; its output is kept in files, so that it never waits for a reader."""
+
+    def __init__(self, argv: list[str], folder: Path, env: Mapping[str, str]) -> None:
+        stem = f"output-{time.monotonic_ns()}"
+        self._files = folder / f"{stem}.out", folder / f"{stem}.err"
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self._child = subprocess.Popen(
+                argv, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def is_running(self) -> bool:
+        return self._child.poll() is None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the program itself, not to what it started."""
+        self._child.send_signal(number)
+
+    def wait(self, timeout_s: float = 300.0) -> Ended:
+        """Wait for its end."""
+        code = self._child.wait(timeout_s)
+        return Ended(code, *(file.read_text("utf-8", "replace") for file in self._files))
+
+
+class Sweep:
+    """Calls the program; every process it starts carries `mark`, and what is left is ended with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = f"sweep-{folder.name}-{time.monotonic_ns()}"
+        self._started: list[Started] = []
+
+    def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> Ended:
+        """Run a command to its end."""
+        return self.start(*words, env=env).wait(timeout_s)
+
+    def start(self, *words: str | Path, env: Mapping[str, str] | None = None) -> Started:
+        """Start a command."""
+        argv = [sys.executable, str(ROOT / "sweep.py"), *(str(word) for word in words)]
+        started = Started(argv, self.folder, {**clean_environment(), MARK: self.mark, **(env or {})})
+        self._started.append(started)
+        return started
+
+    def config(self, name: str = "grid", **keys: Any) -> Path:
+        """A sweep file of this name with these keys."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(keys, sort_keys=False), "utf-8")
+        return path
+
+    def rows(self, db: str = "sweeps.db", sql: str = "select * from results order by position") -> list[dict[str, Any]]:
+        """What a person sees with `sqlite3 sweeps.db`; nothing where there is no database yet."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.folder / db}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql)]
+
+    def cells(self, db: str = "sweeps.db") -> dict[tuple[int, int], dict[str, Any]]:
+        """The results by (num_ctx, num_batch)."""
+        return {(row["num_ctx"], row["num_batch"]): row for row in self.rows(db)}
+
+    def rows_now(self, sql: str, db: str = "sweeps.db") -> list[dict[str, Any]]:
+        """The same during a run: nothing while the database is being made."""
+        try:
+            return self.rows(db, sql)
+        except sqlite3.OperationalError:
+            return []
+
+    def left_running(self) -> list[str]:
+        """Command lines of what the program started and did not end."""
+        return [" ".join(process.cmdline()) for process in marked(self.mark)]
+
+    def close(self) -> None:
+        """End everything this object started."""
+        for started in self._started:
+            if started.is_running():
+                started.kill()
+                started.wait(END_S)
+        end_marked(self.mark)
+
+
+def write_fake_script(path: Path, script: Mapping[str, Any]) -> Path:
+    """The script of the fake engine (see ollama_sweep/engines/fake.py)."""
+    path.write_text(json.dumps(dict(script)), "utf-8")
+    return path
+
+
+def statuses(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], str]:
+    """The status of each (num_ctx, num_batch)."""
+    return {(row["num_ctx"], row["num_batch"]): row["status"] for row in rows}

@@ -1,0 +1,310 @@
+"""The whole program against real Ollama servers and a real model, with llama-server's own log as the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import pytest
+from ollama_fixture import MODEL, ROOT, VERSIONS, PromptRead, RealOllama, Servers, free_port, until
+from sweep_runner import Sweep, statuses
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+
+PROMPT = str(ROOT / "prompts" / "p.txt")
+SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
+QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1}
+CONTEXTS, BATCHES = [1024, 2048, 4096], [16, 64, 256]
+LIMIT_AS = 600_000_000
+PATIENCE_S = 900.0
+"""How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
+
+Log = dict[tuple[int, int], list[PromptRead]]
+Cells = dict[tuple[int, int], dict[str, Any]]
+
+
+def picture_table(sweep: Sweep, name: str = "grid") -> dict[tuple[int, int], str]:
+    """The picture as a table, by (num_ctx, num_batch); the picture lies beside it."""
+    folder = sweep.folder / "heatmaps" / name
+    assert (folder / "heatmap_highlighted.png").read_bytes().startswith(b"\x89PNG")
+    with (folder / "results_table.csv").open(newline="", encoding="utf-8") as file:
+        head, *body = csv.reader(file)
+    return {(int(num_ctx), int(row[0])): cell for row in body for num_ctx, cell in zip(head[1:], row[1:], strict=True)}
+
+
+def counts(sweep: Sweep) -> dict[str, int]:
+    """What `status --json` counts."""
+    found = json.loads(sweep("status", "--json").must().stdout)["counts"]
+    return {status: number for status, number in found.items() if number}
+
+
+def assert_nothing_left(server: RealOllama, sweep: Sweep) -> None:
+    """No scratch model, no loaded model, no process."""
+    assert set(server.installed()) == {f"{MODEL}:latest"}
+    assert server.ps() == []
+    assert sweep.left_running() == []
+    assert server.runner_pids() == []
+
+
+# -- a 3 x 3 sweep, twice --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Twice:
+    """The same nine cells in two databases, one after the other on one server, each with its part of the log."""
+
+    first: Cells
+    first_log: Log
+    again: Cells
+    again_log: Log
+    runs_again: list[dict[str, Any]]
+    slowest_run_s: float
+    table: dict[tuple[int, int], str]
+
+
+@pytest.fixture(scope="module")
+def twice_by_version() -> dict[str, Twice]:
+    return {}
+
+
+@pytest.fixture(params=VERSIONS)
+def twice(
+    request: pytest.FixtureRequest, real_ollama: Servers, tmp_path: Path, twice_by_version: dict[str, Twice]
+) -> Twice:
+    """Measured at the first use for each version."""
+    version = str(request.param)
+    if version not in twice_by_version:
+        with contextlib.closing(Sweep(tmp_path)) as sweep:
+            twice_by_version[version] = measure_twice(real_ollama(version), sweep)
+    return twice_by_version[version]
+
+
+def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
+    config = sweep.config(prompt=PROMPT, num_ctx=CONTEXTS, num_batch=BATCHES, warmup=1, repeats=2)
+    start = server.log_size()
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    middle = server.log_size()
+    sweep("run", config, *server.sweep_options(), "--db", "again.db", "--set", "repeats=1", timeout_s=PATIENCE_S).must()
+    assert_nothing_left(server, sweep)
+    runs = sweep.rows(sql="select * from runs")
+    return Twice(
+        first=sweep.cells(),
+        first_log=server.prompts(start, middle),
+        again=sweep.cells("again.db"),
+        again_log=server.prompts(middle),
+        runs_again=sweep.rows("again.db", "select * from runs"),
+        slowest_run_s=max(run["client_duration_s"] for run in runs),
+        table=picture_table(sweep),
+    )
+
+
+def test_all_nine_cells_are_measured_and_drawn(twice: Twice) -> None:
+    assert set(statuses(twice.first.values()).values()) == {"ok"}
+    assert set(twice.first) == {(num_ctx, num_batch) for num_ctx in CONTEXTS for num_batch in BATCHES}
+    for place, row in twice.first.items():
+        assert row["runs"] == 2
+        assert row["effective_num_ctx"] == row["num_ctx"]
+        assert row["size_bytes"] > 90_000_000
+        assert row["load_duration_s"] > 0
+        assert float(twice.table[place]) == pytest.approx(row["prompt_eval_rate"], rel=1e-4)
+
+
+def test_median_rates_agree_with_the_log_of_llama_server(twice: Twice) -> None:
+    for place, row in twice.first.items():
+        warmup, *measured = twice.first_log[place]
+        assert len(measured) == 2, f"{place}: {warmup}, {measured}"
+        assert row["prompt_eval_rate"] == pytest.approx(median(read.rate for read in measured), rel=0.03), place
+
+
+def test_the_same_sweep_again_is_not_inflated(twice: Twice) -> None:
+    for place, row in twice.again.items():
+        reads = twice.again_log[place]
+        assert row["status"] == "ok"
+        assert all(read.tokens >= 0.99 * row["prompt_eval_count"] for read in reads), f"{place}: {reads}"
+        assert row["prompt_eval_rate"] == pytest.approx(reads[-1].rate, rel=0.03), place
+    faster = [row["prompt_eval_rate"] / twice.first[place]["prompt_eval_rate"] for place, row in twice.again.items()]
+    assert 1 / 1.5 < median(faster) < 1.5, faster
+    assert max(faster) < 3, faster
+    for run in twice.runs_again:
+        assert (run["cached_count"] or 0) <= 0.01 * run["prompt_eval_count"], run
+
+
+# -- failures are results --------------------------------------------------------------------------------------------
+
+
+def test_num_batch_1_is_a_crash_and_stands_in_the_picture(server: RealOllama, sweep: Sweep) -> None:
+    config = sweep.config(num_ctx=[1024], num_batch=[1, 64], **QUICK)
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    crashed, beside = sweep.cells()[1024, 1], sweep.cells()[1024, 64]
+    assert (crashed["status"], crashed["reason"], crashed["prompt_eval_rate"]) == ("crashed", "assert", None)
+    assert "GGML_ASSERT" in crashed["error"]
+    assert crashed["attempts"] == 2
+    assert beside["status"] == "ok"
+    assert counts(sweep) == {"crashed": 1, "ok": 1}
+    assert picture_table(sweep)[1024, 1] == "Crashed"
+    assert_nothing_left(server, sweep)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_real_memory_limit_is_an_oom(version: str, real_ollama: Servers, sweep: Sweep) -> None:
+    server = real_ollama(version, limit_as=LIMIT_AS)
+    config = sweep.config(
+        num_ctx=[1024, 8192],
+        num_batch=[64, 8192],
+        exclude=["num_ctx == 1024 and num_batch == 8192", "num_ctx == 8192 and num_batch == 64"],
+        **QUICK,
+    )
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    cells = sweep.cells()
+    assert statuses(cells.values()) == {(1024, 64): "ok", (8192, 8192): "oom"}
+    assert cells[8192, 8192]["reason"] == "host_oom"
+    assert cells[8192, 8192]["attempts"] == 1
+    assert "insufficient memory" in cells[8192, 8192]["error"]
+    assert picture_table(sweep)[8192, 8192] == "OOM"
+    assert_nothing_left(server, sweep)
+
+
+def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
+    twice: Twice, request: pytest.FixtureRequest, real_ollama: Servers, sweep: Sweep
+) -> None:
+    server = real_ollama(request.node.callspec.params["twice"])
+    timeout_s = max(10, round(5 * twice.slowest_run_s))
+    config = sweep.config(prompt=PROMPT, num_ctx=[1024, 2048], num_batch=[16, 64], warmup=0, repeats=2)
+    start = server.log_size()
+    started = sweep.start("run", config, *server.sweep_options(), "--timeout", str(timeout_s))
+    until("the first prompt is being read", lambda: is_reading(server, start, "-c 1024", "-b 16"), PATIENCE_S, 0.01)
+    (runner,) = server.runner_pids()
+    os.kill(runner, signal.SIGSTOP)
+    started.wait(PATIENCE_S).must()
+
+    cells = sweep.cells()
+    stopped, following, normal = cells[1024, 16], cells[1024, 64], cells[2048, 64]
+    assert (stopped["status"], stopped["attempts"]) == ("timeout", 1)
+    assert picture_table(sweep)[1024, 16] == "Timeout or no output"
+    assert set(statuses(cells.values()).values()) == {"timeout", "ok"}
+    (timed_out,) = sweep.rows(
+        sql="select *, julianday(finished_at) - julianday(started_at) as days from attempts limit 1"
+    )
+    assert timeout_s - 1 < timed_out["days"] * 86400 < timeout_s + 20
+    reads = server.prompts(start)[1024, 64]
+    assert all(read.tokens >= 0.99 * following["prompt_eval_count"] for read in reads)
+    assert following["prompt_eval_rate"] == pytest.approx(median(read.rate for read in reads), rel=0.03)
+    assert following["prompt_eval_rate"] == pytest.approx(normal["prompt_eval_rate"], rel=0.3)
+    assert not psutil.pid_exists(runner)
+    assert_nothing_left(server, sweep)
+
+
+def is_reading(server: RealOllama, start: int, *options: str) -> bool:
+    """A runner with these options has begun with a prompt."""
+    text = server.log_text(start)
+    loads = text.split('msg="starting llama-server"')
+    return all(f"{option} " in loads[-1].splitlines()[0] for option in options) and "launch_slot_" in loads[-1]
+
+
+def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
+    config = sweep.config(prompt=PROMPT, num_ctx=[256, 1024], num_batch=[64], warmup=0, repeats=1)
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    skipped, fits = sweep.cells()[256, 64], sweep.cells()[1024, 64]
+    assert (skipped["status"], skipped["reason"], skipped["attempts"]) == ("skipped", "does_not_fit", 0)
+    assert fits["status"] == "ok"
+    assert picture_table(sweep)[256, 64] == "Does not fit"
+    assert "does not fit" in sweep("plan", config, *server.sweep_options()).must().stdout
+
+
+# -- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_a_larger_grid_runs_only_the_new_cells(server: RealOllama, sweep: Sweep) -> None:
+    config = sweep.config(num_ctx=[1024], num_batch=[64, 256], **QUICK)
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    before = sweep.rows(sql="select * from attempts")
+
+    config = sweep.config(num_ctx=[1024, 2048], num_batch=[64, 128, 256], **QUICK)
+    done = sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    assert "2 of 6 cells already done" in done.stdout
+    assert sweep.rows(sql=f"select * from attempts where id <= {len(before)}") == before
+    assert [row["attempts"] for row in sweep.rows()] == [1] * 6
+    assert counts(sweep) == {"ok": 6}
+
+    start = server.log_size()
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    assert len(sweep.rows(sql="select * from attempts")) == 6
+    assert not set(server.prompts(start)) & set(sweep.cells()), "cells were measured again"
+
+
+GRID: dict[str, Any] = {"prompt": PROMPT, "num_ctx": [1024, 2048], "num_batch": [16, 64], "warmup": 0, "repeats": 1}
+
+
+def kill_in_mid_cell(sweep: Sweep, *words: str, env: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """Run until a cell is finished and another one is being measured, then kill -9; the finished attempts."""
+    started = sweep.start("run", *words, env=env)
+
+    def is_in_mid_cell() -> bool:
+        assert started.is_running(), started.wait()
+        found = [row["status"] for row in sweep.rows_now("select status from attempts order by id")]
+        running = any(" run ollama-sweep-scratch" in line for line in sweep.left_running())
+        return found == ["ok", "started"] and running
+
+    until("a finished cell and a running one", is_in_mid_cell, PATIENCE_S)
+    started.kill()
+    assert started.wait().returncode == -signal.SIGKILL
+    assert len(sweep.rows(sql="select * from attempts where status = 'started'")) == 1
+    return sweep.rows(sql="select * from attempts where status = 'ok'")
+
+
+def assert_went_on(sweep: Sweep, finished: list[dict[str, Any]]) -> None:
+    """The second run left finished cells alone, repeated the killed one and completed the grid."""
+    after = sweep.rows(sql="select * from attempts order by id")
+    assert [row for row in after if row["id"] in {old["id"] for old in finished}] == finished
+    assert [row["status"] for row in after] == ["ok", "interrupted", "ok", "ok", "ok"]
+    assert after[1]["cell_id"] == after[2]["cell_id"]
+    assert set(statuses(sweep.rows()).values()) == {"ok"}
+
+
+def test_kill_9_in_mid_cell_costs_that_cell_only(server: RealOllama, sweep: Sweep) -> None:
+    digests = server.installed()
+    words = [str(sweep.config(**GRID)), *server.sweep_options()]
+    finished = kill_in_mid_cell(sweep, *words)
+    assert len(server.installed()) == 2, "the killed run leaves its scratch model"
+    done = sweep("run", *words, timeout_s=PATIENCE_S).must()
+    assert "1 of 4 cells already done" in done.stdout
+    assert_went_on(sweep, finished)
+    assert server.installed() == digests
+    assert_nothing_left(server, sweep)
+
+
+@pytest.fixture
+def own_server_words(real_ollama: Servers, small_model: Path) -> list[str]:
+    """What makes the program start a server of its own, for a model that is a file."""
+    return ["--engine", "ollama", "--ollama", str(real_ollama(VERSIONS[0]).binary), "--model", str(small_model)]
+
+
+@pytest.fixture
+def own_server_env(tmp_path: Path) -> dict[str, str]:
+    """No server answers at the host; the models lie in the test's own folder."""
+    (tmp_path / "home").mkdir()
+    return {
+        "HOME": str(tmp_path / "home"),
+        "OLLAMA_MODELS": str(tmp_path / "models"),
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+    }
+
+
+def test_a_server_of_its_own_is_gone_after_kill_9_too(
+    sweep: Sweep, own_server_words: list[str], own_server_env: dict[str, str]
+) -> None:
+    words = [str(sweep.config(**GRID)), *own_server_words]
+    finished = kill_in_mid_cell(sweep, *words, env=own_server_env)
+    sweep("run", *words, env=own_server_env, timeout_s=PATIENCE_S).must()
+    assert_went_on(sweep, finished)
+    assert sweep.left_running() == []
+    left = [path for path in (sweep.folder / "models" / "manifests").rglob("*") if path.is_file()]
+    assert left == [], "scratch models of the killed run or of this one"
