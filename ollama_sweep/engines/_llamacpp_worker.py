@@ -1,0 +1,136 @@
+"""The child process of the engine `llamacpp`: it holds llama.cpp, so that an assert or a crash takes only this process.
+
+`python -m ollama_sweep.engines._llamacpp_worker`. One JSON object a line on stdin, one line of answer each on stdout:
+
+    {"load": {…}}      -> {"loaded": true}; a load that fails ends the process, its error is on stderr
+    {"generate": {…}}  -> {"text", "timings", "ttft_s", "duration_s"}, or {"error": {…}} of llama-server's own form
+
+llama.cpp's log goes to stderr. The process ends when its stdin is closed, also in the middle of a load or a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+if sys.platform != "win32":
+    import fcntl
+
+LOG_BUFFER_SIZES = 4
+"""The verbosity from which on llama.cpp says how large its buffers are."""
+
+
+def main() -> None:
+    answers = _own_stdout()
+    server: Any = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        with _ending_with_the_parent():
+            if "load" in request:
+                server = _load(request["load"])
+                answer: dict[str, Any] = {"loaded": True}
+            else:
+                answer = _generate(server, request["generate"])
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _own_stdout() -> TextIO:
+    """stdout for the answers alone: what C code prints there goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+@contextmanager
+def _ending_with_the_parent() -> Iterator[None]:
+    """While llama.cpp works, let the kernel end this process as soon as stdin is closed.
+
+    llama.cpp holds the interpreter's lock during a load, so no thread could watch. SIGIO comes when the last writer of
+    the pipe is gone (nobody writes while this process works), and ends a process that does not handle it. Where SIGIO
+    is ignored by default (macOS) the process ends after the work at hand.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        poll = select.poll()
+        poll.register(0, 0)
+        if any(event & select.POLLHUP for _, event in poll.poll(0)):
+            os._exit(1)
+        yield
+    finally:
+        fcntl.fcntl(0, fcntl.F_SETFL, flags)
+
+
+def _load(options: Mapping[str, Any]) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options["path"]
+    params.verbosity = LOG_BUFFER_SIZES
+    params.n_ctx = options["num_ctx"]
+    params.n_batch = params.n_ubatch = options["num_batch"]
+    params.n_parallel = 1
+    params.n_gpu_layers = options["num_gpu"]
+    params.cache_prompt = False
+    params.cache_ram_mib = 0
+    params.warmup = options["warmup"]
+    # llama-server listens on a free port of 127.0.0.1; nobody is told the key.
+    params.api_keys = [secrets.token_hex(16)]
+    if options.get("num_thread"):
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["num_thread"]
+    if options.get("main_gpu") is not None:
+        params.main_gpu = options["main_gpu"]
+        params.split_mode = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+    if options.get("use_mmap") is not None:
+        modes = xllamacpp.llama_load_mode
+        params.load_mode = modes.LLAMA_LOAD_MODE_MMAP if options["use_mmap"] else modes.LLAMA_LOAD_MODE_NONE
+    if options.get("flash_attention") is not None:
+        kinds = xllamacpp.llama_flash_attn_type
+        is_on = options["flash_attention"]
+        params.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED if is_on else kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if options.get("kv_cache_type"):
+        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{options['kv_cache_type'].upper()}")
+        params.cache_type_k = params.cache_type_v = kind
+    return xllamacpp.Server(params)
+
+
+def _generate(server: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Stream one generation, a chat or a raw prompt, and put its pieces together."""
+    started = time.monotonic()
+    pieces: list[str] = []
+    last: dict[str, Any] = {}
+    ttft_s: float | None = None
+
+    def take(chunk: dict[str, Any]) -> bool:
+        nonlocal last, ttft_s
+        if "error" in chunk or "timings" in chunk:
+            last = chunk
+        for choice in chunk.get("choices") or ():
+            piece = choice.get("text") or (choice.get("delta") or {}).get("content")
+            if piece:
+                ttft_s = ttft_s or time.monotonic() - started
+                pieces.append(piece)
+        return False
+
+    handle: Callable[..., object] = server.handle_completions if "prompt" in request else server.handle_chat_completions
+    handle({**request, "stream": True, "cache_prompt": False}, take)
+    if "error" in last:
+        return {"error": last["error"]}
+    duration_s = time.monotonic() - started
+    return {"text": "".join(pieces), "timings": last.get("timings") or {}, "ttft_s": ttft_s, "duration_s": duration_s}
+
+
+if __name__ == "__main__":
+    main()
