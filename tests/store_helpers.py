@@ -96,16 +96,18 @@ def rows(path: Path, sql: str, *values: Scalar) -> list[tuple[Scalar, ...]]:
 
 
 class BreakingDisk(sqlite3.Connection):
-    """A connection whose next COMMITs report an I/O error, after storing or instead of it."""
+    """A connection whose next COMMIT reports an I/O error, after storing or instead of it; broken from then on."""
 
     failures = 0
     stores_first = False
+    is_broken = False
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if sql != "COMMIT" or BreakingDisk.failures == 0:
+        if not self.is_broken and (sql != "COMMIT" or BreakingDisk.failures == 0):
             return super().execute(sql, parameters)
-        BreakingDisk.failures -= 1
-        if BreakingDisk.stores_first:
+        BreakingDisk.failures -= not self.is_broken
+        self.is_broken = True
+        if sql == "COMMIT" and BreakingDisk.stores_first:
             super().execute(sql)
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC

@@ -145,6 +145,21 @@ def test_retry_that_follows_leaves_the_cell_pending_and_keeps_the_history(store:
         assert len(reader.recent(sweep, 5)) == 2
 
 
+def test_failure_that_is_tried_again_does_not_hide_what_was_measured(store: Store, path: Path) -> None:
+    cells = grid((1024,), (64,))
+    sweep = register(store, cells, repeats=2)
+    measure(store, sweep, ok(rate=70.0, runs=2))
+    register(store, cells, repeats=3)
+    cell = store.next_pending(sweep)
+    assert cell
+    attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=600)
+    store.finish_attempt(attempt, failed(Status.CRASHED, "killed"), cell_status=Status.PENDING)
+    shown = "SELECT status, reason, runs, prompt_eval_rate, attempts FROM results"
+    assert rows(path, shown) == [("pending", "", 2, 70.0, 2)]
+    measure(store, sweep, failed(Status.CRASHED, "killed"))
+    assert rows(path, shown) == [("crashed", "killed", 0, None, 3)]
+
+
 def test_discarded_attempt_does_not_count(store: Store) -> None:
     sweep = register(store, grid((1024,), (64,)))
     cell = store.next_pending(sweep)

@@ -214,6 +214,19 @@ def test_database_replaced_or_deleted_under_the_sweep_is_noticed(store: Store, p
     assert not replaced or path.read_bytes() == b"something else"
 
 
+def test_database_replaced_while_a_transaction_is_open_is_noticed_before_its_commit(store: Store, path: Path) -> None:
+    aside = path.with_name("aside.db")
+    register(store, grid((1024,)))
+
+    def cells() -> Iterator[PlannedCell]:
+        yield from grid((2048,))
+        path.rename(aside)
+
+    with pytest.raises(StorageError, match="was deleted or replaced"):
+        store.register_sweep(header(fingerprint="2"), cells(), timeout_s=600, repeats_minimum=3)
+    assert rows(aside, "SELECT count(*) FROM cells") == [(2,)]
+
+
 def test_interrupt_in_a_transaction_changes_nothing(store: Store, path: Path) -> None:
     sweep = register(store, grid((1024,)))
 

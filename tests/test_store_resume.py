@@ -216,14 +216,12 @@ def test_stops_by_the_person_never_park_a_cell(store: Store) -> None:
 def test_a_cell_that_was_measured_in_between_starts_counting_again(store: Store) -> None:
     cells = grid((1024,), (64,))
     sweep = register(store, cells)
-    for outcome in (None, None, failed(Status.CRASHED), None, None):
-        died_in_the_first_cell(store, sweep)
-        if outcome is None:
-            register(store, cells)
-        else:
-            store.interrupt_open_attempts("stopped")
-            measure(store, sweep, outcome)
-            register(store, cells, retry=frozenset({Status.CRASHED}))
+    for repeats in (3, 4):
+        for _ in range(2):
+            died_in_the_first_cell(store, sweep)
+            register(store, cells, repeats=repeats)
+        measure(store, sweep, ok(runs=repeats))
+        register(store, cells, repeats=repeats + 1)
     assert store.counts(sweep) == {Status.PENDING: 1}
 
 
