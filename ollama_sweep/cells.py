@@ -121,7 +121,12 @@ class Cell:
 
     def label(self) -> str:
         """`num_ctx 4096, num_batch 64`: the coordinates in words."""
-        return ", ".join(f"{name} {value}" for name, value in self.coordinates)
+        return ", ".join(f"{name} {model_label(str(value))}" for name, value in self.coordinates)
+
+
+def model_label(model: str) -> str:
+    """A model's name for people: of a GGUF file its name without folders and ending."""
+    return model.replace("\\", "/").rpartition("/")[2].removesuffix(".gguf") if model.endswith(".gguf") else model
 
 
 def _whole(value: Scalar) -> int:
@@ -267,6 +272,7 @@ LABELS: Mapping[Status, str] = {
 }
 _REASON_LABELS = {
     "cuda_oom": "CUDA OOM",
+    "host_resource": "Resource limit of the system",
     "gpu_oom": "GPU OOM",
     "create": "Create failed",
     "no_statistics": "Timeout or no output",

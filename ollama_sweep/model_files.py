@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ollama_sweep.engine import ModelInfo
+from ollama_sweep.errors import ConfigError, StorageError
 from ollama_sweep.files import write_whole
 from ollama_sweep.gguf_header import Header, read_header
 
@@ -36,15 +38,19 @@ def gguf_info(name: str) -> ModelInfo:
 
 def file_digest(path: Path) -> str:
     """`sha256:` and the digest of a file's content; hashed again only when size or time of change differ."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror or error})", str(path)) from None
     stamp = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
     memory = cache_folder() / "digests.json"
     known = _remembered(memory)
     if stamp not in known:
         with path.open("rb") as stream:
             known = {**known, stamp: "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()}
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, json.dumps(known, indent=0).encode())
+        with contextlib.suppress(OSError, StorageError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(known, indent=0).encode())
     return known[stamp]
 
 

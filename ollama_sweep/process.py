@@ -28,6 +28,7 @@ TOKEN = "OLLAMA_SWEEP_TOKEN"  # noqa: S105 - the name of a variable
 GRACE_S = 0.5
 UNKILLABLE_S = 10.0
 DRAIN_S = 1.0
+SEND_S = 60.0
 ORPHANED_PIPES_S = 0.2
 """How soon it is noticed that a child has ended while a grandchild still holds its pipes open."""
 KEPT_BYTES = 256 * 1024
@@ -260,7 +261,9 @@ class Worker:
         self._rest = b""
         self._stderr = BoundedText()
         assert child.stdout is not None
+        assert child.stdin is not None
         os.set_blocking(child.stdout.fileno(), False)
+        os.set_blocking(child.stdin.fileno(), False)
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
 
@@ -273,14 +276,21 @@ class Worker:
         while data := os.read(self._child.stderr.fileno(), 65536):
             self._stderr.add(data)
 
-    def send(self, line: str) -> None:
-        """Write one line. A dead child is noticed by `receive`."""
+    def send(self, line: str, timeout_s: float = SEND_S) -> None:
+        """Write one line. A dead child is noticed by `receive`. Raises DeadlineExceeded where nobody reads."""
         assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(line.encode() + b"\n")
-            self._child.stdin.flush()
-        except BrokenPipeError:
-            return
+        waiting = memoryview(line.encode() + b"\n")
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._child.stdin, selectors.EVENT_WRITE)
+            while waiting:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not selector.select(left_s):
+                    raise DeadlineExceeded
+                try:
+                    waiting = waiting[os.write(self._child.stdin.fileno(), waiting[:65536]) :]
+                except BrokenPipeError:
+                    return
 
     def receive(self, timeout_s: float) -> str | None:
         """The next line; None when the child has ended. Raises DeadlineExceeded."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ollama_sweep import modelfile, plan, prompts, tasks
-from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key
+from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key, model_label
 from ollama_sweep.engine import Engine, EngineInfo, ModelInfo
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.store.records import PlannedCell
+
+_MEDIA = re.compile(r"(?:[./~\\]|[A-Za-z]:)\S*?\.(?:png|jpe?g|webp|wav)\b", re.IGNORECASE)
 
 
 class PromptMemory(Protocol):
@@ -137,6 +141,8 @@ def survey(
     cells = tuple(plan.cells(spec))
     names = list(dict.fromkeys(cell.model for cell in cells))
     models = {name: engine.model_info(name) for name in names}
+    for model in models.values():
+        _refuse_media(spec, model)
     canonical = canonical_modelfile(spec, cells)
     sent = {name: _sent_prompt(spec, engine_name, engine, models[name], canonical, memory, say) for name in names}
     found = Survey(spec, engine_name, info, models, sent, canonical, cells)
@@ -145,12 +151,25 @@ def survey(
     return found
 
 
+def _refuse_media(spec: SweepSpec, model: ModelInfo) -> None:
+    """`ollama run` loads files that a prompt names as pictures or sound, and cuts their names out of the text."""
+    if not {"vision", "audio"} & set(model.capabilities) or spec.prompt.text is None:
+        return
+    named = [match for match in _MEDIA.findall(spec.prompt.text) if Path(match).expanduser().is_file()]
+    if named:
+        raise ConfigError(
+            f"Ollama would load {named[0]} as a picture or sound, because {model.name} understands them. "
+            "Take the path out of the prompt",
+            spec.prompt.source or "prompt",
+        )
+
+
 def canonical_modelfile(spec: SweepSpec, cells: tuple[Cell, ...]) -> str:
     """The template's part of a cell's identity: without FROM, comments and what the sweep sets itself."""
     if not spec.template:
         return ""
     own = {name for name, _ in cells[0].options}
-    return modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path)), own)
+    return modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path), allow_local=True), own)
 
 
 def _raise_nothing_fits(found: Survey) -> None:
@@ -183,12 +202,12 @@ def _sent_prompt(
         text = spec.prompt.text or ""
         if tokens is not None:
             return SentPrompt(text, identity, tokens)
-        say(f"Counting the prompt's tokens on {model.name}")
+        say(f"Counting the prompt's tokens on {model_label(model.name)}")
         return SentPrompt(text, identity, count(text), is_new=True)
     made = memory.made_prompt(engine_name, model.digest, canonical, identity)
     if made is not None and tokens is not None:
         return SentPrompt(made, identity, tokens, is_made=True)
-    say(f"Making a prompt of {spec.prompt.tokens} tokens on {model.name}")
+    say(f"Making a prompt of {spec.prompt.tokens} tokens on {model_label(model.name)}")
     made = prompts.make_text(spec.prompt.tokens, count)
     if made is None:
         raise ConfigError(f"no text of {spec.prompt.tokens} tokens can be made with {model.name}", "prompt.tokens")

@@ -12,6 +12,15 @@ import pytest
 from ollama_sweep import process
 
 
+def _is_gone(pid: int) -> bool:
+    """Ended, or ended and not yet collected by whoever inherited it."""
+    try:
+        leftover = psutil.Process(pid)
+        return bool(leftover.status() == psutil.STATUS_ZOMBIE or not psutil.wait_procs([leftover], timeout=30)[1])
+    except psutil.NoSuchProcess:
+        return True
+
+
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
@@ -42,7 +51,7 @@ time.sleep(600)
     assert done.timed_out
     assert done.returncode < 0
     grandchild = int(done.stdout)
-    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    assert _is_gone(grandchild)
 
 
 def test_a_grandchild_that_holds_the_pipes_is_not_waited_for() -> None:
@@ -100,3 +109,12 @@ def test_a_left_over_is_found_by_its_token(tmp_path: Path) -> None:
     finally:
         mine.end()
         other.end()
+
+
+def test_a_worker_that_does_not_read_is_not_waited_for_for_ever() -> None:
+    worker = process.spawn_worker(python("import time; time.sleep(600)"))
+    try:
+        with pytest.raises(process.DeadlineExceeded):
+            worker.send("x" * 1_000_000, timeout_s=0.2)
+    finally:
+        worker.end()

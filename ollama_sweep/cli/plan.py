@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollama_sweep.cells import model_label
 from ollama_sweep.cli import _shared
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _seconds_left(reader: Reader | None, sweep_id: int | None, cells: int) -> fl
 def _lines(picture: dict[str, Any]) -> list[str]:
     from ollama_sweep.units import format_duration
 
-    tokens = (f"{count or '?'} tokens on {name}" for name, count in picture["prompt_tokens"].items())
+    tokens = (f"{count or '?'} tokens on {model_label(name)}" for name, count in picture["prompt_tokens"].items())
     counts = f"{picture['cells']} cells, {picture['done']} done, {picture['to_run']} to run"
     lines = [
         f"Sweep {picture['sweep']}: {counts} (order {picture['order']})",
@@ -195,7 +196,7 @@ def _model_lines(name: str, model: dict[str, Any]) -> list[str]:
     facts = [model["parameter_size"], model["quantization"]]
     facts += [format_bytes(model["size_bytes"])] if model["size_bytes"] else []
     facts += [f"trained for {model['context_length']} tokens"] if model["context_length"] else []
-    lines = [f"Model: {name} ({', '.join(fact for fact in facts if fact)})"]
+    lines = [f"Model: {model_label(name)} ({', '.join(fact for fact in facts if fact)})"]
     known = [row for row in model["memory"] if row["kv_cache_bytes"]]
     if known:
         lines.append("  num_ctx   KV cache (f16)   with weights (compute buffers come on top)")

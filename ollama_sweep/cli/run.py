@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollama_sweep.cells import model_label
 from ollama_sweep.cli import _shared
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.errors import ConfigError, NotBelieved, Stopped, SweepError, nearest
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ollama_sweep.store.records import SweepRow
     from ollama_sweep.store.writer import Store
     from ollama_sweep.survey import Survey
+
+
+SHOWN_CONTEXTS = 8
 
 
 @click.command("run", short_help="Start a sweep or go on with it.")
@@ -245,7 +249,9 @@ class _Session:
         where = f"{found.engine} {found.info.version} at {found.info.where}"
         self.progress.plain(f"Sweep {self.spec.name}: {total} cells on {where}")
         self.progress.plain(f"Machine: {here.line()}")
-        tokens = ", ".join(f"{prompt.tokens or '?'} prompt tokens on {name}" for name, prompt in found.prompts.items())
+        tokens = ", ".join(
+            f"{prompt.tokens or '?'} prompt tokens on {model_label(name)}" for name, prompt in found.prompts.items()
+        )
         self.progress.plain(f"Each cell: {self.spec.warmup} warm-up, {self.spec.repeats.minimum} runs, {tokens}")
         if skipped:
             self.progress.plain(f"{skipped} cells are skipped: the prompt does not fit their num_ctx")
@@ -264,7 +270,8 @@ class _Session:
             row = reader.sweep(self.spec.name)
             results = list(reader.results(row.sweep_id))
         files = draw_sweep(row, results, self.given["out"])
-        text = describe_best(results)
+        contexts = {result.coordinates.get("num_ctx") for result in results}
+        text = describe_best(results, contexts=len(contexts) <= SHOWN_CONTEXTS)
         if self.given["as_json"]:
             click.echo(json.dumps({"sweep": row.name, "best": text, "files": [str(file) for file in files]}))
         for line in text.splitlines():

@@ -88,7 +88,7 @@ class Child:
 
     def _ask(self, request: Mapping[str, Any], timeout_s: float, what: str) -> dict[str, Any]:
         try:
-            self._worker.send(json.dumps(request))
+            self._worker.send(json.dumps(request), timeout_s)
             line = self._worker.receive(timeout_s)
         except process.DeadlineExceeded:
             self.end()

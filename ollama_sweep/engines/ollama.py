@@ -46,7 +46,8 @@ class Engine:
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._server = OllamaServer(settings)
-        self._template = modelfile.parse(settings.template, "modelfile") if settings.template else None
+        text = settings.template
+        self._template = modelfile.parse(text, "modelfile", allow_local=True) if text else None
         self._token = uuid.uuid4().hex[:8]
         self._scratch = f"ollama-sweep-scratch-{self._token}"
         self._bases: dict[str, str] = {}

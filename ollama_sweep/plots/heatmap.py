@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status, failure_label
+from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status, failure_label, model_label
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.files import write_whole
 from ollama_sweep.grids import Grid, Place, Progress, file_suffixes, flags_of, in_words, make_grids, progress
@@ -77,7 +77,7 @@ class HeatmapData:
         unit = f" in {self.metric.unit}" if self.metric.unit and not self.metric.is_bytes else ""
         direction = f" ({self.metric.direction})" if self.metric.direction else ""
         what = f"{self.metric.words[:1].upper()}{self.metric.words[1:]}{unit}{direction}"
-        return f"{self.model}: {what}" if self.model else what
+        return f"{model_label(self.model)}: {what}" if self.model else what
 
     @property
     def facts(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ollama_sweep.cells import FLAG_MEANINGS, CellResult, Flag, failure_label
+from ollama_sweep.cells import FLAG_MEANINGS, CellResult, Flag, failure_label, model_label
 from ollama_sweep.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
 from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric, range_and_runs
 from ollama_sweep.stats import best_set, extent, value_of
@@ -73,7 +73,10 @@ def describe_best(results: Sequence[CellResult], metric: str = DEFAULT_METRIC, *
     if best.tied:
         lines.append(f"Tied with it: {_tied_words(best)}.")
     if best.by_model:
-        lines += ["Best of each model:", *(f"  {cell.model}: {_sentence(cell, best.metric)}" for cell in best.by_model)]
+        lines += [
+            "Best of each model:",
+            *(f"  {model_label(cell.model)}: {_sentence(cell, best.metric)}" for cell in best.by_model),
+        ]
     if contexts and len(best.by_context) > 1:
         lines += _context_table(best)
     return "\n".join([*lines, *(f"Note: {warning}" for warning in best.warnings)])
