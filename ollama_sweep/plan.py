@@ -105,7 +105,8 @@ def repeating(some: Iterable[Cell], models: Mapping[str, ModelInfo]) -> list[lis
     groups: dict[tuple[object, ...], list[Cell]] = defaultdict(list)
     for cell in some:
         rest = tuple(pair for pair in cell.options if pair[0] not in ("num_ctx", "num_batch"))
-        groups[(cell.model, cell.task, rest, physical(cell, models[cell.model]))].append(cell)
+        kind = (cell.model, cell.task, cell.task_options, cell.server, rest)
+        groups[(kind, physical(cell, models[cell.model]))].append(cell)
     return [group for group in groups.values() if len(group) > 1]
 
 
