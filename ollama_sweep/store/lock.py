@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import platform
@@ -16,6 +15,7 @@ from ollama_sweep.store.records import Holder
 
 _TRIES = 5
 _BETWEEN_TRIES_S = 0.05
+_SIGNATURE_BYTES = 1024
 
 
 def lock_path(path: Path) -> Path:
@@ -30,6 +30,7 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self._path = lock_path(path)
         self._file: int | None = None
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
         while self._file is None:
             file = _open(self._path, path)
             try:
@@ -39,16 +40,21 @@ class WriterLock:
             finally:
                 if self._file is None:
                     os.close(file)
-        self._sign()
+        self.note("")
 
-    def _sign(self) -> None:
-        """Write down who holds it: a courtesy to the next one, so a full disk does not matter here."""
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        text = f"pid {os.getpid()}\nsince {since}\nhost {platform.node()}\n"
-        assert self._file is not None
-        with contextlib.suppress(OSError):
+    def note(self, text: str) -> None:
+        """Write down who holds it and what it does now: a courtesy, so a full disk does not matter here.
+
+        It is one write that always has the same length, so that nobody ever reads half of it.
+        """
+        if self._file is None:
+            return
+        line = " ".join(text.split())[: _SIGNATURE_BYTES // 8]
+        signature = f"pid {os.getpid()}\nsince {self._since}\nhost {platform.node()[:256]}\nnote {line}\n".encode()
+        try:
+            os.pwrite(self._file, signature.ljust(_SIGNATURE_BYTES), 0)
+        except OSError:
             os.ftruncate(self._file, 0)
-            os.pwrite(self._file, text.encode(), 0)
 
     def release(self, *, remove: bool = False) -> None:
         """Let it go; `remove` also takes the file away."""
@@ -98,7 +104,7 @@ def _lock(file: int, path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not left:
-                raise DatabaseInUse(_already_running(_signature(file))) from None
+                raise DatabaseInUse(already_running(_signature(file))) from None
             time.sleep(_BETWEEN_TRIES_S)
         except OSError as error:
             raise storage_error(error, path) from error
@@ -110,16 +116,18 @@ def _signature(file: int) -> Holder:
     words = dict(line.split(" ", 1) for line in os.pread(file, 4096, 0).decode(errors="replace").splitlines()
                  if " " in line)  # fmt: skip
     pid = words.get("pid", "")
-    return Holder(pid=int(pid) if pid.isdecimal() else 0, since=words.get("since", ""), host=words.get("host", ""))
+    return Holder(pid=int(pid) if pid.isdecimal() else 0, since=words.get("since", ""), host=words.get("host", ""),
+                  note=words.get("note", ""))  # fmt: skip
 
 
-def _already_running(found: Holder) -> str:
+def already_running(found: Holder) -> str:
+    """The refusal to a second writer, which names the first."""
     if not found.pid:
         return "Already running: another process holds the database"
-    return f"Already running: pid {found.pid} since {_clock(found.since)} on host {found.host}"
+    return f"Already running: pid {found.pid} since {local_time(found.since)} on host {found.host}"
 
 
-def _clock(since: str) -> str:
+def local_time(since: str) -> str:
     """`10:02` of today, else with the date; in local time."""
     try:
         local = datetime.fromisoformat(since).astimezone()

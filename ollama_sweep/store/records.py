@@ -136,8 +136,12 @@ class FailedAttempt:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a database for writing. `since` is ISO 8601 in UTC; 0 and "" where it left no word."""
+    """The process that holds a database for writing. `since` is ISO 8601 in UTC; 0 and "" where it left no word.
+
+    `note` is what it waits for now, "" while it measures.
+    """
 
     pid: int = 0
     since: str = ""
     host: str = ""
+    note: str = ""

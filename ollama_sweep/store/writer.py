@@ -95,6 +95,10 @@ class Store:
     ) -> None:
         self.close()
 
+    def note(self, text: str) -> None:
+        """Tell readers what this process waits for, "" while it measures; `Reader.writer` shows it."""
+        self._lock.note(text)
+
     def close(self) -> None:
         """Close the file, then let the lock go. May be called twice."""
         self._guard.close()
