@@ -123,6 +123,7 @@ def _start(
     stderr: int | IO[bytes],
     stdout: int | IO[bytes] = subprocess.PIPE,
     dies_with_parent: bool = False,
+    kept_files: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     environment = dict(os.environ if env is None else env)
     if token:
@@ -135,6 +136,7 @@ def _start(
         env=environment,
         cwd=cwd,
         start_new_session=True,
+        pass_fds=kept_files,
         preexec_fn=_ask_for_death_signal if dies_with_parent and sys.platform == "linux" else None,
     )
 
@@ -335,7 +337,7 @@ def spawn_worker(argv: Sequence[str], *, env: Mapping[str, str] | None = None, t
 
 
 class Service:
-    """A server started for the time of the sweep; its output goes to a log file. On Linux it dies with its parent."""
+    """A process whose output goes to a log file: a server, which on Linux dies with its parent, or a detached run."""
 
     def __init__(self, child: subprocess.Popen[bytes], log: Path) -> None:
         self._child = child
@@ -349,6 +351,10 @@ class Service:
     def is_alive(self) -> bool:
         return self._child.poll() is None
 
+    def wait(self) -> int:
+        """Its return code, negative for a signal, once it has ended by itself."""
+        return self._child.wait()
+
     def end(self, grace_s: float = 5.0) -> None:
         """Ask it to end, so that it ends its own children; after the grace end its group."""
         end_group(self._child, grace_s)
@@ -359,6 +365,15 @@ def spawn_service(argv: Sequence[str], *, env: Mapping[str, str], log: Path, tok
     with log.open("ab") as output:
         child = _start(
             argv, env, None, token, stdin_pipe=False, stdout=output, stderr=subprocess.STDOUT, dies_with_parent=True
+        )
+    return Service(child, log)
+
+
+def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], log: Path, kept_files: Sequence[int]) -> Service:
+    """Start a process that outlives this one; its output goes to `log`, `kept_files` are open in it. Raises OSError."""
+    with log.open("ab") as output:
+        child = _start(
+            argv, env, None, "", stdin_pipe=False, stdout=output, stderr=subprocess.STDOUT, kept_files=kept_files
         )
     return Service(child, log)
 

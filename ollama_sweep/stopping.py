@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: the first finishes the cell, the second stops now. A handler only sets a flag.
 
+`stop` and `stop --now` send signals of their own, so that asking twice for the first never becomes the second.
+
 Work that may be cut short stands inside `interruptible()`; there the second signal raises `StopNow`. A commit never
 stands inside it, so no signal can cut one in two.
 """
@@ -10,6 +12,9 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+AFTER_CELL, NOW = signal.SIGUSR1, signal.SIGUSR2
+"""What `stop` and `stop --now` send; both end the sweep as SIGTERM does."""
 
 
 class StopNow(Exception):
@@ -31,8 +36,13 @@ class Stopping:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handlers for SIGINT, SIGTERM and SIGHUP while the block runs, also where a shell has set them to ignore."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        """Handlers while the block runs, also where a shell has set SIGINT to ignore (`sh -c 'run &'`).
+
+        A SIGHUP that is ignored (nohup, --detach) stays ignored.
+        """
+        numbers = [signal.SIGINT, signal.SIGTERM, AFTER_CELL, NOW]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
@@ -41,11 +51,14 @@ class Stopping:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            self.now = True
-        else:
-            self.signal_number = number
-            self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
+        first = not self.requested
+        self.now = self.now or number == NOW or (not first and number != AFTER_CELL)
+        if first:
+            self.signal_number = signal.SIGTERM if number in (AFTER_CELL, NOW) else number
+            if self.now:
+                self._say("Stopping now …; the cell at hand is measured again next time")
+            else:
+                self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
         self._check()
 
     def _check(self) -> None:
