@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from ollama_sweep.cells import Cell, Outcome
 
@@ -51,6 +52,19 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class OnHold:
+    """No cell starts for now: a pause, quiet hours, …; `until` in local time, None where nobody knows."""
+
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """The hold is over."""
+
+
+@dataclass(frozen=True)
 class Notice:
     """One line for the person."""
 
@@ -65,4 +79,4 @@ class SweepFinished:
     stopped: bool
 
 
-Event = SweepStarted | CellStarted | RunFinished | CellFinished | Waiting | Notice | SweepFinished
+Event = SweepStarted | CellStarted | RunFinished | CellFinished | Waiting | OnHold | GoingOn | Notice | SweepFinished

@@ -6,6 +6,7 @@ it. Whatever dies in between costs that cell and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -17,6 +18,7 @@ from typing import TypeVar
 from ollama_sweep import prompts, stats, validity
 from ollama_sweep.cells import RETRIED, Cell, Effective, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
+from ollama_sweep.conditions import Wait
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine, EngineInfo, Ledger
 from ollama_sweep.errors import (
@@ -32,7 +34,9 @@ from ollama_sweep.events import (
     CellFinished,
     CellStarted,
     Event,
+    GoingOn,
     Notice,
+    OnHold,
     RunFinished,
     SweepFinished,
     SweepStarted,
@@ -149,6 +153,7 @@ class Execution:
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
     sleep_clock: Callable[[], float] = suspended_s
+    may_start: Callable[[], Wait | None] = lambda: None
     _bugs: int = 0
 
     def run(self) -> None:
@@ -159,8 +164,30 @@ class Execution:
         while (pending := self.store.next_pending(self.sweep_id)) is not None:
             if self.stopping.requested:
                 self._stop()
+            self._hold()
             self._measure(pending)
         self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _hold(self) -> None:
+        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
+        said = None
+        while (wait := self.may_start()) is not None:
+            if said is None:
+                self._unload()
+            if wait.reason != said:
+                self.emit(OnHold(wait.reason, wait.until))
+                said = wait.reason
+            _pause(wait.again_s, self.stopping)
+        if said is not None:
+            self.emit(GoingOn())
+
+    def _unload(self) -> None:
+        with contextlib.suppress(EngineUnavailable):
+            try:
+                with self.stopping.interruptible():
+                    self.engine.release(failed=False)
+            except StopNow:
+                self._stop()
 
     def _stop(self) -> None:
         self.emit(SweepFinished(self.spec.name, stopped=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 from datetime import datetime
@@ -13,7 +14,9 @@ from ollama_sweep.events import (
     CellFinished,
     CellStarted,
     Event,
+    GoingOn,
     Notice,
+    OnHold,
     RunFinished,
     SweepFinished,
     SweepStarted,
@@ -51,6 +54,10 @@ class Progress:
                 self._finished(event)
             case Waiting():
                 self.line(f"waiting {format_duration(event.seconds)}: {event.reason}")
+            case OnHold():
+                self.line(f"On hold: {event.reason}")
+            case GoingOn():
+                self.line("Going on")
             case Notice():
                 self.line(event.text)
             case SweepFinished():
@@ -99,7 +106,11 @@ class Progress:
         try:
             self._stream.write(printable(text, self._stream))
             self._stream.flush()
-        except (OSError, ValueError):
+        except RuntimeError:
+            return  # a signal's line in the middle of another one
+        except OSError as error:
+            self._is_alive = error.errno in (errno.ENOSPC, errno.EDQUOT)  # under a log; it may become free again
+        except ValueError:
             self._is_alive = False
 
 
