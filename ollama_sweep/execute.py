@@ -67,13 +67,14 @@ def wait_for(
     emit: Emit,
     longest_s: float,
     error: EngineUnavailable | None = None,
+    first_wait_s: float = FIRST_WAIT_S,
 ) -> T:
     """The answer of an engine that may be away for a while: asked again with growing pauses.
 
     `error` is a refusal just seen, so that the first question waits too. Raises the last EngineUnavailable when the
     engine stays away, at once where waiting cannot help (EngineMissing), and Stopped.
     """
-    wait_s, until = FIRST_WAIT_S, time.monotonic() + longest_s
+    wait_s, until = first_wait_s, time.monotonic() + longest_s
     while True:
         if error is not None:
             left_s = until - time.monotonic()
@@ -155,6 +156,8 @@ class Execution:
     sleep_clock: Callable[[], float] = suspended_s
     may_start: Callable[[], Wait | None] = lambda: None
     _bugs: int = 0
+    _missed: int = 0
+    _missed_since: float = 0.0
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
@@ -234,6 +237,7 @@ class Execution:
         reached("before_finish")
         self._save(attempt_id, cell, outcome, Status.PENDING if retry or not outcome.status.counts else outcome.status)
         reached("after_finish")
+        self._missed = 0
         self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
         self._check_for_bugs(outcome)
         if outcome.status is not Status.OK:
@@ -335,7 +339,13 @@ class Execution:
             self._wait_for_engine(error)
 
     def _wait_for_engine(self, error: EngineUnavailable) -> None:
-        wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s, error)
+        """An engine that answers and refuses the cell all the same is away too: its time runs until an attempt ends."""
+        if not self._missed:
+            self._missed_since = time.monotonic()
+        left_s = self._missed_since + self.wait_engine_s - time.monotonic()
+        first_wait_s = min(FIRST_WAIT_S * 2 ** min(self._missed, 10), LONGEST_WAIT_S)
+        self._missed += 1
+        wait_for(self.engine.describe, self.stopping, self.emit, left_s, error, first_wait_s)
         self.emit(Notice("The engine answers again"))
 
     def _check_for_bugs(self, outcome: Outcome) -> None:
