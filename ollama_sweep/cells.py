@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -81,6 +82,16 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.SHARED_GPU: "another model was loaded on the same server",
     Flag.IMPORTED: "taken from an older file, not measured here",
 }
+
+
+SERVER_SETTINGS: Mapping[str, type] = {"flash_attention": bool, "kv_cache_type": str, "num_parallel": int}
+"""Settings of a whole Ollama server; they change only with a restart, so they need `server: managed`."""
+_SERVER_VARIABLE = re.compile(r"(?:OLLAMA|LLAMA_ARG)_[A-Z0-9_]{1,60}")
+
+
+def is_server_setting(name: str) -> bool:
+    """A named server setting, or any OLLAMA_* or LLAMA_ARG_* variable."""
+    return name in SERVER_SETTINGS or _SERVER_VARIABLE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

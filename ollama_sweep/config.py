@@ -15,22 +15,24 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
+from ollama_sweep import config_fields as fields
 from ollama_sweep import modelfile, yaml_strict
-from ollama_sweep.cells import Scalar
-from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.spec import Exclusion, PromptSpec, Repeats, SweepSpec, parse_exclusion
+from ollama_sweep.cells import SERVER_SETTINGS, Scalar, is_server_setting
+from ollama_sweep.errors import ConfigError
+from ollama_sweep.spec import Exclusion, PromptSpec, SweepSpec, parse_exclusion
 from ollama_sweep.yaml_strict import Node, check_file, expanded, one_line, read_text
 
-ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
 OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS.items() if name != "stop"}
 """Load and request options that a sweep can set; a list of stop words belongs into the Modelfile."""
-DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS}
+DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS, **SERVER_SETTINGS}
 SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
-            "host", "ollama", "api_key_env", "exclude")  # fmt: skip
+            "host", "ollama", "api_key_env", "exclude", "server", "restart_command")  # fmt: skip
 KEYS = (*DIMENSIONS, *SETTINGS)
 SECTIONS = ("dimensions", "options")
 
 _Entries = Mapping[str, Node]
+_LIMITS = {**modelfile.LIMITS, "num_parallel": (1, 1024)}
+_OWN_VARIABLES = frozenset({"OLLAMA_HOST", "OLLAMA_MODELS"})
 _COMMAND_LINE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "model": ("--model", ("model",)),
     "modelfile": ("--modelfile", ("modelfile",)),
@@ -58,10 +60,12 @@ _MISSING = {
 _RANGE = ("start", "end", "step", "factor")
 _STEP_LIMITS = {int: (1, 10_000_000), float: (1e-6, 100)}
 _UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
-_REPEATS = ("min", "max", "until")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
-_CONFIG_MB, _MODELFILE_MB, _PROMPT_MB = 1, 1, 16
+_CONFIG_MB = 1
+
+
+def kind_of(name: str) -> type | None:
+    """The type of a dimension's or option's values; None for a name that is neither."""
+    return DIMENSIONS.get(name) or (str if is_server_setting(name) else None)
 
 
 def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000) -> SweepSpec:
@@ -75,38 +79,42 @@ def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: 
         _replace(entries, keys, node)
     _check_keys(entries, path)
     spec = _without_files(entries, path, max_cells)
-    template_path, template = _template(entries.get("modelfile"), bool(overrides.get("allow_local_gguf")))
-    prompt = _prompt(entries["prompt"])
+    template_path, template = fields.template(entries.get("modelfile"), bool(overrides.get("allow_local_gguf")))
+    prompt = fields.prompt(entries["prompt"])
     _check_models(entries["model"], bool(overrides.get("allow_cloud")))
     return replace(spec, template_path=template_path, template=template, prompt=prompt)
 
 
 def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> SweepSpec:
     dimensions = _dimensions(entries, path, max_cells)
-    fixed = {name: _value(name, entries[name]) for name in entries if name in DIMENSIONS and name not in dimensions}
+    fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in dimensions}
     options = {name: value for name, value in fixed.items() if name in OPTIONS}
+    server = {name: value for name, value in fixed.items() if is_server_setting(name)}
     if "num_predict" not in dimensions:
         options.setdefault("num_predict", 2)
-    exclude = _exclusions(entries.get("exclude"), [*dimensions, *options])
+    exclude = _exclusions(entries.get("exclude"), [*dimensions, *options, *server])
     return SweepSpec(
         model=str(fixed.get("model", "")),
         dimensions=dimensions,
         prompt=PromptSpec(None),
         options=options,
+        server=server,
+        managed=fields.managed(entries.get("server")),
+        restart_command=fields.words(entries.get("restart_command"), "restart_command"),
         task=str(fixed.get("task", "prompt_eval")),
-        engine=_identifier(entries.get("engine"), "engine") or "auto",
+        engine=fields.identifier(entries.get("engine"), "engine") or "auto",
         exclude=exclude,
-        name=_text(entries.get("name"), "name") or (path.stem if path else "sweep"),
+        name=fields.text(entries.get("name"), "name") or (path.stem if path else "sweep"),
         config_path=path,
-        warmup=_count(entries.get("warmup"), "warmup", 1, 0, 100),
-        repeats=_repeats(entries.get("repeats")),
+        warmup=fields.count(entries.get("warmup"), "warmup", 1, 0, 100),
+        repeats=fields.repeats(entries.get("repeats")),
         timeout_s=entries["timeout"].seconds("timeout") if "timeout" in entries else 600.0,
         load_timeout_s=entries["load_timeout"].seconds("load_timeout") if "load_timeout" in entries else 600.0,
-        retries=_count(entries.get("retries"), "retries", 1, 0, 100),
-        order=_order(entries.get("order")),
+        retries=fields.count(entries.get("retries"), "retries", 1, 0, 100),
+        order=fields.order(entries.get("order")),
         host=entries["host"].address("host") if "host" in entries else None,
-        ollama=_text(entries.get("ollama"), "ollama"),
-        api_key_env=_identifier(entries.get("api_key_env"), "api_key_env"),
+        ollama=fields.text(entries.get("ollama"), "ollama"),
+        api_key_env=fields.identifier(entries.get("api_key_env"), "api_key_env"),
         warnings=_oversized_batch(dimensions, options, exclude),
     )
 
@@ -136,20 +144,12 @@ def _section(name: str, node: Node) -> Iterator[tuple[str, Node]]:
 
 def _in_section(section: str, name: str, node: Node) -> Node:
     known = DIMENSIONS if section == "dimensions" else OPTIONS
-    if name not in known:
-        raise _unknown(node, name, known, f"unknown {section.removesuffix('s')}")
+    if name not in known and not (section == "dimensions" and is_server_setting(name)):
+        raise fields.unknown(node, name, known, f"unknown {section.removesuffix('s')}")
     is_one_value = not isinstance(node.value, list | dict)
     if section == "options" and not is_one_value:
         raise node.error(f"options.{name} takes one value; several belong under dimensions")
     return Node([node], node.where, node.line) if section == "dimensions" and is_one_value else node
-
-
-def _unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown key") -> ConfigError:
-    if name.lower().replace("-", "_") in ("api_key", "apikey"):
-        return node.error("api_key must not be in the file; use api_key_env: NAME")
-    if name == "stop":
-        return node.error("stop belongs into the Modelfile: PARAMETER stop")
-    return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
 
 
 def _given(overrides: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], Node]]:
@@ -187,8 +187,8 @@ def _replace(entries: dict[str, Node], keys: tuple[str, ...], node: Node) -> Non
 
 def _check_keys(entries: _Entries, path: Path | None) -> None:
     for name, node in entries.items():
-        if name not in KEYS:
-            raise _unknown(node, name, (*KEYS, *SECTIONS))
+        if name not in KEYS and kind_of(name) is None:
+            raise fields.unknown(node, name, (*KEYS, *SECTIONS))
     for name, remedy in _MISSING.items():
         if name not in entries:
             raise ConfigError(f"{name} is missing; {remedy}", str(path) if path else None)
@@ -198,7 +198,7 @@ def _dimensions(entries: _Entries, path: Path | None, max_cells: int) -> dict[st
     """Dimensions with their values; the size of the grid is looked at before any range is built."""
     axes = {}
     for name, node in entries.items():
-        if name in ("num_ctx", "num_batch") or (name in DIMENSIONS and isinstance(node.value, list | dict)):
+        if name in ("num_ctx", "num_batch") or (kind_of(name) and isinstance(node.value, list | dict)):
             axes[name] = _axis(name, node)
     count = math.prod(axis.count for axis in axes.values())
     if count > max_cells:
@@ -231,12 +231,12 @@ def _axis(name: str, node: Node) -> _Axis:
 
 def _range(name: str, node: Node, parts: _Entries) -> _Axis:
     """{start, end, step} or {start, end, factor}; the end belongs to the range where a step meets it."""
-    kind = DIMENSIONS[name]
+    kind = kind_of(name)
     if kind not in (int, float):
         raise node.error(f"{name}: a range needs numbers; write a list")
     for part, inner in parts.items():
         if part not in _RANGE:
-            raise _unknown(inner, part, _RANGE, f"{name}: unknown key")
+            raise fields.unknown(inner, part, _RANGE, f"{name}: unknown key")
     if not {"start", "end"} <= parts.keys() or len(parts) != 3:
         raise node.error(f"{name}: write {{start, end, step}} or {{start, end, factor}}")
     start, end = (Fraction(str(_value(name, parts[part], f"{name}.{part}"))) for part in ("start", "end"))
@@ -258,21 +258,32 @@ def _geometric(name: str, start: Fraction, end: Fraction, parts: _Entries) -> _A
         raise parts["start"].error(f"{name}.start: must be more than 0 where there is a factor")
     values: dict[Scalar, None] = {}
     while start <= end:
-        values[round(start) if DIMENSIONS[name] is int else float(start)] = None
+        values[round(start) if kind_of(name) is int else float(start)] = None
         start *= factor
     return _Axis(len(values), lambda: tuple(values))
 
 
 def _value(name: str, node: Node, label: str | None = None) -> Scalar:
     """One value of a dimension or option, checked."""
+    if name not in DIMENSIONS:
+        return _variable(name, node)
     kind = DIMENSIONS[name]
     if kind is str:
-        return _model_name(node) if name == "model" else _identifier(node, name)
+        return _model_name(node) if name == "model" else fields.identifier(node, name)
     if kind is bool:
         return node.truth(name)
     if name == "num_predict" and type(node.value) is int and node.value in _UNLIMITED:
         raise node.error(f"num_predict: {_UNLIMITED[node.value]}; write 1 or more")
-    return node.within(label or name, kind, *modelfile.LIMITS[name])
+    return node.within(label or name, kind, *_LIMITS[name])
+
+
+def _variable(name: str, node: Node) -> str:
+    """The value of an environment variable of the server: any short text, kept as it is written."""
+    if name in _OWN_VARIABLES:
+        raise node.error(f"{name} is set by the sweep itself")
+    if isinstance(node.value, dict | list) or node.value is None:
+        raise node.mismatch(name, "write one value, such as 1")
+    return one_line(node.source or str(node.value))
 
 
 def _model_name(node: Node) -> str:
@@ -296,7 +307,7 @@ def _check_models(node: Node, allow_cloud: bool) -> None:
 
 
 def _exclusions(node: Node | None, names: Iterable[str]) -> tuple[Exclusion, ...]:
-    kinds = {name: DIMENSIONS[name] for name in names}
+    kinds = {name: kind_of(name) or str for name in names}
     items = node.items if node else []
     return tuple(parse_exclusion(item.text("exclude"), kinds, item.place) for item in items)
 
@@ -315,85 +326,3 @@ def _oversized_batch(dimensions: Mapping[str, tuple[Scalar, ...]], options: Mapp
                     what = f"num_batch {num_batch} is larger than num_ctx {num_ctx}"
                     return (f"{what}; llama.cpp limits it, cells will repeat each other",)
     return ()
-
-
-def _text(node: Node | None, name: str) -> str | None:
-    return node.line_of_text(name) if node else None
-
-
-def _identifier(node: Node | None, name: str) -> str | None:
-    text = _text(node, name)
-    if node and text and not _IDENTIFIER.fullmatch(text):
-        raise node.error(f"{name}: only letters, digits and _ (max 40)")
-    return text
-
-
-def _count(node: Node | None, name: str, default: int, low: int, high: int) -> int:
-    value = node.whole(name, default) if node else default
-    if node and not low <= value <= high:
-        raise node.error(f"{name} must be {low} to {high}")
-    return value
-
-
-def _repeats(node: Node | None) -> Repeats:
-    """A number of runs, or {min, max, until}."""
-    if node is None or not isinstance(node.value, dict):
-        count = _count(node, "repeats", 3, 1, 1000)
-        return Repeats(count, count)
-    parts = node.value
-    for part, inner in parts.items():
-        if part not in _REPEATS:
-            raise _unknown(inner, part, _REPEATS, "repeats: unknown key")
-    if len(parts) != len(_REPEATS):
-        raise node.error("repeats: write a number, or {min: 3, max: 20, until: 2%}")
-    minimum, maximum = (_count(parts[part], f"repeats.{part}", 3, 1, 1000) for part in ("min", "max"))
-    if maximum < minimum:
-        raise parts["max"].error(f"repeats.max: {maximum} is smaller than min {minimum}")
-    until = _PERCENT.fullmatch(parts["until"].source)
-    if not until or not 0 < float(until.group(1)) < 100:
-        raise parts["until"].error("repeats.until: write a percentage like 2%")
-    return Repeats(minimum, maximum, float(until.group(1)) / 100)
-
-
-def _order(node: Node | None) -> str:
-    order = _text(node, "order") or ORDERS[0]
-    if node and order not in ORDERS:
-        raise node.error(f"order: {node.shown} is not known; known are {', '.join(ORDERS)}.{nearest(order, ORDERS)}")
-    return order
-
-
-def _template(node: Node | None, allow_local: bool) -> tuple[Path | None, str]:
-    if node is None:
-        return None, ""
-    path = expanded(node.line_of_text("modelfile"))
-    text = read_text(path, _MODELFILE_MB, node)
-    modelfile.parse(text, str(path), allow_local)
-    return path, text
-
-
-def _prompt(node: Node) -> PromptSpec:
-    """The prompt of a file, of {text: ...} or of {tokens: 4096}."""
-    if isinstance(node.value, dict):
-        return _given_prompt(node, node.value)
-    path = expanded(node.line_of_text("prompt"))
-    text = read_text(path, _PROMPT_MB, node)
-    if not text.strip():
-        raise node.error(f"{path}: the prompt is empty")
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise node.error(f"{path}:{line}: contains a control character (U+0000)")
-    return PromptSpec(text, source=str(path))
-
-
-def _given_prompt(node: Node, parts: _Entries) -> PromptSpec:
-    for part, inner in parts.items():
-        if part not in ("text", "tokens"):
-            raise _unknown(inner, part, ("text", "tokens"), "prompt: unknown key")
-    if len(parts) != 1:
-        raise node.error("prompt: write a path, {text: ...} or {tokens: 4096}")
-    if "tokens" in parts:
-        return PromptSpec(None, _count(parts["tokens"], "prompt.tokens", 4096, 1, 10_000_000))
-    text = parts["text"]
-    if isinstance(text.value, str) and not text.value.strip():
-        raise text.error("the prompt is empty")
-    return PromptSpec(text.text("prompt.text"))

@@ -89,7 +89,8 @@ class EngineSettings:
     """All an engine is told when it is made.
 
     `template` is the text of the Modelfile template ("" for none); `say` takes one line for the person;
-    `trace` takes one line per started command (shown with --verbose).
+    `trace` takes one line per started command (shown with --verbose). `managed` asks for a server of our own;
+    `restart_command` brings a server that is down or stuck back.
     """
 
     host: str | None = None
@@ -98,6 +99,8 @@ class EngineSettings:
     timeout_s: float = 600.0
     load_timeout_s: float = 600.0
     allow_remote: bool = False
+    managed: bool = False
+    restart_command: tuple[str, ...] = ()
     ledger: Ledger = field(default_factory=NoLedger)
     say: Callable[[str], None] = lambda line: None
     trace: Callable[[str], None] = lambda line: None

@@ -8,7 +8,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ollama_sweep.cells import Cell, Options, Scalar
+from ollama_sweep.cells import Cell, Options, Scalar, is_server_setting
 from ollama_sweep.engine import ModelInfo
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.spec import SweepSpec
@@ -38,10 +38,11 @@ def _coordinates(spec: SweepSpec) -> Iterator[Options]:
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:
-    """Dimension names, outermost first: model, further ones as written, num_ctx and num_batch, the task innermost."""
-    further = [name for name in spec.dimensions if name not in ("model", "num_ctx", "num_batch", "task")]
+    """Dimension names, outermost first: server settings, model, others as written, num_ctx, num_batch, the task."""
+    server = [name for name in spec.dimensions if is_server_setting(name)]
+    further = [name for name in spec.dimensions if name not in (*server, "model", "num_ctx", "num_batch", "task")]
     main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
-    names = ["model", *further, *main, "task"]
+    names = [*server, "model", *further, *main, "task"]
     return tuple(name for name in names if name in spec.dimensions)
 
 
@@ -70,12 +71,15 @@ def bisected(values: Sequence[Scalar]) -> list[Scalar]:
 
 def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
     swept = dict(coordinates)
-    options = {**spec.options, **{name: value for name, value in swept.items() if name not in NOT_OPTIONS}}
+    further = {name: value for name, value in swept.items() if name not in NOT_OPTIONS}
+    options = {name: value for name, value in {**spec.options, **further}.items() if not is_server_setting(name)}
+    server = {name: value for name, value in {**spec.server, **further}.items() if is_server_setting(name)}
     return Cell(
         coordinates=coordinates,
         model=str(swept.get("model", spec.model)),
         options=tuple(sorted(options.items())),
         task=str(swept.get("task", spec.task)),
+        server=tuple(sorted(server.items())),
     )
 
 

@@ -74,6 +74,7 @@ class Survey:
             "modelfile": self.modelfile,
             "dimensions": [[name, *values] for name, values in spec.dimensions.items()],
             "options": dict(spec.options),
+            "server": dict(spec.server),
             "exclude": [exclusion.text for exclusion in spec.exclude],
             "order": spec.order,
         }
@@ -122,6 +123,7 @@ class Survey:
             "modelfile": self.modelfile,
             "template": spec.template,
             "options": dict(spec.options),
+            "server": dict(spec.server),
             "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
             "num_predict": spec.options.get("num_predict"),
             "engine_version": self.info.version,
@@ -139,6 +141,7 @@ def survey(
     """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable, CellFailed."""
     info = engine.describe()
     cells = tuple(plan.cells(spec))
+    _refuse_settings_of_a_strange_server(spec, engine_name, cells)
     names = list(dict.fromkeys(cell.model for cell in cells))
     models = {name: engine.model_info(name) for name in names}
     for model in models.values():
@@ -149,6 +152,12 @@ def survey(
     if not any(found.fits(cell) for cell in cells):
         _raise_nothing_fits(found)
     return found
+
+
+def _refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str, cells: tuple[Cell, ...]) -> None:
+    named = sorted({name for cell in cells for name, _ in cell.server})
+    if named and engine_name.startswith("ollama") and not spec.managed:
+        raise ConfigError(f"{named[0]} is a setting of the whole server; it needs `server: managed`", named[0])
 
 
 def _refuse_media(spec: SweepSpec, model: ModelInfo) -> None:
@@ -219,8 +228,8 @@ def changes(old: Mapping[str, object], new: Survey) -> list[str]:
     picture = new.picture()
     lines = [
         f"{name} changed: cells will be measured again, the old ones are kept"
-        for name in ("model", "prompt", "modelfile", "options")
-        if old.get(name) != picture[name]
+        for name in ("model", "prompt", "modelfile", "options", "server")
+        if old.get(name, picture[name]) != picture[name]
     ]
     before, now = old.get("dimensions"), picture["dimensions"]
     if isinstance(before, dict) and isinstance(now, dict):

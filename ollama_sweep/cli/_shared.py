@@ -118,6 +118,8 @@ def engine_settings(
         timeout_s=spec.timeout_s,
         load_timeout_s=spec.load_timeout_s,
         allow_remote=remote,
+        managed=spec.managed,
+        restart_command=spec.restart_command,
         say=say,
         trace=trace_to_stderr(verbose),
     )

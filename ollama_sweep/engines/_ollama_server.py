@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ollama_sweep import process
+from ollama_sweep.cells import Options, Scalar
 from ollama_sweep.engine import EngineSettings
 from ollama_sweep.errors import ConfigError, EngineMissing, EngineUnavailable
 from ollama_sweep.model_files import cache_folder
@@ -33,6 +34,7 @@ MINIMUM_VERSION = (0, 4, 0)
 START_S = 60.0
 ANSWER_S = 5.0
 REST_S = 30.0
+RESTART_S = 120.0
 VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
 
@@ -112,7 +114,9 @@ class OllamaServer:
         self._binary: Path | None = None
         self._client: ollama.Client | None = None
         self._service: process.Service | None = None
+        self._token = ""
         self._ledger_number: int | None = None
+        self._applied: dict[str, Scalar] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="ollama-sweep-"))
         self.version = ""
 
@@ -120,31 +124,50 @@ class OllamaServer:
 
     def connect(self) -> None:
         """Make sure that a server answers. Raises EngineUnavailable."""
-        if self._service is not None and self._service.is_alive:
-            return
         if self._service is not None:
-            self._start_own()
+            if not self._service.is_alive:
+                self._settings.say("The sweep's own Ollama server has died: it is started again")
+                self._start_own()
         elif self._client is None:
             self._find()
         else:
-            version = answering_version(self._url, ANSWER_S)
-            if version is None:
-                raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
-            self.version = version
+            self.version = self._answer()
+
+    def _answer(self) -> str:
+        """The version of the server that was found; a dead one is brought back where there is a way."""
+        version = answering_version(self._url, ANSWER_S)
+        if version is None and self._settings.restart_command:
+            version = self._restart_found()
+        if version is None:
+            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
+        return version
 
     def _find(self) -> None:
         installed = installed_binary(self._settings.ollama)
-        version = answering_version(self._url)
+        version = None if self._settings.managed else answering_version(self._url)
         if version is not None and installed is not None:
             self._binary = installed
             self._use(version)
+            self._name_orphans()
             return
         self._binary = any_binary(self._settings.ollama)
         if self._binary is None:
             raise EngineMissing(f"ollama was not found. {HOW_TO_GET}")
-        if self._settings.host is not None:
+        if self._settings.host is not None and not self._settings.managed:
             raise EngineUnavailable(f"no Ollama server answers at {self._url}. Start it with: ollama serve")
         self._start_own()
+
+    def apply(self, server: Options) -> bool:
+        """Give our own server these settings; true where it had to be started again. Raises EngineUnavailable."""
+        if dict(server) == self._applied:
+            return False
+        if not self.is_own:
+            raise EngineMissing("settings of the server can be swept only with `server: managed`")
+        assert self._service is not None
+        self._service.end()
+        self._applied = dict(server)
+        self._start_own()
+        return True
 
     def _use(self, version: str) -> None:
         import ollama
@@ -158,14 +181,13 @@ class OllamaServer:
     def _start_own(self) -> None:
         """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
         self._url = f"http://127.0.0.1:{_free_port()}"
-        token = uuid.uuid4().hex
-        details = {"folder": str(self.folder)}
-        self._settle()
-        self._ledger_number = self._settings.ledger.record("process", token, details)
+        self._end_left_over_runners()
+        self._token = uuid.uuid4().hex
+        self._ledger_number = self._settings.ledger.record("process", self._token, {"folder": str(self.folder)})
         log = self.folder / "ollama-serve.log"
         self._settings.trace(f"OLLAMA_HOST={self._url} {self._binary} serve  (log: {log})")
         self._service = process.spawn_service(
-            [str(self._binary), "serve"], env=self._environment(), log=log, token=token
+            [str(self._binary), "serve"], env=self._environment(), log=log, token=self._token
         )
         deadline = time.monotonic() + START_S
         while (version := answering_version(self._url, 1.0)) is None:
@@ -175,13 +197,25 @@ class OllamaServer:
             time.sleep(0.05)
         self._use(version)
 
+    def _end_left_over_runners(self) -> None:
+        """A killed `ollama serve` leaves its llama-server behind, which goes on holding memory."""
+        if self._token:
+            process.end_by_token(self._token)
+        self._settle()
+
+    def _name_orphans(self) -> None:
+        """Someone else's llama-server without a parent is not ours to end, but the person should know of it."""
+        for pid in orphaned_runners():
+            self._settings.say(f"Warning: llama-server (pid {pid}) has lost its Ollama and still holds memory")
+
     def _settle(self) -> None:
         if self._ledger_number is not None:
             self._settings.ledger.settle(self._ledger_number)
             self._ledger_number = None
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "OLLAMA_HOST": self._url, **self._settings.extra}
+        named = {variable(name): _written(value) for name, value in self._applied.items()}
+        return {**os.environ, **named, "OLLAMA_HOST": self._url}
 
     # -- what the engines use ------------------------------------------------------------------------------------
 
@@ -276,11 +310,26 @@ class OllamaServer:
             time.sleep(VRAM_SETTLE_S)
         return None
 
+    def _restart_found(self) -> str | None:
+        """Run the person's restart command and wait for the server; its version, None where it stays away."""
+        words = list(self._settings.restart_command)
+        self._settings.say(f"Restarting Ollama: {' '.join(words)}")
+        try:
+            done = process.run(words, timeout_s=RESTART_S)
+        except OSError as error:
+            raise EngineMissing(f"restart_command {words[0]} cannot be run: {error.strerror}") from None
+        if done.returncode != 0:
+            self._settings.say(f"restart_command ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        deadline = time.monotonic() + RESTART_S
+        while (version := answering_version(self._url, 1.0)) is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return version
+
     def _escalate(self) -> None:
         if self._service is None:
-            raise EngineUnavailable(
-                f"the Ollama server at {self._url} is stuck with a model. Restart it, then run again"
-            )
+            if not self._settings.restart_command or self._restart_found() is None:
+                raise EngineUnavailable(f"the Ollama server at {self._url} is stuck with a model; it needs a restart")
+            return
         self._settings.say("Ollama is stuck with a model: its server is started again")
         self._service.end()
         self._start_own()
@@ -289,8 +338,25 @@ class OllamaServer:
         """End our own server, if there is one."""
         if self._service is not None:
             self._service.end()
-        self._settle()
+        self._end_left_over_runners()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a server setting: `kv_cache_type` is OLLAMA_KV_CACHE_TYPE."""
+    return name if name.isupper() else f"OLLAMA_{name.upper()}"
+
+
+def _written(value: Scalar) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def orphaned_runners() -> list[int]:
+    """Pids of llama-server processes whose Ollama is gone (their parent is the system's first process)."""
+    import psutil
+
+    found = psutil.process_iter(["name", "ppid"])
+    return [entry.pid for entry in found if entry.info["name"] == "llama-server" and entry.info["ppid"] == 1]
 
 
 def _free_port() -> int:

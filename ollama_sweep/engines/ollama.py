@@ -131,6 +131,8 @@ class Engine:
 
     def prepare(self, cell: Cell) -> Effective:
         self._server.connect()
+        if self._server.apply(cell.server):
+            self._loaded = None
         if self._loaded is not None and self._loaded[1] != cell.model:
             self.release(failed=False)
         text = modelfile.render(self._template, self._base(cell.model), dict(cell.options))
