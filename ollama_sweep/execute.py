@@ -138,12 +138,12 @@ class ShieldedLedger:
 
 @dataclass
 class Execution:
-    """One `run`: the sweep's cells by position, and everything that measures and keeps them."""
+    """One `run`: the sweep's cells by their position in the plan, and everything that measures and keeps them."""
 
     store: Store
     sweep_id: int
     spec: SweepSpec
-    cells: Sequence[Cell]
+    cell_at: Callable[[int], Cell]
     sent: Mapping[str, SentPrompt]
     tasks: Mapping[str, Task]
     engine: Engine
@@ -200,7 +200,7 @@ class Execution:
 
     def _measure(self, pending: PendingCell) -> None:
         """Attempts at one cell until one counts and needs no retry."""
-        cell = self.cells[pending.position]
+        cell = self.cell_at(pending.position)
         self._look_at_engine()
         for tried in range(self.spec.retries + 1):
             retry = self._attempt(pending, cell, tried)

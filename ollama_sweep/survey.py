@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from ollama_sweep import modelfile, plan, prompts, tasks
-from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key, model_label
+from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key, is_server_setting, model_label
 from ollama_sweep.engine import Engine, EngineInfo, ModelInfo
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.spec import SweepSpec
@@ -59,7 +60,16 @@ class Survey:
     models: Mapping[str, ModelInfo]
     prompts: Mapping[str, SentPrompt]
     modelfile: str
-    cells: tuple[Cell, ...]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell in order. Made only where it is needed: a sweep of a million cells goes on without it."""
+        return tuple(plan.cells(self.spec))
+
+    @cached_property
+    def task_versions(self) -> dict[str, int]:
+        """Version by name of every task of the sweep."""
+        return {name: tasks.load(name).version for name in task_names(self.spec)}
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +80,7 @@ class Survey:
             "engine": self.engine,
             "models": {name: model.digest for name, model in self.models.items()},
             "prompts": {name: [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
-            "tasks": {name: tasks.load(name).version for name in {cell.task for cell in self.cells}},
+            "tasks": self.task_versions,
             "modelfile": self.modelfile,
             "dimensions": [[name, *values] for name, values in spec.dimensions.items()],
             "options": dict(spec.options),
@@ -81,12 +91,29 @@ class Survey:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
-    def planned(self) -> list[PlannedCell]:
-        """The cells with their keys, those that cannot fit the prompt as skipped; in the sweep's order."""
-        versions = {name: tasks.load(name).version for name in {cell.task for cell in self.cells}}
-        return [self._planned(cell, versions[cell.task]) for cell in self.cells]
+    def planned(self) -> Iterator[PlannedCell]:
+        """The cells with their keys, those that cannot fit the prompt as skipped; in the sweep's order.
 
-    def _planned(self, cell: Cell, task_version: int) -> PlannedCell:
+        Raises ConfigError at the end where no cell fits.
+        """
+        fitting = 0
+        for cell in self.cells:
+            planned = self._planned(cell)
+            fitting += planned.status is Status.PENDING
+            yield planned
+        if not fitting:
+            raise self._nothing_fits()
+
+    def _nothing_fits(self) -> ConfigError:
+        tokens = max(prompt.tokens or 0 for prompt in self.prompts.values())
+        largest = max(plan.usable_ctx(cell, self.models[cell.model]) for cell in self.cells)
+        needed = tokens + min(cell.num_predict for cell in self.cells) + 1
+        return ConfigError(
+            f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
+            self.spec.prompt.source or "prompt",
+        )
+
+    def _planned(self, cell: Cell) -> PlannedCell:
         model, prompt = self.models[cell.model], self.prompts[cell.model]
         key = cell_key(
             cell,
@@ -94,7 +121,7 @@ class Survey:
             model_digest=model.digest,
             modelfile=self.modelfile,
             prompt_hash=prompt.hash,
-            task_version=task_version,
+            task_version=self.task_versions[cell.task],
         )
         fitting = self.fits(cell)
         return PlannedCell(
@@ -140,22 +167,23 @@ def survey(
 ) -> Survey:
     """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable, CellFailed."""
     info = engine.describe()
-    cells = tuple(plan.cells(spec))
-    _refuse_settings_of_a_strange_server(spec, engine_name, cells)
-    names = list(dict.fromkeys(cell.model for cell in cells))
+    _refuse_settings_of_a_strange_server(spec, engine_name)
+    names = [str(name) for name in spec.dimensions.get("model", (spec.model,))]
     models = {name: engine.model_info(name) for name in names}
     for model in models.values():
         _refuse_media(spec, model)
-    canonical = canonical_modelfile(spec, cells)
+    canonical = canonical_modelfile(spec)
     sent = {name: _sent_prompt(spec, engine_name, engine, models[name], canonical, memory, say) for name in names}
-    found = Survey(spec, engine_name, info, models, sent, canonical, cells)
-    if not any(found.fits(cell) for cell in cells):
-        _raise_nothing_fits(found)
-    return found
+    return Survey(spec, engine_name, info, models, sent, canonical)
 
 
-def _refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str, cells: tuple[Cell, ...]) -> None:
-    named = sorted({name for cell in cells for name, _ in cell.server})
+def task_names(spec: SweepSpec) -> tuple[str, ...]:
+    """The tasks of a sweep, in the order of the file."""
+    return tuple(str(name) for name in spec.dimensions.get("task", (spec.task,)))
+
+
+def _refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str) -> None:
+    named = [name for name in (*spec.server, *spec.dimensions) if is_server_setting(name)]
     if named and engine_name.startswith("ollama") and not spec.managed:
         raise ConfigError(f"{named[0]} is a setting of the whole server; it needs `server: managed`", named[0])
 
@@ -173,22 +201,12 @@ def _refuse_media(spec: SweepSpec, model: ModelInfo) -> None:
         )
 
 
-def canonical_modelfile(spec: SweepSpec, cells: tuple[Cell, ...]) -> str:
+def canonical_modelfile(spec: SweepSpec) -> str:
     """The template's part of a cell's identity: without FROM, comments and what the sweep sets itself."""
     if not spec.template:
         return ""
-    own = {name for name, _ in cells[0].options}
+    own = {*spec.options, *spec.dimensions}
     return modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path), allow_local=True), own)
-
-
-def _raise_nothing_fits(found: Survey) -> None:
-    tokens = max(prompt.tokens or 0 for prompt in found.prompts.values())
-    largest = max(plan.usable_ctx(cell, found.models[cell.model]) for cell in found.cells)
-    needed = tokens + max(cell.num_predict for cell in found.cells) + 1
-    raise ConfigError(
-        f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest here is {largest}, so no cell fits",
-        found.spec.prompt.source or "prompt",
-    )
 
 
 def _sent_prompt(
@@ -233,21 +251,19 @@ def changes(old: Mapping[str, object], new: Survey) -> list[str]:
     ]
     before, now = old.get("dimensions"), picture["dimensions"]
     if isinstance(before, dict) and isinstance(now, dict):
-        lines += _dimension_changes(before, now, new.cells)
+        lines += _dimension_changes(before, now, new)
     if old.get("engine_version") != picture["engine_version"]:
         lines.append(f"the engine was {old.get('engine_version')}, now it is {picture['engine_version']}")
     return lines
 
 
-def _dimension_changes(
-    before: Mapping[str, list[Scalar]], now: Mapping[str, list[Scalar]], cells: tuple[Cell, ...]
-) -> list[str]:
+def _dimension_changes(before: Mapping[str, list[Scalar]], now: Mapping[str, list[Scalar]], new: Survey) -> list[str]:
     lines = []
     for name in now:
         added = [value for value in now[name] if value not in before.get(name, [])]
         gone = [value for value in before.get(name, []) if value not in now[name]]
         if added:
-            count = sum(dict(cell.coordinates).get(name) in added for cell in cells)
+            count = sum(dict(cell.coordinates).get(name) in added for cell in new.cells)
             lines.append(f"{name} {_listed(added)} is new ({count} cells)")
         if gone:
             lines.append(f"{name} {_listed(gone)} is gone (its cells are kept)")

@@ -62,8 +62,7 @@ def _survey(
         found = survey(spec, name, engine, reader or NoMemory(), say)
     finally:
         engine.close()
-    keys = [planned.key for planned in found.planned()]
-    return found, dict(reader.states(keys)) if reader else {}
+    return found, dict(reader.states(planned.key for planned in found.planned())) if reader else {}
 
 
 def pinned_engine(reader: Reader | None, name: str) -> str | None:
@@ -76,7 +75,7 @@ def _picture(spec: SweepSpec, reader: Reader | None, found: Survey, states: dict
     from ollama_sweep import plan
     from ollama_sweep.survey import changes
 
-    cells = found.planned()
+    cells = list(found.planned())
     why = [_why(planned, states, spec) for planned in cells]
     to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason]
     row = next((row for row in reader.sweeps() if row.name == spec.name), None) if reader else None
