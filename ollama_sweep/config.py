@@ -26,7 +26,8 @@ OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS
 """Load and request options that a sweep can set; a list of stop words belongs into the Modelfile."""
 DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS, **SERVER_SETTINGS}
 SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
-            "host", "ollama", "api_key_env", "exclude", "server", "restart_command")  # fmt: skip
+            "host", "ollama", "api_key_env", "exclude", "server", "restart_command", "quiet_hours", "only_on_ac",
+            "wait_for_idle_gpu", "interim")  # fmt: skip
 KEYS = (*DIMENSIONS, *SETTINGS)
 SECTIONS = ("dimensions", "options")
 
@@ -47,6 +48,7 @@ _COMMAND_LINE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "host": ("--host", ("host",)),
     "ollama": ("--ollama", ("ollama",)),
     "engine": ("--engine", ("engine",)),
+    "interim": ("--interim", ("interim",)),
 }
 _TEXTS = frozenset({"model", "modelfile", "prompt", "host", "ollama", "engine"})
 _SET_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*){0,2}")
@@ -112,6 +114,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         load_timeout_s=entries["load_timeout"].seconds("load_timeout") if "load_timeout" in entries else 600.0,
         retries=fields.count(entries.get("retries"), "retries", 1, 0, 100),
         order=fields.order(entries.get("order")),
+        conditions=fields.conditions(entries),
+        interim=fields.interim(entries.get("interim")),
         host=entries["host"].address("host") if "host" in entries else None,
         ollama=fields.text(entries.get("ollama"), "ollama"),
         api_key_env=fields.identifier(entries.get("api_key_env"), "api_key_env"),

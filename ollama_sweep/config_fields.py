@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ollama_sweep import modelfile
+from ollama_sweep.conditions import Conditions, parse_quiet_hours
 from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.spec import PromptSpec, Repeats
+from ollama_sweep.spec import Interim, PromptSpec, Repeats
 from ollama_sweep.yaml_strict import Node, expanded, one_line, read_text
 
 ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
@@ -129,3 +131,34 @@ def managed(node: Node | None) -> bool:
     if node is not None and node.value != "managed":
         raise node.error(f"server: {node.shown} is not known; the only value is managed")
     return node is not None
+
+
+def conditions(entries: _Entries) -> Conditions:
+    """quiet_hours, only_on_ac and wait_for_idle_gpu: what a sweep waits for before each cell."""
+    node = entries.get("quiet_hours")
+    found = Conditions(
+        only_on_ac="only_on_ac" in entries and entries["only_on_ac"].truth("only_on_ac"),
+        wait_for_idle_gpu="wait_for_idle_gpu" in entries and entries["wait_for_idle_gpu"].truth("wait_for_idle_gpu"),
+    )
+    if node is None:
+        return found
+    try:
+        hours = parse_quiet_hours(", ".join(item.line_of_text("quiet_hours") for item in node.items))
+    except ValueError as error:
+        raise node.error(f"quiet_hours: {error}") from None
+    return replace(found, quiet=hours)
+
+
+def interim(node: Node | None) -> Interim:
+    """A number of cells, a time like 10m, or off."""
+    if node is None:
+        return Interim()
+    if node.value == "off":
+        return Interim(None, None)
+    if isinstance(node.value, str):
+        try:
+            return Interim(None, node.seconds("interim"))
+        except ConfigError:
+            message = "interim: write a number of cells (20), a time like 10m (at most 168h), or off"
+            raise node.error(message) from None
+    return Interim(count(node, "interim", 20, 1, 1_000_000), None)

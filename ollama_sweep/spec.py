@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_sweep.cells import Scalar
+from ollama_sweep.conditions import Conditions
 from ollama_sweep.errors import ConfigError, nearest
 
 IDENTITY = {"role": "identity"}
@@ -37,6 +38,14 @@ class Repeats:
     minimum: int = 3
     maximum: int = 3
     until: float | None = None
+
+
+@dataclass(frozen=True)
+class Interim:
+    """When pictures are drawn while the sweep runs: after so many cells, or seconds; both None: never."""
+
+    cells: int | None = None
+    seconds: float | None = 1800.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class SweepSpec:
     load_timeout_s: float = field(default=600.0, metadata=RUNTIME)
     retries: int = field(default=1, metadata=RUNTIME)
     order: str = field(default="column-first", metadata=RUNTIME)
+    conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
+    interim: Interim = field(default=Interim(), metadata=RUNTIME)
     host: str | None = field(default=None, metadata=RUNTIME)
     managed: bool = field(default=False, metadata=RUNTIME)
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)

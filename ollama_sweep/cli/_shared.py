@@ -35,6 +35,7 @@ OVERRIDES = (
     ("--engine", str, "auto, ollama, llamacpp or fake."),
     ("--host", str, "Where the Ollama server answers."),
     ("--ollama", str, "The ollama program."),
+    ("--interim", str, "Pictures after so many cells (20) or so long (10m), or off."),
 )
 
 
@@ -73,7 +74,9 @@ def sweep_options(command: F) -> F:
 
 
 def _metavar(name: str) -> str:
-    return {"--ctx": "TOKENS", "--bat": "TOKENS", "--tim": "TIME"}.get(name[:5], name.lstrip("-").upper())
+    return {"--ctx": "TOKENS", "--bat": "TOKENS", "--tim": "TIME", "--int": "WHEN"}.get(
+        name[:5], name.lstrip("-").upper()
+    )
 
 
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
