@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ from typing import Any
 import ollama_fixture
 import pytest
 from sweep_runner import Sweep, write_fake_script
+
+
+def pytest_configure() -> None:
+    """A terminated test run still ends what it started."""
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")

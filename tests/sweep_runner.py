@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
 
@@ -105,7 +106,11 @@ class Sweep:
 
     def left_running(self) -> list[str]:
         """Command lines of what the program started and did not end."""
-        return [" ".join(process.cmdline()) for process in marked(self.mark)]
+        lines = []
+        for process in marked(self.mark):
+            with contextlib.suppress(psutil.Error):
+                lines.append(" ".join(process.cmdline()))
+        return lines
 
     def close(self) -> None:
         """End everything this object started."""
