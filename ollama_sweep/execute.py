@@ -9,21 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from ollama_sweep import prompts, stats, validity
-from ollama_sweep.cells import RETRIED, Cell, Effective, Outcome, Run, Status
+from ollama_sweep.cells import RETRIED, Cell, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
 from ollama_sweep.conditions import Wait
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine, EngineInfo, Ledger
 from ollama_sweep.errors import (
-    CellFailed,
-    EngineMissing,
     EngineStuck,
     EngineUnavailable,
     Stopped,
@@ -33,75 +28,23 @@ from ollama_sweep.errors import (
 from ollama_sweep.events import (
     CellFinished,
     CellStarted,
-    Event,
     GoingOn,
     Notice,
     OnHold,
-    RunFinished,
     SweepFinished,
     SweepStarted,
     Waiting,
 )
+from ollama_sweep.measuring import Measuring
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow, Stopping
 from ollama_sweep.store.records import PendingCell
 from ollama_sweep.store.writer import Store
-from ollama_sweep.survey import SentPrompt
-from ollama_sweep.task import Task
+from ollama_sweep.waiting import Emit, pause, stopped, wait_for
 
 BUGS_IN_A_ROW = 3
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
 DISK_WAIT_S = 60.0
 SUSPENDED_S = 5.0
-
-Emit = Callable[[Event], None]
-
-
-T = TypeVar("T")
-
-
-def wait_for(
-    ask: Callable[[], T],
-    stopping: Stopping,
-    emit: Emit,
-    longest_s: float,
-    error: EngineUnavailable | None = None,
-    first_wait_s: float = FIRST_WAIT_S,
-) -> T:
-    """The answer of an engine that may be away for a while: asked again with growing pauses.
-
-    `error` is a refusal just seen, so that the first question waits too. Raises the last EngineUnavailable when the
-    engine stays away, at once where waiting cannot help (EngineMissing), and Stopped.
-    """
-    wait_s, until = first_wait_s, time.monotonic() + longest_s
-    while True:
-        if error is not None:
-            left_s = until - time.monotonic()
-            if isinstance(error, EngineMissing) or left_s <= 0:
-                raise error
-            emit(Waiting(str(error), min(wait_s, left_s)))
-            _pause(min(wait_s, left_s), stopping)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-        try:
-            with stopping.interruptible():
-                return ask()
-        except StopNow:
-            raise _stopped(stopping) from None
-        except EngineUnavailable as again:
-            error = again
-
-
-def _pause(seconds: float, stopping: Stopping) -> None:
-    until = time.monotonic() + seconds
-    while (left_s := until - time.monotonic()) > 0:
-        if stopping.requested:
-            raise _stopped(stopping)
-        time.sleep(min(0.2, left_s))
-
-
-def _stopped(stopping: Stopping) -> Stopped:
-    return Stopped("stopped; everything measured is saved", stopping.signal_number or 2)
 
 
 def rescue(database: Path, cell: Cell, outcome: Outcome) -> str:
@@ -144,13 +87,11 @@ class Execution:
     sweep_id: int
     spec: SweepSpec
     cell_at: Callable[[int], Cell]
-    sent: Mapping[str, SentPrompt]
-    tasks: Mapping[str, Task]
+    measuring: Measuring
     engine: Engine
     stopping: Stopping
     emit: Emit
     machine: Mapping[str, str] = field(default_factory=dict)
-    has_gpu: bool = False
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
     sleep_clock: Callable[[], float] = suspended_s
@@ -180,7 +121,7 @@ class Execution:
             if wait.reason != said:
                 self.emit(OnHold(wait.reason, wait.until))
                 said = wait.reason
-            _pause(wait.again_s, self.stopping)
+            pause(wait.again_s, self.stopping)
         if said is not None:
             self.emit(GoingOn())
 
@@ -194,7 +135,7 @@ class Execution:
 
     def _stop(self) -> None:
         self.emit(SweepFinished(self.spec.name, stopped=True))
-        raise _stopped(self.stopping)
+        raise stopped(self.stopping)
 
     # -- one cell ------------------------------------------------------------------------------------------------
 
@@ -256,75 +197,16 @@ class Execution:
                     raise StorageError(f"{error}{rescue(self.store.path, cell, outcome)}") from error
                 self.emit(Waiting(str(error), DISK_WAIT_S))
             try:
-                _pause(DISK_WAIT_S, self.stopping)
-            except Stopped as stopped:
-                raise Stopped(f"{stopped}{rescue(self.store.path, cell, outcome)}", stopped.exit_code - 128) from None
+                pause(DISK_WAIT_S, self.stopping)
+            except Stopped as stop:
+                raise Stopped(f"{stop}{rescue(self.store.path, cell, outcome)}", stop.exit_code - 128) from None
 
     def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
         self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
 
     def _outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
-        """Everything the engine does for one attempt. Raises StopNow, EngineUnavailable."""
-        runs: list[Run] = []
-        effective = Effective()
-        try:
-            with self.stopping.interruptible():
-                effective = self.engine.prepare(cell)
-                reached("after_prepare")
-                self._collect_runs(cell, runs, len(earlier))
-            tokens = self.sent[cell.model].tokens
-            return validity.judge_attempt(cell, runs, earlier, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
-        except CellFailed as failure:
-            flags = validity.flags_of(
-                cell,
-                validity.summarize([]),
-                effective,
-                prompt_tokens=self.sent[cell.model].tokens,
-                has_gpu=self.has_gpu,
-            )
-            return Outcome(
-                status=Status(failure.status),
-                reason=failure.reason,
-                error=failure.error,
-                flags=frozenset(flags),
-                runs=tuple(replace(run, believed=False, doubt=run.doubt or "attempt_failed") for run in runs),
-                effective=effective,
-                raw=failure.raw,
-            )
-        except (StopNow, SweepError):
-            raise
-        except Exception:
-            return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
-
-    def _collect_runs(self, cell: Cell, runs: list[Run], earlier: int) -> None:
-        runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
-        reached("after_warmup")
-        wanted = max(1, self.spec.repeats.minimum - earlier)
-        while self._wants_more(runs, wanted, earlier):
-            number = earlier + 1 + sum(not run.warmup for run in runs)
-            runs.append(self._run(cell, number, warmup=False))
-            reached("after_run")
-
-    def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:
-        measured = [run for run in runs if not run.warmup]
-        if len(measured) < wanted:
-            return True
-        repeats = self.spec.repeats
-        if repeats.until is None or earlier + len(measured) >= repeats.maximum:
-            return False
-        rates = [run.prompt_eval_rate for run in measured if run.believed and run.prompt_eval_rate is not None]
-        return len(rates) < 2 or stats.relative_width(rates) > repeats.until
-
-    def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
-        sent, nonce = self.sent[cell.model], prompts.new_nonce()
-        text = prompts.with_nonce(nonce, sent.text)
-        generation = self.engine.generate(cell, text, self.spec.timeout_s)
-        scores = {} if warmup else self.tasks[cell.task].score(text, generation)
-        run = validity.judge_run(
-            generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
-        )
-        self.emit(RunFinished(cell, number, warmup, run.prompt_eval_rate))
-        return run
+        with self.stopping.interruptible():
+            return self.measuring.outcome(cell, earlier)
 
     # -- the surroundings ----------------------------------------------------------------------------------------
 
