@@ -18,6 +18,7 @@ from ollama_fixture import clean_environment
 from sweep_runner import Ended, Sweep, write_fake_script
 
 from ollama_sweep import cli
+from ollama_sweep.plots import heatmap
 
 WORDS = "one two three four five"
 GRID: Mapping[str, Any] = {
@@ -36,6 +37,8 @@ class Program(Sweep):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.draws = False
+        """Whether pictures are really drawn, which takes longer than all the rest; they have tests of their own."""
         self.journal = folder / "journal.txt"
         self._script = folder / "fake.json"
         self.script()
@@ -57,6 +60,7 @@ class Program(Sweep):
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
+            contextlib.nullcontext() if self.draws else mock.patch.object(heatmap, "render", _pretend_to_draw),
             pytest.raises(SystemExit) as ended,
         ):
             cli.main()
@@ -80,6 +84,10 @@ class Program(Sweep):
         """Everything in the working directory, without what the test itself wrote."""
         found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
         return {name for name in found if not name.startswith(("output-", "fake.json"))}
+
+
+def _pretend_to_draw(data: object, path: Path, dpi: float | None = None) -> None:
+    path.write_bytes(b"a picture")
 
 
 def label(num_ctx: int, num_batch: int) -> str:
