@@ -40,7 +40,7 @@ from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow, Stopping
 from ollama_sweep.store.records import PendingCell
 from ollama_sweep.store.writer import Store
-from ollama_sweep.waiting import Emit, pause, stopped, wait_for
+from ollama_sweep.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
 
 BUGS_IN_A_ROW = 3
 DISK_WAIT_S = 60.0

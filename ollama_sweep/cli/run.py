@@ -16,6 +16,7 @@ from ollama_sweep.errors import ConfigError, NotBelieved, Stopped, SweepError, n
 
 if TYPE_CHECKING:
     from ollama_sweep.cli._progress import Progress
+    from ollama_sweep.cli._unattended import Company
     from ollama_sweep.engine import Engine
     from ollama_sweep.host import Machine
     from ollama_sweep.spec import SweepSpec
@@ -34,6 +35,14 @@ SHOWN_CONTEXTS = 8
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
 @click.option("--out", default="heatmaps", type=click.Path(path_type=Path), show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
+@click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
+@click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
+@click.option(
+    "--share-server",
+    is_flag=True,
+    envvar="OLLAMA_SWEEP_SHARE_SERVER",
+    help="Run although another sweep uses the same server or GPU.",
+)
 @_shared.db_option
 @_shared.json_option
 @_shared.verbose_option
@@ -44,15 +53,20 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     Example:
       ollama-sweep run configs/quickstart.yaml
       ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
+      ollama-sweep run configs/default.yaml --detach
     """
     from ollama_sweep.cli._progress import Progress
+    from ollama_sweep.cli._unattended import Company, detach
 
     spec = _shared.spec_from(config, given)
     retry = _statuses(given["retry"])
     wait_s = _seconds(given["wait_engine"])
     progress = Progress(sys.stderr if given["as_json"] else None)
-    session = _Session(spec, db, progress, given, retry, wait_s)
-    session.run()
+    company = Company(spec, db, progress, given)
+    if given["detach"] and not company.is_detached:
+        detach(db, allow_network=given["allow_network_db"], as_json=given["as_json"])
+        return
+    _Session(spec, db, progress, company, given, retry, wait_s).run()
 
 
 def _statuses(text: str) -> frozenset[Any]:
@@ -84,6 +98,7 @@ class _Session:
     spec: SweepSpec
     db: Path
     progress: Progress
+    company: Company
     given: dict[str, Any]
     retry: frozenset[Any]
     wait_s: float
@@ -102,13 +117,17 @@ class _Session:
                 self._measure(store, stopping)
         except Stopped as stop:
             stopped = stop
+        except SweepError as error:
+            self.company.failed(str(error))
+            raise
         finally:
+            self.company.close()
             if is_new and not self._sweeps():
                 store.discard()
             else:
                 store.close()
         if self._sweeps():
-            self._finish()
+            self._finish(is_done=stopped is None)
         if stopped is not None:
             raise Stopped(f"{stopped}. Go on with: {self._command()}", stopped.exit_code - 128)
 
@@ -137,7 +156,7 @@ class _Session:
             engines.load(self.spec.engine, self._settings())
 
     def _measure(self, store: Store, stopping: Stopping) -> None:
-        from ollama_sweep.execute import ShieldedLedger
+        from ollama_sweep.execute import ShieldedLedger, wait_for
 
         settings = self._settings(ledger=ShieldedLedger(store, stopping))
         pinned = next((row.engine for row in self._sweeps()), None)
@@ -146,7 +165,9 @@ class _Session:
         engine = _shared.open_engine(name, settings)
         try:
             self._clear_leftovers(store, engine)
-            self._sweep(store, stopping, name, engine)
+            info = wait_for(engine.describe, stopping, self.company, self.wait_s)
+            with self.company.around(info):
+                self._sweep(store, stopping, name, engine)
         finally:
             reached("before_close")
             engine.close()
@@ -174,33 +195,41 @@ class _Session:
         from ollama_sweep import tasks
         from ollama_sweep.execute import Execution
         from ollama_sweep.host import machine
+        from ollama_sweep.measuring import Measuring
 
         here = machine()
         found = self._survey(store, stopping, name, engine)
         sweep_id = self._register(store, found, here)
         reached("plan_registered")
         self._say_start(store, sweep_id, found, here)
+        self.company.begin(store, sweep_id)
         Execution(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
             cell_at=lambda position: store.planned(sweep_id, position).cell,
-            sent=found.prompts,
-            tasks={task: tasks.load(task) for task in found.task_versions},
+            measuring=Measuring(
+                spec=self.spec,
+                sent=found.prompts,
+                tasks={task: tasks.load(task) for task in found.task_versions},
+                engine=engine,
+                emit=self.progress,
+                has_gpu=bool(here.gpus),
+            ),
             engine=engine,
             stopping=stopping,
-            emit=self.progress,
+            emit=self.company,
             machine=here.fingerprint(),
-            has_gpu=bool(here.gpus),
             wait_engine_s=self.wait_s,
+            may_start=self.company.may_start,
         ).run()
 
     def _survey(self, store: Store, stopping: Stopping, name: str, engine: Engine) -> Survey:
-        from ollama_sweep.execute import wait_for
         from ollama_sweep.survey import survey
+        from ollama_sweep.waiting import wait_for
 
         return wait_for(
-            lambda: survey(self.spec, name, engine, store, self.progress.line), stopping, self.progress, self.wait_s
+            lambda: survey(self.spec, name, engine, store, self.progress.line), stopping, self.company, self.wait_s
         )
 
     def _register(self, store: Store, found: Survey, here: Machine) -> int:
