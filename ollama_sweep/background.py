@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from ollama_sweep import process
@@ -226,20 +226,15 @@ def wait_for_end(db: Path, found: Holder, longest_s: float = float("inf")) -> bo
 def ask_to_pause(db: Path) -> None:
     """Before its next cell a sweep on this database waits, also one that starts later. Raises StorageError."""
     if paused_since(db) is None:
-        write_whole(pause_path(db), f"{datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
+        write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
 
 
 def paused_since(db: Path) -> datetime | None:
-    """Since when a pause is asked for; None where none is."""
-    file = pause_path(db)
+    """Since when a pause is asked for, in local time; None where none is."""
     try:
-        return datetime.fromisoformat(file.read_text("ascii").strip()).astimezone()
-    except ValueError:
-        return datetime.fromtimestamp(file.stat().st_mtime).astimezone()
-    except FileNotFoundError:
+        return datetime.fromtimestamp(pause_path(db).stat().st_mtime)
+    except OSError:
         return None
-    except OSError as error:
-        raise StorageError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def ask_to_continue(db: Path) -> bool:
@@ -267,7 +262,7 @@ def claimed(things: Mapping[str, str], db: Path, say: Callable[[str], None], *, 
         for key, words in things.items():
             claim = _claim(key, words, db, say, share=share)
             if claim is not None:
-                held.callback(claim.release)
+                held.callback(claim.release, remove=True)
         yield
 
 

@@ -66,7 +66,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     if given["detach"] and not company.is_detached:
         detach(db, allow_network=given["allow_network_db"], as_json=given["as_json"])
         return
-    _Session(spec, db, progress, company, given, retry, wait_s).run()
+    with company:
+        _Session(spec, db, progress, company, given, retry, wait_s).run()
 
 
 def _statuses(text: str) -> frozenset[Any]:
@@ -117,11 +118,7 @@ class _Session:
                 self._measure(store, stopping)
         except Stopped as stop:
             stopped = stop
-        except SweepError as error:
-            self.company.failed(str(error))
-            raise
         finally:
-            self.company.close()
             if is_new and not self._sweeps():
                 store.discard()
             else:
@@ -156,7 +153,8 @@ class _Session:
             engines.load(self.spec.engine, self._settings())
 
     def _measure(self, store: Store, stopping: Stopping) -> None:
-        from ollama_sweep.execute import ShieldedLedger, wait_for
+        from ollama_sweep.execute import ShieldedLedger
+        from ollama_sweep.waiting import wait_for
 
         settings = self._settings(ledger=ShieldedLedger(store, stopping))
         pinned = next((row.engine for row in self._sweeps()), None)
@@ -213,7 +211,7 @@ class _Session:
                 sent=found.prompts,
                 tasks={task: tasks.load(task) for task in found.task_versions},
                 engine=engine,
-                emit=self.progress,
+                emit=self.company,
                 has_gpu=bool(here.gpus),
             ),
             engine=engine,
@@ -286,7 +284,7 @@ class _Session:
             self.progress.plain(f"{skipped} cells are skipped: the prompt does not fit their num_ctx")
         self.progress.plain(f"{done} of {total} cells already done, {total - done - skipped} to run")
 
-    def _finish(self) -> None:
+    def _finish(self, *, is_done: bool) -> None:
         """The pictures and the best cell in words."""
         import json
 
@@ -305,6 +303,8 @@ class _Session:
             click.echo(json.dumps({"sweep": row.name, "best": text, "files": [str(file) for file in files]}))
         for line in text.splitlines():
             self.progress.plain(line)
+        if is_done:
+            self.company.done(text)
         self.progress.plain(f"Picture: {files[0]}" if files else "")
         self.progress.plain(f"Database: {self.db}   tables: {files[0].parent if files else self.given['out']}")
         if self.given["strict"]:
