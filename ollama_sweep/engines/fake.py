@@ -4,6 +4,7 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `tokens_per_word` 1; `context_length` 131072; `rate` 400 (tokens/s at large num_batch); `noise` 0.01 (share);
 `oom_above` (num_ctx x num_batch that no longer fits); `spill_above` (the same, for part of the model on the CPU);
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
+`seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts.
 Steps: ok, oom, cuda_oom, resource, timeout, crashed, error, no_statistics, truncated, cached, bug, unavailable, hang.
 """
@@ -14,6 +15,7 @@ import json
 import os
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,7 @@ class Engine:
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
         self._note("generate", cell.label())
+        self._take_time()
         if self._step in _FAILURES:
             self._fail(self._step)
         if self._step == "bug":
@@ -120,6 +123,12 @@ class Engine:
             client_duration_s=duration_s + 0.1,
             raw=f"prompt eval rate: {rate:.2f} tokens/s",
         )
+
+    def _take_time(self) -> None:
+        time.sleep(float(self._script.get("seconds", 0)))
+        gate = self._script.get("gate")
+        while gate and not Path(gate).exists():
+            time.sleep(0.01)
 
     def _rate(self, cell: Cell, prompt: str) -> float:
         """Rises with num_batch and saturates, falls a little with num_ctx; the nonce gives the noise."""
