@@ -17,10 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from ollama_sweep import process
 from ollama_sweep.errors import ConfigError, DatabaseInUse, StorageError
-from ollama_sweep.files import safe_name, write_whole
-from ollama_sweep.model_files import cache_folder
 from ollama_sweep.stopping import AFTER_CELL, NOW
 from ollama_sweep.store import lock
 from ollama_sweep.store.records import Holder
@@ -59,6 +56,8 @@ class Start:
 
     def __init__(self, db: Path, environment: Mapping[str, str]) -> None:
         """Start this very command again, in a session of its own. Raises StorageError."""
+        from ollama_sweep import process
+
         self.log = log_path(db)
         self._is_new = not self.log.exists()
         try:
@@ -225,6 +224,8 @@ def wait_for_end(db: Path, found: Holder, longest_s: float = float("inf")) -> bo
 
 def ask_to_pause(db: Path) -> None:
     """Before its next cell a sweep on this database waits, also one that starts later. Raises StorageError."""
+    from ollama_sweep.files import write_whole
+
     if paused_since(db) is None:
         write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
 
@@ -267,6 +268,9 @@ def claimed(things: Mapping[str, str], db: Path, say: Callable[[str], None], *, 
 
 
 def _claim(key: str, words: str, db: Path, say: Callable[[str], None], *, share: bool) -> lock.WriterLock | None:
+    from ollama_sweep.files import safe_name
+    from ollama_sweep.model_files import cache_folder
+
     file = cache_folder() / "in-use" / safe_name(key)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

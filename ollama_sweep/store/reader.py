@@ -141,6 +141,14 @@ class Reader:
             return RunningAttempt(key, number, started_at, json.loads(coordinates or "{}"), pid)
         return None
 
+    def next_cell(self, sweep_id: int) -> dict[str, Scalar] | None:
+        """The coordinates of the cell whose turn is next; None where no cell is pending."""
+        sql = """SELECT coordinates FROM plan INDEXED BY plan_pending
+            WHERE sweep_id = ? AND pending = 1 ORDER BY position LIMIT 1"""
+        for (coordinates,) in self._rows(sql, sweep_id):
+            return dict(json.loads(coordinates))
+        return None
+
     def recent(self, sweep_id: int, n: int) -> list[float]:
         """How many seconds the last finished attempts of the sweep took, the newest first."""
         sql = """SELECT started_at, finished_at FROM attempts INDEXED BY attempts_sweep
@@ -173,6 +181,11 @@ class Reader:
         """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
         sql = "SELECT part, content FROM raw_outputs WHERE attempt_id = ? ORDER BY rowid"
         return {part: outcomes.decompress(content) for part, content in self._rows(sql, attempt_id)}
+
+    def drifts(self, sweep_id: int, n: int) -> list[tuple[str, float]]:
+        """The last control measurements of the sweep, the newest first: when, and the drift as a share."""
+        with self._storage_errors():
+            return queries.drifts(self._connection, sweep_id, n)
 
     # --- prompts
 
