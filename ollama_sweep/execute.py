@@ -35,6 +35,7 @@ from ollama_sweep.events import (
     SweepStarted,
     Waiting,
 )
+from ollama_sweep.files import write_whole
 from ollama_sweep.measuring import Measuring
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow, Stopping
@@ -47,15 +48,22 @@ DISK_WAIT_S = 60.0
 SUSPENDED_S = 5.0
 
 
-def rescue(database: Path, cell: Cell, outcome: Outcome) -> str:
-    """Write a cell that the database would not take to a file beside it; a sentence that says where, or ""."""
-    text = json.dumps({"cell": asdict(cell), "outcome": asdict(outcome)}, default=sorted, indent=1)
+def rescue(database: Path, key: str, cell: Cell, outcome: Outcome) -> str:
+    """Write a cell that the database would not take to a file beside it; a sentence that says where, or "".
+
+    `recover` takes such files over.
+    """
+    content = {"key": key, "cell": asdict(cell), "outcome": asdict(outcome)}
     file = database.with_name(f"{database.name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}.json")
     try:
-        file.write_text(text, "utf-8")
-    except OSError:
+        write_whole(file, json.dumps(content, default=sorted, indent=1).encode())
+    except StorageError:
         return ""
-    return f" The cell at hand was saved to {file}"
+    return f"The cell at hand was saved to {file}"
+
+
+def _sentences(error: Exception, more: str) -> str:
+    return f"{str(error).rstrip('.')}. {more}" if more else str(error)
 
 
 def surroundings(info: EngineInfo, machine: Mapping[str, str]) -> dict[str, str]:
@@ -176,7 +184,8 @@ class Execution:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
         retry = outcome.status in RETRIED and tried < self.spec.retries
         reached("before_finish")
-        self._save(attempt_id, cell, outcome, Status.PENDING if retry or not outcome.status.counts else outcome.status)
+        cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status
+        self._save(attempt_id, pending.key, cell, outcome, cell_status)
         reached("after_finish")
         self._missed = 0
         self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
@@ -186,7 +195,7 @@ class Execution:
         reached("after_release")
         return retry
 
-    def _save(self, attempt_id: int, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
+    def _save(self, attempt_id: int, key: str, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
         """Commit; a full disk is waited for, and what cannot be stored goes to a file beside the database."""
         until = time.monotonic() + self.wait_disk_s
         while True:
@@ -194,12 +203,13 @@ class Execution:
                 return self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status)
             except StorageError as error:
                 if not error.no_space or time.monotonic() >= until:
-                    raise StorageError(f"{error}{rescue(self.store.path, cell, outcome)}") from error
+                    raise StorageError(_sentences(error, rescue(self.store.path, key, cell, outcome))) from error
                 self.emit(Waiting(str(error), DISK_WAIT_S))
             try:
                 pause(DISK_WAIT_S, self.stopping)
             except Stopped as stop:
-                raise Stopped(f"{stop}{rescue(self.store.path, cell, outcome)}", stop.exit_code - 128) from None
+                text = _sentences(stop, rescue(self.store.path, key, cell, outcome))
+                raise Stopped(text, stop.exit_code - 128) from None
 
     def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
         self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
