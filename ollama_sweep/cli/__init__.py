@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import sys
 import traceback
 
@@ -16,6 +17,12 @@ COMMANDS = {
     "plan": "Show what a run would do: cells, order, memory, what is done.",
     "run": "Start a sweep or go on with it.",
     "status": "Counts, the running cell, rate, time left.",
+    "watch": "The same, live, with a small map.",
+    "logs": "What a run in the background has said.",
+    "stop": "End a sweep after its cell, or now.",
+    "pause": "Let a sweep wait before its next cell.",
+    "continue": "End a pause.",
+    "service": "Go on with a sweep after a reboot.",
     "heatmap": "Draw what there is now.",
     "export": "The results as csv, json, jsonl or md.",
     "best": "The best cells and the tuned Modelfile.",
@@ -34,7 +41,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"ollama_sweep.cli.{cmd_name.replace('import', 'import_')}")
+        module = importlib.import_module(f"ollama_sweep.cli.{cmd_name}{'_' if keyword.iskeyword(cmd_name) else ''}")
         command = module.command
         assert isinstance(command, click.Command)
         return command
