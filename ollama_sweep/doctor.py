@@ -36,10 +36,11 @@ SCRATCH = ("ollama-sweep-scratch-", "ollama-sweep-base-")
 class Examination:
     """One look at everything; `findings` yields a line after the other, and nothing is left when it ends."""
 
-    def __init__(self, subject: Subject, settings: EngineSettings, db: Path) -> None:
+    def __init__(self, subject: Subject, settings: EngineSettings, db: Path, *, allow_network: bool = False) -> None:
         self._subject = subject
         self._settings = settings
         self._db = db
+        self._allow_network = allow_network
         self._installed: Path | None = None
         self._program: Path | None = None
         self._url = ""
@@ -67,7 +68,7 @@ class Examination:
         yield places.of_disk("the database", self._db.resolve().parent)
         if self._program is not None:
             yield places.of_disk("Ollama's models", places.models_folder(self._environment), self._importing_bytes())
-        yield from places.of_database(self._db)
+        yield from places.of_database(self._db, allow_network=self._allow_network)
         yield from quiet
 
     # -- program and server --------------------------------------------------------------------------------------

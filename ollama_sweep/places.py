@@ -50,10 +50,10 @@ def of_disk(what: str, folder: Path, importing_bytes: int = 0) -> Finding:
     return ok("disk", text)
 
 
-def of_database(db: Path) -> Iterator[Finding]:
+def of_database(db: Path, *, allow_network: bool = False) -> Iterator[Finding]:
     """Place, owner, soundness and readers of the database, or where it will be made."""
     try:
-        files.check_place(db, False, files.file_system)
+        files.check_place(db, allow_network, files.file_system)
     except SweepError as error:
         yield of_error("database", error)
         return

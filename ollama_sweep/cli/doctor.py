@@ -36,7 +36,7 @@ class _NotWell(SweepError):
 @_shared.json_option
 @_shared.verbose_option
 def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given: Any) -> None:
-    """Check whether a sweep can run here and whether its numbers would be true. Nothing is made or changed.
+    """Check whether a sweep can run here and whether its numbers would be true. Nothing is left behind.
 
     With CONFIG it looks at that sweep's model and prompt, else at the sweep that ran last, if there is one. It exits
     with 0 when nothing is bad; else with 5 (engine), 4 (disk), 3 (database of others) or 2 (input).
@@ -73,7 +73,7 @@ def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
     except SweepError as error:
         yield of_error("config", error)
         subject, settings = _without_sweep(verbose, given)
-    yield from Examination(subject, settings, db).findings()
+    yield from Examination(subject, settings, db, allow_network=given["allow_network_db"]).findings()
 
 
 def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:

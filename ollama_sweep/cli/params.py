@@ -49,11 +49,11 @@ def command(model: str, db: Path, as_json: bool, **given: Any) -> None:
     here = machine()
     memory = ranges.room(visible(here.gpus, os.environ), here.available_bytes)
     found = ranges.suggest(info, memory, os.environ)
-    text = "\n".join([*_head(info, memory, found), *_measured_already(db, model), *_body(model, found)])
+    text = text_of(info, memory, found, _measured_already(db, model))
     if as_json:
         click.echo(json.dumps(_picture(info, engine, memory, found, text), indent=2, ensure_ascii=False))
         return
-    click.echo(text)
+    click.echo(text, nl=False)
 
 
 def _look_up(model: str, given: dict[str, Any]) -> tuple[ModelInfo, EngineInfo | None]:
@@ -100,6 +100,11 @@ def _file_info(model: str) -> ModelInfo:
         kv_bytes_per_token=header.kv_bytes_per_token,
         capabilities=("embedding",) if header.is_embedding_model else ("completion",),
     )
+
+
+def text_of(info: ModelInfo, memory: Room, found: Suggestion, further: list[str]) -> str:
+    """The sweep file, its comments included."""
+    return "".join(f"{line}\n" for line in [*_head(info, memory, found), *further, *_body(info.name, found)])
 
 
 def _head(info: ModelInfo, memory: Room, found: Suggestion) -> list[str]:
@@ -185,5 +190,5 @@ def _picture(
         "cells": found.cells,
         "reasons": dict(found.reasons),
         "notes": list(found.notes),
-        "yaml": text + "\n",
+        "yaml": text,
     }
