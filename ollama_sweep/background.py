@@ -172,10 +172,10 @@ def keep_short(log: Path, limit: int = LOG_BYTES) -> None:
 # -- stop ------------------------------------------------------------------------------------------------------------
 
 
-def ask_to_stop(db: Path, found: Holder, *, now: bool) -> None:
-    """Send the holder the signal of `stop` or `stop --now`, once it is known to be a sweep on this database.
+def ask_to_stop(db: Path, found: Holder, *, now: bool) -> Callable[[], bool]:
+    """Send the holder the signal of `stop` or `stop --now`, once it is known to be the sweep on this database.
 
-    Raises DatabaseInUse where it is not, or may not be asked.
+    Returns a question: whether it has ended. Raises DatabaseInUse where it is another program, or may not be asked.
     """
     import platform
 
@@ -191,8 +191,10 @@ def ask_to_stop(db: Path, found: Holder, *, now: bool) -> None:
     except psutil.NoSuchProcess:
         if lock.holder(db) is not None:
             raise DatabaseInUse(_not_ours(db, found.pid, "gone")) from None
+        return lambda: True
     except psutil.AccessDenied:
         raise DatabaseInUse(f"pid {found.pid} belongs to another user, who can stop it") from None
+    return lambda: not running.is_running() or running.status() == psutil.STATUS_ZOMBIE
 
 
 def _has_open(running: object, file: Path) -> bool:
@@ -209,10 +211,10 @@ def _not_ours(db: Path, pid: int, name: str) -> str:
     )
 
 
-def wait_for_end(db: Path, found: Holder, longest_s: float = float("inf")) -> bool:
-    """Wait until this holder has let the database go; false where it has not in time."""
+def wait_for_end(has_ended: Callable[[], bool], longest_s: float = float("inf")) -> bool:
+    """Wait until the process has ended; false where it has not in time."""
     until = time.monotonic() + longest_s
-    while (now := lock.holder(db)) is not None and (now.pid, now.since) == (found.pid, found.since):
+    while not has_ended():
         if time.monotonic() > until:
             return False
         time.sleep(POLL_S)

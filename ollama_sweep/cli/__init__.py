@@ -77,7 +77,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        cli(standalone_mode=False, prog_name="ollama-sweep")
+        code = cli(standalone_mode=False, prog_name="ollama-sweep")
         sys.stdout.flush()
     except SweepError as error:
         return _fail(str(error), error.exit_code)
@@ -89,7 +89,7 @@ def _run() -> int:
         return _fail("stopped", 130)
     except OSError as error:
         return _output_error(error)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -32,13 +32,13 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
     if not db.exists():
         raise ConfigError(f"no database at {db}, so no sweep runs on it")
     found = background.require_running(db)
-    background.ask_to_stop(db, found, now=now)
+    has_ended = background.ask_to_stop(db, found, now=now)
     click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{_cell(db)}")
     if no_wait:
         click.echo(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
         return
     try:
-        ended = background.wait_for_end(db, found, NOW_S if now else float("inf"))
+        ended = background.wait_for_end(has_ended, NOW_S if now else float("inf"))
     except KeyboardInterrupt:
         click.echo("Not waiting any longer; the sweep stops by itself as it was asked to")
         return
