@@ -80,10 +80,14 @@ def script_output(*words: str) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings that would reach an Ollama or a sweep by accident."""
+    """This process's environment without settings that would reach an Ollama or a sweep by accident.
+
+    Tests that run side by side do not wait for one another's processor.
+    """
     own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_")
     kept = {"OLLAMA_SWEEP_FAKE"}
-    return {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
+    environment = {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
+    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1"}
 
 
 def marked(mark: str) -> list[psutil.Process]:
