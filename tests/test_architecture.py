@@ -22,7 +22,10 @@ LONGEST_FUNCTION = 60
 CONTROL = {"execute", "survey", "plan", "background"}
 """Modules that bring the parts together; only they and the command line stand above the parts."""
 PARTS = {"store", "engines", "tasks", "plots", "report"}
-MAY_USE_PARTS = {"execute": {"store", "tasks"}, "survey": {"store", "tasks"}, "plan": set(), "report": {"plots"}}
+MAY_USE_PARTS = {
+    "execute": {"store", "tasks"}, "survey": {"store", "tasks"}, "plan": set(), "background": {"store"},
+    "report": {"plots"},
+}  # fmt: skip
 """Who may use which part besides the command line; a part always may use itself."""
 BASE = {"errors": set(), "units": {"errors"}, "cells": {"errors", "units"}}
 PURE = {"cells", "units", "stats", "validity", "metrics", "modelfile", "failure_texts", "plan", "spec", "errors"}

@@ -71,9 +71,9 @@ class View:
         """The lines for a terminal of this size. Raises ConfigError, StorageError."""
         import textwrap
 
+        from ollama_sweep.cli._map import Look, draw
         from ollama_sweep.cli._progress import printable
         from ollama_sweep.cli.status import lines_of
-        from ollama_sweep.plots._terminal_map import Look, draw
 
         self._read()
         said = [line for text in lines_of(self.picture)
