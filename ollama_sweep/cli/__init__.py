@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import keyword
+import os
+import stat
 import sys
 import traceback
+from typing import TextIO
 
 import click
 
@@ -72,7 +76,10 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of `ollama-sweep` and `sweep.py`: runs a command and turns what went wrong into an exit code."""
-    sys.exit(_run())
+    _replace_closed()
+    code = _run()
+    _drop_unwritten()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -83,6 +90,8 @@ def _run() -> int:
         return _fail(str(error), error.exit_code)
     except click.exceptions.Exit as ended:
         return ended.exit_code
+    except SystemExit:
+        return 0  # click's own answer to a closed pipe
     except click.ClickException as error:
         return _usage(error)
     except (click.Abort, KeyboardInterrupt):
@@ -92,27 +101,57 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
+def _replace_closed() -> None:
+    """Where a shell has closed stdout or stderr (`>&-`), nobody reads them; no file of ours may get their numbers."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
+
+
+def _drop_unwritten() -> None:
+    """What stdout and stderr could not write by now (a closed terminal) must not turn the exit code into 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, ValueError, AttributeError):
+            setattr(sys, name, None)
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    _complain(f"error: {message}")
     return code
+
+
+def _complain(line: str) -> None:
+    """A line on stderr; where that is gone there is nobody left to tell."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _usage(error: click.ClickException) -> int:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None:
-        click.echo(context.get_usage(), err=True)
+        _complain(context.get_usage())
     _fail(error.format_message(), 2)
-    click.echo(f"try: {context.command_path if context else 'ollama-sweep'} --help", err=True)
+    _complain(f"try: {context.command_path if context else 'ollama-sweep'} --help")
     return 2
 
 
 def _output_error(error: OSError) -> int:
-    """A closed pipe (`| head`) ends quietly; a full disk under stdout is storage; anything else is a bug."""
-    if error.errno == errno.EPIPE:
+    """A closed pipe or terminal ends quietly; a full disk under stdout is storage; anything else is a bug."""
+    if error.errno == errno.EPIPE or (error.errno == errno.EIO and _is_device(sys.stdout)):
         sys.stdout = None
         return 0
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         sys.stdout = None
         return _fail(f"no space left where the output goes ({error.strerror})", 4)
     traceback.print_exc()
     return 1
+
+
+def _is_device(stream: TextIO) -> bool:
+    """A terminal is one, also after it was closed and no longer says so itself."""
+    try:
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
