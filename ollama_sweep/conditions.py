@@ -121,7 +121,7 @@ def when_may_i_run(
     """Why nothing may start at this local time; None where a cell may. A probe is only asked where it matters."""
     until = conditions.quiet.until(now)
     if until is not None:
-        return Wait(f"quiet hours until {clock(until, now)}", until)
+        return Wait(f"quiet hours until {clock(until, now)}", until, min(AGAIN_S, (until - now).total_seconds()))
     if conditions.only_on_ac and on_battery():
         return Wait("the machine runs on its battery (only_on_ac)")
     if conditions.wait_for_idle_gpu and gpu_is_busy():
