@@ -1,0 +1,267 @@
+"""Ctrl-C, SIGTERM and a closed terminal: asked once the cell at hand is finished, asked twice it is given up."""
+
+# ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ollama_fixture import MARK, ROOT, clean_environment, until
+from sweep_runner import Started
+from sweeping import Program, label, program
+
+FIRST, SECOND = label(512, 2), label(512, 4)
+MANY: dict[str, Any] = {"num_ctx": [512, 1024, 1536, 2048, 4096], "num_batch": list(range(2, 42))}
+STATES = "select status, reason, error, finished_at from attempts order by id"
+CONTROL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Makes the terminal on standard input the one that Ctrl-C comes from; the program is then its session's leader."""
+
+
+class Terminal:
+    """The program on a terminal of its own."""
+
+    def __init__(self, program: Program, *words: str | Path, errors_to: Path | None = None) -> None:
+        self.master, slave = pty.openpty()
+        self.shown = ""
+        environment = {**clean_environment(), **program.environment(), MARK: program.mark, "TERM": "xterm"}
+        with contextlib.ExitStack() as stack:
+            errors = stack.enter_context(errors_to.open("wb")) if errors_to else slave
+            self.child = subprocess.Popen(
+                [sys.executable, "-c", CONTROL, str(ROOT / "sweep.py"), *map(str, words)],
+                cwd=program.folder, env=environment, stdin=slave, stdout=slave, stderr=errors, start_new_session=True,
+            )  # fmt: skip
+        os.close(slave)
+
+    def read(self) -> str:
+        """Everything shown so far."""
+        while select.select([self.master], [], [], 0.01)[0]:
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # every process has closed its side
+                break
+            if not data:
+                break
+            self.shown += data.decode("utf-8", "replace")
+        return self.shown
+
+    def press_ctrl_c(self) -> None:
+        os.write(self.master, b"\x03")
+
+    def wait(self) -> int:
+        """Its exit code; the screen is read meanwhile."""
+        until("the program ends", lambda: (self.read(), self.child.poll() is not None)[1])
+        self.read()
+        return self.child.returncode
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.master)
+
+
+@pytest.fixture
+def terminals(program: Program) -> Iterator[list[Terminal]]:
+    """Terminals that are closed at the end; `program` ends what still runs."""
+    made: list[Terminal] = []
+    yield made
+    for terminal in made:
+        terminal.close()
+        terminal.child.kill()
+        terminal.child.wait()
+
+
+@pytest.fixture
+def gate(program: Program) -> Path:
+    """The file without which no run ends."""
+    file = program.folder / "gate"
+    program.script(gate=str(file))
+    return file
+
+
+def measuring(program: Program, cells: int = 1) -> None:
+    """Wait until the first run of so many cells is at the gate."""
+    until("a cell is being measured", lambda: len(program.measured()) >= cells)
+
+
+def so_far(started: Started) -> str:
+    """What the program has said until now."""
+    return started._files[0].read_text("utf-8")
+
+
+def goes_on(program: Program, config: Path, done: int, total: int) -> None:
+    said = program("run", config).must().stdout
+    assert f"{done} of {total} cells already done, {total - done} to run" in said
+    assert {row["status"] for row in program.rows()} == {"ok"}
+    assert program.rows(sql="select * from ledger") == []
+
+
+# Once
+
+
+def test_ctrl_c_once_finishes_the_cell_and_says_how_to_go_on(
+    program: Program, terminals: list[Terminal], gate: Path
+) -> None:
+    config = program.grid()
+    terminal = Terminal(program, "run", config)
+    terminals.append(terminal)
+    measuring(program)
+    terminal.press_ctrl_c()
+    until("it says so", lambda: "Stopping after this cell" in terminal.read())
+    assert terminal.child.poll() is None
+    gate.touch()
+    assert terminal.wait() == 130
+    assert program.measured() == {FIRST: 4}
+    assert [row["status"] for row in program.rows()] == ["ok", "pending", "pending", "pending"]
+    assert terminal.shown.count("Stopping after this cell") == 1
+    assert f"Go on with: ollama-sweep run {config}" in terminal.shown
+    assert "Traceback" not in terminal.shown
+    assert "Picture: heatmaps/grid/heatmap_highlighted.png" in terminal.shown
+    assert (program.folder / "heatmaps/grid/heatmap_highlighted.png").read_bytes().startswith(b"\x89PNG")
+    goes_on(program, config, 1, 4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_cell(number: signal.Signals, code: int, program: Program, gate: Path) -> None:
+    config = program.grid()
+    started = program.start("run", config, env=program.environment())
+    measuring(program)
+    started.kill(number)
+    until("it was heard", lambda: "Stopping after this cell" in so_far(started))
+    gate.touch()
+    ended = started.wait().must(code)
+    assert program.measured() == {FIRST: 4}
+    assert ended.stderr == f"error: stopped; everything measured is saved. Go on with: ollama-sweep run {config}\n"
+    goes_on(program, config, 1, 4)
+
+
+def test_a_sweep_in_the_background_of_a_shell_can_be_stopped(program: Program, gate: Path) -> None:
+    """A shell without job control makes `&` ignore SIGINT; Ctrl-C's signal works all the same."""
+    words = shlex.join([sys.executable, str(ROOT / "sweep.py"), "run", str(program.grid())])
+    environment = {**clean_environment(), **program.environment(), MARK: program.mark}
+    said = program.folder / "said"
+    with subprocess.Popen(
+        ["sh", "-c", f"{words} >said 2>&1 & echo $!; wait $!; echo $?"],
+        cwd=program.folder, env=environment, stdout=subprocess.PIPE, text=True,
+    ) as shell:  # fmt: skip
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        measuring(program)
+        os.kill(pid, signal.SIGINT)
+        until("it was heard", lambda: "Stopping after this cell" in said.read_text())
+        gate.touch()
+        assert shell.stdout.readline() == "130\n"
+    assert program.measured() == {FIRST: 4}
+
+
+def test_a_signal_in_the_last_cell_lets_the_sweep_end_as_it_should(program: Program, gate: Path) -> None:
+    started = program.start("run", program.grid(num_ctx=512, num_batch=2), env=program.environment())
+    measuring(program)
+    started.kill(signal.SIGTERM)
+    until("it was heard", lambda: "Stopping after this cell" in so_far(started))
+    gate.touch()
+    assert "Best: num_ctx 512 with num_batch 2" in started.wait().must().stdout
+    assert [row["status"] for row in program.rows()] == ["ok"]
+
+
+# Twice
+
+
+def test_ctrl_c_twice_gives_the_cell_up_and_the_next_run_measures_it(
+    program: Program, terminals: list[Terminal]
+) -> None:
+    program.script(cells={SECOND: ["hang", "ok"]})
+    config = program.grid()
+    terminal = Terminal(program, "run", config)
+    terminals.append(terminal)
+    until("the second cell hangs", lambda: SECOND in program.events("prepare"))
+    terminal.press_ctrl_c()
+    until("it says so", lambda: "Stopping after this cell" in terminal.read())
+    assert terminal.child.poll() is None
+    terminal.press_ctrl_c()
+    assert terminal.wait() == 130
+    assert "Traceback" not in terminal.shown
+    assert [(row["status"], row["reason"]) for row in program.rows(sql=STATES)] == [
+        ("ok", ""), ("interrupted", "stopped"),
+    ]  # fmt: skip
+    assert [row["status"] for row in program.rows()] == ["ok", "pending", "pending", "pending"]
+    goes_on(program, config, 1, 4)
+    assert program.measured() == {label(ctx, batch): 4 for ctx in (512, 1024) for batch in (2, 4)}
+
+
+def test_a_stop_while_the_engine_is_away_is_heard(program: Program) -> None:
+    program.script(cells={FIRST: ["unavailable"]})
+    started = program.start("run", program.grid(), env=program.environment())
+    until("it waits", lambda: "waiting" in so_far(started))
+    started.kill(signal.SIGINT)
+    started.wait().must(130)
+    assert {row["status"] for row in program.rows()} == {"pending"}
+
+
+# The terminal
+
+
+@pytest.mark.parametrize("shows_errors", [True, False])
+def test_a_closed_terminal_loses_no_cell_and_shows_no_traceback(
+    shows_errors: bool, program: Program, terminals: list[Terminal], gate: Path
+) -> None:
+    config = program.grid()
+    errors = None if shows_errors else program.folder / "errors"
+    terminal = Terminal(program, "run", config, errors_to=errors)
+    terminals.append(terminal)
+    measuring(program)
+    terminal.close()
+    gate.touch()
+    assert terminal.child.wait(60) == 129
+    if errors:
+        assert errors.read_text() == (
+            f"error: stopped; everything measured is saved. Go on with: ollama-sweep run {config}\n"
+        )
+    goes_on(program, config, len(program.measured()), 4)
+    assert program.measured() == {label(ctx, batch): 4 for ctx in (512, 1024) for batch in (2, 4)}
+
+
+def test_ctrl_c_while_the_terminal_takes_no_more_is_heard(program: Program, terminals: list[Terminal]) -> None:
+    """A terminal that nobody reads (Ctrl-S, a stopped pager) blocks the program in the middle of a line."""
+    terminal = Terminal(program, "run", program.grid(**MANY))
+    terminals.append(terminal)
+    until("the program waits for the terminal", lambda: is_blocked(program, terminal.child.pid))
+    begun = len(program.events("prepare"))
+    terminal.press_ctrl_c()
+    assert terminal.wait() == 130
+    assert "Traceback" not in terminal.shown
+    assert "Stopping after this cell" in terminal.shown
+    assert begun <= len(program.events("prepare")) <= begun + 1
+    assert {row["status"] for row in program.rows(sql=STATES)} == {"ok"}
+
+
+def is_blocked(program: Program, pid: int) -> bool:
+    """At work, asleep, and no further than a moment ago."""
+    before = len(program.events("generate"))
+    if not before:
+        return False
+    time.sleep(0.3)
+    return len(program.events("generate")) == before and psutil.Process(pid).status() == psutil.STATUS_SLEEPING
+
+
+def test_the_live_line_stays_on_one_line_of_a_narrow_terminal(program: Program, terminals: list[Terminal]) -> None:
+    terminal = Terminal(program, "run", program.grid(num_ctx=[512]))
+    terminals.append(terminal)
+    assert terminal.wait() == 0
+    drawn = [part for part in terminal.shown.split("\r\x1b[2K") if part and "\n" not in part]
+    assert any("warm-up 1" in part for part in drawn)
+    assert all(len(part) < 80 for part in drawn)
