@@ -42,7 +42,7 @@ def sender(environment: Mapping[str, str] = os.environ) -> Send | None:
     try:
         import apprise
     except ImportError:
-        raise ConfigError("is set, but apprise is not installed. Run: pip install 'ollama-sweep[notify]'", VARIABLE) from None
+        raise ConfigError("is set, but apprise is not installed. Run: pip install apprise", VARIABLE) from None
     import logging
 
     logging.getLogger("apprise").addHandler(logging.NullHandler())
