@@ -19,7 +19,7 @@ from ollama_sweep import config_fields as fields
 from ollama_sweep import modelfile, yaml_strict
 from ollama_sweep.cells import SERVER_SETTINGS, Scalar, is_server_setting
 from ollama_sweep.errors import ConfigError
-from ollama_sweep.spec import Exclusion, PromptSpec, SweepSpec, parse_exclusion
+from ollama_sweep.spec import Exclusion, Interim, PromptSpec, SweepSpec, parse_exclusion
 from ollama_sweep.yaml_strict import Node, check_file, expanded, one_line, read_text
 
 OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS.items() if name != "stop"}
@@ -27,7 +27,7 @@ OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS
 DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS, **SERVER_SETTINGS}
 SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
             "host", "ollama", "api_key_env", "exclude", "server", "restart_command", "quiet_hours", "only_on_ac",
-            "wait_for_idle_gpu", "interim")  # fmt: skip
+            "wait_for_idle_gpu", "interim", "control")  # fmt: skip
 KEYS = (*DIMENSIONS, *SETTINGS)
 SECTIONS = ("dimensions", "options")
 
@@ -115,7 +115,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         retries=fields.count(entries.get("retries"), "retries", 1, 0, 100),
         order=fields.order(entries.get("order")),
         conditions=fields.conditions(entries),
-        interim=fields.interim(entries.get("interim")),
+        interim=fields.interim(entries.get("interim"), "interim", Interim()),
+        control=fields.interim(entries.get("control"), "control", Interim(50, None)),
         host=entries["host"].address("host") if "host" in entries else None,
         ollama=fields.text(entries.get("ollama"), "ollama"),
         api_key_env=fields.identifier(entries.get("api_key_env"), "api_key_env"),

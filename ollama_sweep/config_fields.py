@@ -149,16 +149,16 @@ def conditions(entries: _Entries) -> Conditions:
     return replace(found, quiet=hours)
 
 
-def interim(node: Node | None) -> Interim:
+def interim(node: Node | None, name: str, default: Interim) -> Interim:
     """A number of cells, a time like 10m, or off."""
     if node is None:
-        return Interim()
+        return default
     if node.value == "off":
         return Interim(None, None)
     if isinstance(node.value, str):
         try:
-            return Interim(None, node.seconds("interim"))
+            return Interim(None, node.seconds(name))
         except ConfigError:
-            message = "interim: write a number of cells (20), a time like 10m (at most 168h), or off"
+            message = f"{name}: write a number of cells (20), a time like 10m (at most 168h), or off"
             raise node.error(message) from None
-    return Interim(count(node, "interim", 20, 1, 1_000_000), None)
+    return Interim(count(node, name, 20, 1, 1_000_000), None)

@@ -65,6 +65,15 @@ class GoingOn:
 
 
 @dataclass(frozen=True)
+class Drifted:
+    """The control cell was measured again: how much faster (+) or slower (-) the machine is now, as a share."""
+
+    cell: Cell
+    drift: float
+    has_drifted: bool
+
+
+@dataclass(frozen=True)
 class Notice:
     """One line for the person."""
 
@@ -79,4 +88,15 @@ class SweepFinished:
     stopped: bool
 
 
-Event = SweepStarted | CellStarted | RunFinished | CellFinished | Waiting | OnHold | GoingOn | Notice | SweepFinished
+Event = (
+    SweepStarted
+    | CellStarted
+    | RunFinished
+    | CellFinished
+    | Drifted
+    | Waiting
+    | OnHold
+    | GoingOn
+    | Notice
+    | SweepFinished
+)

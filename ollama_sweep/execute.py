@@ -10,13 +10,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ollama_sweep.cells import RETRIED, Cell, Outcome, Run, Status
+from ollama_sweep.cells import RETRIED, Cell, Flag, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
 from ollama_sweep.conditions import Wait
 from ollama_sweep.crashpoints import reached
+from ollama_sweep.drift import DriftWatch
 from ollama_sweep.engine import Engine, EngineInfo, Ledger
 from ollama_sweep.errors import (
     EngineStuck,
@@ -103,6 +104,7 @@ class Execution:
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
     sleep_clock: Callable[[], float] = suspended_s
+    drift: DriftWatch | None = None
     may_start: Callable[[], Wait | None] = lambda: None
     _bugs: int = 0
     _missed: int = 0
@@ -154,7 +156,18 @@ class Execution:
         for tried in range(self.spec.retries + 1):
             retry = self._attempt(pending, cell, tried)
             if not retry or self.stopping.requested:
-                return
+                break
+        self._look_for_drift()
+
+    def _look_for_drift(self) -> None:
+        if self.drift is None or self.stopping.requested:
+            return
+        try:
+            self.drift.after_cell()
+        except StopNow:
+            self._stop()
+        except EngineUnavailable as error:
+            self._wait_for_engine(error)
 
     def _look_at_engine(self) -> None:
         """Before anything is recorded the engine must answer; another version than before opens a new segment."""
@@ -182,6 +195,8 @@ class Execution:
             return False
         if self.sleep_clock() - slept_s > SUSPENDED_S:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
+        if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
+            outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
         retry = outcome.status in RETRIED and tried < self.spec.retries
         reached("before_finish")
         cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status

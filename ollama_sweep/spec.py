@@ -84,6 +84,7 @@ class SweepSpec:
     order: str = field(default="column-first", metadata=RUNTIME)
     conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
     interim: Interim = field(default=Interim(), metadata=RUNTIME)
+    control: Interim = field(default=Interim(50, None), metadata=RUNTIME)
     host: str | None = field(default=None, metadata=RUNTIME)
     managed: bool = field(default=False, metadata=RUNTIME)
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)

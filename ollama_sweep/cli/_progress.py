@@ -13,6 +13,7 @@ from ollama_sweep.cells import Cell, Outcome, Status, failure_label
 from ollama_sweep.events import (
     CellFinished,
     CellStarted,
+    Drifted,
     Event,
     GoingOn,
     Notice,
@@ -58,6 +59,9 @@ class Progress:
                 self.line(f"On hold: {event.reason}")
             case GoingOn():
                 self.line("Going on")
+            case Drifted():
+                word = "beyond 3 %: cells from now on carry the flag drifted" if event.has_drifted else "within 3 %"
+                self.line(f"control cell {event.cell.label()}: {event.drift:+.1%} since the first time, {word}")
             case Notice():
                 self.line(event.text)
             case SweepFinished():

@@ -35,6 +35,7 @@ SHOWN_CONTEXTS = 8
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
 @click.option("--out", default="heatmaps", type=click.Path(path_type=Path), show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
+@click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
 @click.option(
@@ -191,6 +192,7 @@ class _Session:
 
     def _sweep(self, store: Store, stopping: Stopping, name: str, engine: Engine) -> None:
         from ollama_sweep import tasks
+        from ollama_sweep.drift import DriftWatch
         from ollama_sweep.execute import Execution
         from ollama_sweep.host import machine
         from ollama_sweep.measuring import Measuring
@@ -201,19 +203,22 @@ class _Session:
         reached("plan_registered")
         self._say_start(store, sweep_id, found, here)
         self.company.begin(store, sweep_id)
+        measuring = Measuring(
+            spec=self.spec,
+            sent=found.prompts,
+            tasks={task: tasks.load(task) for task in found.task_versions},
+            engine=engine,
+            emit=self.company,
+            has_gpu=bool(here.gpus),
+        )
+        pauses = not self.given["no_pause"]
         Execution(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
             cell_at=lambda position: store.planned(sweep_id, position).cell,
-            measuring=Measuring(
-                spec=self.spec,
-                sent=found.prompts,
-                tasks={task: tasks.load(task) for task in found.task_versions},
-                engine=engine,
-                emit=self.company,
-                has_gpu=bool(here.gpus),
-            ),
+            measuring=measuring,
+            drift=DriftWatch(store, sweep_id, measuring, stopping, self.company, self.spec.control, pauses),
             engine=engine,
             stopping=stopping,
             emit=self.company,

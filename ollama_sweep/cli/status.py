@@ -12,6 +12,7 @@ import click
 from ollama_sweep.cli import _shared
 
 if TYPE_CHECKING:
+    from ollama_sweep.cells import Status
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.records import Holder, SweepRow
 
@@ -49,7 +50,6 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
 def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
     """Everything that `status` and `watch` say, as plain data."""
     from ollama_sweep import background
-    from ollama_sweep.cells import Status
 
     row = _shared.find_sweep(reader, config)
     counts = reader.counts(row.sweep_id)
@@ -69,7 +69,7 @@ def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
         "total": total,
         "done": done,
         "failed": sum(count for status, count in counts.items() if status.is_failure),
-        "counts": {str(status): counts[status] for status in Status if status in counts},
+        "counts": {str(status): counts[status] for status in sorted(counts, key=_rank)},
         "running": running,
         "next": reader.next_cell(row.sweep_id),
         "process": _process(holder) if holder and is_running else None,
@@ -77,6 +77,7 @@ def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
         "waiting": holder.note if holder and is_running else "",
         "paused": background.paused_since(reader.path) is not None,
         **time_left(reader.recent(row.sweep_id, RECENT_CELLS), total - done, running["seconds"] if running else 0.0),
+        "drift": next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         "last_run_at": row.last_run_at,
         "log": str(log) if log.exists() else None,
         "errors": [
@@ -84,6 +85,11 @@ def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
             for error in reader.errors(row.sweep_id, SHOWN_ERRORS)
         ],
     }
+
+
+def _rank(status: Status) -> tuple[bool, int]:
+    """What is finished comes first."""
+    return not status.is_final, list(type(status)).index(status)
 
 
 def _other_sweep(reader: Reader, row: SweepRow) -> str | None:
@@ -145,6 +151,8 @@ def lines_of(picture: Mapping[str, Any]) -> list[str]:
     lines += _pace(picture)
     if picture["errors"]:
         lines.append("Last errors:")
+    if picture["drift"] is not None:
+        lines.append(f"Drift: {100 * picture['drift']:+.1f} % at the last control")
     for error in picture["errors"]:
         first = next(iter(error["error"].strip().splitlines()), "")
         lines.append(f"  {error['status']}: {label(error['coordinates'])}: {first[:140]}")
@@ -157,7 +165,11 @@ def _process_lines(picture: Mapping[str, Any]) -> list[str]:
     process, other, end = picture["process"], picture["other_sweep"], _db_words(picture)
     if process:
         lines = [f"Running: pid {process['pid']} since {local_time(process['since'])} on host {process['host']}"]
-        return lines + ([f"{picture['waiting'][:1].upper()}{picture['waiting'][1:]}"] if picture["waiting"] else [])
+        if picture["waiting"]:
+            lines.append(f"{picture['waiting'][:1].upper()}{picture['waiting'][1:]}")
+        elif picture["paused"]:
+            lines.append(f"A pause is asked for: it waits before its next cell. Go on with: ollama-sweep continue{end}")
+        return lines
     if picture["done"] >= picture["total"]:
         return []
     if other:

@@ -3,6 +3,7 @@
 It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `tokens_per_word` 1; `context_length` 131072; `rate` 400 (tokens/s at large num_batch); `noise` 0.01 (share);
 `oom_above` (num_ctx x num_batch that no longer fits); `spill_above` (the same, for part of the model on the CPU);
+`slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts.
@@ -44,6 +45,7 @@ class Engine:
         self._script = _read_script()
         self._attempts: dict[str, int] = {}
         self._step = "ok"
+        self._generated = 0
         self._loaded: tuple[object, ...] | None = None
         self._record: int | None = None
 
@@ -100,6 +102,7 @@ class Engine:
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
         self._note("generate", cell.label())
+        self._generated += 1
         self._take_time()
         if self._step in _FAILURES:
             self._fail(self._step)
@@ -133,6 +136,9 @@ class Engine:
     def _rate(self, cell: Cell, prompt: str) -> float:
         """Rises with num_batch and saturates, falls a little with num_ctx; the nonce gives the noise."""
         top = float(self._script.get("rate", 400.0))
+        slows = self._script.get("slows")
+        if slows and self._generated > slows["after"]:
+            top *= slows["factor"]
         noise = random.Random(prompt[:8]).uniform(-1, 1) * float(self._script.get("noise", 0.01))  # noqa: S311
         return top * cell.num_batch / (cell.num_batch + 8) * (1 - cell.num_ctx / 4e6) * (1 + noise)
 

@@ -7,7 +7,7 @@ import sqlite3
 
 from ollama_sweep.cells import Cell, Status, content_hash
 from ollama_sweep.store.planning import options_of
-from ollama_sweep.store.records import PendingCell, PlannedCell
+from ollama_sweep.store.records import ControlCell, PendingCell, PlannedCell
 
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
@@ -83,6 +83,27 @@ def made_prompt(
         (engine, model_digest, content_hash(modelfile), spec_text),
     ).fetchone()
     return None if row is None else str(row[0])
+
+
+def control_cell(connection: sqlite3.Connection, sweep_id: int) -> ControlCell | None:
+    """The first measured cell of the sweep in the surroundings at hand that is still part of its plan."""
+    row = connection.execute(
+        """SELECT attempts.cell_id, plan.position, attempts.prompt_eval_rate
+            FROM attempts JOIN sweeps ON sweeps.id = attempts.sweep_id AND sweeps.segment_id = attempts.segment_id
+            JOIN plan ON plan.sweep_id = attempts.sweep_id AND plan.cell_id = attempts.cell_id
+            WHERE attempts.sweep_id = ? AND attempts.status = 'ok' AND attempts.prompt_eval_rate > 0
+            ORDER BY attempts.id LIMIT 1""",
+        (sweep_id,),
+    ).fetchone()
+    return None if row is None else ControlCell(*row)
+
+
+def drifts(connection: sqlite3.Connection, sweep_id: int, n: int) -> list[tuple[str, float]]:
+    """The last control measurements, the newest first: when, and the drift as a share."""
+    rows = connection.execute(
+        "SELECT measured_at, drift FROM controls WHERE sweep_id = ? ORDER BY id DESC LIMIT ?", (sweep_id, n)
+    )
+    return [(str(at), float(drift)) for at, drift in rows]
 
 
 def segment_of(connection: sqlite3.Connection, sweep_id: int) -> tuple[int, dict[str, object]] | None:

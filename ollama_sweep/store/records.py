@@ -105,6 +105,15 @@ class RunningAttempt:
 
 
 @dataclass(frozen=True)
+class ControlCell:
+    """The cell that is measured again to see drift: where it stands, and its first rate in tokens/s."""
+
+    cell_id: int
+    position: int
+    prompt_eval_rate: float
+
+
+@dataclass(frozen=True)
 class AttemptRow:
     """One attempt of a cell's history. `segment` numbers the surroundings it was measured in."""
 

@@ -223,6 +223,18 @@ CREATE TABLE ledger (
     pid INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE controls (
+    id INTEGER PRIMARY KEY,
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    cell_id INTEGER NOT NULL REFERENCES cells (id),
+    segment_id INTEGER REFERENCES segments (id),
+    prompt_eval_rate REAL NOT NULL,
+    drift REAL NOT NULL,
+    measured_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX controls_sweep ON controls (sweep_id);
+
 CREATE TABLE view_columns (
     name TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('dimension', 'score')),

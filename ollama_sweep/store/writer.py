@@ -16,7 +16,7 @@ from ollama_sweep.store import connection as files
 from ollama_sweep.store import imports, outcomes, planning, queries, schema
 from ollama_sweep.store.guard import Guard, Guarding
 from ollama_sweep.store.lock import WriterLock
-from ollama_sweep.store.records import PendingCell, PlannedCell, SweepHeader
+from ollama_sweep.store.records import ControlCell, PendingCell, PlannedCell, SweepHeader
 
 
 def utc_now() -> str:
@@ -236,6 +236,19 @@ class Store:
     def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
         return outcomes.believed_runs(self._guard.connection, cell_id, segment)
+
+    # --- drift
+
+    def control_cell(self, sweep_id: int) -> ControlCell | None:
+        """The first measured cell of the sweep in the surroundings at hand."""
+        return queries.control_cell(self._guard.connection, sweep_id)
+
+    def save_control(self, sweep_id: int, cell_id: int, prompt_eval_rate: float, drift: float) -> None:
+        """Keep a control measurement; the cell's own result stays what it was."""
+        sql = """INSERT INTO controls (sweep_id, cell_id, segment_id, prompt_eval_rate, drift, measured_at)
+            SELECT ?, ?, segment_id, ?, ?, ? FROM sweeps WHERE id = ?"""
+        row = (sweep_id, cell_id, prompt_eval_rate, drift, self._now(), sweep_id)
+        self._guard.write(lambda connection: connection.execute(sql, row))
 
     # --- prompts
 
