@@ -19,10 +19,13 @@ from sweep_runner import Ended, Sweep
 from sweeping import GRID, Program, json_of
 from sweeping import program as program  # a fixture
 
-from ollama_sweep import checked_model, disturbances, doctor, host, places
-from ollama_sweep.checked_model import Length, Subject
+from ollama_sweep import host
+from ollama_sweep.checks import disturbances, places
+from ollama_sweep.checks import examination as doctor
+from ollama_sweep.checks import model as checked_model
+from ollama_sweep.checks.finding import Finding
+from ollama_sweep.checks.model import Length, Subject
 from ollama_sweep.engine import ModelInfo
-from ollama_sweep.finding import Finding
 from ollama_sweep.host import Battery, Busy, ClockPolicy, Gpu, GpuProcess, GpuState, Machine, Orphan
 from ollama_sweep.ranges import Room
 from ollama_sweep.store import connection

@@ -12,9 +12,9 @@ from ollama_sweep.cli import _shared
 from ollama_sweep.errors import SweepError
 
 if TYPE_CHECKING:
-    from ollama_sweep.checked_model import Subject
+    from ollama_sweep.checks.finding import Finding
+    from ollama_sweep.checks.model import Subject
     from ollama_sweep.engine import EngineSettings
-    from ollama_sweep.finding import Finding
     from ollama_sweep.store.records import SweepRow
 
 COLOURS = {"ok": "green", "warning": "yellow", "bad": "red"}
@@ -65,8 +65,8 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 
 
 def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> Iterable[Finding]:
-    from ollama_sweep.doctor import Examination
-    from ollama_sweep.finding import of_error
+    from ollama_sweep.checks.examination import Examination
+    from ollama_sweep.checks.finding import of_error
 
     try:
         subject, settings = _subject(config, db, verbose, given)
@@ -78,7 +78,7 @@ def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
 
 def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
     """What is to be looked at: the sweep of CONFIG or of the command line, a sweep of the database, or nothing."""
-    from ollama_sweep.checked_model import subject_of_spec
+    from ollama_sweep.checks.model import subject_of_spec
 
     row = _row(config, db)
     is_file = config is not None and (config.exists() or row is None)
@@ -115,8 +115,8 @@ def _row(config: Path | None, db: Path) -> SweepRow | None:
 def _of_row(row: SweepRow | None, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
     from dataclasses import replace
 
-    from ollama_sweep.checked_model import subject_of_row
-    from ollama_sweep.doctor import living_host
+    from ollama_sweep.checks.examination import living_host
+    from ollama_sweep.checks.model import subject_of_row
 
     subject, settings = _without_sweep(verbose, given)
     if row is None:
@@ -129,7 +129,7 @@ def _of_row(row: SweepRow | None, verbose: bool, given: dict[str, Any]) -> tuple
 
 
 def _without_sweep(verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
-    from ollama_sweep.checked_model import Subject
+    from ollama_sweep.checks.model import Subject
     from ollama_sweep.engine import EngineSettings
 
     settings = EngineSettings(

@@ -23,7 +23,9 @@ from ollama_sweep import process
 from ollama_sweep.cells import Options, Scalar
 from ollama_sweep.engine import EngineSettings
 from ollama_sweep.errors import ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.host import orphans
 from ollama_sweep.model_files import cache_folder
+from ollama_sweep.units import format_bytes
 
 if TYPE_CHECKING:
     import httpx
@@ -143,10 +145,12 @@ class OllamaServer:
         return version
 
     def _find(self) -> None:
-        installed = installed_binary(self._settings.ollama)
+        client = installed_binary(self._settings.ollama)
+        if client is None and self._settings.host is not None:
+            client = any_binary(None)
         version = None if self._settings.managed else answering_version(self._url)
-        if version is not None and installed is not None:
-            self._binary = installed
+        if version is not None and client is not None:
+            self._binary = client
             self._use(version)
             self._name_orphans()
             return
@@ -205,8 +209,9 @@ class OllamaServer:
 
     def _name_orphans(self) -> None:
         """Someone else's llama-server without a parent is not ours to end, but the person should know of it."""
-        for pid in orphaned_runners():
-            self._settings.say(f"Warning: llama-server (pid {pid}) has lost its Ollama and still holds memory")
+        for orphan in orphans():
+            size = format_bytes(orphan.memory_bytes)
+            self._settings.say(f"Warning: llama-server (pid {orphan.pid}) has lost its Ollama and holds {size}")
 
     def _settle(self) -> None:
         if self._ledger_number is not None:
@@ -349,14 +354,6 @@ def variable(name: str) -> str:
 
 def _written(value: Scalar) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def orphaned_runners() -> list[int]:
-    """Pids of llama-server processes whose Ollama is gone (their parent is the system's first process)."""
-    import psutil
-
-    found = psutil.process_iter(["name", "ppid"])
-    return [entry.pid for entry in found if entry.info["name"] == "llama-server" and entry.info["ppid"] == 1]
 
 
 def _free_port() -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from ollama_sweep import plan, ranges
 from ollama_sweep.cells import Cell
+from ollama_sweep.checks.finding import Finding, bad, ok, warning
 from ollama_sweep.engine import ModelInfo
-from ollama_sweep.finding import Finding, bad, ok, warning
 from ollama_sweep.spec import PromptSpec, SweepSpec
 from ollama_sweep.store.records import SweepRow
 from ollama_sweep.units import format_bytes

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ollama_sweep import checked_model, disturbances, engines, host, places, process, prompts, ranges
-from ollama_sweep.checked_model import Length, Subject
+from ollama_sweep import engines, host, process, prompts, ranges
+from ollama_sweep.checks import disturbances, places
+from ollama_sweep.checks import model as checked_model
+from ollama_sweep.checks.finding import Finding, bad, of_error, ok, warning
+from ollama_sweep.checks.model import Length, Subject
 from ollama_sweep.engine import Engine, EngineSettings, ModelInfo
 from ollama_sweep.engines import _ollama_server as ollama_server
 from ollama_sweep.errors import CellFailed, ConfigError, SweepError
-from ollama_sweep.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.store.records import SweepRow
 from ollama_sweep.units import format_bytes
 

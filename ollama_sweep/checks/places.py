@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ollama_sweep.checks.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.errors import ConfigError, SweepError
-from ollama_sweep.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.store import connection as files
 from ollama_sweep.store import lock
 from ollama_sweep.store.reader import Reader

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ollama_sweep import host
-from ollama_sweep.finding import Finding, bad, ok, warning
+from ollama_sweep.checks.finding import Finding, bad, ok, warning
 from ollama_sweep.units import format_bytes
 
 BUSY_SHARE = 0.15
