@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from ollama_sweep.cells import Status
-from ollama_sweep.events import Drifted, Notice
+from ollama_sweep.events import Drifted, GoingOn, Notice, OnHold
 from ollama_sweep.measuring import Measuring
 from ollama_sweep.spec import Interim
 from ollama_sweep.stopping import Stopping
@@ -53,8 +53,10 @@ class DriftWatch:
             self._measure()
             if abs(self.drift) <= PAUSED or not self.pauses or not left:
                 break
-            self.emit(Notice(f"Pausing for {PAUSE_S / 60:.0f} min, then looking again (--no-pause goes on)"))
+            words = f"the speed has drifted by {self.drift:+.1%}"
+            self.emit(OnHold(f"{words}; looking again in {PAUSE_S / 60:.0f} min (--no-pause goes on)"))
             pause(PAUSE_S, self.stopping)
+            self.emit(GoingOn())
         self._cells, self._since = 0, time.monotonic()
 
     def _is_due(self) -> bool:

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from ollama_sweep.cells import Flag, Status, failure_label
+from ollama_sweep.cells import Status, failure_label
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.events import (
     CellFinished,
     CellStarted,
+    Drifted,
     Event,
     GoingOn,
     OnHold,
@@ -87,11 +88,14 @@ class Notifier:
                 self._at = f"at {event.cell.label()}"
             case CellFinished():
                 self._finished(event)
+            case Drifted():
+                if event.has_drifted:
+                    self._tell_once("drift", "the machine's speed has drifted", f"{event.drift:+.1%} {self._at}.")
             case Waiting():
                 self._at = f"waiting: {event.reason}"
             case _:
                 pass
-        if isinstance(event, SweepStarted | CellStarted | RunFinished | CellFinished | GoingOn):
+        if isinstance(event, SweepStarted | CellStarted | RunFinished | CellFinished | Drifted | GoingOn):
             self._progress_at = time.monotonic()
         elif isinstance(event, OnHold):
             self._progress_at = None
@@ -103,8 +107,6 @@ class Notifier:
         if outcome.status is Status.OOM:
             words = failure_label(outcome.status, outcome.reason)
             self._tell_once(str(Status.OOM), "out of memory", f"First cell without room: {label} ({words}).")
-        if Flag.DRIFTED in outcome.flags:
-            self._tell_once("drift", "the machine's speed has drifted", f"Noticed at {label}.")
 
     def done(self, text: str) -> None:
         """No cell is pending any more; told only where this run has measured something."""

@@ -38,14 +38,14 @@ def test_beyond_8_percent_the_sweep_pauses_and_looks_again(program: Program, mon
     monkeypatch.setattr(drift, "PAUSE_S", 0.0)
     program.script(slows={"after": 2, "factor": 0.9})
     said = program("run", program.grid(**{**CELLS, "num_ctx": [512, 1024]})).must().stdout
-    assert said.count("Pausing for 0 min, then looking again (--no-pause goes on)") == 2 * drift.MOST_PAUSES
+    assert said.count("looking again in 0 min (--no-pause goes on)") == 2 * drift.MOST_PAUSES
     assert len(program.rows(sql=CONTROLS)) == 2 * (drift.MOST_PAUSES + 1)
 
 
 def test_no_pause_goes_on_with_flags(program: Program) -> None:
     program.script(slows={"after": 2, "factor": 0.9})
     said = program("run", program.grid(**CELLS), "--no-pause").must().stdout
-    assert "Pausing" not in said
+    assert "On hold" not in said
     assert flags(program) == ["", "", *["drifted"] * 4]
 
 

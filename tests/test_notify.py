@@ -13,7 +13,7 @@ import pytest
 from ollama_fixture import until
 from sweeping import Program, label, program
 
-from ollama_sweep.cells import Cell, Flag, Outcome, Status
+from ollama_sweep.cells import Cell, Outcome, Status
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.events import CellFinished, CellStarted, OnHold, SweepStarted, Waiting
 from ollama_sweep.notify import VARIABLE, Notifier, sender
@@ -152,8 +152,8 @@ class Told(Notifier):
         self.looks += 1
 
 
-def finished(status: Status = Status.OK, *flags: Flag) -> CellFinished:
-    return CellFinished(CELL, Outcome(status, flags=frozenset(flags)), 1.0, will_retry=False)
+def finished(status: Status = Status.OK) -> CellFinished:
+    return CellFinished(CELL, Outcome(status), 1.0, will_retry=False)
 
 
 def test_no_progress_for_longer_than_a_step_may_take_is_told_once_until_a_cell_ends() -> None:
@@ -179,12 +179,12 @@ def test_a_hold_is_no_stall() -> None:
     assert told.messages == []
 
 
-def test_drift_is_told_once() -> None:
-    told = Told()
-    for _ in range(3):
-        told(finished(Status.OK, Flag.DRIFTED))
-    told.close()
-    assert [title for title, _ in told.messages] == ["the machine's speed has drifted"]
+def test_drift_is_told_once(program: Program, inbox: Inbox) -> None:
+    program.script(slows={"after": 6, "factor": 0.95})
+    environment = {**program.environment(), VARIABLE: inbox.address}
+    program.start("run", program.grid(), "--set", "control=1", env=environment).wait().must()
+    assert inbox.titles == ["ollama-sweep grid: the machine's speed has drifted", "ollama-sweep grid: done"]
+    assert inbox.messages[0][1].startswith("-5.0% at num_ctx")
 
 
 def test_an_exception_while_sending_is_one_warning() -> None:

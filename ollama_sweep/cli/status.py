@@ -149,10 +149,10 @@ def lines_of(picture: Mapping[str, Any]) -> list[str]:
     if picture["next"]:
         lines.append(f"Next: {label(picture['next'])}")
     lines += _pace(picture)
-    if picture["errors"]:
-        lines.append("Last errors:")
     if picture["drift"] is not None:
         lines.append(f"Drift: {100 * picture['drift']:+.1f} % at the last control")
+    if picture["errors"]:
+        lines.append("Last errors:")
     for error in picture["errors"]:
         first = next(iter(error["error"].strip().splitlines()), "")
         lines.append(f"  {error['status']}: {label(error['coordinates'])}: {first[:140]}")
