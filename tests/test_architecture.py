@@ -19,12 +19,12 @@ HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamac
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
-CONTROL = {"execute", "survey", "plan", "background"}
+CONTROL = {"execute", "measuring", "drift", "survey", "plan", "background", "checks"}
 """Modules that bring the parts together; only they and the command line stand above the parts."""
 PARTS = {"store", "engines", "tasks", "plots", "report"}
 MAY_USE_PARTS = {
-    "execute": {"store", "tasks"}, "survey": {"store", "tasks"}, "plan": set(), "background": {"store"},
-    "report": {"plots"},
+    "execute": {"store"}, "measuring": set(), "drift": {"store"}, "survey": {"store", "tasks"}, "plan": set(),
+    "background": {"store"}, "checks": {"engines", "store"}, "report": {"plots"},
 }  # fmt: skip
 """Who may use which part besides the command line; a part always may use itself."""
 BASE = {"errors": set(), "units": {"errors"}, "cells": {"errors", "units"}}
