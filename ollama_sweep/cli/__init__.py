@@ -15,6 +15,7 @@ from typing import TextIO
 import click
 
 from ollama_sweep import __version__
+from ollama_sweep.cli._signs import never_fail
 from ollama_sweep.errors import SweepError, nearest
 
 COMMANDS = {
@@ -77,6 +78,8 @@ def cli() -> None:
 def main() -> None:
     """The entry point of `ollama-sweep` and `sweep.py`: runs a command and turns what went wrong into an exit code."""
     _replace_closed()
+    never_fail(sys.stdout)
+    never_fail(sys.stderr)
     code = _run()
     _drop_unwritten()
     sys.exit(code)

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from ollama_sweep import stats
 from ollama_sweep.cells import Cell, Outcome, Status, failure_label
+from ollama_sweep.cli._signs import PLAIN
 from ollama_sweep.events import (
     CellFinished,
     CellStarted,
@@ -26,7 +27,6 @@ from ollama_sweep.events import (
 from ollama_sweep.units import format_duration, format_rate
 
 RECENT_CELLS = 20
-_ASCII = str.maketrans({"✓": "+", "✗": "x", "…": "...", "–": "-", "×": "x"})
 
 
 class Progress:
@@ -123,7 +123,7 @@ def printable(text: str, stream: TextIO) -> str:
     encoding = stream.encoding or "ascii"
     if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
         return text
-    return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
 
 
 def said(outcome: Outcome) -> str:
