@@ -30,7 +30,6 @@ def draw_sweep(
     from ollama_sweep.report.tables import save_tables
 
     target = inside(folder, safe_name(row.name))
-    target.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
     tokens = row.spec.get("prompt_tokens")
     options = plots.PlotOptions(

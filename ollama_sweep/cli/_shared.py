@@ -42,8 +42,20 @@ OVERRIDES = (
 def db_option(command: F) -> F:
     """--db, the same for every command."""
     return click.option(
-        "--db", default=DEFAULT_DB, show_default=True, type=click.Path(path_type=Path), help="The database."
+        "--db",
+        default=(DEFAULT_DB,),
+        show_default=True,
+        multiple=True,
+        callback=_one_database,
+        type=click.Path(path_type=Path),
+        help="The database.",
     )(command)
+
+
+def _one_database(context: click.Context, _parameter: click.Parameter, given: tuple[Path, ...]) -> Path:
+    if len(given) > 1:
+        raise click.UsageError(f"--db is given {len(given)} times; there is one database", context)
+    return given[0]
 
 
 def json_option(command: F) -> F:
