@@ -51,7 +51,7 @@ def assert_nothing_left(server: RealOllama, sweep: Sweep) -> None:
     assert set(server.installed()) == {f"{MODEL}:latest"}
     assert server.ps() == []
     assert sweep.left_running() == []
-    assert server.runner_pids() == []
+    until("the last llama-server has ended", lambda: not server.runner_pids(), 10)
 
 
 # -- a 3 x 3 sweep, twice --------------------------------------------------------------------------------------------
@@ -92,7 +92,8 @@ def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
     start = server.log_size()
     sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
     middle = server.log_size()
-    sweep("run", config, *server.sweep_options(), "--db", "again.db", "--set", "repeats=1", timeout_s=PATIENCE_S).must()
+    again = ["--db", "again.db", "--out", "again", "--set", "repeats=1"]
+    sweep("run", config, *server.sweep_options(), *again, timeout_s=PATIENCE_S).must()
     assert_nothing_left(server, sweep)
     runs = sweep.rows(sql="select * from runs")
     return Twice(
@@ -131,8 +132,8 @@ def test_the_same_sweep_again_is_not_inflated(twice: Twice) -> None:
         assert all(read.tokens >= 0.99 * row["prompt_eval_count"] for read in reads), f"{place}: {reads}"
         assert row["prompt_eval_rate"] == pytest.approx(reads[-1].rate, rel=0.03), place
     faster = [row["prompt_eval_rate"] / twice.first[place]["prompt_eval_rate"] for place, row in twice.again.items()]
-    assert 1 / 1.5 < median(faster) < 1.5, faster
-    assert max(faster) < 3, faster
+    assert median(faster) < 1.5, faster
+    assert max(faster) < 10, "a cached prompt would be a hundred times faster"
     for run in twice.runs_again:
         assert (run["cached_count"] or 0) <= 0.01 * run["prompt_eval_count"], run
 
@@ -186,7 +187,7 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     started.wait(PATIENCE_S).must()
 
     cells = sweep.cells()
-    stopped, following, normal = cells[1024, 16], cells[1024, 64], cells[2048, 64]
+    stopped, following = cells[1024, 16], cells[1024, 64]
     assert (stopped["status"], stopped["attempts"]) == ("timeout", 1)
     assert picture_table(sweep)[1024, 16] == "Timeout or no output"
     assert set(statuses(cells.values()).values()) == {"timeout", "ok"}
@@ -197,16 +198,20 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     reads = server.prompts(start)[1024, 64]
     assert all(read.tokens >= 0.99 * following["prompt_eval_count"] for read in reads)
     assert following["prompt_eval_rate"] == pytest.approx(median(read.rate for read in reads), rel=0.03)
-    assert following["prompt_eval_rate"] == pytest.approx(normal["prompt_eval_rate"], rel=0.3)
+    normal = [
+        cells[2048, 64],
+        *(earlier[num_ctx, 64] for earlier in (twice.first, twice.again) for num_ctx in CONTEXTS),
+    ]
+    assert any(following["prompt_eval_rate"] == pytest.approx(row["prompt_eval_rate"], rel=0.3) for row in normal)
     assert not psutil.pid_exists(runner)
     assert_nothing_left(server, sweep)
 
 
 def is_reading(server: RealOllama, start: int, *options: str) -> bool:
     """A runner with these options has begun with a prompt."""
-    text = server.log_text(start)
-    loads = text.split('msg="starting llama-server"')
-    return all(f"{option} " in loads[-1].splitlines()[0] for option in options) and "launch_slot_" in loads[-1]
+    load = server.log_text(start).rpartition('msg="starting llama-server"')[2]
+    command = load.partition("\n")[0]
+    return all(f" {option} " in command for option in options) and "launch_slot_" in load
 
 
 def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
