@@ -18,6 +18,7 @@ from ollama_fixture import clean_environment
 from sweep_runner import Ended, Sweep, write_fake_script
 
 from ollama_sweep import cli
+from ollama_sweep.files import write_whole
 from ollama_sweep.plots import heatmap
 
 WORDS = "one two three four five"
@@ -87,7 +88,7 @@ class Program(Sweep):
 
 
 def _pretend_to_draw(data: object, path: Path, dpi: float | None = None) -> None:
-    path.write_bytes(b"a picture")
+    write_whole(path, b"a picture")
 
 
 def label(num_ctx: int, num_batch: int) -> str:
