@@ -48,9 +48,7 @@ def begin(
     return int(row[0])
 
 
-def finish(
-    connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, cell_status: Status, now: str
-) -> None:
+def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, cell_status: Status, now: str) -> None:
     """Store an outcome once: an attempt that has ended the same way already is left as it is."""
     row = connection.execute("SELECT status, cell_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
     if row is None:

@@ -217,9 +217,7 @@ class Store:
         nothing, so it may be tried again after a StorageError. NaN and infinity are refused (ValueError).
         """
         outcomes.check_finite(outcome)
-        self._guard.write(
-            lambda connection: outcomes.finish(connection, attempt_id, outcome, cell_status, self._now())
-        )
+        self._guard.write(lambda connection: outcomes.finish(connection, attempt_id, outcome, cell_status, self._now()))
         self._guard.warn_of_long_log()
 
     def interrupt_open_attempts(self, reason: str = schema.STOPPED) -> int:
