@@ -33,6 +33,7 @@ COMMANDS = {
     "best": "The best cells and the tuned Modelfile.",
     "params": "Sensible num_ctx and num_batch ranges for a model.",
     "import": "Take over results of an older tool.",
+    "recover": "Copy what can be read of a damaged database to a new one.",
     "doctor": "Check Ollama, model, disk, and what would spoil numbers.",
 }
 
