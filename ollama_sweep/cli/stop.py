@@ -32,8 +32,9 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
     if not db.exists():
         raise ConfigError(f"no database at {db}, so no sweep runs on it")
     found = background.require_running(db)
+    cell = _cell(db)
     has_ended = background.ask_to_stop(db, found, now=now)
-    click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{_cell(db)}")
+    click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
     if no_wait:
         click.echo(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
         return
