@@ -276,6 +276,34 @@ def test_database_without_a_sweep_is_taken_back(path: Path, tmp_path: Path) -> N
         assert reader.writer() is None
 
 
+def test_file_that_took_the_place_of_a_new_database_is_not_taken_back(path: Path) -> None:
+    store = Store.open(path)
+    path.unlink()
+    path.write_text("mine")
+    store.discard()
+    assert path.read_text() == "mine"
+
+
+def test_disk_that_fails_to_be_read_is_said_as_such(path: Path) -> None:
+    class Unreadable(sqlite3.Connection):
+        broken = False
+
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+            if Unreadable.broken:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+                raise error
+            return super().execute(sql, *parameters)  # type: ignore[arg-type]
+
+    with Store.open(path, guarding=Guarding(factory=Unreadable)) as store:
+        sweep = register(store, grid((1024,)))
+        Unreadable.broken = True
+        for asked in (lambda: store.next_pending(sweep), store.leftovers, lambda: store.counts(sweep)):
+            assert help_.message(asked).startswith(f"StorageError: The disk reported an error while saving ({path}")
+        Unreadable.broken = False
+        assert measure(store, sweep)
+
+
 def test_missing_database_is_not_created_by_a_reader(path: Path) -> None:
     assert help_.message(lambda: Reader.open(path)) == (
         f"ConfigError: no database at {path}. Start with: sweep.py run CONFIG"
@@ -347,9 +375,7 @@ def test_database_of_a_newer_version_is_refused(store: Store, path: Path) -> Non
 def test_network_drive_needs_a_word(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Store.open(path, fs_type=lambda folder: "nfs4")
-    assert str(caught.value) == (
-        f"{path} is on a network drive (nfs4); SQLite can lose data there. --allow-network-db"
-    )
+    assert str(caught.value) == (f"{path} is on a network drive (nfs4); SQLite can lose data there. --allow-network-db")
     assert list(path.parent.iterdir()) == []
     with Store.open(path, fs_type=lambda folder: "nfs4", allow_network=True) as store:
         register(store, grid((1024,)))

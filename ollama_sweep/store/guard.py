@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ollama_sweep.errors import StorageError
 from ollama_sweep.store import connection as files
@@ -16,6 +16,7 @@ from ollama_sweep.units import format_bytes
 
 _BUSY_PAUSE_S = 0.05
 Result = TypeVar("Result")
+P = ParamSpec("P")
 
 
 class CommitFailed(StorageError):
@@ -46,9 +47,18 @@ class Guard:
         self._doubtful = False
         self._warned_of_log = False
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """For reading between transactions; opened again first where the last error left it in doubt."""
+    def read(
+        self, action: Callable[Concatenate[sqlite3.Connection, P], Result], *values: P.args, **named: P.kwargs
+    ) -> Result:
+        """Read between transactions: what `action` finds. Storage trouble is raised as StorageError."""
+        connection = self._sound_connection()
+        try:
+            return action(connection, *values, **named)
+        except sqlite3.Error as error:
+            raise self._failed(error, StorageError) from error
+
+    def _sound_connection(self) -> sqlite3.Connection:
+        """The connection; opened again first where the last error left it in doubt."""
         if self._doubtful:
             self._reopen()
         return self._connection
@@ -68,7 +78,7 @@ class Guard:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE … COMMIT; rolled back on any exception. Storage trouble is raised as StorageError."""
-        connection = self.connection
+        connection = self._sound_connection()
         self._begin(connection)
         try:
             yield connection
@@ -130,8 +140,13 @@ class Guard:
                 self._settings.say(f"waiting for the database: another program is writing to {self._path}")
             time.sleep(_BUSY_PAUSE_S)
 
+    @property
+    def has_same_file(self) -> bool:
+        """The file at the path is still the one that was opened."""
+        return files.identity(self._path) == self._identity
+
     def _check_same_file(self) -> None:
-        if files.identity(self._path) != self._identity:
+        if not self.has_same_file:
             raise StorageError(f"{self._path} was deleted or replaced while the sweep ran. Nothing was written to it")
 
     def _failed(self, error: sqlite3.Error, kind: type[StorageError]) -> Exception:

@@ -83,8 +83,7 @@ class Store:
 
     @staticmethod
     def _migrate(guard: Guard) -> None:
-        (version,) = guard.connection.execute("PRAGMA user_version").fetchone()
-        if version < schema.USER_VERSION:
+        if guard.read(_version) < schema.USER_VERSION:
             guard.write(lambda connection: schema.apply_migrations(connection, _version(connection)))
 
     def __enter__(self) -> Store:
@@ -106,13 +105,16 @@ class Store:
 
     def discard(self) -> None:
         """Close, and remove the files of a database in which no sweep was registered: nothing was created."""
-        (sweeps,) = self._guard.connection.execute("SELECT count(*) FROM sweeps").fetchone()
-        self._guard.close()
-        if not sweeps:
-            self.path.unlink(missing_ok=True)
-            for leftover in files.side_files(self.path):
-                leftover.unlink(missing_ok=True)
-        self._lock.release(remove=not sweeps)
+        is_empty = False
+        try:
+            is_empty = self._guard.has_same_file and not self._guard.read(_has_sweeps)
+            self._guard.close()
+            if is_empty:
+                for file in (self.path, *files.side_files(self.path)):
+                    file.unlink(missing_ok=True)
+        finally:
+            self._guard.close()
+            self._lock.release(remove=is_empty)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -155,7 +157,7 @@ class Store:
     ) -> int | None:
         """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
         wanted = planning.Wanted(timeout_s, repeats_minimum, retry)
-        if planning.known_sweep(self._guard.connection, header) is None:
+        if self._guard.read(planning.known_sweep, header) is None:
             return None
 
         def refresh(connection: sqlite3.Connection) -> int:
@@ -168,19 +170,19 @@ class Store:
 
     def next_pending(self, sweep_id: int) -> PendingCell | None:
         """The pending cell with the lowest position."""
-        return queries.next_pending(self._guard.connection, sweep_id)
+        return self._guard.read(queries.next_pending, sweep_id)
 
     def cell_by_key(self, sweep_id: int, key: str) -> PendingCell | None:
         """A cell of the plan, whatever its status."""
-        return queries.cell_by_key(self._guard.connection, sweep_id, key)
+        return self._guard.read(queries.cell_by_key, sweep_id, key)
 
     def planned(self, sweep_id: int, position: int) -> PlannedCell:
         """A cell of the plan as it was registered. Raises KeyError."""
-        return queries.planned(self._guard.connection, sweep_id, position)
+        return self._guard.read(queries.planned, sweep_id, position)
 
     def counts(self, sweep_id: int) -> dict[Status, int]:
         """How many cells of the sweep have each status."""
-        return queries.counts(self._guard.connection, sweep_id)
+        return self._guard.read(queries.counts, sweep_id)
 
     def segment(self, sweep_id: int, fingerprint: Mapping[str, object]) -> tuple[int, tuple[str, ...]]:
         """The segment of these surroundings, a new one where they changed, and what changed (`ollama 0.33 -> 0.34`).
@@ -188,7 +190,7 @@ class Store:
         Attempts that begin from now on belong to it. A sweep's first segment is no change.
         """
         text = planning.canonical_json(dict(sorted(fingerprint.items())))
-        last = queries.segment_of(self._guard.connection, sweep_id)
+        last = self._guard.read(queries.segment_of, sweep_id)
         if last and planning.canonical_json(last[1]) == text:
             return last[0], ()
 
@@ -233,13 +235,13 @@ class Store:
 
     def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
-        return outcomes.believed_runs(self._guard.connection, cell_id, segment)
+        return self._guard.read(outcomes.believed_runs, cell_id, segment)
 
     # --- drift
 
     def control_cell(self, sweep_id: int) -> ControlCell | None:
         """The first measured cell of the sweep in the surroundings at hand."""
-        return queries.control_cell(self._guard.connection, sweep_id)
+        return self._guard.read(queries.control_cell, sweep_id)
 
     def save_control(self, sweep_id: int, cell_id: int, prompt_eval_rate: float, drift: float) -> None:
         """Keep a control measurement; the cell's own result stays what it was."""
@@ -252,14 +254,14 @@ class Store:
 
     def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
         """The prompt's true number of tokens on this model, where it was counted before."""
-        return queries.prompt_tokens(self._guard.connection, engine, model_digest, modelfile, prompt_hash)
+        return self._guard.read(queries.prompt_tokens, engine, model_digest, modelfile, prompt_hash)
 
     def save_prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str, tokens: int) -> None:
         self._upsert("prompt_tokens", (engine, model_digest, content_hash(modelfile), prompt_hash, tokens))
 
     def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None:
         """The text that was made for `{tokens: N}` on this model before."""
-        return queries.made_prompt(self._guard.connection, engine, model_digest, modelfile, spec_text)
+        return self._guard.read(queries.made_prompt, engine, model_digest, modelfile, spec_text)
 
     def save_made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str, text: str) -> None:
         self._upsert("made_prompts", (engine, model_digest, content_hash(modelfile), spec_text, text))
@@ -289,9 +291,10 @@ class Store:
 
     def leftovers(self) -> list[Leftover]:
         """What earlier sessions recorded and did not settle, the newest first."""
-        rows = self._guard.connection.execute("SELECT id, kind, name, details FROM ledger ORDER BY id DESC")
+        sql = "SELECT id, kind, name, details FROM ledger ORDER BY id DESC"
+        rows = self._guard.read(lambda connection: connection.execute(sql).fetchall())
         return [Leftover(number, kind, name, dict(planning.options_of(details)))  # type: ignore[arg-type]
-                for number, kind, name, details in rows.fetchall() if number not in self._recorded]  # fmt: skip
+                for number, kind, name, details in rows if number not in self._recorded]  # fmt: skip
 
     # --- old results
 
@@ -305,6 +308,10 @@ class Store:
         return self._guard.write(
             lambda connection: imports.import_results(connection, name, found, source, self._now())
         )
+
+
+def _has_sweeps(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM sweeps)").fetchone()[0])
 
 
 def _version(connection: sqlite3.Connection) -> int:
