@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/quickstart.yaml
+SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 run_extras := llamacpp
 dev_extras := dev,llamacpp
 
@@ -30,9 +31,9 @@ test-slow: dev-packages real  ## the slow tests only
 	@$(BIN)/python -m pytest -m slow || test $$? -eq 5
 
 lint: dev-packages  ## ruff (rules and format) and mypy
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/ruff check --quiet . $(SCRIPTS)
+	@$(BIN)/ruff format --quiet --check . $(SCRIPTS)
+	@$(BIN)/mypy --scripts-are-modules ollama_sweep sweep.py benchmarks tests $(SCRIPTS)
 
 bench: dev-packages real  ## the benchmarks of docs/benchmarks.md, one after the other
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
