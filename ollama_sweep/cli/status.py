@@ -187,7 +187,8 @@ def _pace(picture: Mapping[str, Any]) -> list[str]:
     left, low, high = (picture[name] for name in ("seconds_left", "seconds_left_low", "seconds_left_high"))
     if left:
         line += f", about {_length(left)} left"
-        line += f" ({_length(low)} to {_length(high)})" if high else ""
+        if high:
+            line += f" ({_length(low)} to {_length(high)})" if low else f" (up to {_length(high)})"
         if picture["process"] and not picture["waiting"]:
             line += f", done {_when(left)}"
     return [line]
