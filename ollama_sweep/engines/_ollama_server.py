@@ -127,13 +127,23 @@ class OllamaServer:
     def connect(self) -> None:
         """Make sure that a server answers. Raises EngineUnavailable."""
         if self._service is not None:
-            if not self._service.is_alive:
-                self._settings.say("The sweep's own Ollama server has died: it is started again")
-                self._start_own()
+            self._look_after_own()
         elif self._client is None:
             self._find()
         else:
             self.version = self._answer()
+
+    def _look_after_own(self) -> None:
+        """Our own server is started again where it has died or no longer answers."""
+        assert self._service is not None
+        if not self._service.is_alive:
+            self._settings.say("The sweep's own Ollama server has died: it is started again")
+        elif answering_version(self._url, ANSWER_S) is None:
+            self._settings.say("The sweep's own Ollama server does not answer: it is ended and started again")
+            self._service.end()
+        else:
+            return
+        self._start_own()
 
     def _answer(self) -> str:
         """The version of the server that was found; a dead one is brought back where there is a way."""
@@ -307,7 +317,7 @@ class OllamaServer:
                 self.post("/api/generate", {"model": name, "keep_alive": 0}, ANSWER_S)
             except httpx.HTTPError:
                 continue
-        while any(model.model in names or model.name in names for model in self.loaded()):
+        while any(is_named(entry, name) for entry in self.loaded() for name in names):
             if time.monotonic() > deadline:
                 return self._escalate()
             time.sleep(0.1)
@@ -345,6 +355,11 @@ class OllamaServer:
             self._service.end()
         self._end_left_over_runners()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_named(entry: Any, name: str) -> bool:
+    """An entry of /api/ps is the model of this name; Ollama adds the tag `latest` where there is none."""
+    return str(entry.name or entry.model).removesuffix(":latest") == name.removesuffix(":latest")
 
 
 def variable(name: str) -> str:

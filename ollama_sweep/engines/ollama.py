@@ -17,7 +17,7 @@ from ollama_sweep import modelfile, process
 from ollama_sweep.cells import Cell, Effective, Status
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
 from ollama_sweep.engines._ollama_output import Statistics, clean, error_text, statistics
-from ollama_sweep.engines._ollama_server import OllamaServer, any_binary, version_tuple
+from ollama_sweep.engines._ollama_server import OllamaServer, any_binary, is_named, version_tuple
 from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.failure_texts import classify, server_is_gone
 from ollama_sweep.model_files import gguf_info, header_of
@@ -176,9 +176,9 @@ class Engine:
     def _read_back(self, cell: Cell, load_duration_s: float | None) -> Effective:
         """What /api/ps says of our model; num_batch is nowhere to be read and follows llama.cpp's own rule."""
         entries = self._server.loaded()
-        ours = [entry for entry in entries if _is_named(entry, self._scratch)]
+        ours = [entry for entry in entries if is_named(entry, self._scratch)]
         own_names = {self._scratch, *self._bases.values()}
-        others = [str(entry.name) for entry in entries if not any(_is_named(entry, name) for name in own_names)]
+        others = [str(entry.name) for entry in entries if not any(is_named(entry, name) for name in own_names)]
         if not ours and len(others) == 1:
             ours, others = [entry for entry in entries if str(entry.name) in others], []
         if not ours:
@@ -331,10 +331,6 @@ class Engine:
 
 def _tagged(model: str) -> str:
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
-
-
-def _is_named(entry: Any, name: str) -> bool:
-    return str(entry.name or entry.model).removesuffix(":latest") == name.removesuffix(":latest")
 
 
 def _answer_error(answer: httpx.Response) -> str:
