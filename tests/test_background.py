@@ -553,6 +553,13 @@ def test_status_names_the_process_the_cell_and_the_next_one(program: Program, ga
     assert (found["running"]["coordinates"], found["next"]["num_batch"]) == ({"num_ctx": 512, "num_batch": 2}, 4)
 
 
+def test_status_says_what_a_run_waits_for(program: Program) -> None:
+    program.script(cells={FIRST: ["ok"], SECOND: ["unavailable"]})
+    detached(program, program.grid())
+    until("the wait", lambda: "Waiting: could not connect to the fake server" in program("status").must().stdout)
+    call(program, "stop").must()
+
+
 def test_status_of_another_sweep_in_the_same_database_says_which_one_runs(program: Program) -> None:
     program.script(cells={SECOND: ["unavailable"]})
     program("run", program.grid("early"), "--wait-engine", "0.1s").must(5)

@@ -128,6 +128,10 @@ class Company:
         for listener in self._listeners:
             listener(event)
 
+    def attach(self, store: Store) -> None:
+        """From now on `status` can say what the run waits for."""
+        self._listeners.append(_Note(store))
+
     @contextlib.contextmanager
     def around(self, info: EngineInfo) -> Iterator[None]:
         """The server and the hardware are this sweep's alone, and the computer stays awake. Raises DatabaseInUse."""
@@ -152,7 +156,7 @@ class Company:
             "--out",
             str(self._out),
         ]
-        self._listeners += [_Note(store), _log_keeper(self._db)]
+        self._listeners.append(_log_keeper(self._db))
         self._listeners.append(InterimPictures(self._spec.interim, words, self._progress.line))
         if self._notifier is not None and counts.get(Status.OOM):
             self._notifier.already_had(Status.OOM)

@@ -157,6 +157,7 @@ class _Session:
         from ollama_sweep.execute import ShieldedLedger
         from ollama_sweep.waiting import wait_for
 
+        self.company.attach(store)
         settings = self._settings(ledger=ShieldedLedger(store, stopping))
         pinned = next((row.engine for row in self._sweeps()), None)
         name = _shared.engine_name(self.spec, settings, pinned)
