@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_helpers as help_
@@ -184,6 +185,39 @@ def test_commit_that_failed_is_looked_up_and_stored_exactly_once(
         assert store.counts(sweep) == {Status.OK: 1}
     assert rows(path, "SELECT attempts, runs FROM results") == [(1, 3)]
     assert rows(path, "SELECT count(*) FROM runs") == [(4,)]
+
+
+def test_what_the_disk_did_not_confirm_is_written_again_before_it_is_believed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync the system shows what was written and never writes it by itself, so looking is not enough."""
+    asked: list[str] = []
+
+    class Watched(BreakingDisk):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql.startswith(("COMMIT", "PRAGMA wal_checkpoint", "PRAGMA user_version =")):
+                asked.append(sql)
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(BreakingDisk, "stores_first", True)
+    with Store.open(path, guarding=Guarding(factory=Watched)) as store:
+        sweep = register(store, grid((1024,)))
+        cell = store.next_pending(sweep)
+        assert cell
+        attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=600)
+        asked.clear()
+        monkeypatch.setattr(BreakingDisk, "failures", 1)
+        store.finish_attempt(attempt, ok(), cell_status=Status.OK)
+        assert asked == [
+            "COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)", f"PRAGMA user_version = {schema.USER_VERSION}", "COMMIT",
+        ]  # fmt: skip
+        with Reader.open(path) as reader, reader.snapshot():
+            reader.counts(sweep)
+            measure(store, sweep)
+            monkeypatch.setattr(BreakingDisk, "failures", 1)
+            with pytest.raises(StorageError, match="another program keeps reading it after a disk error"):
+                store.save_prompt("hash", "text")
+        store.save_prompt("hash", "text")
 
 
 def test_begin_that_failed_is_one_attempt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,12 @@ P = ParamSpec("P")
 
 
 class CommitFailed(StorageError):
-    """A COMMIT that failed: whether it was stored is only known after opening the database again and looking."""
+    """A COMMIT that failed: whether it was stored is only known after opening the database again and looking.
+
+    What is then seen may be in memory only, and after an error of the disk the system never writes it by itself. So
+    the log is copied into the database and begun anew (which writes all of it again, and waits for the disk) before
+    anything is believed; and the next commit writes in any case.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,14 @@ class Guard:
         self._connection = self._connect()
         self._identity = files.identity(path)
         self._doubtful = False
+        self._unsynced = False
+        self._safe_cells: int | None = None
         self._warned_of_log = False
+        try:
+            self._begin_log_anew(self._connection)  # the process before this one may have ended with a disk error
+        except BaseException:
+            self.close()
+            raise
 
     def read(
         self, action: Callable[Concatenate[sqlite3.Connection, P], Result], *values: P.args, **named: P.kwargs
@@ -79,9 +91,14 @@ class Guard:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE … COMMIT; rolled back on any exception. Storage trouble is raised as StorageError."""
         connection = self._sound_connection()
+        is_renewed = self._unsynced
+        if is_renewed:
+            self._require_new_log(connection)
         self._begin(connection)
         try:
             yield connection
+            if is_renewed:
+                _write_something(connection)
             self._check_same_file()
         except sqlite3.Error as error:
             raise self._failed(error, StorageError) from error
@@ -91,7 +108,10 @@ class Guard:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self._failed(error, CommitFailed) from error
+            failure = self._failed(error, CommitFailed)
+            self._unsynced = True
+            raise failure from error
+        self._unsynced = False
 
     def warn_of_long_log(self) -> None:
         """Say once that a reader keeps the write-ahead log from being emptied."""
@@ -105,6 +125,18 @@ class Guard:
         """After a very large transaction; where a reader is in the way it happens later by itself."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _begin_log_anew(self, connection: sqlite3.Connection) -> bool:
+        """Bring everything that was committed into the database itself, written and synced; false where a reader is."""
+        try:
+            (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._failed(error, StorageError) from error
+        return not is_busy
+
+    def _require_new_log(self, connection: sqlite3.Connection) -> None:
+        if not self._begin_log_anew(connection):
+            raise StorageError(f"{self._path} could not be saved: another program keeps reading it after a disk error")
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -155,7 +187,9 @@ class Guard:
         if not files.is_storage(error):
             return error
         self._doubtful = True
-        found = files.storage_error(error, self._path, self._safe_cells())
+        if not self._unsynced:  # else what can be read now may be in memory only
+            self._safe_cells = self._finished_cells()
+        found = files.storage_error(error, self._path, self._safe_cells)
         return kind(str(found), no_space=isinstance(found, StorageError) and found.no_space)
 
     def _roll_back(self) -> None:
@@ -163,7 +197,7 @@ class Guard:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    def _safe_cells(self) -> int | None:
+    def _finished_cells(self) -> int | None:
         """How many cells are measured and stored; None where even that cannot be read any more."""
         sql = "SELECT count(*) FROM cells WHERE status NOT IN ('pending', 'started', 'skipped')"
         try:
@@ -171,3 +205,9 @@ class Guard:
         except sqlite3.Error:
             return None
         return int(count)
+
+
+def _write_something(connection: sqlite3.Connection) -> None:
+    """Write a page as it is."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")
