@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ollama_sweep.cells import RETRIED, Cell, Flag, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
@@ -44,6 +45,7 @@ from ollama_sweep.store.records import PendingCell
 from ollama_sweep.store.writer import Store
 from ollama_sweep.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
 
+T = TypeVar("T")
 BUGS_IN_A_ROW = 3
 DISK_WAIT_S = 60.0
 SUSPENDED_S = 5.0
@@ -181,7 +183,9 @@ class Execution:
         """One attempt, committed; true where the cell is to be tried again at once."""
         earlier = self.store.believed_runs(pending.cell_id)
         reached("before_begin")
-        attempt_id = self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
+        attempt_id = self._when_there_is_room(
+            lambda: self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
+        )
         self.emit(CellStarted(cell, pending.attempts + tried + 1))
         reached("after_begin")
         started, slept_s = time.monotonic(), self.sleep_clock()
@@ -212,20 +216,26 @@ class Execution:
         return retry
 
     def _save(self, attempt_id: int, key: str, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
-        """Commit; a full disk is waited for, and what cannot be stored goes to a file beside the database."""
+        """Commit; what cannot be stored goes to a file beside the database."""
+        try:
+            self._when_there_is_room(lambda: self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status))
+        except StorageError as error:
+            raise StorageError(_sentences(error, rescue(self.store.path, key, cell, outcome))) from error
+        except Stopped as stop:
+            text = _sentences(stop, rescue(self.store.path, key, cell, outcome))
+            raise Stopped(text, stop.exit_code - 128) from None
+
+    def _when_there_is_room(self, store: Callable[[], T]) -> T:
+        """Store something; a full disk is waited for. Raises StorageError, Stopped."""
         until = time.monotonic() + self.wait_disk_s
         while True:
             try:
-                return self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status)
+                return store()
             except StorageError as error:
                 if not error.no_space or time.monotonic() >= until:
-                    raise StorageError(_sentences(error, rescue(self.store.path, key, cell, outcome))) from error
+                    raise
                 self.emit(Waiting(str(error), DISK_WAIT_S))
-            try:
-                pause(DISK_WAIT_S, self.stopping)
-            except Stopped as stop:
-                text = _sentences(stop, rescue(self.store.path, key, cell, outcome))
-                raise Stopped(text, stop.exit_code - 128) from None
+            pause(DISK_WAIT_S, self.stopping)
 
     def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
         self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
