@@ -45,7 +45,12 @@ def _beside(db: Path, suffix: str) -> Path:
 
 def program_words() -> list[str]:
     """How this program was started, without its own arguments: `python sweep.py` or `python .../ollama-sweep`."""
-    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+    own = len(sys.orig_argv) - len(sys.argv[1:])
+    if sys.orig_argv[own:] == sys.argv[1:]:
+        return [sys.executable, *sys.orig_argv[1:own]]
+    root = str(Path(__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.insert(0, {root!r}); from ollama_sweep.cli import main; main()"
+    return [sys.executable, "-c", code]
 
 
 # -- detach: the parent's side ---------------------------------------------------------------------------------------
@@ -194,7 +199,17 @@ def ask_to_stop(db: Path, found: Holder, *, now: bool) -> Callable[[], bool]:
         return lambda: True
     except psutil.AccessDenied:
         raise DatabaseInUse(f"pid {found.pid} belongs to another user, who can stop it") from None
-    return lambda: not running.is_running() or running.status() == psutil.STATUS_ZOMBIE
+    return lambda: not running.is_running() or not is_alive(found.pid)
+
+
+def is_alive(pid: int) -> bool:
+    """This process has not ended."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _has_open(running: object, file: Path) -> bool:

@@ -369,6 +369,7 @@ def test_logs_f_goes_on_until_the_run_ends(program: Program, gate: Path) -> None
     gate.touch()
     said = following.wait().must().stdout
     assert said.count("4/4") == 1
+    assert said.splitlines()[-1].startswith("Database: sweeps.db")
     ended(running)
 
 
@@ -580,6 +581,11 @@ def test_status_of_a_killed_sweep_says_how_to_go_on(program: Program, gate: Path
     said = program("status").must().stdout
     assert f"Not running. Go on with: ollama-sweep run {config}" in said
     assert "Now:" not in said
+
+
+def test_pictures_of_a_run_inside_another_program_are_drawn_by_this_one(program: Program) -> None:
+    program("run", program.grid(interim=1)).must()
+    assert (program.folder / "heatmaps/grid/heatmap_highlighted.png").exists()
 
 
 @given(st.lists(st.floats(0.1, 1e4), max_size=60), st.integers(0, 1_000_000), st.floats(0, 1e5))

@@ -15,6 +15,8 @@ from ollama_sweep.errors import ConfigError
 
 CHUNK_BYTES = 64 * 1024
 REMEMBERED_BYTES = 400
+LAST_WORDS_S = 120.0
+"""How long a run that has let its database go may still draw and speak."""
 
 
 @click.command("logs", short_help="What a run in the background has said.")
@@ -59,12 +61,16 @@ def _go_back(file: BinaryIO, lines: int) -> None:
 
 
 def _follow(file: BinaryIO, db: Path, last: bytes) -> None:
-    """Print what comes until no run holds the database any more."""
+    """Print what comes until the run has ended, its pictures and last words included."""
     from ollama_sweep import background
     from ollama_sweep.store import lock
 
+    pid, until = 0, float("inf")
     while True:
-        is_running = lock.holder(db) is not None
+        found = lock.holder(db)
+        if found is not None:
+            pid, until = found.pid, time.monotonic() + LAST_WORDS_S
+        is_running = found is not None or (time.monotonic() < until and bool(pid) and background.is_alive(pid))
         _find_again(file, last)
         new = file.read()
         last = (last + new)[-REMEMBERED_BYTES:]
