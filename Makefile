@@ -33,7 +33,7 @@ test-slow: dev-packages real  ## the slow tests only
 lint: dev-packages  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet . $(SCRIPTS)
 	@$(BIN)/ruff format --quiet --check . $(SCRIPTS)
-	@$(BIN)/mypy --scripts-are-modules ollama_sweep sweep.py benchmarks tests $(SCRIPTS)
+	@$(BIN)/mypy
 
 bench: dev-packages real  ## the benchmarks of docs/benchmarks.md, one after the other
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

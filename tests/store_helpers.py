@@ -36,9 +36,7 @@ PROMPT = content_hash("a prompt")
 def planned(coordinates: Options, status: Status = Status.PENDING, reason: str = "", model: str = "m") -> PlannedCell:
     """A cell whose options are its coordinates and num_predict 2."""
     cell = Cell(coordinates, model, tuple(sorted((*coordinates, ("num_predict", 2)))))
-    key = cell_key(
-        cell, engine="fake", model_digest=DIGEST, modelfile="", prompt_hash=PROMPT, task_version=1
-    )
+    key = cell_key(cell, engine="fake", model_digest=DIGEST, modelfile="", prompt_hash=PROMPT, task_version=1)
     return PlannedCell(key, cell, DIGEST, PROMPT, "Q8_0", "135M", status, reason)
 
 

@@ -137,9 +137,7 @@ def test_plan_says_exactly_what_run_will_do(
         assert {key for key, why in said.items() if why} == {
             key for key, status in after.items() if status is Status.PENDING
         }
-        assert reader.counts(sweep) == {
-            status: list(after.values()).count(status) for status in set(after.values())
-        }
+        assert reader.counts(sweep) == {status: list(after.values()).count(status) for status in set(after.values())}
 
 
 def test_twenty_thousand_cells_the_next_one_is_found_by_the_index(store: Store, path: Path) -> None:
