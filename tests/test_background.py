@@ -385,6 +385,19 @@ def test_logs_f_goes_on_until_the_run_ends(program: Program, gate: Path) -> None
     ended(running)
 
 
+def test_ctrl_c_leaves_logs_f_quietly_and_the_sweep_alone(
+    program: Program, terminals: list[Terminal], gate: Path
+) -> None:
+    running = detached(program, program.grid())
+    terminal = Terminal(program, "logs", "-f")
+    terminals.append(terminal)
+    until("what is there is shown", lambda: "4 to run" in terminal.read())
+    terminal.press_ctrl_c()
+    assert terminal.wait() == 0
+    assert "error" not in terminal.shown
+    assert running.is_running()
+
+
 def test_logs_of_a_sweep_that_never_ran_detached_is_one_line(program: Program) -> None:
     program("run", program.grid()).must()
     found = program("logs").must(2)

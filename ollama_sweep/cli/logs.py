@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -45,7 +46,8 @@ def command(follow: bool, lines: int, db: Path) -> None:
         end = file.read()
         _print(end)
         if follow:
-            _follow(file, db, end[-REMEMBERED_BYTES:])
+            with contextlib.suppress(KeyboardInterrupt):
+                _follow(file, db, end[-REMEMBERED_BYTES:])
 
 
 def _go_back(file: BinaryIO, lines: int) -> None:
