@@ -3,6 +3,7 @@
 # ruff: noqa: F401, F811 - fixtures are imported, and asked for by their names
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -192,32 +193,60 @@ def test_what_the_disk_did_not_confirm_is_written_again_before_it_is_believed(
 ) -> None:
     """After a failed sync the system shows what was written and never writes it by itself, so looking is not enough."""
     asked: list[str] = []
+    write_again = files.write_again
 
     class Watched(BreakingDisk):
         def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-            if sql.startswith(("COMMIT", "PRAGMA wal_checkpoint", "PRAGMA user_version =")):
-                asked.append(sql)
+            asked.append(sql.split()[0])
             return super().execute(sql, *parameters)
 
+    def watched(log: Path) -> None:
+        asked.append(log.name)
+        before = log.read_bytes()
+        write_again(log)
+        assert log.read_bytes() == before
+
+    monkeypatch.setattr(files, "write_again", watched)
     monkeypatch.setattr(BreakingDisk, "stores_first", True)
-    with Store.open(path, guarding=Guarding(factory=Watched)) as store:
+    with Store.open(path, guarding=Guarding(factory=Watched)) as store, Reader.open(path) as reader:
         sweep = register(store, grid((1024,)))
         cell = store.next_pending(sweep)
         assert cell
         attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=600)
         asked.clear()
         monkeypatch.setattr(BreakingDisk, "failures", 1)
-        store.finish_attempt(attempt, ok(), cell_status=Status.OK)
-        assert asked == [
-            "COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)", f"PRAGMA user_version = {schema.USER_VERSION}", "COMMIT",
-        ]  # fmt: skip
-        with Reader.open(path) as reader, reader.snapshot():
+        with reader.snapshot():
             reader.counts(sweep)
-            measure(store, sweep)
-            monkeypatch.setattr(BreakingDisk, "failures", 1)
-            with pytest.raises(StorageError, match="another program keeps reading it after a disk error"):
-                store.save_prompt("hash", "text")
-        store.save_prompt("hash", "text")
+            store.finish_attempt(attempt, ok(), cell_status=Status.OK)
+        ends = [word for word in asked if word in ("COMMIT", "sweeps.db-wal")]
+        assert ends == ["COMMIT", "sweeps.db-wal", "COMMIT"]
+        assert asked[asked.index("sweeps.db-wal") - 1] == "BEGIN"
+
+
+def test_log_that_cannot_be_written_again_stops_the_sweep(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(log: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(log))
+
+    monkeypatch.setattr(BreakingDisk, "stores_first", True)
+    with Store.open(path, guarding=Guarding(factory=BreakingDisk)) as store, Reader.open(path) as reader:
+        sweep = register(store, grid((1024,)))
+        measure(store, sweep)
+        cell = store.next_pending(sweep)
+        assert cell
+        attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=600)
+        monkeypatch.setattr(files, "write_again", refuse)
+        monkeypatch.setattr(BreakingDisk, "failures", 1)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="The disk reported an error while saving"):
+                store.finish_attempt(attempt, ok(), cell_status=Status.OK)
+        reader.counts(sweep)
+        store.close()
+        with pytest.raises(StorageError, match="The disk reported an error while saving"):
+            Store.open(path)
+        monkeypatch.undo()
+        with Store.open(path) as again:
+            register(again, grid((1024,)))
+            assert again.counts(sweep)[Status.OK] in (1, 2)
 
 
 def test_begin_that_failed_is_one_attempt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

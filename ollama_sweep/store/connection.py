@@ -174,7 +174,7 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
     if _no_space(error, primary, path):
         text = f"No space for the database ({path}).{safe} Free space and run: sweep.py run"
         return StorageError(text, no_space=True)
-    if primary == sqlite3.SQLITE_IOERR:
+    if primary == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO):
         return StorageError(f"The disk reported an error while saving ({path}: {error}).{safe} Then: sweep.py run")
     if primary == sqlite3.SQLITE_READONLY or isinstance(error, PermissionError):
         return StorageError(f"{path} cannot be written ({error}).{safe}")
@@ -232,6 +232,23 @@ def side_files(path: Path) -> tuple[Path, Path]:
     """What SQLite keeps beside a database while it is open."""
     real = path.resolve()
     return real.with_name(real.name + "-wal"), real.with_name(real.name + "-shm")
+
+
+def write_again(path: Path) -> None:
+    """Write a file's bytes over themselves and wait for the disk; its name in the folder as well. Raises OSError."""
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        position = 0
+        while data := os.pread(file, 1024 * 1024, position):
+            position += os.pwrite(file, data, position)
+        os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
+    finally:
+        os.close(file)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def wal_size(path: Path) -> int:

@@ -22,9 +22,8 @@ P = ParamSpec("P")
 class CommitFailed(StorageError):
     """A COMMIT that failed: whether it was stored is only known after opening the database again and looking.
 
-    What is then seen may be in memory only, and after an error of the disk the system never writes it by itself. So
-    the log is copied into the database and begun anew (which writes all of it again, and waits for the disk) before
-    anything is believed; and the next commit writes in any case.
+    What is then seen may be in memory only: after an error of the disk the system never writes it by itself, and the
+    next sync says that all is well. So the log is written and synced again before anything in it is believed.
     """
 
 
@@ -54,7 +53,8 @@ class Guard:
         self._safe_cells: int | None = None
         self._warned_of_log = False
         try:
-            self._begin_log_anew(self._connection)  # the process before this one may have ended with a disk error
+            if files.wal_size(path):  # the process before this one may have ended with a disk error
+                self._write_log_again(self._connection)
         except BaseException:
             self.close()
             raise
@@ -91,14 +91,12 @@ class Guard:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE … COMMIT; rolled back on any exception. Storage trouble is raised as StorageError."""
         connection = self._sound_connection()
-        is_renewed = self._unsynced
-        if is_renewed:
-            self._require_new_log(connection)
+        if self._unsynced:
+            self._write_log_again(connection)
+            self._unsynced = False
         self._begin(connection)
         try:
             yield connection
-            if is_renewed:
-                _write_something(connection)
             self._check_same_file()
         except sqlite3.Error as error:
             raise self._failed(error, StorageError) from error
@@ -111,7 +109,6 @@ class Guard:
             failure = self._failed(error, CommitFailed)
             self._unsynced = True
             raise failure from error
-        self._unsynced = False
 
     def warn_of_long_log(self) -> None:
         """Say once that a reader keeps the write-ahead log from being emptied."""
@@ -126,17 +123,15 @@ class Guard:
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _begin_log_anew(self, connection: sqlite3.Connection) -> bool:
-        """Bring everything that was committed into the database itself, written and synced; false where a reader is."""
+    def _write_log_again(self, connection: sqlite3.Connection) -> None:
+        """Byte by byte as it is, so that no reader is disturbed; meanwhile nobody writes to it."""
+        self._begin(connection)
         try:
-            (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:
-            raise self._failed(error, StorageError) from error
-        return not is_busy
-
-    def _require_new_log(self, connection: sqlite3.Connection) -> None:
-        if not self._begin_log_anew(connection):
-            raise StorageError(f"{self._path} could not be saved: another program keeps reading it after a disk error")
+            files.write_again(files.wal_path(self._path))
+        except OSError as error:
+            raise files.storage_error(error, self._path, self._safe_cells) from error
+        finally:
+            self._roll_back()
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -205,9 +200,3 @@ class Guard:
         except sqlite3.Error:
             return None
         return int(count)
-
-
-def _write_something(connection: sqlite3.Connection) -> None:
-    """Write a page as it is."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute(f"PRAGMA user_version = {version}")
