@@ -25,6 +25,8 @@ from ollama_fixture import ROOT, clean_environment, skip_outside_ci, until
 from sweep_runner import Ended
 from sweeping import Program
 
+LOG = "output-strace.txt"
+SAID = "output-out"
 SIDES = ("", "-wal", "-shm", "-journal", ".lock")
 _CALL = re.compile(r'^(\w+)\((?:AT_FDCWD[^,]*, )?(?:\d+<)?"?([^">,]*)')
 _ATTACHED = re.compile(r"Process \d+ attached")
@@ -63,16 +65,19 @@ class Traced:
         assert self._server.stdout is not None
         return int(self._server.stdout.readline())
 
-    def run(self, program: Program, *words: str | Path, strace: Sequence[str], db: str = "sweeps.db") -> Ended:
+    def run(
+        self, program: Program, *words: str | Path, strace: Sequence[str], also: Sequence[str] = (), **environment: str
+    ) -> Ended:
         """A command of the program with these options of strace, for system calls on the database's files only.
 
-        Of what the command would wait for, a full disk is waited for a tenth of a second.
+        `also` names other files of its folder. A full disk is waited for a tenth of a second.
         """
         folder = program.folder
-        gate, log, notes = folder / "output-gate", folder / "output-strace.txt", folder / "output-strace.err"
+        gate, log, notes = folder / "output-gate", folder / LOG, folder / "output-strace.err"
         os.mkfifo(gate)
-        pid = self._ask(folder=str(folder), words=[str(word) for word in words], env=program.environment())
-        files = [folder, *(folder / f"{db}{side}" for side in SIDES)]
+        env = {**program.environment(), **environment}
+        pid = self._ask(folder=str(folder), words=[str(word) for word in words], env=env)
+        files = [folder, *(folder / f"sweeps.db{side}" for side in SIDES), *(folder / name for name in also)]
         paths = [word for file in files for word in ("-P", str(file))]
         with notes.open("wb") as errors:
             tracer = subprocess.Popen(["strace", "-o", str(log), *paths, *strace, "-p", str(pid)], stderr=errors)
@@ -90,7 +95,7 @@ class Traced:
     @staticmethod
     def calls(program: Program) -> list[tuple[str, str]]:
         """The traced system calls of the last run in their order: what, and on which file (only with `-y`)."""
-        lines = (program.folder / "output-strace.txt").read_text("utf-8", "replace").splitlines()
+        lines = (program.folder / LOG).read_text("utf-8", "replace").splitlines()
         found = [match for match in map(_CALL.match, lines) if match]
         return [(match.group(1), Path(match.group(2)).name) for match in found]
 
