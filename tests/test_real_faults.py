@@ -1,0 +1,135 @@
+"""One sweep on its own real Ollama meets every sudden end and every hang, and still ends with right numbers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ollama_fixture import ROOT, Servers, until
+from sweep_runner import Started, Sweep
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+
+PROMPT = str(ROOT / "prompts" / "p.txt")
+PATIENCE_S = 400.0
+TIMEOUT_S = 40
+"""Of one run, which takes about five seconds on one thread; several threads on a busy machine wait for one another."""
+WORK_S = 0.5
+CLIENT, RUNNER, SERVER = "ollama run", "llama-server", "ollama serve"
+FAULTS = [
+    (signal.SIGKILL, CLIENT),
+    (signal.SIGKILL, RUNNER),
+    (signal.SIGKILL, SERVER),
+    (signal.SIGSTOP, RUNNER),
+    (signal.SIGSTOP, CLIENT),
+    (signal.SIGSTOP, SERVER),
+]
+READING = """select cells.num_ctx, cells.num_batch, attempts.id from attempts join cells on cells.id = cell_id
+    where finished_at is null"""
+
+
+@dataclass
+class Saboteur:
+    """Strikes once in each cell, in the cells' order, while a prompt is being read."""
+
+    sweep: Sweep
+    struck: int = 0
+
+    def strike(self, started: Started) -> None:
+        """Wait for the next cell that was not struck yet, and let the next fault happen in it."""
+        number, name = FAULTS[self.struck]
+        seen = {row["num_ctx"] for row in self.sweep.rows_now(FINISHED)}
+        until("the next cell is measured", lambda: self._has_client(started, seen), PATIENCE_S)
+        self._wait_for_reading(started)
+        victim = until(f"{name} is there", lambda: self._find(started, name), PATIENCE_S)
+        os.kill(victim.pid, number)
+        self.struck += 1
+        until(
+            "the fault was noticed",
+            lambda: len(self.sweep.rows_now(ENDED)) > self.struck - 1 or None,
+            PATIENCE_S,
+        )
+
+    def _wait_for_reading(self, started: Started) -> None:
+        """A runner that dies before its request has come is just replaced by Ollama; so let it work a while first."""
+        runner = until("the runner is there", lambda: self._find(started, RUNNER), PATIENCE_S)
+        begun_s = runner.cpu_times().user
+        until("the prompt is being read", lambda: runner.cpu_times().user > begun_s + WORK_S, PATIENCE_S)
+
+    def _has_client(self, started: Started, seen: set[int]) -> bool:
+        assert started.is_running(), started.wait().stderr
+        now = self.sweep.rows_now(READING)
+        return bool(now) and now[0]["num_ctx"] not in seen and self._find(started, CLIENT) is not None
+
+    @staticmethod
+    def _find(started: Started, name: str) -> psutil.Process | None:
+        for process in psutil.Process(started.pid).children(recursive=True):
+            if name in _command(process):
+                return process
+        return None
+
+
+FINISHED = "select distinct cells.num_ctx from attempts join cells on cells.id = cell_id where finished_at is not null"
+ENDED = "select id from attempts where status not in ('ok', 'started')"
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return ""
+    return " ".join([Path(words[0]).name, *words[1:]]) if words else ""
+
+
+@pytest.fixture
+def own(real_ollama: Servers, sweep: Sweep) -> Iterator[list[str]]:
+    """Options of a sweep that starts a server of its own from the private build, with models in the test's folder."""
+    server = real_ollama("0.34.0")
+    yield ["--ollama", str(server.binary)]
+    assert sweep.left_running() == []
+
+
+def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Sweep) -> None:
+    contexts = [256 * number for number in range(4, 4 + len(FAULTS) + 1)]
+    config = sweep.config(
+        model=str(small_model), prompt=PROMPT, num_ctx=contexts, num_batch=[8], warmup=0, repeats=1,
+        num_thread=1, timeout=TIMEOUT_S, retries=2, server="managed", engine="ollama",
+    )  # fmt: skip
+    saboteur = Saboteur(sweep)
+    started = sweep.start("run", config, *own)
+    for _ in FAULTS:
+        saboteur.strike(started)
+    until("the last cell is measured", lambda: reads(sweep, contexts[-1]), PATIENCE_S)
+    started.kill(signal.SIGKILL)
+    started.wait()
+    before = sweep.rows(sql="select * from attempts where status <> 'started' order by id")
+
+    said = sweep("run", config, *own, timeout_s=PATIENCE_S).must()
+    assert sweep.rows(sql="select * from attempts order by id")[: len(before)] == before
+    assert f"{len(FAULTS)} of {len(contexts)} cells already done" in said.stdout
+    by_context = {row["num_ctx"]: row for row in sweep.rows()}
+    expected = ["ok", "ok", "ok", "timeout", "timeout", "timeout", "ok"]
+    assert [by_context[num_ctx]["status"] for num_ctx in contexts] == expected
+    first = {row["num_ctx"]: row for row in reversed(sweep.rows(sql=HISTORY))}
+    assert [first[num_ctx]["reason"] for num_ctx in contexts[:3]] == ["killed", "runner_died", "engine_died"]
+
+    sweep("run", config, *own, "--retry", "timeout", timeout_s=PATIENCE_S).must()
+    assert {row["status"] for row in sweep.rows()} == {"ok"}
+    assert {row["prompt_eval_count"] for row in sweep.rows()} == {by_context[contexts[0]]["prompt_eval_count"]}
+    assert all(row["effective_num_ctx"] == row["num_ctx"] for row in sweep.rows())
+    assert sweep.rows(sql="select * from ledger") == []
+
+
+HISTORY = """select cells.num_ctx, attempts.reason from attempts join cells on cells.id = cell_id
+    where attempts.status <> 'ok' order by attempts.id"""
+
+
+def reads(sweep: Sweep, num_ctx: int) -> list[dict[str, Any]] | None:
+    """The attempt at this context that is under way, if there is one."""
+    return [row for row in sweep.rows_now(READING) if row["num_ctx"] == num_ctx] or None
