@@ -89,7 +89,6 @@ def main() -> None:
 def _run() -> int:
     try:
         code = cli(standalone_mode=False, prog_name="ollama-sweep")
-        sys.stdout.flush()
     except SweepError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.Exit as ended:

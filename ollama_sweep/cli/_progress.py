@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import sys
+from collections import deque
 from datetime import datetime
 from typing import TextIO
 
@@ -35,7 +37,9 @@ class Progress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._is_terminal = self._stream.isatty()
-        self._is_alive = True
+        self._is_alive, self._has_warned = True, False
+        self._is_writing = False
+        self._unwritten: deque[str] = deque()
         self._total = self._done = self._failed = 0
         self._durations: list[float] = []
         self._cell: Cell | None = None
@@ -105,17 +109,31 @@ class Progress:
         self._write("\r\x1b[2K" + "  ".join(parts)[: max(10, width - 1)])
 
     def _write(self, text: str) -> None:
-        if not self._is_alive:
+        """Write now; what a signal says in the middle of another line comes right after it."""
+        if self._is_alive:
+            self._unwritten.append(text)
+        if self._is_writing:
             return
+        self._is_writing = True
         try:
-            self._stream.write(printable(text, self._stream))
-            self._stream.flush()
-        except RuntimeError:
-            return  # a signal's line in the middle of another one
+            while self._unwritten:
+                self._stream.write(printable(self._unwritten.popleft(), self._stream))
+                self._stream.flush()
         except OSError as error:
-            self._is_alive = error.errno in (errno.ENOSPC, errno.EDQUOT)  # under a log; it may become free again
+            self._refused(error)
         except ValueError:
             self._is_alive = False
+        finally:
+            self._is_writing = False
+
+    def _refused(self, error: OSError) -> None:
+        """A full disk under a log may become free again, so that is said once on stderr; all else is for good."""
+        self._is_alive = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if self._is_alive and not self._has_warned and self._stream is not sys.stderr:
+            self._has_warned = True
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("warning: no space left where the output goes; the sweep goes on\n")
+                sys.stderr.flush()
 
 
 def printable(text: str, stream: TextIO) -> str:
