@@ -49,8 +49,8 @@ class Program(Sweep):
         write_fake_script(self._script, {"journal": str(self.journal), "noise": 0, **script})
 
     def environment(self) -> dict[str, str]:
-        """What a child process needs to use the same script."""
-        return {"OLLAMA_SWEEP_FAKE": str(self._script)}
+        """What a child process needs to use the same script, and to write as it does for a person."""
+        return {"OLLAMA_SWEEP_FAKE": str(self._script), "PYTHONUNBUFFERED": ""}
 
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> Ended:
         environment = {**clean_environment(), **self.environment(), **(env or {})}
