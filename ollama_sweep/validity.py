@@ -12,6 +12,9 @@ from ollama_sweep.errors import CellFailed
 NONCE_TOLERANCE = 4
 """A fixed-width number may be so many tokens longer or shorter in tokenizers that join digits."""
 BELIEVED_CACHED_SHARE = 0.01
+TEMPLATE_TOKENS = 32
+"""A chat template's opening stands before the nonce and stays cached; so few tokens change no rate."""
+BELIEVED_TEMPLATE_SHARE = 0.10
 PRINTED_TOLERANCE = 0.01
 NOISY_WIDTH = 0.10
 
@@ -66,7 +69,8 @@ def decode_rate(eval_count: int | None, eval_duration_s: float | None) -> float 
 
 def _doubt(generation: Generation, count: int, duration_s: float, rate: float) -> str:
     cached = generation.cached_count or 0
-    if cached / count > BELIEVED_CACHED_SHARE:
+    allowed = BELIEVED_TEMPLATE_SHARE if cached <= TEMPLATE_TOKENS else BELIEVED_CACHED_SHARE
+    if cached / count > allowed:
         return "cached"
     printed = generation.printed_rate
     if printed is None or _close(printed, rate) or _close(printed, count / duration_s):
@@ -124,6 +128,8 @@ def judge_attempt(
     if not summary.runs:
         doubts = sorted({run.doubt for run in measured if run.doubt})
         text = f"none of {len(measured)} runs can be believed: {', '.join(doubts)}"
+        if doubts == ["cached"]:
+            text += " (a longer prompt or a shorter SYSTEM text makes the cached part smaller)"
         return Outcome(Status.ERROR, "not_believed", text, frozenset(flags), tuple(runs), summary, effective)
     return Outcome(Status.OK, flags=frozenset(flags), runs=tuple(runs), summary=summary, effective=effective)
 

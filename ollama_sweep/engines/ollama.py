@@ -135,6 +135,8 @@ class Engine:
             self._loaded = None
         if self._loaded is not None and self._loaded[1] != cell.model:
             self.release(failed=False)
+        if self._hides_cached and cell.model not in self._fixed_tokens:
+            self.count_tokens(cell.model, "x")
         text = modelfile.render(self._template, self._base(cell.model), dict(cell.options))
         if text != self._created:
             self._created = ""
@@ -247,9 +249,13 @@ class Engine:
             self._thinks[model] = "thinking" in capabilities
         return self._thinks[model]
 
+    @property
+    def _hides_cached(self) -> bool:
+        return version_tuple(self._server.version) < REPORTS_CACHED_SINCE
+
     def _needs_fresh_runner(self, model: str, prompt: str) -> bool:
         """Old versions keep the template's beginning cached and do not say how much of the prompt that was."""
-        if version_tuple(self._server.version) >= REPORTS_CACHED_SINCE:
+        if not self._hides_cached:
             return False
         share = self._fixed_tokens.get(model, 0) / max(1, len(prompt.encode()) / 4)
         return share > ENOUGH_CACHED_SHARE
