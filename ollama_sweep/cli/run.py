@@ -120,7 +120,7 @@ class _Session:
         except Stopped as stop:
             stopped = stop
         finally:
-            if is_new and not self._sweeps():
+            if is_new:
                 store.discard()
             else:
                 store.close()

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from ollama_sweep.cells import Outcome, Run, Status, content_hash
 from ollama_sweep.engine import Leftover
+from ollama_sweep.errors import StorageError
 from ollama_sweep.store import connection as files
 from ollama_sweep.store import imports, outcomes, planning, queries, schema
 from ollama_sweep.store.guard import Guard, Guarding
@@ -104,17 +105,15 @@ class Store:
         self._lock.release()
 
     def discard(self) -> None:
-        """Close, and remove the files of a database in which no sweep was registered: nothing was created."""
+        """Close; where no sweep was registered remove the files as well, so that nothing was created. Never raises."""
         is_empty = False
-        try:
+        with contextlib.suppress(StorageError):
             is_empty = self._guard.has_same_file and not self._guard.read(_has_sweeps)
-            self._guard.close()
-            if is_empty:
-                for file in (self.path, *files.side_files(self.path)):
-                    file.unlink(missing_ok=True)
-        finally:
-            self._guard.close()
-            self._lock.release(remove=is_empty)
+        self._guard.close()
+        with contextlib.suppress(OSError):
+            for file in (self.path, *files.side_files(self.path)) if is_empty else ():
+                file.unlink(missing_ok=True)
+        self._lock.release(remove=is_empty)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
