@@ -11,7 +11,7 @@ import pytest
 from sweep_runner import Ended, statuses
 from sweeping import PROMPT_TOKENS, WORDS, Program, label, program
 
-from ollama_sweep import execute
+from ollama_sweep import execute, waiting
 from ollama_sweep.cells import Cell
 from ollama_sweep.engine import EngineInfo, Generation
 from ollama_sweep.engines.fake import Engine
@@ -26,7 +26,8 @@ ALL_OK = {(512, 2): "ok", (512, 4): "ok", (1024, 2): "ok", (1024, 4): "ok"}
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waiting, in hundredths of a second."""
-    monkeypatch.setattr(execute, "FIRST_WAIT_S", 0.01)
+    for module in (execute, waiting):
+        monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
 
 
 def history(program: Program) -> list[tuple[int, str, str]]:
