@@ -220,7 +220,10 @@ class Execution:
         try:
             self._when_there_is_room(lambda: self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status))
         except StorageError as error:
-            raise StorageError(_sentences(error, rescue(self.store.path, key, cell, outcome))) from error
+            text = _sentences(error, rescue(self.store.path, key, cell, outcome))
+            if self.stopping.now:
+                raise Stopped(text, self.stopping.signal_number or 2) from error
+            raise StorageError(text) from error
         except Stopped as stop:
             text = _sentences(stop, rescue(self.store.path, key, cell, outcome))
             raise Stopped(text, stop.exit_code - 128) from None

@@ -28,6 +28,10 @@ def write_whole(path: Path, content: bytes | Writer) -> None:
     bytes, or a function that writes them. Raises StorageError where the disk refuses; the old file is then unchanged.
     """
     try:
+        if _is_device(path):
+            with path.open("wb") as device:
+                content(device) if callable(content) else device.write(content)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent)
         temporary = path.parent / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
@@ -43,12 +47,27 @@ def write_whole(path: Path, content: bytes | Writer) -> None:
         raise _refused(path, error) from error
 
 
+def _is_device(path: Path) -> bool:
+    """A device or a pipe (`-o /dev/stdout`) is written to, never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def clear_leftovers(folder: Path) -> None:
     """Remove temporary files of processes that were ended while they wrote."""
     for leftover in folder.glob(".ollama-sweep.*.tmp"):
         owner = _TEMPORARY.fullmatch(leftover.name)
         if owner and not _is_alive(int(owner.group(1))):
             leftover.unlink(missing_ok=True)
+
+
+def too_many_files(error: Exception) -> str:
+    """Words for an error of a process that may open no further file, with its limit; "" for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return ""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"too many open files (the limit is {limit}). Raise it, for example: ulimit -n 4096"
 
 
 def inside(folder: Path, *names: str) -> Path:

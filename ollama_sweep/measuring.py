@@ -11,8 +11,9 @@ from ollama_sweep import prompts, stats, validity
 from ollama_sweep.cells import Cell, Effective, Outcome, Run, Status
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine
-from ollama_sweep.errors import CellFailed, SweepError
+from ollama_sweep.errors import CellFailed, EngineMissing, SweepError
 from ollama_sweep.events import Event, RunFinished
+from ollama_sweep.files import too_many_files
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow
 from ollama_sweep.survey import SentPrompt
@@ -58,7 +59,9 @@ class Measuring:
             return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before)
         except (StopNow, SweepError):
             raise
-        except Exception:
+        except Exception as error:
+            if text := too_many_files(error):
+                raise EngineMissing(text) from error
             return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
 
     def _failed(

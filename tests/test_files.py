@@ -129,3 +129,15 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "quickstart").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="would be written outside"):
         inside(tmp_path / "out", "quickstart")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, b"text")
+        assert os.read(reader, 100) == b"text"
+        assert pipe.is_fifo()
+    finally:
+        os.close(reader)

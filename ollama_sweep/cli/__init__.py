@@ -101,6 +101,8 @@ def _run() -> int:
         return _fail("stopped", 130)
     except OSError as error:
         return _output_error(error)
+    except MemoryError:
+        return _fail("no memory left; everything measured is saved. Go on with the same command", 1)
     return code if isinstance(code, int) else 0
 
 
@@ -148,6 +150,10 @@ def _output_error(error: OSError) -> int:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         sys.stdout = None
         return _fail(f"no space left where the output goes ({error.strerror})", 4)
+    from ollama_sweep.files import too_many_files
+
+    if text := too_many_files(error):
+        return _fail(text, 4)
     traceback.print_exc()
     return 1
 

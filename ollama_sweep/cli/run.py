@@ -113,6 +113,7 @@ class _Session:
         is_new = not self.db.exists()
         store = Store.open(self.db, allow_network=self.given["allow_network_db"], say=self.progress.line)
         stopping = Stopping(self.progress.line)
+        store.hurry_when(lambda: stopping.now)
         stopped: Stopped | None = None
         try:
             with stopping.installed():

@@ -190,6 +190,7 @@ class OllamaServer:
             need = ".".join(str(part) for part in MINIMUM_VERSION)
             raise EngineMissing(f"Ollama {version} is too old (need {need} or newer)")
         self.version = version
+        self._hang_up()
         self._client = ollama.Client(host=self._url, timeout=ANSWER_S)
 
     def _start_own(self) -> None:
@@ -349,8 +350,15 @@ class OllamaServer:
         self._service.end()
         self._start_own()
 
+    def _hang_up(self) -> None:
+        """Close the connections to the server."""
+        if self._client is not None:
+            self._client.close()  # type: ignore[no-untyped-call]
+            self._client = None
+
     def close(self) -> None:
         """End our own server, if there is one."""
+        self._hang_up()
         if self._service is not None:
             self._service.end()
         self._end_left_over_runners()

@@ -311,6 +311,7 @@ class Engine:
         if leftover.kind == "process":
             return self._clear_process(leftover)
         self._server.connect()
+        self._server.rest({leftover.name}, settle_vram=False)  # once it is removed nothing can unload it any more
         return f"Removed {leftover.name}, left by the previous session" if self._server.delete(leftover.name) else None
 
     def _clear_process(self, leftover: Leftover) -> str | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ollama_sweep.errors import ConfigError, DatabaseInUse, StorageError, SweepError
+from ollama_sweep.files import too_many_files
 from ollama_sweep.store.schema import APPLICATION_ID, USER_VERSION
 
 BUSY_TIMEOUT_MS = 1000
@@ -171,6 +172,8 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
     """The one-line form of what SQLite or the system reported; bugs are not turned into it (see `is_storage`)."""
     safe = "" if safe_cells is None else f" {safe_cells} cells are safe."
     primary = primary_code(error)
+    if text := _too_many_files(error, primary):
+        return StorageError(f"{path}: {text}.{safe}")
     if _no_space(error, primary, path):
         text = f"No space for the database ({path}).{safe} Free space and run: sweep.py run"
         return StorageError(text, no_space=True)
@@ -212,6 +215,17 @@ def _no_space(error: Exception, primary: int | None, path: Path) -> bool:
         with contextlib.suppress(OSError):
             return shutil.disk_usage(path.resolve().parent).free < 64 * 1024
     return primary == sqlite3.SQLITE_FULL
+
+
+def _too_many_files(error: Exception, primary: int | None) -> str:
+    """SQLite only says that it cannot open a file, so it is tried with another one."""
+    if primary != sqlite3.SQLITE_CANTOPEN:
+        return too_many_files(error)
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as reason:
+        return too_many_files(reason)
+    return ""
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -52,6 +52,8 @@ class Guard:
         self._unsynced = False
         self._safe_cells: int | None = None
         self._warned_of_log = False
+        self.is_in_a_hurry: Callable[[], bool] = lambda: False
+        """The person does not want to wait for a stranger's write any longer."""
         try:
             if files.wal_size(path):  # the process before this one may have ended with a disk error
                 self._write_log_again(self._connection)
@@ -158,7 +160,8 @@ class Guard:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
-                if files.primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                is_over = time.monotonic() >= deadline or self.is_in_a_hurry()
+                if files.primary_code(error) != sqlite3.SQLITE_BUSY or is_over:
                     raise self._failed(error, StorageError) from error
             else:
                 return

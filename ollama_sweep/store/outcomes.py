@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_sweep.cells import Outcome, Run, Status
+from ollama_sweep.crashpoints import reached
 from ollama_sweep.store.planning import canonical_json
 from ollama_sweep.store.schema import add_view_columns
 
@@ -60,6 +61,7 @@ def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, ce
         return
     _store_attempt(connection, attempt_id, outcome, now)
     _store_parts(connection, attempt_id, outcome)
+    reached("in_finish")
     add_view_columns(connection, outcome.summary.scores, "score")
     _update_cell(connection, cell_id, attempt_id, outcome, cell_status)
 

@@ -99,6 +99,10 @@ class Store:
         """Tell readers what this process waits for, "" while it measures; `Reader.writer` shows it."""
         self._lock.note(text)
 
+    def hurry_when(self, is_in_a_hurry: Callable[[], bool]) -> None:
+        """Give up waiting for another program's write as soon as this is true."""
+        self._guard.is_in_a_hurry = is_in_a_hurry
+
     def close(self) -> None:
         """Close the file, then let the lock go. May be called twice."""
         self._guard.close()
