@@ -22,6 +22,7 @@ from traced import Traced, traced
 from ollama_sweep.cells import Status
 from ollama_sweep.store.reader import Reader
 
+pytestmark = pytest.mark.timeout(3600)
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink", "openat")
 """Everything SQLite and the store do to files that matters after a crash; `-shm` is mapped and does not."""
 CELLS = 4

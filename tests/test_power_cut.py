@@ -15,6 +15,7 @@ from sweep_runner import Ended
 from sweeping import Program, program
 from traced import SAID, Traced, traced
 
+pytestmark = pytest.mark.timeout(3600)
 SEEDS = 2
 MARK = "✓".encode()
 DONE = """select num_ctx, num_batch from results where status = 'ok' and prompt_eval_rate > 0
