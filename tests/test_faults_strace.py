@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import sqlite3
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -112,8 +113,10 @@ def check_whole(program: Program) -> None:
 
 
 @pytest.fixture
-def rounds(traced: Traced, tmp_path: Path) -> Rounds:
-    return Rounds(traced, tmp_path)
+def rounds(traced: Traced, tmp_path: Path) -> Iterator[Rounds]:
+    made = Rounds(traced, tmp_path)
+    yield made
+    sys.stderr.write(f"{made.codes.total()} sweeps, by exit code: {dict(made.codes)}\n")
 
 
 Calls = list[tuple[str, str]]

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import random
 import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,8 +79,10 @@ class Judge:
 
 
 @pytest.fixture
-def judge(tmp_path: Path) -> Judge:
-    return Judge(tmp_path / "disk")
+def judge(tmp_path: Path) -> Iterator[Judge]:
+    made = Judge(tmp_path / "disk")
+    yield made
+    sys.stderr.write(f"{made.states} states of the disk, {made.different} of them different\n")
 
 
 all_of_them = pytest.mark.parametrize(
