@@ -227,7 +227,8 @@ def test_a_disk_error_while_saving_is_said_with_what_is_safe(rounds: Rounds, rec
     ended = rounds.fault("fdatasync", f"error=EIO:when={before_the_end(recorded, 'fdatasync', 2)}+")
     assert ended.returncode == 4
     assert re.fullmatch(
-        r"error: The disk reported an error while saving \(sweeps.db: disk I/O error\)\. 3 cells are safe\. "
+        r"error: The disk reported an error while saving \(sweeps\.db: \[Errno 5\] Input/output error\)\. "
+        r"3 cells are safe\. "
         r"Then: sweep\.py run\. The cell at hand was saved to sweeps\.db\.rescued-[-0-9]+\.json\n",
         ended.stderr,
     )
