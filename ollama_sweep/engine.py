@@ -6,10 +6,10 @@ A cell's life on an engine: `prepare` (create, load, read back what is really us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ollama_sweep.cells import Cell, Effective
 
@@ -29,6 +29,7 @@ class ModelInfo:
     """A model as the engine knows it. Sizes in bytes, lengths in tokens; None where the engine does not say.
 
     `kv_bytes_per_token` is that of an f16 cache: 2 · block_count · head_count_kv · (key_length + value_length).
+    `capabilities` are Ollama's words (`completion`, `embedding`, …), empty where nobody says; `is_loaded` is for now.
     """
 
     name: str
@@ -40,6 +41,19 @@ class ModelInfo:
     size_bytes: int | None = None
     kv_bytes_per_token: int | None = None
     capabilities: tuple[str, ...] = ()
+    is_loaded: bool | None = None
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What an embedding request gave: so many rows of this dimension; `dtype` as the engine gives them (`float32`)."""
+
+    rows: int
+    dimension: int
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.dimension} {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,9 @@ class Generation:
 
     `prompt_eval_count` includes cached tokens; `cached_count` is None where the engine cannot tell.
     `printed_rate` is the engine's own prompt rate in tokens/s, a cross-check only. `raw` is its whole output.
+    `client_duration_s` is measured here, from the request to the last piece; `ttft_s` from the request to the first
+    piece of the answer, None where it was not streamed. `is_estimated` marks an `eval_count` that is words × 1.3.
+    `vectors` is set for embeddings, whose `text` is empty.
     """
 
     text: str
@@ -62,13 +79,16 @@ class Generation:
     client_duration_s: float = 0.0
     ttft_s: float | None = None
     raw: str = ""
+    chunk_count: int | None = None
+    is_estimated: bool = False
+    vectors: Vectors | None = None
 
 
 class Ledger(Protocol):
     """Where an engine writes down what it is about to make, so that the next start can clear it after a crash."""
 
     def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
-        """Write down, durably and before it exists, a `scratch_model` or a `process`; returns its number."""
+        """Write down, durably and before it exists, a `scratch_model`, a `loaded_model` or a `process`; its number."""
 
     def settle(self, number: int) -> None:
         """It is gone again."""
@@ -90,7 +110,7 @@ class EngineSettings:
 
     `template` is the text of the Modelfile template ("" for none); `say` takes one line for the person;
     `trace` takes one line per started command (shown with --verbose). `managed` asks for a server of our own;
-    `restart_command` brings a server that is down or stuck back.
+    `restart_command` brings a server that is down or stuck back. `api_key_env` names the variable with the key.
     """
 
     host: str | None = None
@@ -106,6 +126,7 @@ class EngineSettings:
     trace: Callable[[str], None] = lambda line: None
     extra: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    api_key_env: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,16 +140,26 @@ class Leftover:
 
 
 class Engine(Protocol):
-    """Every engine file has a class `Engine` of this shape, made with `EngineSettings`."""
+    """Every engine file has a class `Engine` of this shape, made with `EngineSettings`.
+
+    `settable` names the options and dimensions it can set; None: every one. `kinds` are the kinds of tasks it can
+    measure (`task.GENERATE`, `task.EMBED`). What a sweep asks beyond that is refused before its first cell.
+    """
+
+    settable: ClassVar[frozenset[str] | None]
+    kinds: ClassVar[frozenset[str]]
 
     def describe(self) -> EngineInfo:
         """Name, version, address. Raises EngineUnavailable."""
 
+    def models(self) -> tuple[str, ...]:
+        """The names of the installed models, sorted, without scratch models of a sweep. Raises EngineUnavailable."""
+
     def model_info(self, model: str) -> ModelInfo:
         """The model's digest and metadata. Raises EngineUnavailable where it is not installed."""
 
-    def count_tokens(self, model: str, prompt: str) -> int | None:
-        """The prompt's true number of tokens as the model sees it (template included); None if it cannot tell.
+    def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
+        """The prompt's true number of tokens as the model sees it (template and `system` included); None if unknown.
 
         May load the model with a very small context. Raises EngineUnavailable or CellFailed.
         """
@@ -136,8 +167,21 @@ class Engine(Protocol):
     def prepare(self, cell: Cell) -> Effective:
         """Load the cell's configuration, or keep it where it is loaded already. Raises CellFailed."""
 
-    def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
-        """One generation with the prepared configuration. Raises CellFailed, EngineUnavailable."""
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
+        """One generation with the prepared configuration and the cell's system prompt, streamed where that is possible.
+
+        `fresh`: the prompt's rate counts, so nothing of it may come from a cache that does not show.
+        Raises CellFailed, EngineUnavailable.
+        """
+
+    def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
+        """The vectors of these texts, asked for in batches; `client_duration_s` is the time of all of them.
+
+        Raises CellFailed (reason `cannot_embed` where the model has no embeddings), EngineUnavailable.
+        """
+
+    def processes(self) -> tuple[int, ...]:
+        """The ids of the processes that hold the model; their children count as well. Empty where that is not known."""
 
     def release(self, *, failed: bool) -> None:
         """End the load at hand; after a failure bring the engine to rest first. Raises EngineUnavailable."""

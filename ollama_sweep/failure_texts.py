@@ -93,6 +93,7 @@ _RULES = (
             r"prompt is longer than the context length",
             r"input length exceeds (?:the|maximum) context length",
             r"context size has been exceeded",
+            r"input \(\d+ tokens\) is too large to process",
         ),
         Status.TRUNCATED,
         "does_not_fit",

@@ -41,7 +41,10 @@ class DeadlineExceeded(Exception):
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished child. `returncode` is negative for a signal; `timed_out` when the deadline ended it."""
+    """A finished child. `returncode` is negative for a signal; `timed_out` when the deadline ended it.
+
+    `first_output_s`: when the first byte of stdout came, the child's own start included; None where nothing came.
+    """
 
     argv: tuple[str, ...]
     returncode: int
@@ -49,10 +52,11 @@ class Completed:
     stderr: str
     duration_s: float
     timed_out: bool
+    first_output_s: float | None = None
 
 
 class BoundedText:
-    """Keeps the head and the tail of a stream; memory stays the same however much arrives."""
+    """Keeps the head and the tail of a stream, however much arrives; `began_at` is when the first byte came."""
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._kept = kept_bytes
@@ -60,8 +64,10 @@ class BoundedText:
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
         self._dropped = 0
+        self.began_at: float | None = None
 
     def add(self, data: bytes) -> None:
+        self.began_at = self.began_at or time.monotonic()
         room = self._kept - len(self._head)
         if room > 0:
             self._head += data[:room]
@@ -96,7 +102,7 @@ def run(
     """
     started = time.monotonic()
     child = _start(argv, env, cwd, token, stdin_pipe=True, stderr=subprocess.PIPE)
-    streams = (BoundedText(), BoundedText())
+    out, err = streams = (BoundedText(), BoundedText())
     try:
         in_time = _converse(child, stdin, streams, started + timeout_s)
     finally:
@@ -106,10 +112,11 @@ def run(
     return Completed(
         argv=tuple(argv),
         returncode=child.returncode,
-        stdout=streams[0].text(),
-        stderr=streams[1].text(),
+        stdout=out.text(),
+        stderr=err.text(),
         duration_s=time.monotonic() - started,
         timed_out=not in_time,
+        first_output_s=out.began_at - started if out.began_at else None,
     )
 
 
@@ -176,11 +183,10 @@ def _converse(child: subprocess.Popen[bytes], stdin: bytes, streams: Streams, de
                     waiting = _feed(child, selector, waiting)
                 else:
                     _collect(selector, key)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        return True
+    return False
 
 
 def _feed(child: subprocess.Popen[bytes], selector: selectors.BaseSelector, waiting: memoryview) -> memoryview:
@@ -224,12 +230,9 @@ def _drain(child: subprocess.Popen[bytes], streams: Streams) -> None:
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout, child.stderr):
-        if pipe is None or pipe.closed:
-            continue
-        try:
-            pipe.close()
-        except BrokenPipeError:
-            continue
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> int:
@@ -248,10 +251,8 @@ def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> int:
 
 
 def _signal_group(leader: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 class Worker:
@@ -324,11 +325,10 @@ class Worker:
 
     def wait(self, timeout_s: float) -> int | None:
         """The return code of a child that is ending by itself; None when it has not after `timeout_s`."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
-        return self.end()
+            return self.end()
+        return None
 
 
 def spawn_worker(argv: Sequence[str], *, env: Mapping[str, str] | None = None, token: str = "") -> Worker:

@@ -6,21 +6,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from ollama_fixture import MODEL, VERSIONS, Servers, until
+from ollama_fixture import MODEL, VERSIONS, Servers, script_output, until
 
 from ollama_sweep import engines, prompts, validity
-from ollama_sweep.cells import Cell, Options, Run, Status
-from ollama_sweep.engine import Engine, EngineSettings, Leftover
+from ollama_sweep.cells import Cell, Flag, Options, Run, Scalar, Status, Summary
+from ollama_sweep.engine import Engine, EngineSettings, Leftover, Vectors
 from ollama_sweep.errors import CellFailed, EngineMissing
 
 SHORT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
 TEXT = SHORT * 7
 """Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached."""
 MISSING = "no-such-model:1b"
+SYSTEM = 'You are a "careful" teacher of geography.\nAnswer in one short sentence, and never with a list.'
+ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
 
 
@@ -42,12 +43,18 @@ class Book:
 
 @dataclass
 class Subject:
-    """An engine under the contract. `loads` is what is loaded now; `world` what must be as before in the end."""
+    """An engine under the contract.
+
+    `loads` are the processes that hold what is loaded now, `starts` counts the loads so far; `world` must be as before
+    in the end. `embedder` is a model for embeddings, and `model` is none.
+    """
 
     name: str
     model: str
+    embedder: str
     settings: EngineSettings
-    loads: Callable[[], object] = lambda: None
+    loads: Callable[[], list[int]] = list
+    starts: Callable[[], int] = lambda: 0
     world: Callable[[], object] = lambda: None
     script: Callable[..., object] = lambda **script: None
     book: Book = field(default_factory=Book)
@@ -58,10 +65,11 @@ class Subject:
         self.made.append(engine)
         return engine
 
-    def cell(self, num_ctx: int = 256, num_batch: int = 32, num_predict: int = 2) -> Cell:
+    def cell(self, num_ctx: int = 256, num_batch: int = 32, num_predict: int = 2, **more: Scalar) -> Cell:
         """One thread: two that wait for each other are slow where other tests keep the cores busy."""
         place: Options = (("num_ctx", num_ctx), ("num_batch", num_batch))
-        return Cell(place, self.model, tuple(sorted((*place, ("num_predict", num_predict), ("num_thread", 1)))))
+        options = {**dict(place), "num_predict": num_predict, "num_thread": 1, **more}
+        return Cell(place, self.model, tuple(sorted(options.items())))
 
 
 def workers() -> list[int]:
@@ -78,36 +86,57 @@ def workers() -> list[int]:
     params=[
         "fake",
         pytest.param("llamacpp", marks=pytest.mark.real),
-        *(pytest.param(f"ollama {version}", marks=pytest.mark.real) for version in VERSIONS),
+        *(
+            pytest.param(f"{name} {version}", marks=pytest.mark.real)
+            for name in ("ollama", "ollama_http")
+            for version in VERSIONS
+        ),
     ]
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every engine in turn; whatever a test leaves open is closed."""
     kind, _, version = str(request.param).partition(" ")
-    maker = {"fake": fake, "llamacpp": llamacpp, "ollama": ollama}[kind]
-    made: Subject = maker(request, version)
+    maker = {"fake": fake, "llamacpp": llamacpp}.get(kind, ollama)
+    made: Subject = maker(request, version, kind)
     yield made
     for engine in made.made:
         engine.close()
 
 
-def fake(request: pytest.FixtureRequest, version: str) -> Subject:
-    script: Callable[..., Path] = request.getfixturevalue("fake_script")
-    script(missing_models=[MISSING])
-    return Subject("fake", "m", EngineSettings(), script=script)
+@pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """The small model as one for embeddings."""
+    return script_output("get_model", "--variant", "embedding")
 
 
-def llamacpp(request: pytest.FixtureRequest, version: str) -> Subject:
+def fake(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
+    write: Callable[..., Path] = request.getfixturevalue("fake_script")
+
+    def script(**given: object) -> object:
+        return write(missing_models=[MISSING], not_embedding=["m"], dimension=576, **given)
+
+    script()
+    return Subject(name, "m", "e", EngineSettings(), script=script)
+
+
+def llamacpp(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
     pytest.importorskip("xllamacpp")
-    model = str(request.getfixturevalue("small_model"))
-    return Subject("llamacpp", model, EngineSettings(), loads=workers, world=workers)
+    model, embedder = (str(request.getfixturevalue(fixture)) for fixture in ("small_model", "embedding_model"))
+    return Subject(name, model, embedder, EngineSettings(), loads=workers, world=workers)
 
 
-def ollama(request: pytest.FixtureRequest, version: str) -> Subject:
+def ollama(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
     servers: Servers = request.getfixturevalue("real_ollama")
     server = servers(version)
-    settings = EngineSettings(host=f"http://{server.host}", ollama=str(server.binary))
-    return Subject("ollama", MODEL, settings, loads=server.runner_pids, world=lambda: (server.installed(), server.ps()))
+    return Subject(
+        name,
+        MODEL,
+        str(request.getfixturevalue("embedding_model")),
+        EngineSettings(host=f"http://{server.host}", ollama=str(server.binary)),
+        loads=server.runner_pids,
+        starts=lambda: server.log_text().count('msg="starting llama-server"'),
+        world=lambda: (server.installed(), server.ps()),
+    )
 
 
 def measure(engine: Engine, cell: Cell, expected: int | None, text: str = SHORT) -> Run:
@@ -173,7 +202,7 @@ def test_a_cell_is_loaded_once_and_measured_without_a_cache(subject: Subject) ->
     assert longer.load_key == cell.load_key
     again = engine.prepare(longer)
     assert (again.num_ctx, again.num_batch, again.size_bytes) == (512, 128, effective.size_bytes)
-    if (subject.name, engine.describe().version) != ("ollama", "0.33.0"):  # there each run may get a fresh runner
+    if engine.describe().version != "0.33.0":  # there each run may get a fresh runner
         assert subject.loads() == loads
     assert 2 < (measure(engine, longer, None).eval_count or 0) <= 6
     assert engine.prepare(subject.cell(num_batch=16)).num_batch == 16
@@ -242,11 +271,145 @@ def test_what_a_dead_session_left_is_cleared_by_the_next(subject: Subject) -> No
     assert left
     engine = subject.make()
     said = [engine.clear(leftover) for leftover in left]
-    assert any(line and ("Removed" in line or "Ended" in line) for line in said)
+    assert any(line and line.split()[0] in ("Removed", "Ended", "Unloaded") for line in said)
     until("nothing is loaded", lambda: not subject.loads())
     assert subject.world() == before
 
 
+# -- tasks: answers, system prompts, embeddings ------------------------------------------------------------------------
+
+
+def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) -> None:
+    engine, cell = subject.make(), subject.cell(num_predict=12, temperature=0.0, seed=1)
+    engine.prepare(cell)
+    found = engine.generate(cell, "Name three rivers.", TIMEOUT_S, fresh=False)
+    assert 0 < (found.ttft_s or 0) <= found.client_duration_s
+    assert found.chunk_count is None or 1 < found.chunk_count <= (found.eval_count or 0)
+    assert (found.chunk_count is None) == (subject.name == "ollama"), "`ollama run` does not show its pieces"
+    assert found.text.strip()
+    assert 1 < (found.eval_count or 0) <= 12
+    assert (found.vectors, found.is_estimated) == (None, False)
+
+
+def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
+    engine, plain = subject.make(), subject.cell(num_ctx=512)
+    told = replace(plain, system=SYSTEM)
+    lengths = [engine.count_tokens(subject.model, SHORT, system=system) for system in ("", SYSTEM)]
+    assert (lengths[1] or 0) > (lengths[0] or 0) + 10
+    read = []
+    for cell in (plain, told, plain):
+        engine.prepare(cell)
+        read.append(engine.generate(cell, SHORT, TIMEOUT_S, fresh=False).prompt_eval_count)
+    assert read == [lengths[0], lengths[1], lengths[0]]
+
+
+def test_cells_that_differ_in_their_task_only_share_a_load(subject: Subject) -> None:
+    engine = subject.make()
+    first = subject.cell(num_ctx=512)
+    others = [
+        subject.cell(num_ctx=512, num_predict=7),
+        subject.cell(num_ctx=512, temperature=0.1, top_k=3),
+        replace(subject.cell(num_ctx=512), system=SYSTEM),
+    ]
+    effective = engine.prepare(first)
+    starts, loads = subject.starts(), subject.loads()
+    engine.generate(first, SHORT, TIMEOUT_S, fresh=False)
+    for cell in others:
+        assert engine.prepare(cell) == effective, "each cell of a load names the time that the load took"
+        engine.generate(cell, SHORT, TIMEOUT_S, fresh=False)
+    assert (subject.starts(), subject.loads()) == (starts, loads)
+
+
+def test_what_is_left_to_the_engine_is_its_own_choice(subject: Subject) -> None:
+    engine, cell = subject.make(), subject.cell(num_ctx=0, num_batch=0)
+    effective = engine.prepare(cell)
+    assert (effective.num_ctx or 0) >= 4096
+    assert (effective.num_batch or 0) >= 512
+    flags = validity.flags_of(cell, Summary(), effective, prompt_tokens=None, has_gpu=False)
+    assert Flag.CLAMPED not in flags
+    absent = replace(cell, options=tuple(pair for pair in cell.options if pair[1] != 0))
+    assert engine.prepare(absent).num_ctx == effective.num_ctx
+
+
+def test_an_embedding_model_among_others(subject: Subject) -> None:
+    engine, plain = subject.make(), subject.cell()
+    engine.prepare(plain)
+    before = subject.loads()
+    cell = replace(plain, model=subject.embedder)
+    effective = engine.prepare(cell)
+    assert (effective.num_ctx, effective.num_batch, effective.others_loaded) == (256, 32, ())
+    assert (effective.load_duration_s or 0) > 0
+    until("the model before is unloaded", lambda: not set(before) & set(subject.loads()))
+    loads, starts = subject.loads(), subject.starts()
+    for batch_size in (2, 16):
+        found = engine.embed(cell, ROWS, batch_size, TIMEOUT_S)
+        assert found.vectors == Vectors(5, 576, "float32")
+        assert len(ROWS) <= (found.prompt_eval_count or 0) < 100
+        assert found.client_duration_s > 0
+        assert (found.text, found.eval_count, found.prompt_eval_duration_s) == ("", None, None)
+    assert (subject.loads(), subject.starts()) == (loads, starts)
+    engine.prepare(plain)
+    until("the embedding model is unloaded", lambda: not set(loads) & set(subject.loads()))
+    assert engine.generate(plain, "Hello", TIMEOUT_S).eval_count
+
+
+def test_a_model_without_embeddings_says_so(subject: Subject) -> None:
+    engine, cell = subject.make(), subject.cell()
+    engine.prepare(cell)
+    with pytest.raises(CellFailed) as caught:
+        engine.embed(cell, ROWS, 2, TIMEOUT_S)
+    assert (caught.value.status, caught.value.reason) == (Status.ERROR, "cannot_embed")
+    assert "embed" in caught.value.error
+    assert engine.generate(cell, "Hello", TIMEOUT_S).eval_count, "the next one is answered"
+
+
+def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: Subject) -> None:
+    if subject.name == "fake":
+        pytest.skip("the scripted engine has no longest text")
+    engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
+    engine.prepare(cell)
+    with pytest.raises(CellFailed) as caught:
+        engine.embed(cell, [ROWS[0], "word " * 100], 2, TIMEOUT_S)
+    assert (caught.value.status, caught.value.reason) == (Status.TRUNCATED, "does_not_fit")
+
+
+def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
+    if subject.name == "fake":
+        pytest.skip("the scripted engine's models do both")
+    engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
+    engine.prepare(cell)
+    assert engine.count_tokens(subject.embedder, "Hello") is None
+    engine.prepare(cell)
+    with pytest.raises(CellFailed) as caught:
+        engine.generate(cell, "Hello", TIMEOUT_S)
+    assert (caught.value.status, caught.value.reason) == (Status.ERROR, "capability")
+
+
+def test_two_models_are_counted_and_measured_in_turn(subject: Subject) -> None:
+    """The scratch model and its runner are those of another model each time."""
+    engine = subject.make()
+    for model in (subject.model, subject.embedder, subject.model):
+        engine.count_tokens(model, "Hello")
+    for model in (subject.embedder, subject.model):
+        cell = replace(subject.cell(), model=model)
+        assert engine.prepare(cell).others_loaded == ()
+        engine.release(failed=False)
+        until("nothing is loaded", lambda: not subject.loads())
+
+
+def test_the_processes_that_hold_the_model(subject: Subject) -> None:
+    engine = subject.make()
+    engine.prepare(subject.cell())
+    found = engine.processes()
+    assert found
+    assert all(psutil.pid_exists(pid) for pid in found)
+    assert set(subject.loads()) <= set(found)
+    engine.close()
+    until("nothing is loaded", lambda: not subject.loads())
+
+
 def test_every_engine_in_the_package_is_under_the_contract() -> None:
-    covered: set[Any] = {"fake", "llamacpp", "ollama"}
-    assert set(engines.known()) == covered
+    covered = {"fake", "llamacpp", "ollama", "ollama_http"}
+    others = {"lmstudio", "openai", "sentence_transformers"}
+    """What these can do depends on the server or the library behind them; they have suites of their own."""
+    assert covered <= set(engines.known()) <= covered | others

@@ -74,6 +74,7 @@ CLASSIFIED = [
         "does_not_fit",
     ),
     ("the input length exceeds the context length", Status.TRUNCATED, "does_not_fit"),
+    ("input (602 tokens) is too large to process. increase the physical batch size", Status.TRUNCATED, "does_not_fit"),
     ("input length exceeds maximum context length", Status.TRUNCATED, "does_not_fit"),
     ("Context size has been exceeded.", Status.TRUNCATED, "does_not_fit"),
     # loads that do not end

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,14 @@ def echo(tmp_path: Path, installed: Path) -> Callable[..., tuple[dict[str, Any],
     """The request for a cell of an installed model with these layers, and what the person was told."""
     (tmp_path / "echo.py").write_text(ECHO)
 
-    def ask(template: str, layers: Mapping[str, bytes], **options: Scalar) -> tuple[dict[str, Any], list[str]]:
+    def ask(
+        template: str, layers: Mapping[str, bytes], system: str = "", **options: Scalar
+    ) -> tuple[dict[str, Any], list[str]]:
         install(installed, "registry.ollama.ai/library/smol/latest", {"model": gguf_with_chat(), **layers})
         said: list[str] = []
         extra = {"worker_prefix": f"{sys.executable} {tmp_path / 'echo.py'}"}
         engine = Engine(EngineSettings(template=template, say=said.append, extra=extra))
-        cell = make_cell("smol", 512, 64, **options)
+        cell = replace(make_cell("smol", 512, 64, **options), system=system)
         engine.prepare(cell)
         requests = [json.loads(engine.generate(cell, "Hello", WAIT_S).text)["generate"] for _ in range(2)]
         engine.close()
@@ -234,6 +237,14 @@ def test_options_of_the_cell_before_the_modelfile_before_the_model(echo: Echo) -
     request, _ = echo(template, {"system": b"Be long.", "params": params}, seed=9)
     assert (request["top_k"], request["min_p"], request["seed"], request["stop"]) == (7, 0.5, 9, ["a", "b"])
     assert [message["content"] for message in request["messages"]] == ["Be brief.", "Hi", "Hello"]
+
+
+@pytest.mark.usefixtures("needs_xllamacpp")
+def test_a_system_prompt_of_the_cell_counts_before_all_others(echo: Echo) -> None:
+    request, _ = echo("FROM x\nSYSTEM Be brief.\n", {"system": b"Be long."}, system="Be kind.")
+    assert [message["content"] for message in request["messages"]] == ["Be kind.", "Hello"]
+    request, _ = echo("FROM x\nTEMPLATE {{ .Prompt }}\n", {}, system="Be kind.")
+    assert request["prompt"] == "Be kind.\n\nHello"
 
 
 @pytest.mark.usefixtures("needs_xllamacpp")
@@ -424,6 +435,21 @@ def test_a_killed_child(engine: Engine, small_model: Path) -> None:
     engine.prepare(cell)
     kill(child_of(engine))
     assert measures(engine, cell) > 200
+
+
+@pytest.mark.real
+def test_what_arrives_while_the_child_works_does_not_end_it(engine: Engine, small_model: Path) -> None:
+    """The signal of a request's own arrival may come when the child is at work already."""
+    engine.prepare(make_cell(small_model, 512, 64))
+    child = engine._child
+    assert child is not None
+    request = json.dumps({"generate": {"prompt": PROMPT, "n_predict": 2}})
+    child._worker.send(request)
+    while "processing task" not in child.log:
+        assert child.is_alive
+    child._worker.send(request)
+    answers = [child._worker.receive(WAIT_S) for _ in range(2)]
+    assert all(answer and "timings" in answer for answer in answers)
 
 
 class Stop(BaseException):

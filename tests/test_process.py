@@ -118,3 +118,9 @@ def test_a_worker_that_does_not_read_is_not_waited_for_for_ever() -> None:
             worker.send("x" * 1_000_000, timeout_s=0.2)
     finally:
         worker.end()
+
+
+def test_when_the_first_output_came() -> None:
+    spoke = process.run(["/bin/sh", "-c", "echo said >&2; echo said"], timeout_s=30)
+    assert 0 < (spoke.first_output_s or 0) <= spoke.duration_s
+    assert process.run(["/bin/sh", "-c", "echo said >&2"], timeout_s=30).first_output_s is None

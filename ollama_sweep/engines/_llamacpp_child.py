@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class Child:
     def generate(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """One generation, or `error`. Raises CellFailed."""
         return self._ask({"generate": request}, timeout_s, "run")
+
+    def embed(self, texts: Sequence[str], timeout_s: float) -> dict[str, Any]:
+        """One batch of texts, or `error`. Raises CellFailed."""
+        return self._ask({"embed": list(texts)}, timeout_s, "embed")
 
     def end(self) -> None:
         """End the process and all it started, whatever state it is in."""

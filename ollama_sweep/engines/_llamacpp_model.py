@@ -15,10 +15,12 @@ from typing import Any
 
 from ollama_sweep.cells import content_hash
 from ollama_sweep.engine import ModelInfo
-from ollama_sweep.errors import EngineMissing
+from ollama_sweep.errors import ConfigError, EngineMissing
 from ollama_sweep.gguf_header import Header, read_header
 from ollama_sweep.model_files import file_digest
 
+DEFAULT_HOST, DEFAULT_NAMESPACE = "registry.ollama.ai", "library"
+OWN_MODELS = "ollama-sweep-"
 _TEXTS = ("system", "template", "messages", "params")
 _LAYER = "application/vnd.ollama.image."
 _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
@@ -65,6 +67,42 @@ def locate(model: str) -> Source:
     raise EngineMissing(f"{model} is not installed here. Run: ollama pull {model}")
 
 
+def installed() -> tuple[str, ...]:
+    """The names of Ollama's models on this machine that this engine can read, sorted, without a sweep's own ones."""
+    found = {
+        _name(path.relative_to(manifests).parts): None for manifests in _manifests() for path in _four_deep(manifests)
+    }
+    return tuple(sorted(name for name in found if not name.startswith(OWN_MODELS) and _is_readable(name)))
+
+
+def _manifests() -> list[Path]:
+    return [folder / "manifests" for folder in _model_folders()]
+
+
+def _four_deep(manifests: Path) -> list[Path]:
+    """HOST/NAMESPACE/MODEL/TAG; nothing where the folder is not there or may not be read."""
+    try:
+        return [path for path in manifests.glob("*/*/*/*") if path.is_file()]
+    except OSError:
+        return []
+
+
+def _name(parts: tuple[str, ...]) -> str:
+    """The name as a person writes it: without what Ollama takes where it is left out."""
+    host, namespace, model, tag = parts
+    if host != DEFAULT_HOST:
+        return f"{host}/{namespace}/{model}:{tag}"
+    return f"{model}:{tag}" if namespace == DEFAULT_NAMESPACE else f"{namespace}/{model}:{tag}"
+
+
+def _is_readable(name: str) -> bool:
+    try:
+        locate(name)
+    except (EngineMissing, ConfigError):
+        return False
+    return True
+
+
 def _model_folders() -> list[Path]:
     """Where Ollama keeps models: the person's own folder, the service's on Linux."""
     named = os.environ.get("OLLAMA_MODELS")
@@ -79,7 +117,7 @@ def _manifest(folder: Path, model: str) -> dict[str, Any] | None:
     parts = [*name.split("/"), tag]
     if len(parts) > 4 or not all(_NAME_PART.fullmatch(part) for part in parts):
         return None
-    parts = [*("registry.ollama.ai", "library")[: 4 - len(parts)], *parts]
+    parts = [*(DEFAULT_HOST, DEFAULT_NAMESPACE)[: 4 - len(parts)], *parts]
     try:
         found = json.loads(folder.joinpath("manifests", *parts).read_text("utf-8"))
     except (OSError, ValueError):

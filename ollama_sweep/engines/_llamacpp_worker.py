@@ -3,9 +3,13 @@
 `python -m ollama_sweep.engines._llamacpp_worker`. One JSON object a line on stdin, one line of answer each on stdout:
 
     {"load": {…}}      -> {"loaded": true}; a load that fails ends the process, its error is on stderr
-    {"generate": {…}}  -> {"text", "timings", "ttft_s", "duration_s"}, or {"error": {…}} of llama-server's own form
+    {"generate": {…}}  -> {"text", "timings", "ttft_s", "duration_s", "chunk_count"}
+    {"embed": […]}     -> {"rows", "dimension", "tokens", "duration_s"}
 
-llama.cpp's log goes to stderr. The process ends when its stdin is closed, also in the middle of a load or a run.
+or {"error": {…}} of llama-server's own form.
+
+llama.cpp's log goes to stderr. The process ends when its stdin is closed, and in the middle of a load or a run
+when nobody is left to read its answer.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import secrets
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -32,10 +36,12 @@ def main() -> None:
     server: Any = None
     for line in sys.stdin:
         request = json.loads(line)
-        with _ending_with_the_parent():
+        with _ending_with_the_parent(answers.fileno()):
             if "load" in request:
                 server = _load(request["load"])
                 answer: dict[str, Any] = {"loaded": True}
+            elif "embed" in request:
+                answer = _embed(server, request["embed"])
             else:
                 answer = _generate(server, request["generate"])
         answers.write(json.dumps(answer) + "\n")
@@ -50,27 +56,28 @@ def _own_stdout() -> TextIO:
 
 
 @contextmanager
-def _ending_with_the_parent() -> Iterator[None]:
-    """While llama.cpp works, let the kernel end this process as soon as stdin is closed.
+def _ending_with_the_parent(answers: int) -> Iterator[None]:
+    """While llama.cpp works, let the kernel end this process as soon as nobody is left to read its answers.
 
-    llama.cpp holds the interpreter's lock during a load, so no thread could watch. SIGIO comes when the last writer of
-    the pipe is gone (nobody writes while this process works), and ends a process that does not handle it. Where SIGIO
-    is ignored by default (macOS) the process ends after the work at hand.
+    llama.cpp holds the interpreter's lock during a load, so no thread could watch. SIGIO comes when the last reader of
+    the pipe is gone (nobody reads while this process works), and ends a process that does not handle it. stdin would
+    not do: the SIGIO of the request's own arrival may come after the request. Where SIGIO is ignored by default (macOS)
+    the process ends after the work at hand.
     """
     if sys.platform == "win32":
         yield
         return
-    flags = fcntl.fcntl(0, fcntl.F_GETFL)
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    flags = fcntl.fcntl(answers, fcntl.F_GETFL)
+    fcntl.fcntl(answers, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(answers, fcntl.F_SETFL, flags | os.O_ASYNC)
     try:
         poll = select.poll()
-        poll.register(0, 0)
-        if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        poll.register(answers, 0)
+        if poll.poll(0):
             os._exit(1)
         yield
     finally:
-        fcntl.fcntl(0, fcntl.F_SETFL, flags)
+        fcntl.fcntl(answers, fcntl.F_SETFL, flags)
 
 
 def _load(options: Mapping[str, Any]) -> Any:
@@ -86,6 +93,7 @@ def _load(options: Mapping[str, Any]) -> Any:
     params.cache_prompt = False
     params.cache_ram_mib = 0
     params.warmup = options["warmup"]
+    params.embedding = options["embedding"]
     # llama-server listens on a free port of 127.0.0.1; nobody is told the key.
     params.api_keys = [secrets.token_hex(16)]
     if options.get("num_thread"):
@@ -129,7 +137,28 @@ def _generate(server: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in last:
         return {"error": last["error"]}
     duration_s = time.monotonic() - started
-    return {"text": "".join(pieces), "timings": last.get("timings") or {}, "ttft_s": ttft_s, "duration_s": duration_s}
+    return {
+        "text": "".join(pieces),
+        "timings": last.get("timings") or {},
+        "ttft_s": ttft_s,
+        "duration_s": duration_s,
+        "chunk_count": len(pieces),
+    }
+
+
+def _embed(server: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The vectors of one batch of texts; only their number and length are told, as nobody looks at them."""
+    started = time.monotonic()
+    found = server.handle_embeddings({"input": list(texts)})
+    if "error" in found:
+        return {"error": found["error"]}
+    vectors = [entry["embedding"] for entry in found["data"]]
+    return {
+        "rows": len(vectors),
+        "dimension": len(vectors[0]) if vectors else 0,
+        "tokens": (found.get("usage") or {}).get("prompt_tokens"),
+        "duration_s": time.monotonic() - started,
+    }
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """An Ollama server to talk to: found at the host, or our own on loopback for the time of the sweep.
 
-Shared by the engines that use Ollama. `OllamaServer` wraps what the command line does not show: version, /api/ps,
-/api/show, load and unload.
+Shared by the engines that use Ollama: version, /api/ps, /api/show, requests, unload.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
@@ -17,13 +15,13 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ollama_sweep import process
 from ollama_sweep.cells import Options, Scalar
 from ollama_sweep.engine import EngineSettings
-from ollama_sweep.errors import ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.errors import EngineMissing, EngineUnavailable
 from ollama_sweep.host import orphans
+from ollama_sweep.hosts import base_url as base_url
 from ollama_sweep.model_files import cache_folder
 from ollama_sweep.units import format_bytes
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     import httpx
     import ollama
 
-DEFAULT_HOST = "127.0.0.1:11434"
 MINIMUM_VERSION = (0, 4, 0)
 START_S = 60.0
 ANSWER_S = 5.0
@@ -70,32 +67,6 @@ def any_binary(wanted: str | None) -> Path | None:
     return installed_binary(wanted) or next(iter(private_binaries()), None)
 
 
-def base_url(host: str | None, *, allow_remote: bool) -> str:
-    """`http://127.0.0.1:11434` from a host as OLLAMA_HOST writes it. Raises ConfigError."""
-    text = host or os.environ.get("OLLAMA_HOST") or DEFAULT_HOST
-    scheme, _, rest = text.rpartition("://")
-    parts = urlsplit(f"{scheme or 'http'}://{rest}")
-    try:
-        name, port = parts.hostname or "127.0.0.1", parts.port
-    except ValueError:
-        raise ConfigError(f"{text} is not a host. Write it like 127.0.0.1:11434", "host") from None
-    if parts.username or parts.password:
-        raise ConfigError("put credentials into api_key_env, not into the URL", "host")
-    if name in ("0.0.0.0", "::"):  # noqa: S104 - what a server listens on is not where a client connects to
-        name = "127.0.0.1"
-    if not allow_remote and not _is_loopback(name):
-        raise ConfigError(f"{name} is another machine; numbers would be its, not this one's. Use --remote", "host")
-    standard = {"http": 80, "https": 443}.get(scheme, 11434)
-    return f"{scheme or 'http'}://{f'[{name}]' if ':' in name else name}:{port or standard}"
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
 def answering_version(url: str, timeout_s: float = 2.0) -> str | None:
     """The version of the Ollama server at a URL; None where none answers."""
     import httpx
@@ -115,6 +86,7 @@ class OllamaServer:
         self._url = base_url(settings.host, allow_remote=settings.allow_remote)
         self._binary: Path | None = None
         self._client: ollama.Client | None = None
+        self._http: httpx.Client | None = None
         self._service: process.Service | None = None
         self._token = ""
         self._ledger_number: int | None = None
@@ -266,15 +238,25 @@ class OllamaServer:
         """The environment in which `ollama` commands reach this server."""
         return {**os.environ, "OLLAMA_HOST": self._url}
 
-    def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:
-        """One request that the client has no call for (truncate, load with a deadline). Raises httpx.HTTPError."""
+    @property
+    def http(self) -> httpx.Client:
+        """For what the client has no call for (truncate, deadlines, pieces); kept open, so that no run pays for it."""
         import httpx
 
-        return httpx.post(f"{self._url}{path}", json=body, timeout=httpx.Timeout(timeout_s, connect=ANSWER_S))
+        if self._http is None:
+            self._http = httpx.Client(base_url=self._url)
+        return self._http
 
-    def is_gone(self) -> bool:
-        """No server answers now."""
-        return answering_version(self._url, ANSWER_S) is None
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:
+        """One request and its whole answer. Raises httpx.HTTPError."""
+        import httpx
+
+        return self.http.post(path, json=body, timeout=httpx.Timeout(timeout_s, connect=ANSWER_S))
+
+    @property
+    def own_pid(self) -> int | None:
+        """The process of our own server."""
+        return self._service.pid if self._service is not None else None
 
     def loaded(self) -> list[Any]:
         """The models in /api/ps. Raises EngineUnavailable."""
@@ -352,9 +334,10 @@ class OllamaServer:
 
     def _hang_up(self) -> None:
         """Close the connections to the server."""
-        if self._client is not None:
-            self._client.close()  # type: ignore[no-untyped-call]
-            self._client = None
+        for connected in (self._client, self._http):
+            if connected is not None:
+                connected.close()
+        self._client = self._http = None
 
     def close(self) -> None:
         """End our own server, if there is one."""
@@ -368,6 +351,11 @@ class OllamaServer:
 def is_named(entry: Any, name: str) -> bool:
     """An entry of /api/ps is the model of this name; Ollama adds the tag `latest` where there is none."""
     return str(entry.name or entry.model).removesuffix(":latest") == name.removesuffix(":latest")
+
+
+def tagged(model: str) -> str:
+    """A model's name as /api/tags has it, with its tag."""
+    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
 def variable(name: str) -> str:

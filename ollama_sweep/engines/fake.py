@@ -6,7 +6,11 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
-`journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts.
+`journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
+`answers` {"part of the prompt": "text" | ["first", "second"]}: what is answered, in turn, the last one repeated;
+`item_failures` {"part of the prompt": ["error", "ok"]}: one step for each try at it, the last one repeated;
+`not_embedding` ["model"]: models without embeddings; `only_embedding` ["model"]: those without anything else;
+`dimension` of a vector (8); `models` ["m"]: what is installed.
 Steps: ok, oom, cuda_oom, resource, timeout, crashed, error, no_statistics, truncated, cached, bug, unavailable, hang.
 """
 
@@ -17,11 +21,12 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ollama_sweep.cells import Cell, Effective, Status
-from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
+from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 
 SCRIPT = "OLLAMA_SWEEP_FAKE"
@@ -35,10 +40,17 @@ _FAILURES = {
     "no_statistics": (Status.ERROR, "no_statistics", "no statistics printed"),
 }
 TEMPLATE_TOKENS = 3
+TOKEN_S = 0.01
+OVERHEAD_S = 0.08
+DEFAULT_CTX, DEFAULT_BATCH = 4096, 512
+"""What this engine uses where a cell leaves it to the engine."""
 
 
 class Engine:
     """See `engine.Engine`; what happens is written in the script."""
+
+    settable: ClassVar[frozenset[str] | None] = None
+    kinds: ClassVar[frozenset[str]] = frozenset({"generate", "embed"})
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
@@ -52,6 +64,9 @@ class Engine:
     def describe(self) -> EngineInfo:
         return EngineInfo("fake", str(self._script.get("version", "1.0")), "in this process")
 
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(self._script.get("models", ("m",))))
+
     def model_info(self, model: str) -> ModelInfo:
         if model in self._script.get("missing_models", ()):
             raise EngineMissing(f"{model} is not installed here. Run: ollama pull {model}")
@@ -64,12 +79,25 @@ class Engine:
             context_length=int(self._script.get("context_length", 131072)),
             size_bytes=98_000_000,
             kv_bytes_per_token=23_040,
-            capabilities=("completion",),
+            capabilities=self._capabilities(model),
+            is_loaded=self._loaded is not None and model in self._loaded,
         )
 
-    def count_tokens(self, model: str, prompt: str) -> int | None:
+    def _capabilities(self, model: str) -> tuple[str, ...]:
+        if model in self._script.get("only_embedding", ()):
+            return ("embedding",)
+        return ("completion", "embedding") if self._can_embed(model) else ("completion",)
+
+    def _can_embed(self, model: str) -> bool:
+        return model not in self._script.get("not_embedding", ())
+
+    def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
         self._note("count", model)
-        return TEMPLATE_TOKENS + len(prompt.split()) * int(self._script.get("tokens_per_word", 1))
+        return self._tokens(system, prompt)
+
+    def _tokens(self, *texts: str) -> int:
+        words = sum(len(text.split()) for text in texts)
+        return TEMPLATE_TOKENS + words * int(self._script.get("tokens_per_word", 1))
 
     def prepare(self, cell: Cell) -> Effective:
         label = cell.label()
@@ -82,19 +110,23 @@ class Engine:
         if self._step == "hang":
             threading.Event().wait()
         self._loaded = cell.load_key
-        size = 98_000_000 + cell.num_ctx * 23_040 + cell.num_batch * 500_000
-        if cell.num_ctx * cell.num_batch > self._script.get("oom_above", float("inf")):
+        return self._effective(cell)
+
+    def _effective(self, cell: Cell) -> Effective:
+        wanted_ctx, num_batch = _place(cell)
+        size = 98_000_000 + wanted_ctx * 23_040 + num_batch * 500_000
+        if wanted_ctx * num_batch > self._script.get("oom_above", float("inf")):
             self._fail("cuda_oom")
-        spilled = cell.num_ctx * cell.num_batch > self._script.get("spill_above", float("inf"))
-        num_ctx = min(cell.num_ctx, int(self._script.get("context_length", 131072)))
+        spilled = wanted_ctx * num_batch > self._script.get("spill_above", float("inf"))
+        num_ctx = min(wanted_ctx, int(self._script.get("context_length", 131072)))
         vram = size // 2 if spilled else size
-        return Effective(num_ctx, min(cell.num_batch, num_ctx), size, vram, load_duration_s=0.5)
+        return Effective(num_ctx, min(num_batch, num_ctx), size, vram, load_duration_s=0.5)
 
     def _next_step(self, label: str) -> str:
         steps: list[str] = self._script.get("cells", {}).get(label, ["ok"])
         if len(steps) == 1:
             return steps[0]  # so that a million cells cost no memory, and no reading of a long journal
-        tried = self._attempts.get(label, 0) if self._journal is None else self._tried(label)
+        tried = self._attempts.get(label, 0) if self._journal is None else self._noted(f"prepare\t{label}")
         self._attempts[label] = tried + 1
         return steps[min(tried, len(steps) - 1)]
 
@@ -102,32 +134,87 @@ class Engine:
         status, reason, text = _FAILURES[step]
         raise CellFailed(status, reason, text, f"raw output: {text}")
 
-    def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         self._note("generate", cell.label())
-        self._generated += 1
-        self._take_time()
-        if self._step in _FAILURES:
-            self._fail(self._step)
-        if self._step == "bug":
-            raise ZeroDivisionError("a scripted bug")
-        count = self.count_tokens(cell.model, prompt) or 0
+        self._begin(self._item_step(prompt))
+        count = self.count_tokens(cell.model, prompt, system=cell.system) or 0
         if self._step == "truncated":
             count //= 2
         rate = self._rate(cell, prompt)
         cached = count - 1 if self._step == "cached" else 0
         duration_s = (count - cached) / rate
+        text, tokens = self._answer(prompt, cell.num_predict)
+        total_s = duration_s + TOKEN_S * tokens + OVERHEAD_S
         return Generation(
-            text="an answer",
+            text=text,
             prompt_eval_count=count,
             prompt_eval_duration_s=duration_s,
-            eval_count=cell.num_predict,
-            eval_duration_s=0.01 * cell.num_predict,
+            eval_count=tokens,
+            eval_duration_s=TOKEN_S * tokens,
             cached_count=cached,
-            total_duration_s=duration_s + 0.1,
+            total_duration_s=total_s,
             printed_rate=rate,
-            client_duration_s=duration_s + 0.1,
+            client_duration_s=total_s,
+            ttft_s=duration_s + TOKEN_S,
             raw=f"prompt eval rate: {rate:.2f} tokens/s",
+            chunk_count=tokens,
         )
+
+    def _begin(self, item_step: str) -> None:
+        """Every request takes its time and then fails where the script says so, for its cell or for its item."""
+        self._generated += 1
+        self._take_time()
+        for step in (self._step, item_step):
+            if step in _FAILURES:
+                self._fail(step)
+            if step == "bug":
+                raise ZeroDivisionError("a scripted bug")
+        if item_step == "unavailable":
+            raise EngineUnavailable("could not connect to the fake server")
+
+    def _item_step(self, prompt: str) -> str:
+        """The step of the first scripted item that is part of the prompt."""
+        for part, steps in self._script.get("item_failures", {}).items():
+            if part in prompt:
+                return str(steps[min(self._asked("try", part), len(steps) - 1)])
+        return "ok"
+
+    def _answer(self, prompt: str, num_predict: int) -> tuple[str, int]:
+        """The text, and its tokens: a scripted answer has one for each word, the other fills num_predict."""
+        for part, given in self._script.get("answers", {}).items():
+            if part in prompt:
+                texts = [given] if isinstance(given, str) else given
+                text = str(texts[min(self._asked("answer", part), len(texts) - 1)])
+                return text, max(1, min(num_predict, len(text.split())))
+        return "an answer", num_predict
+
+    def _asked(self, event: str, part: str) -> int:
+        """How often this was asked before, in former processes too where there is a journal."""
+        key = f"{event}\t{part}"
+        before = self._attempts.get(key, 0) if self._journal is None else self._noted(key)
+        self._attempts[key] = before + 1
+        self._note(event, part)
+        return before
+
+    def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
+        self._note("embed", cell.label())
+        if not self._can_embed(cell.model):
+            raise CellFailed(Status.ERROR, "cannot_embed", f"{cell.model} does not support embeddings")
+        self._begin(self._item_step("\n".join(texts)))
+        count = sum(self._tokens(text) for text in texts)
+        duration_s = count / self._rate(cell, texts[0] if texts else "") + TOKEN_S * -(-len(texts) // batch_size)
+        return Generation(
+            text="",
+            prompt_eval_count=count,
+            prompt_eval_duration_s=None,
+            total_duration_s=duration_s,
+            client_duration_s=duration_s,
+            raw=f"{len(texts)} vectors",
+            vectors=Vectors(len(texts), int(self._script.get("dimension", 8))),
+        )
+
+    def processes(self) -> tuple[int, ...]:
+        return (os.getpid(),)
 
     def _take_time(self) -> None:
         time.sleep(float(self._script.get("seconds", 0)))
@@ -142,7 +229,8 @@ class Engine:
         if slows and self._generated > slows["after"]:
             top *= slows["factor"]
         noise = random.Random(prompt[:8]).uniform(-1, 1) * float(self._script.get("noise", 0.01))  # noqa: S311
-        return top * cell.num_batch / (cell.num_batch + 8) * (1 - cell.num_ctx / 4e6) * (1 + noise)
+        num_ctx, num_batch = _place(cell)
+        return top * num_batch / (num_batch + 8) * (1 - num_ctx / 4e6) * (1 + noise)
 
     def release(self, *, failed: bool) -> None:
         self._note("release", "failed" if failed else "done")
@@ -169,11 +257,16 @@ class Engine:
             with self._journal.open("a", encoding="utf-8") as file:
                 file.write(f"{event}\t{what}\n")
 
-    def _tried(self, label: str) -> int:
+    def _noted(self, line: str) -> int:
         assert self._journal is not None
         if not self._journal.exists():
             return 0
-        return self._journal.read_text("utf-8").split("\n").count(f"prepare\t{label}")
+        return self._journal.read_text("utf-8").split("\n").count(line)
+
+
+def _place(cell: Cell) -> tuple[int, int]:
+    """num_ctx and num_batch, this engine's own where the cell sets none."""
+    return int(cell.option("num_ctx") or DEFAULT_CTX), int(cell.option("num_batch") or DEFAULT_BATCH)
 
 
 def _read_script() -> dict[str, Any]:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 from ollama_sweep import modelfile, process
 from ollama_sweep.cells import Cell, Effective, Options, Status
-from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
+from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
 from ollama_sweep.engines._llamacpp_child import Child
-from ollama_sweep.engines._llamacpp_model import Source, locate
+from ollama_sweep.engines._llamacpp_model import Source, installed, locate
+from ollama_sweep.engines._modelfile_parts import last_value, messages, parameters
 from ollama_sweep.errors import CellFailed, EngineMissing
 from ollama_sweep.failure_texts import classify
+from ollama_sweep.task import EMBED, GENERATE
 
+DEFAULT_CTX = 4096
+"""As Ollama's on machines without much GPU memory; num_batch then follows Ollama's own steps."""
 COUNTING_CTX = 256
 COUNTING_BATCH = 64
 RAW_TEMPLATE = "{{ .Prompt }}"
@@ -44,6 +48,11 @@ _SAMPLING: Mapping[str, Any] = {
 class Engine:
     """See `engine.Engine`. At most one child process at a time."""
 
+    settable: ClassVar[frozenset[str] | None] = frozenset(
+        {*modelfile.PARAMETERS, *SERVER_SETTINGS, "modelfile"} - {"draft_num_predict"}
+    )
+    kinds: ClassVar[frozenset[str]] = frozenset({GENERATE, EMBED})
+
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._template = modelfile.parse(settings.template, "modelfile", True) if settings.template else None
@@ -63,6 +72,9 @@ class Engine:
         return EngineInfo("llamacpp", found, "embedded")
 
     # -- models --------------------------------------------------------------------------------------------------
+
+    def models(self) -> tuple[str, ...]:
+        return installed()
 
     def model_info(self, model: str) -> ModelInfo:
         return self._source(model).info(model)
@@ -95,36 +107,31 @@ class Engine:
     def _load_options(self, source: Source, options: Options) -> dict[str, Any]:
         given = self._all_options(source, options)
         trained = source.header.context_length
-        num_ctx = int(given.get("num_ctx") or COUNTING_CTX)
+        num_ctx = int(given.get("num_ctx") or DEFAULT_CTX)
+        num_ctx = min(num_ctx, trained) if trained else num_ctx
+        embeds = source.header.is_embedding_model
         return {
             "path": str(source.path.absolute()),
-            "num_ctx": min(num_ctx, trained) if trained else num_ctx,
-            "num_batch": int(given.get("num_batch") or COUNTING_BATCH),
+            "num_ctx": num_ctx,
+            "num_batch": int(given.get("num_batch") or _default_batch(num_ctx, embeds=embeds)),
             "num_gpu": int(given.get("num_gpu", -1)),
             "num_thread": given.get("num_thread"),
             "main_gpu": given.get("main_gpu"),
             "use_mmap": given.get("use_mmap"),
+            "embedding": embeds,
         }
 
     def _all_options(self, source: Source, options: Options) -> dict[str, Any]:
         """The installed model's options, over them the Modelfile's, over them the cell's."""
-        found = dict(source.options)
-        stops: list[str] = []
-        for command in self._template.commands if self._template else ():
-            if command.name == "parameter" and command.key == "stop":
-                stops.append(command.value)
-            elif command.name == "parameter":
-                found[command.key] = _typed(command.key, command.value)
-        if stops:
-            found["stop"] = stops
-        return {**found, **dict(options)}
+        return {**source.options, **parameters(self._template), **dict(options)}
 
-    def generate(self, cell: Cell, prompt: str, timeout_s: float) -> Generation:
-        if self._child is None:
-            raise RuntimeError("generate before prepare")
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
+        """Nothing is ever taken from a cache here, `fresh` or not."""
         source = self._source(cell.model)
-        request = {**self._sampling(source, cell), **self._conversation(cell.model, prompt)}
-        answer = self._child.generate(request, timeout_s)
+        if source.header.is_embedding_model:
+            raise CellFailed(Status.ERROR, "capability", f"{cell.model} is an embedding model and does not generate")
+        request = {**self._sampling(source, cell), **self._conversation(cell.model, prompt, cell.system)}
+        answer = self._prepared().generate(request, timeout_s)
         raw = json.dumps(answer, ensure_ascii=False)
         if "error" in answer:
             self._raise_refusal(answer["error"], raw)
@@ -136,9 +143,33 @@ class Engine:
             raise CellFailed(Status.TRUNCATED, "does_not_fit", text, raw)
         return found
 
+    def _prepared(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("asked before prepare")
+        return self._child
+
+    def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
+        """A text longer than num_batch is refused and never cut."""
+        if not self._source(cell.model).header.is_embedding_model:
+            raise CellFailed(Status.ERROR, "cannot_embed", f"{cell.model} is no embedding model")
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(texts), batch_size):
+            left_s = timeout_s - sum(answer["duration_s"] for answer in answers)
+            if left_s <= 0:
+                raise CellFailed(Status.TIMEOUT, "embed", f"the embed did not end within {timeout_s:g} s")
+            answer = self._prepared().embed(texts[start : start + batch_size], left_s)
+            if "error" in answer:
+                self._raise_refusal(answer["error"], json.dumps(answer, ensure_ascii=False))
+            answers.append(answer)
+        return _embedding(answers)
+
+    def processes(self) -> tuple[int, ...]:
+        return (self._child.pid,) if self._child is not None and self._child.is_alive else ()
+
     def _raise_refusal(self, error: Mapping[str, Any], raw: str) -> None:
         status, reason = classify(json.dumps(error))
-        raise CellFailed(status, reason, str(error.get("message", error)), raw)
+        text = str(error.get("message", error))
+        raise CellFailed(status, reason, text, raw)
 
     def _sampling(self, source: Source, cell: Cell) -> dict[str, Any]:
         given = self._all_options(source, cell.options)
@@ -154,26 +185,26 @@ class Engine:
 
     # -- what the model is told ----------------------------------------------------------------------------------
 
-    def _conversation(self, model: str, prompt: str) -> dict[str, Any]:
-        """The prompt as `ollama run` would put it: in the model's chat template, after SYSTEM and MESSAGE."""
+    def _conversation(self, model: str, prompt: str, system: str = "") -> dict[str, Any]:
+        """The prompt as `ollama run` would put it: in the model's chat template, after SYSTEM and MESSAGE.
+
+        `system` goes before any other SYSTEM. Without a chat template it stands in front of the prompt.
+        """
         source = self._source(model)
         if not self._is_chat(source, model):
-            return {"prompt": prompt}
-        commands = self._template.commands if self._template else ()
-        system = next((command.value for command in reversed(commands) if command.name == "system"), source.system)
-        history = [{"role": command.key, "content": command.value} for command in commands if command.name == "message"]
-        messages = [{"role": "system", "content": system}] if system else []
-        messages += [*(history or [dict(message) for message in source.messages]), {"role": "user", "content": prompt}]
-        request: dict[str, Any] = {"messages": messages}
+            return {"prompt": f"{system}\n\n{prompt}" if system else prompt}
+        written = last_value(self._template, "system")
+        system = system or (source.system if written is None else written)
+        history = messages(self._template) or [dict(message) for message in source.messages]
+        start = [{"role": "system", "content": system}] if system else []
+        request: dict[str, Any] = {"messages": [*start, *history, {"role": "user", "content": prompt}]}
         if "enable_thinking" in (source.header.chat_template or ""):
             request["chat_template_kwargs"] = {"enable_thinking": False}
         return request
 
     def _is_chat(self, source: Source, model: str) -> bool:
-        commands = self._template.commands if self._template else ()
-        template = next(
-            (command.value for command in reversed(commands) if command.name == "template"), source.template
-        )
+        written = last_value(self._template, "template")
+        template = source.template if written is None else written
         has_own = bool(source.header.chat_template)
         if template is not None and template.strip() != RAW_TEMPLATE:
             instead = "the chat template inside the model file" if has_own else "no template"
@@ -189,11 +220,13 @@ class Engine:
 
     # -- the prompt's true length --------------------------------------------------------------------------------
 
-    def count_tokens(self, model: str, prompt: str) -> int | None:
+    def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
         """Asked of a very small context on the CPU: the refusal names the count, and nothing is evaluated."""
         source = self._source(model)
+        if source.header.is_embedding_model:
+            return None
         child = self._counting_child(model, source)
-        request = {**self._conversation(model, prompt), "n_predict": 1}
+        request = {**self._conversation(model, prompt, system), "n_predict": 1}
         answer = child.generate(request, self._settings.timeout_s)
         error = answer.get("error")
         if error is None:
@@ -233,10 +266,11 @@ class Engine:
             self._end()
 
 
-def _typed(name: str, value: str) -> Any:
-    """A PARAMETER's value as its type; the Modelfile is checked by then."""
-    kind = modelfile.PARAMETERS.get(name, str)
-    return value.lower() in ("1", "t", "true") if kind is bool else kind(value)
+def _default_batch(num_ctx: int, *, embeds: bool) -> int:
+    """What Ollama takes where nobody names num_batch (server/sched.go)."""
+    if embeds:
+        return min(2048, num_ctx)
+    return 2048 if num_ctx > 32768 else 1024 if num_ctx > 4096 else 512
 
 
 def _server_settings(server: Options) -> dict[str, Any]:
@@ -267,6 +301,22 @@ def _generation(answer: Mapping[str, Any], raw: str) -> Generation:
         client_duration_s=answer["duration_s"],
         ttft_s=answer["ttft_s"],
         raw=raw,
+        chunk_count=answer.get("chunk_count"),
+    )
+
+
+def _embedding(answers: Sequence[Mapping[str, Any]]) -> Generation:
+    spent_s = sum(answer["duration_s"] for answer in answers)
+    return Generation(
+        text="",
+        prompt_eval_count=sum(answer["tokens"] or 0 for answer in answers) or None,
+        prompt_eval_duration_s=None,
+        total_duration_s=spent_s,
+        client_duration_s=spent_s,
+        raw=json.dumps(answers),
+        vectors=Vectors(
+            sum(answer["rows"] for answer in answers), max((answer["dimension"] for answer in answers), default=0)
+        ),
     )
 
 

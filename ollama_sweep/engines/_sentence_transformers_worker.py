@@ -1,0 +1,111 @@
+"""The child process of the engine `sentence_transformers`: it holds torch, so that a crash takes only this process.
+
+`python -m ollama_sweep.engines._sentence_transformers_worker`. One JSON object a line on stdin, one answer each:
+
+    {"locate": {"model"}}                          -> {"path"}: the folder with the model's files
+    {"load": {"path", "device", …}}                -> {"device", "max_seq_length"}
+    {"embed": {"texts", "batch_size"}}             -> {"rows", "dimension", "dtype", "duration_s"}
+    {"unload": {}}                                 -> {}: memory is given back, also that of a GPU
+
+or {"error": text, "type": name of the exception}. The process ends when its stdin is closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+
+class Holder:
+    """The model that is loaded now."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._device = ""
+
+    def locate(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        name = asked["model"]
+        if os.path.isdir(name):
+            return {"path": name}
+        import huggingface_hub
+
+        return {"path": huggingface_hub.snapshot_download(name)}
+
+    def load(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        import sentence_transformers
+
+        self._device = asked["device"] or _best_device()
+        self._model = sentence_transformers.SentenceTransformer(
+            asked["path"], device=self._device, trust_remote_code=asked["trust_remote_code"]
+        )
+        own = getattr(self._model, "max_seq_length", None)
+        self._model.max_seq_length = min(own, asked["max_seq_length"]) if own else asked["max_seq_length"]
+        return {"device": self._device, "max_seq_length": self._model.max_seq_length}
+
+    def embed(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        found = self._model.encode(
+            asked["texts"], batch_size=asked["batch_size"], show_progress_bar=False, convert_to_numpy=True
+        )
+        _synchronize(self._device)
+        duration_s = time.monotonic() - started
+        rows, dimension = found.shape
+        return {"rows": rows, "dimension": dimension, "dtype": str(found.dtype), "duration_s": duration_s}
+
+    def unload(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self._model = None
+        gc.collect()
+        _empty_cache(self._device)
+        return {}
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _synchronize(device: str) -> None:
+    """What a GPU still does belongs to the time that is measured."""
+    if device in ("cuda", "mps"):
+        import torch
+
+        getattr(torch, device).synchronize()
+
+
+def _empty_cache(device: str) -> None:
+    if device in ("cuda", "mps"):
+        import torch
+
+        _synchronize(device)
+        getattr(torch, device).empty_cache()
+
+
+def main() -> None:
+    answers, holder = _own_stdout(), Holder()
+    for line in sys.stdin:
+        ((what, asked),) = json.loads(line).items()
+        try:
+            answer = getattr(holder, what)(asked)
+        except Exception as error:
+            answer = {"error": str(error), "type": type(error).__name__}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _own_stdout() -> TextIO:
+    """stdout for the answers alone: what libraries print there goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+if __name__ == "__main__":
+    main()

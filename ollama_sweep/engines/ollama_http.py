@@ -1,0 +1,60 @@
+"""Ollama by its HTTP interface: options, system prompt and template go with every request, so nothing is created.
+
+Only a GGUF file is imported, as a recorded scratch base. The server is found or started as for the engine `ollama`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from ollama_sweep import modelfile
+from ollama_sweep.cells import Cell, Scalar
+from ollama_sweep.engine import EngineSettings, Generation
+from ollama_sweep.engines._modelfile_parts import last_value, parameters
+from ollama_sweep.engines._ollama_engine import OllamaEngine, Target
+from ollama_sweep.errors import ConfigError
+
+NOT_IN_A_REQUEST = ("message", "adapter", "draft", "renderer", "parser")
+
+
+class Engine(OllamaEngine):
+    """See `engine.Engine`. Raises ConfigError for a Modelfile with a command that no request can carry."""
+
+    name: ClassVar[str] = "ollama_http"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        _refuse_what_no_request_carries(self._template)
+        self._parameters = parameters(self._template)
+        self._texts = {name: last_value(self._template, name) for name in ("system", "template")}
+
+    def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
+        base = self._base(model)
+        given: dict[str, Any] = {**self._parameters, **options}
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        fields: dict[str, Any] = {"options": {name: value for name, value in given.items() if value is not None}}
+        texts = {**self._texts, **({"system": system} if system else {})}
+        fields.update({name: text for name, text in texts.items() if text is not None})
+        if self._is_thinking(model):
+            fields["think"] = False
+        return Target(base, fields)
+
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
+        self._refuse_to_generate(cell.model)
+        target = self._fresh_target(cell, prompt) if fresh else self._target_of(cell)
+        body = target.body(prompt=prompt, keep_alive=self._keep_alive())
+        found = self._requests.generate(body, timeout_s).generation()
+        return replace(found, cached_count=None) if self._hides_cached else found
+
+
+def _refuse_what_no_request_carries(template: modelfile.Template | None) -> None:
+    for command in template.commands if template else ():
+        if command.name in NOT_IN_A_REQUEST:
+            raise ConfigError(
+                f"{command.name.upper()} cannot go with a request; ollama_http takes SYSTEM, TEMPLATE and PARAMETER. "
+                "Use --engine ollama",
+                f"modelfile:{command.line}",
+            )
