@@ -16,6 +16,7 @@ CONFIDENCE = 0.95
 OUTLIER_SCALES = 3.5
 SMALLEST_SCALE = 0.001
 _MAD_TO_SIGMA = 1.4826
+_Z95 = 1.959963984540054
 
 K = TypeVar("K", bound=Hashable)
 
@@ -76,6 +77,33 @@ def relative_width(values: Sequence[float]) -> float:
     return (high - low) / _positive_median(values)
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie, by linear interpolation between neighbours.
+
+    That is numpy's default method (`linear`): position share · (n - 1) in the sorted values. Raises ValueError.
+    """
+    ordered = sorted(_checked(values))
+    if not 0 <= share <= 1:
+        raise ValueError("a share is 0 to 1")
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """(low, high): where the true share lies with 95 %, of a share seen in `count` independent trials (Wilson, 1927).
+
+    Raises ValueError for no trials and for a share outside 0 to 1.
+    """
+    if count <= 0 or not 0 <= share <= 1:
+        raise ValueError("needs trials, and a share of 0 to 1")
+    spread = _Z95**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def outliers(runs_by_cell: Mapping[K, Sequence[float]]) -> dict[K, list[bool]]:
     """For every run of every cell whether it lies off, by a scale pooled over all cells (flag, never delete).
 
@@ -117,10 +145,13 @@ def value_of(result: CellResult, metric: str) -> float | None:
 
 
 def extent(result: CellResult, metric: str) -> tuple[float, float]:
-    """[metric_min, metric_max] of a measured cell, or its value twice."""
+    """[metric_min, metric_max] of a measured cell, or its interval [metric_low, metric_high], or its value twice."""
     value = _known(result, metric)
-    low, high = result.metrics.get(f"{metric}_min"), result.metrics.get(f"{metric}_max")
-    return (value, value) if low is None or high is None else (low, high)
+    for lowest, highest in (("min", "max"), ("low", "high")):
+        low, high = result.metrics.get(f"{metric}_{lowest}"), result.metrics.get(f"{metric}_{highest}")
+        if low is not None and high is not None:
+            return low, high
+    return value, value
 
 
 def _known(result: CellResult, metric: str) -> float:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from ollama_sweep.cells import Run
 from ollama_sweep.engine import Generation
+from ollama_sweep.task import GENERATE, Question, Setup
+from ollama_sweep.yaml_strict import Node
 
 
 class Task:
-    """Two predicted tokens are enough; what counts is prompt_eval_rate."""
+    """The sweep's own prompt. Two predicted tokens are enough; what counts is prompt_eval_rate."""
 
-    version = 1
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = GENERATE
 
-    def score(self, prompt: str, generation: Generation) -> dict[str, float]:
+    def setup(self, given: Mapping[str, Node]) -> Setup:
+        for name, node in given.items():
+            raise node.error(f"tasks.prompt_eval.{name}: prompt_eval has no options; `prompt` gives its text")
+        return Setup(is_fresh=True)
+
+    def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        return {}
+
+    def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return {}

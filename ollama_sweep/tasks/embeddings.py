@@ -1,0 +1,93 @@
+"""How fast texts become vectors: rows per second, dimension, time of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ollama_sweep.cells import Run, Scalar
+from ollama_sweep.data_files import Record, located, read_records, shipped
+from ollama_sweep.engine import Generation
+from ollama_sweep.errors import ConfigError
+from ollama_sweep.task import EMBED, Question, Setup
+from ollama_sweep.tasks import _answers, _hub, _options
+from ollama_sweep.tasks._questions import identity
+from ollama_sweep.yaml_strict import Node
+
+OWN = ("rows", "warmup_rows", "batch_size", "column", "split", *_hub.OPTIONS)
+NOT_HERE = (*_options.REQUEST, "system", "max_tokens", "limit")
+ROWS, WARMUP_ROWS, BATCH_SIZE = 100, 50, 16
+DEFAULT_DATA = "prompts/film_reviews.jsonl"
+_REPEATED = ("rows_per_s", "encoding_time_s")
+
+
+class Task:
+    """Rows of text, asked for in batches; every repeat asks for all of them."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = EMBED
+
+    def setup(self, given: Mapping[str, Node]) -> Setup:
+        asked = _options.read("embeddings", given, OWN, without=NOT_HERE)
+        wanted = _options.count("embeddings", given, "rows", 1, 1_000_000)
+        warmup_rows = _options.count("embeddings", given, "warmup_rows", 1, 1_000_000) or WARMUP_ROWS
+        batch_size = _options.count("embeddings", given, "batch_size", 1, 10_000) or BATCH_SIZE
+        texts = _texts(given, max(wanted or ROWS, warmup_rows))
+        if wanted is not None and len(texts) < wanted:
+            raise given["rows"].error(f"tasks.embeddings.rows: {wanted} asked, but there are {len(texts)}")
+        rows = tuple(texts[: wanted or ROWS])
+        question = Question("rows", "", texts=rows, batch_size=batch_size)
+        warmup = Question("warmup", "", texts=tuple(texts[:warmup_rows]), batch_size=batch_size)
+        options: dict[str, Scalar] = {"batch_size": batch_size, "rows": len(rows)}
+        return Setup(
+            questions=(question,),
+            hash=identity([question]),
+            options=tuple(sorted(options.items())),
+            model=asked.model,
+            warmup=warmup,
+            repeats=asked.repeats,
+            max_retries=asked.max_retries,
+        )
+
+    def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        vectors, duration_s = generation.vectors, generation.client_duration_s
+        if vectors is None:
+            return {}
+        scores = {"embedding_dimension": float(vectors.dimension), "encoding_time_s": duration_s}
+        return scores | ({"rows_per_s": vectors.rows / duration_s} if duration_s > 0 else {})
+
+    def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
+        """The smallest and largest of what is a median over the repeats."""
+        scores: dict[str, float] = {}
+        for name in _REPEATED:
+            found = [run.scores[name] for run in _answers.answered(runs) if run.believed and name in run.scores]
+            scores |= {f"{name}_min": min(found), f"{name}_max": max(found)} if found else {}
+        return scores
+
+
+def _texts(given: Mapping[str, Node], most: int) -> list[str]:
+    column = given["column"].line_of_text("tasks.embeddings.column") if "column" in given else "text"
+    return [record.text(column) for record in _records(given, column, most)[:most]]
+
+
+def _records(given: Mapping[str, Node], column: str, most: int) -> list[Record]:
+    dataset = _hub.asked("embeddings", given)
+    split = given["split"].line_of_text("tasks.embeddings.split") if "split" in given else "train"
+    if dataset is not None:
+        found = _hub.rows(dataset, "tasks.embeddings.datasets", None, f"{split}[:{most}]")
+        if not found:
+            raise dataset.error(f"tasks.embeddings.datasets: {dataset.shown} has no rows in {split}")
+        return found
+    if "split" in given:
+        raise given["split"].error("tasks.embeddings.split: is for datasets: NAME, which is not given")
+    return read_records(_path(given), given.get("data"), (column,))
+
+
+def _path(given: Mapping[str, Node]) -> Path:
+    if "data" in given:
+        return located(given["data"], "tasks.embeddings.data")
+    path = shipped(DEFAULT_DATA)
+    if path is None:
+        raise ConfigError(f"{DEFAULT_DATA} was not found; give `data: FILE`", "tasks.embeddings")
+    return path

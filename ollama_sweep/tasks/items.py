@@ -1,0 +1,29 @@
+"""A person's own items, in categories, each judged by what it expects of its answer or by its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from ollama_sweep.cells import Run
+from ollama_sweep.engine import Generation
+from ollama_sweep.task import GENERATE, Question, Setup
+from ollama_sweep.tasks import _set
+from ollama_sweep.yaml_strict import Node
+
+
+class Task:
+    """Items with `id, category, prompt` and perhaps `reference` and `expect`; `prompts/items.yaml` without others."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = GENERATE
+
+    def setup(self, given: Mapping[str, Node]) -> Setup:
+        defaults = {"num_predict": 100, "temperature": 0.7}
+        return _set.set_up("items", given, defaults=defaults, needs_category=True)
+
+    def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        return _set.score(question, generation)
+
+    def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
+        return _set.summarize(runs)

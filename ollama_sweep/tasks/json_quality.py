@@ -1,0 +1,46 @@
+"""Is JSON that was asked for JSON, complete, alone, and made of what the text says? Also length and key facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from ollama_sweep import scorers
+from ollama_sweep.cells import Run
+from ollama_sweep.engine import Generation
+from ollama_sweep.task import GENERATE, Question, Setup
+from ollama_sweep.tasks import _answers, _set
+from ollama_sweep.yaml_strict import Node
+
+FAILURES = ("valid_json", "has_required_keys", "no_extra_text", "no_hallucination")
+
+
+class Task:
+    """JSON is checked where an item's prompt asks for it (it names JSON), or where `expect: {json: true}` says so."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = GENERATE
+
+    def setup(self, given: Mapping[str, Node]) -> Setup:
+        defaults = {"num_predict": 200, "temperature": 0}
+        return _set.set_up("json_quality", given, defaults=defaults, change=_asking)
+
+    def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        return _set.score(question, generation)
+
+    def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
+        """Beside the means the counts: `json_answers` n, and `valid_json_failures` k of them, and so on."""
+        asked = [run for run in _answers.answered(runs) if "valid_json" in run.scores]
+        failures = {
+            f"{name}_failures": float(sum(run.scores[name] < 1 for run in asked if name in run.scores))
+            for name in FAILURES
+            if any(name in run.scores for run in asked)
+        }
+        return _set.summarize(runs) | {"json_answers": float(len(asked))} | failures
+
+
+def _asking(question: Question) -> Question:
+    names_json = scorers.asks_for_json(question.text) or "keys" in question.expected
+    wants = question.expected.get("json", names_json)
+    return replace(question, expected={**question.expected, "json": wants})

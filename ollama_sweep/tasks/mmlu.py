@@ -1,0 +1,188 @@
+"""Multiple choice over the files of MMLU: accuracy with its interval, and how often no letter could be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from ollama_sweep import scorers, stats
+from ollama_sweep.cells import Run, Scalar
+from ollama_sweep.data_files import located
+from ollama_sweep.engine import Generation
+from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.task import GENERATE, Question, Setup
+from ollama_sweep.tasks import _answers, _hub, _mmlu_files, _options
+from ollama_sweep.tasks._mmlu_files import SPLITS, Item
+from ollama_sweep.tasks._questions import WARMUP, identity, slug
+from ollama_sweep.yaml_strict import Node, one_line
+
+OWN = ("subjects", "shots", "split", *_hub.OPTIONS)
+DEFAULT_SUBJECT = "abstract_algebra"
+MOST_SHOTS = 5
+DEFAULTS: Mapping[str, Scalar] = {"num_predict": 16, "temperature": 0}
+
+
+class Task:
+    """Questions with lettered choices. An answer without a readable letter is wrong, and counted as such beside."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = GENERATE
+
+    def setup(self, given: Mapping[str, Node]) -> Setup:
+        asked = _options.read("mmlu", given, OWN)
+        shots = _options.count("mmlu", given, "shots", 0, MOST_SHOTS) or 0
+        split = _split(given, shots)
+        subjects = _options.names("mmlu", given, "subjects")
+        items, examples = _items(given, subjects, split, shots)
+        chosen = _chosen(given, items, subjects)
+        questions = tuple(_questions(chosen, _by_subject(examples), shots, asked.limit, given))
+        options: dict[str, Scalar] = {
+            "subjects": "all" if subjects == ("all",) else ",".join(chosen),
+            "shots": shots,
+            "split": split,
+        }
+        options |= {"limit": asked.limit} if asked.limit is not None else {}
+        options |= {"system": asked.system} if asked.system else {}
+        return Setup(
+            questions=questions,
+            hash=identity(questions),
+            options=tuple(sorted(options.items())),
+            request=asked.request,
+            defaults=DEFAULTS,
+            model=asked.model,
+            system=asked.system,
+            warmup=WARMUP,
+            repeats=asked.repeats or 1,
+            max_retries=asked.max_retries,
+        )
+
+    def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        choices = question.expected["choices"]
+        assert isinstance(choices, list)
+        found = scorers.letter(generation.text, choices)
+        verdict = {"score": float(found == question.expected["answer"]), "letter_found": float(found is not None)}
+        return _answers.speed(generation) | verdict
+
+    def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
+        """accuracy over the answered questions, its 95 % interval, and letter_failure_rate, the share without a letter.
+
+        A question that was asked several times counts once, with the mean of its answers.
+        """
+        by_question: dict[str, list[float]] = {}
+        for run in _answers.answered(runs):
+            if run.answer and "score" in run.scores:
+                by_question.setdefault(run.answer.item, []).append(run.scores["score"])
+        if not by_question:
+            return {}
+        shares = [sum(scores) / len(scores) for scores in by_question.values()]
+        accuracy = sum(shares) / len(shares)
+        low, high = stats.wilson(accuracy, len(shares))
+        letters = _answers.means(runs, ["letter_found"])
+        return {
+            "accuracy": accuracy,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            **letters,
+            "letter_failure_rate": 1 - letters["letter_found"],
+            **_answers.latencies(runs),
+            **_per_subject(runs),
+        }
+
+
+def _split(given: Mapping[str, Node], shots: int) -> str:
+    if "split" not in given:
+        return SPLITS[0]
+    node = given["split"]
+    split = node.line_of_text("tasks.mmlu.split")
+    if split not in SPLITS:
+        raise node.error(f"tasks.mmlu.split: {node.shown} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+    if split == "dev" and shots:
+        raise node.error("tasks.mmlu.split: the examples of shots come from dev, so its questions cannot be asked, too")
+    return split
+
+
+def _items(
+    given: Mapping[str, Node], subjects: tuple[str, ...], split: str, shots: int
+) -> tuple[list[Item], list[Item]]:
+    """The questions of the split, and those that examples come from."""
+    dataset = _hub.asked("mmlu", given)
+    if dataset is not None:
+        return _downloaded(dataset, given, subjects, split), (
+            _downloaded(dataset, given, subjects, "dev") if shots else []
+        )
+    if "data" not in given:
+        message = "mmlu needs data: PATH of a file or folder of MMLU, or datasets: cais/mmlu with download: true"
+        raise ConfigError(message, next((node.place for node in given.values()), "tasks.mmlu"))
+    path = located(given["data"], "tasks.mmlu.data")
+    items = _mmlu_files.read(path, split, given["data"])
+    return items, _mmlu_files.read_dev(path, given["data"]) if shots else []
+
+
+def _downloaded(node: Node, given: Mapping[str, Node], subjects: tuple[str, ...], split: str) -> list[Item]:
+    name = "tasks.mmlu.datasets"
+    parts = subjects or (DEFAULT_SUBJECT,)
+    known = _hub.configurations(node, name)
+    for part in parts:
+        if part not in known:
+            raise _unknown_subject(given.get("subjects", node), part, known)
+    return [item for part in parts for item in _mmlu_files.of_records(_hub.rows(node, name, part, split), part)]
+
+
+def _by_subject(items: Iterable[Item]) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.subject, []).append(item)
+    return found
+
+
+def _chosen(given: Mapping[str, Node], items: list[Item], subjects: tuple[str, ...]) -> dict[str, list[Item]]:
+    """The items of the wanted subjects; of a file with one subject only, that one without being named."""
+    found = _by_subject(items)
+    if subjects == ("all",) or (not subjects and len(found) == 1):
+        return found
+    place = given.get("subjects") or given.get("data") or given["datasets"]
+    for subject in subjects or (DEFAULT_SUBJECT,):
+        if subject not in found:
+            raise _unknown_subject(place, subject, found)
+    return {subject: found[subject] for subject in subjects or (DEFAULT_SUBJECT,)}
+
+
+def _unknown_subject(node: Node, subject: str, known: Iterable[str]) -> ConfigError:
+    names = sorted(set(known) | {"all"})
+    listed = ", ".join(one_line(name) for name in names)
+    return node.error(
+        f"tasks.mmlu.subjects: there is no subject {one_line(subject)}; there are {listed}.{nearest(subject, names)}"
+    )
+
+
+def _questions(
+    chosen: Mapping[str, list[Item]],
+    examples: Mapping[str, list[Item]],
+    shots: int,
+    limit: int | None,
+    given: Mapping[str, Node],
+) -> Iterable[Question]:
+    """The questions in the words of the original evaluation, with `shots` solved examples in front."""
+    for subject, items in chosen.items():
+        solved = examples.get(subject, [])[:shots]
+        if len(solved) < shots:
+            message = f"tasks.mmlu.shots: {shots} asked, but {one_line(subject)} has {len(solved)} dev questions"
+            raise given["shots"].error(message)
+        topic = subject.replace("_", " ")
+        opening = f"The following are multiple choice questions (with answers) about {topic}.\n\n"
+        before = opening + "".join(item.text(with_answer=True) for item in solved)
+        for number, item in enumerate(items[:limit]):
+            expected: dict[str, object] = {"answer": item.answer, "choices": list(item.choices)}
+            yield Question(f"{subject}/{number}", before + item.text(), subject, expected)
+
+
+def _per_subject(runs: Sequence[Run]) -> dict[str, float]:
+    answered = _answers.answered(runs)
+    subjects = sorted({run.answer.category for run in answered if run.answer})
+    if len(subjects) < 2:
+        return {}
+    scores: dict[str, float] = {}
+    for subject in subjects:
+        own = [run for run in answered if run.answer and run.answer.category == subject]
+        scores |= {f"accuracy_{slug(subject)}": value for value in _answers.means(own, ["score"]).values()}
+    return scores
