@@ -13,6 +13,8 @@ Scalar = str | int | float | bool | None
 Options = tuple[tuple[str, Scalar], ...]
 
 KEY_VERSION = "c1"
+MAIN_TASK = "prompt_eval"
+"""The task that measures how fast the sweep's own prompt is read."""
 LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"})
 """Options whose change makes Ollama load the model again (server/sched.go, needsReload)."""
 
@@ -105,17 +107,20 @@ class Cell:
     coordinates: Options
     model: str
     options: Options
-    task: str = "prompt_eval"
+    task: str = MAIN_TASK
     task_options: Options = ()
     server: Options = ()
+    system: str = ""
 
     @property
     def num_ctx(self) -> int:
-        return _whole(self.option("num_ctx"))
+        """0 where it is not set and the engine chooses."""
+        return _whole(self.option("num_ctx") or 0)
 
     @property
     def num_batch(self) -> int:
-        return _whole(self.option("num_batch"))
+        """0 where it is not set and the engine chooses."""
+        return _whole(self.option("num_batch") or 0)
 
     @property
     def num_predict(self) -> int:
@@ -182,10 +187,31 @@ def content_hash(text: str) -> str:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was answered to one question of a task. `prompt` is the question as it stands in its set, without nonce.
+
+    `failure` says why there is no answer, "" where there is one; `tries` counts the attempts at this question.
+    `chunk_count` is the number of pieces of a streamed answer; `is_estimated` marks token counts that the engine did
+    not give (words × 1.3). `peak_rss_bytes` is that of the engine's processes while it answered.
+    """
+
+    item: str
+    category: str
+    prompt: str
+    text: str = ""
+    failure: str = ""
+    tries: int = 1
+    chunk_count: int | None = None
+    is_estimated: bool = False
+    peak_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """One generation inside an attempt. Counts in tokens, durations in seconds; None is unknown, never zero.
 
-    `prompt_eval_count` includes cached tokens; `prompt_eval_rate` is derived here from the uncached ones.
+    `prompt_eval_count` includes cached tokens; `prompt_eval_rate` is derived here from the uncached ones. `answer` is
+    kept for tasks with questions of their own. A run whose answer failed is never believed.
     """
 
     number: int
@@ -206,6 +232,8 @@ class Run:
     doubt: str = ""
     raw: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    ttft_s: float | None = None
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +298,46 @@ class CellResult:
     row: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class AnswerRow:
+    """One kept answer of a sweep with everything measured of it: for reports, files and pictures.
+
+    Counts in tokens, durations in seconds; None is unknown. `latency_s` is what the person waited, from the request
+    to the last piece. `coordinates` are those of the cell; `number` counts the runs of the attempt. `config` holds the
+    task's and the request's options (`num_predict`, `temperature`, …).
+    """
+
+    sweep: str
+    engine: str
+    model: str
+    task: str
+    cell: str
+    coordinates: Mapping[str, Scalar]
+    number: int
+    answer: Answer
+    latency_s: float
+    finished_at: str = ""
+    ttft_s: float | None = None
+    load_duration_s: float | None = None
+    prompt_eval_count: int | None = None
+    cached_count: int | None = None
+    prompt_eval_duration_s: float | None = None
+    eval_count: int | None = None
+    eval_duration_s: float | None = None
+    total_duration_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Scalar] = field(default_factory=dict)
+    quantization: str | None = None
+    parameter_size: str | None = None
+
+    @property
+    def decode_tps(self) -> float | None:
+        """Decode tokens/s without the first token; None where it cannot be said."""
+        if not self.eval_count or self.eval_count < 2 or self.ttft_s is None or self.latency_s <= self.ttft_s:
+            return None
+        return (self.eval_count - 1) / (self.latency_s - self.ttft_s)
+
+
 LABELS: Mapping[Status, str] = {
     Status.OOM: "OOM",
     Status.RESOURCE: "CUDA resource allocation error",
@@ -289,6 +357,8 @@ _REASON_LABELS = {
     "no_statistics": "Timeout or no output",
     "does_not_fit": "Does not fit",
     "parked": "Parked",
+    "cannot_embed": "Cannot embed",
+    "no_answers": "No answers",
 }
 
 

@@ -17,9 +17,10 @@ from typing import cast
 
 from ollama_sweep import config_fields as fields
 from ollama_sweep import modelfile, yaml_strict
-from ollama_sweep.cells import SERVER_SETTINGS, Scalar, is_server_setting
+from ollama_sweep.cells import MAIN_TASK, SERVER_SETTINGS, Scalar, is_server_setting
 from ollama_sweep.errors import ConfigError
-from ollama_sweep.spec import Exclusion, Interim, PromptSpec, SweepSpec, parse_exclusion
+from ollama_sweep.every_model import ALL, is_cloud
+from ollama_sweep.spec import DEFAULT_NUM_PREDICT, Exclusion, Interim, PromptSpec, SweepSpec, parse_exclusion
 from ollama_sweep.yaml_strict import Node, check_file, expanded, one_line, read_text
 
 OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS.items() if name != "stop"}
@@ -27,9 +28,13 @@ OPTIONS: Mapping[str, type] = {name: kind for name, kind in modelfile.PARAMETERS
 DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS, **SERVER_SETTINGS}
 SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
             "host", "ollama", "api_key_env", "exclude", "server", "restart_command", "quiet_hours", "only_on_ac",
-            "wait_for_idle_gpu", "interim", "control")  # fmt: skip
+            "wait_for_idle_gpu", "interim", "control", "tasks",
+            "engine_options")  # fmt: skip
 KEYS = (*DIMENSIONS, *SETTINGS)
+ALIASES = {"models": "model"}
 SECTIONS = ("dimensions", "options")
+OWN_SIZES = frozenset({"openai", "lmstudio", "sentence_transformers"})
+"""Engines in front of a server that has its own num_ctx and num_batch."""
 
 _Entries = Mapping[str, Node]
 _LIMITS = {**modelfile.LIMITS, "num_parallel": (1, 1024)}
@@ -76,14 +81,35 @@ def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: 
     `overrides` holds values of the options in `_COMMAND_LINE`, `set` (texts `key=value`), and the permissions
     `allow_cloud` and `allow_local_gguf`.
     """
+    return spec_of(given_entries(path, overrides), path, overrides, max_cells=max_cells)
+
+
+def given_entries(path: Path | None, overrides: Mapping[str, object]) -> dict[str, Node]:
+    """Every key of a file and of the command line, each with its place, unchecked. Raises ConfigError."""
     entries = {} if path is None else _file_entries(path)
     for keys, node in _given(overrides):
         _replace(entries, keys, node)
+    if "model" not in entries and (model := fields.default_model(entries.get("engine"))):
+        entries["model"] = model
+    return entries
+
+
+def values_of(name: str, node: Node) -> tuple[Scalar, ...]:
+    """The checked values of one dimension. Raises ConfigError."""
+    return _axis(name, node).build()
+
+
+def spec_of(
+    entries: _Entries, path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000
+) -> SweepSpec:
+    """The checked sweep of these keys; see `load_spec`. Raises ConfigError."""
     _check_keys(entries, path)
     spec = _without_files(entries, path, max_cells)
     template_path, template = fields.template(entries.get("modelfile"), bool(overrides.get("allow_local_gguf")))
-    prompt = fields.prompt(entries["prompt"])
-    _check_models(entries["model"], bool(overrides.get("allow_cloud")))
+    prompt = fields.prompt(entries["prompt"]) if "prompt" in entries else PromptSpec(None)
+    own_models = [given["model"] for given in spec.task_options.values() if "model" in given]
+    for node in (entries["model"], *own_models):
+        _check_models(node, bool(overrides.get("allow_cloud")), has_files=spec.engine not in fields.DEFAULT_MODELS)
     return replace(spec, template_path=template_path, template=template, prompt=prompt)
 
 
@@ -92,8 +118,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
     fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in dimensions}
     options = {name: value for name, value in fixed.items() if name in OPTIONS}
     server = {name: value for name, value in fixed.items() if is_server_setting(name)}
-    if "num_predict" not in dimensions:
-        options.setdefault("num_predict", 2)
+    if "num_predict" not in dimensions and _tasks(entries) == [MAIN_TASK]:
+        options.setdefault("num_predict", DEFAULT_NUM_PREDICT)
     exclude = _exclusions(entries.get("exclude"), [*dimensions, *options, *server])
     return SweepSpec(
         model=str(fixed.get("model", "")),
@@ -103,7 +129,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         server=server,
         managed=fields.managed(entries.get("server")),
         restart_command=fields.words(entries.get("restart_command"), "restart_command"),
-        task=str(fixed.get("task", "prompt_eval")),
+        task=str(fixed.get("task", MAIN_TASK)),
+        task_options=_task_options(entries.get("tasks")),
         engine=fields.identifier(entries.get("engine"), "engine") or "auto",
         exclude=exclude,
         name=fields.text(entries.get("name"), "name") or (path.stem if path else "sweep"),
@@ -119,6 +146,7 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         control=fields.interim(entries.get("control"), "control", Interim(50, None)),
         host=entries["host"].address("host") if "host" in entries else None,
         ollama=fields.text(entries.get("ollama"), "ollama"),
+        engine_options=fields.engine_options(entries.get("engine_options")),
         api_key_env=fields.identifier(entries.get("api_key_env"), "api_key_env"),
         warnings=_oversized_batch(dimensions, options, exclude),
     )
@@ -132,10 +160,12 @@ def _file_entries(path: Path) -> dict[str, Node]:
         raise root.error("a sweep is made of keys and values such as num_ctx: 4096")
     entries: dict[str, Node] = {}
     for name, node in root.value.items():
-        for inner_name, inner in _section(name, node) if name in SECTIONS else ((name, node),):
+        for written, inner in _section(name, node) if name in SECTIONS else ((name, node),):
+            inner_name = ALIASES.get(written, written)
             first = entries.setdefault(inner_name, inner)
             if first is not inner:
-                raise inner.error(f"{inner_name} is given twice (first on line {first.line})")
+                same = f" ({written} is the same key)" if written != inner_name else ""
+                raise inner.error(f"{inner_name} is given twice (first on line {first.line}){same}")
     return entries
 
 
@@ -148,7 +178,7 @@ def _section(name: str, node: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _in_section(section: str, name: str, node: Node) -> Node:
-    known = DIMENSIONS if section == "dimensions" else OPTIONS
+    known = (*DIMENSIONS, *ALIASES) if section == "dimensions" else OPTIONS
     if name not in known and not (section == "dimensions" and is_server_setting(name)):
         raise fields.unknown(node, name, known, f"unknown {section.removesuffix('s')}")
     is_one_value = not isinstance(node.value, list | dict)
@@ -179,31 +209,52 @@ def _replace(entries: dict[str, Node], keys: tuple[str, ...], node: Node) -> Non
             raise node.error(f"name what to set, for example --set {keys[0]}.num_gpu=0")
         node = _in_section(keys[0], keys[1], node) if len(keys) == 2 else node
         keys = keys[1:]
-    name, part = keys[0], ".".join(keys[1:])
-    if not part:
-        entries[name] = node
-        return
-    old = entries.get(name, node)
-    parts = {**old.value} if isinstance(old.value, dict) else {}
-    parts.pop(_REPLACES.get(part, ""), None)
-    place = old if parts else node
-    entries[name] = Node({**parts, part: node}, place.where, place.line)
+    name = ALIASES.get(keys[0], keys[0])
+    parts = keys[1:] if name == "tasks" else tuple(filter(None, [".".join(keys[1:])]))
+    entries[name] = _with_part(entries.get(name), parts, node) if parts else node
+
+
+def _with_part(old: Node | None, keys: tuple[str, ...], node: Node) -> Node:
+    """A mapping with one more part; `tasks.chat.num_predict` goes two levels down."""
+    parts = {**old.value} if old is not None and isinstance(old.value, dict) else {}
+    parts.pop(_REPLACES.get(keys[0], ""), None)
+    place = old if old is not None and parts else node
+    inner = node if len(keys) == 1 else _with_part(parts.get(keys[0]), keys[1:], node)
+    return Node({**parts, keys[0]: inner}, place.where, place.line)
 
 
 def _check_keys(entries: _Entries, path: Path | None) -> None:
     for name, node in entries.items():
         if name not in KEYS and kind_of(name) is None:
             raise fields.unknown(node, name, (*KEYS, *SECTIONS))
-    for name, remedy in _MISSING.items():
+    for name in _needed(entries):
         if name not in entries:
-            raise ConfigError(f"{name} is missing; {remedy}", str(path) if path else None)
+            raise missing(name, path)
+
+
+def missing(name: str, path: Path | None) -> ConfigError:
+    """The refusal of a sweep that lacks a key."""
+    return ConfigError(f"{name} is missing; {_MISSING[name]}", str(path) if path else None)
+
+
+def _needed(entries: _Entries) -> list[str]:
+    """What a sweep cannot do without: the sizes and the prompt are the main task's; some servers have sizes."""
+    if MAIN_TASK not in _tasks(entries):
+        return ["model"]
+    engine = str(entries["engine"].value) if "engine" in entries else ""
+    return ["model", "prompt"] if engine in OWN_SIZES else list(_MISSING)
+
+
+def _tasks(entries: _Entries) -> list[object]:
+    return [item.value for item in entries["task"].items] if "task" in entries else [MAIN_TASK]
 
 
 def _dimensions(entries: _Entries, path: Path | None, max_cells: int) -> dict[str, tuple[Scalar, ...]]:
     """Dimensions with their values; the size of the grid is looked at before any range is built."""
     axes = {}
     for name, node in entries.items():
-        if name in ("num_ctx", "num_batch") or (kind_of(name) and isinstance(node.value, list | dict)):
+        is_all = name == "model" and node.value == ALL
+        if name in ("num_ctx", "num_batch") or is_all or (kind_of(name) and isinstance(node.value, list | dict)):
             axes[name] = _axis(name, node)
     count = math.prod(axis.count for axis in axes.values())
     if count > max_cells:
@@ -302,12 +353,24 @@ def _model_name(node: Node) -> str:
     return text
 
 
-def _check_models(node: Node, allow_cloud: bool) -> None:
+def _task_options(node: Node | None) -> dict[str, dict[str, Node]]:
+    """What each task is given; a model of its own is checked like the sweep's."""
+    found = {task: dict(given) for task, given in fields.task_options(node).items()}
+    for given in found.values():
+        if "model" in given:
+            own = given["model"]
+            given["model"] = Node(_model_name(own), own.where, own.line, own.source)
+    return found
+
+
+def _check_models(node: Node, allow_cloud: bool, *, has_files: bool) -> None:
     for item in node.items:
         model = str(item.value)
-        if modelfile.is_file(model):
+        if has_files and modelfile.is_file(model):
             check_file(expanded(model), item)
-        elif model.endswith((":cloud", "-cloud")) and not allow_cloud:
+        elif model == ALL and len(node.items) > 1:
+            raise item.error(f"model: {ALL} is every installed model and stands alone; one so called is all:latest")
+        elif is_cloud(model) and not allow_cloud:
             raise item.error(f"{model} is a cloud model; use --allow-cloud")
 
 
@@ -320,7 +383,7 @@ def _exclusions(node: Node | None, names: Iterable[str]) -> tuple[Exclusion, ...
 def _oversized_batch(dimensions: Mapping[str, tuple[Scalar, ...]], options: Mapping[str, Scalar],
                      exclude: tuple[Exclusion, ...]) -> tuple[str, ...]:  # fmt: skip
     """A warning where some cell of the grid has a larger num_batch than num_ctx."""
-    contexts, batches = (cast("tuple[int, ...]", dimensions[name]) for name in ("num_ctx", "num_batch"))
+    contexts, batches = (cast("tuple[int, ...]", dimensions.get(name, ())) for name in ("num_ctx", "num_batch"))
     further = {name: values for name, values in dimensions.items()
                if name not in ("num_ctx", "num_batch") and any(name in line.text for line in exclude)}  # fmt: skip
     for num_ctx in sorted(contexts):

@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ollama_sweep import modelfile
+from ollama_sweep import keys, modelfile
 from ollama_sweep.conditions import Conditions, parse_quiet_hours
 from ollama_sweep.errors import ConfigError, nearest
 from ollama_sweep.spec import Interim, PromptSpec, Repeats
 from ollama_sweep.yaml_strict import Node, expanded, one_line, read_text
 
 ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
+DEFAULT_MODELS = {
+    "openai": "gpt-oss-20b",
+    "lmstudio": "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf",
+}
+"""What these engines take where neither the sweep nor LLM_MODEL_NAME says; names there are never files here."""
+ENGINE_OPTIONS = ("device", "max_seq_length", "trust_remote_code")
 _Entries = Mapping[str, Node]
 _REPEATS = ("min", "max", "until")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
@@ -124,6 +130,46 @@ def words(node: Node | None, name: str) -> tuple[str, ...]:
     if not isinstance(node.value, list) or not node.value:
         raise node.error(f"{name} must be a list of words, such as [systemctl, --user, restart, ollama]")
     return tuple(item.line_of_text(name) for item in node.value)
+
+
+def task_options(node: Node | None) -> Mapping[str, Mapping[str, Node]]:
+    """`tasks:` with the options of each task below its name; the tasks themselves check them."""
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        raise node.mismatch("tasks", "write the names of tasks and their options below it")
+    for name, inner in node.value.items():
+        if not isinstance(inner.value, dict) and inner.value is not None:
+            raise inner.mismatch(f"tasks.{name}", "write options such as num_predict: 100 below it")
+    return {name: inner.value if isinstance(inner.value, dict) else {} for name, inner in node.value.items()}
+
+
+def default_model(engine: Node | None) -> Node | None:
+    """The model of LLM_MODEL_NAME, or the usual one, for an engine that has such; None for every other."""
+    name = str(engine.value) if engine else ""
+    if name not in DEFAULT_MODELS:
+        return None
+    model = keys.setting("LLM_MODEL_NAME") or DEFAULT_MODELS[name]
+    return Node(model, "LLM_MODEL_NAME", 0, model)
+
+
+def engine_options(node: Node | None) -> Mapping[str, str]:
+    """What only some engines know: where it computes, the longest text, whether a model may bring code."""
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        raise node.mismatch("engine_options", "write names and their values below it")
+    found = {}
+    for name, inner in node.value.items():
+        if name == "device":
+            found[name] = inner.line_of_text(name)
+        elif name == "max_seq_length":
+            found[name] = str(count(inner, name, 512, 1, 1_000_000))
+        elif name == "trust_remote_code":
+            found[name] = "yes" if inner.truth(name) else "no"
+        else:
+            raise unknown(inner, name, ENGINE_OPTIONS, "engine_options: unknown key")
+    return found
 
 
 def managed(node: Node | None) -> bool:

@@ -1,11 +1,11 @@
-"""Results as grids: num_ctx across, num_batch down, one grid per combination of everything else. Pure."""
+"""Results as grids: two dimensions (num_ctx across, num_batch down), one grid per combination of all others. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ollama_sweep.cells import CellResult, Flag, Options, Scalar, Status
+from ollama_sweep.cells import MAIN_TASK, CellResult, Flag, Options, Scalar, Status, model_label
 from ollama_sweep.files import safe_name
 
 X, Y = "num_ctx", "num_batch"
@@ -14,9 +14,9 @@ Place = tuple[Scalar, Scalar]
 
 @dataclass(frozen=True)
 class Grid:
-    """One grid. `combination` holds the dimensions other than num_ctx and num_batch, outermost first.
+    """One grid. `combination` holds the dimensions other than its two (num_ctx and num_batch), outermost first.
 
-    `cells` maps (num_ctx, num_batch) to the result there; a place without one is not part of the sweep.
+    `cells` maps (x, y) to the result there; a place without one is not part of the sweep.
     A dimension that is not swept has the one value None.
     """
 
@@ -42,20 +42,46 @@ class Progress:
         return ", ".join([*parts, f"{self.skipped} skipped"] if self.skipped else parts)
 
 
-def make_grids(results: Sequence[CellResult]) -> list[Grid]:
-    """One grid per combination, in the order in which the combinations first appear."""
-    models = {result.model for result in results}
+def make_grids(results: Sequence[CellResult], x: str = X, y: str = Y) -> list[Grid]:
+    """One grid per combination, in the order in which the combinations first appear.
+
+    `x` and `y` are dimensions, or `model`, `task`, `engine`, `sweep`. Tasks are always kept apart, models where a task
+    has several (one that brings its own model does not count); engines and sweeps where two of their cells would have
+    the same place.
+    """
     tasks = {result.task for result in results}
+    models = {(result.task, result.model) for result in results}
+    apart = [name for name, several in (("model", len(models) > len(tasks)), ("task", len(tasks) > 1)) if several]
+    groups = _grouped(results, x, y, apart)
+    for name in ("engine", "sweep"):
+        if any(_collides(members, x, y, name) for members in groups.values()):
+            apart.append(name)
+            groups = _grouped(results, x, y, apart)
+    return [_grid(combination, members, x, y) for combination, members in groups.items()]
+
+
+def value_at(result: CellResult, name: str) -> Scalar:
+    """The value of a dimension, or of `model`, `task`, `engine`, `sweep`; None where the result has none."""
+    if name in result.coordinates:
+        return result.coordinates[name]
+    return {"model": result.model, "task": result.task}.get(name, result.row.get(name))
+
+
+def _grouped(results: Sequence[CellResult], x: str, y: str, apart: Sequence[str]) -> dict[Options, list[CellResult]]:
+    swept = dict.fromkeys(name for result in results for name in result.coordinates)
+    names = [name for name in dict.fromkeys([*swept, *apart]) if name not in (x, y)]
     groups: dict[Options, list[CellResult]] = {}
     for result in results:
-        others = [(name, value) for name, value in result.coordinates.items() if name not in (X, Y)]
-        names = {name for name, _ in others}
-        if len(models) > 1 and "model" not in names:
-            others.append(("model", result.model))
-        if len(tasks) > 1 and "task" not in names:
-            others.append(("task", result.task))
-        groups.setdefault(tuple(others), []).append(result)
-    return [_grid(combination, members) for combination, members in groups.items()]
+        groups.setdefault(tuple((name, value_at(result, name)) for name in names), []).append(result)
+    return groups
+
+
+def _collides(results: Sequence[CellResult], x: str, y: str, name: str) -> bool:
+    """Two cells with the same place differ in `name`."""
+    seen: dict[Place, Scalar] = {}
+    return name not in (x, y) and any(
+        seen.setdefault(_place(result, x, y), value_at(result, name)) != value_at(result, name) for result in results
+    )
 
 
 def progress(results: Iterable[CellResult]) -> Progress:
@@ -79,11 +105,16 @@ def place_of(result: CellResult) -> Place:
     return result.coordinates.get(X), result.coordinates.get(Y)
 
 
+def _place(result: CellResult, x: str, y: str) -> Place:
+    return value_at(result, x), value_at(result, y)
+
+
 def flags_of(result: CellResult, prompt_tokens: int | None = None) -> frozenset[Flag]:
     """The flags of a result, and `unfilled` where its num_batch exceeds the prompt's tokens."""
     tokens = prompt_tokens or result.metrics.get("prompt_eval_count")
     batch = result.coordinates.get(Y)
-    unfilled = result.status is Status.OK and tokens and isinstance(batch, int) and batch > tokens
+    is_main = result.task == MAIN_TASK and result.status is Status.OK
+    unfilled = is_main and tokens and isinstance(batch, int) and batch > tokens
     return result.flags | {Flag.UNFILLED} if unfilled else result.flags
 
 
@@ -99,10 +130,10 @@ def in_word(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _grid(combination: Options, results: Sequence[CellResult]) -> Grid:
+def _grid(combination: Options, results: Sequence[CellResult], x: str, y: str) -> Grid:
     cells: dict[Place, CellResult] = {}
     for result in results:
-        place = place_of(result)
+        place = _place(result, x, y)
         if place not in cells or Flag.IMPORTED not in result.flags or Flag.IMPORTED in cells[place].flags:
             cells[place] = result
     columns = tuple(sorted({place[0] for place in cells}, key=_order))
@@ -118,5 +149,5 @@ def _order(value: Scalar) -> tuple[int, float, str]:
 
 
 def _suffix(combination: Options, *, exact: bool) -> str:
-    text = "_".join(f"{name}-{in_word(value)}" for name, value in combination)
+    text = "_".join(f"{name}-{model_label(in_word(value))}" for name, value in combination)
     return f"_{safe_name(text, exact=exact)}" if text else ""

@@ -76,7 +76,7 @@ def machine() -> Machine:
     memory = psutil.virtual_memory()
     return Machine(
         system=f"{platform.system()} {platform.release()}",
-        processor=_processor(),
+        processor=processor_name(),
         cores=os.cpu_count() or 1,
         memory_bytes=memory.total,
         available_bytes=memory.available,
@@ -84,7 +84,8 @@ def machine() -> Machine:
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor as the system names it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text("utf-8", "replace").splitlines():
@@ -161,6 +162,15 @@ class GpuState:
     celsius: float | None
     busy_share: float | None
     throttles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GpuLoad:
+    """What one NVIDIA GPU takes now; None where it does not say."""
+
+    index: str
+    power_w: float | None
+    used_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -258,14 +268,24 @@ def _gpu_state(index: str, name: str, celsius: str, busy_percent: str, reasons: 
     return GpuState(index, name, float(celsius) if celsius.isdigit() else None, used, throttles)
 
 
+def gpu_loads() -> tuple[GpuLoad, ...]:
+    """Power and memory in use of every NVIDIA GPU."""
+    rows = _nvidia("--query-gpu=index,power.draw,memory.used", 3)
+    return tuple(GpuLoad(index, _number(power), _mebibytes(used)) for index, power, used in rows)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text.replace(".", "", 1).isdigit() else None
+
+
+def _mebibytes(text: str) -> int | None:
+    return int(text) * 1024 * 1024 if text.isdigit() else None
+
+
 def gpu_processes() -> tuple[GpuProcess, ...]:
     """Programs that compute on an NVIDIA GPU."""
     rows = _nvidia("--query-compute-apps=pid,process_name,used_memory", 3)
-    return tuple(
-        GpuProcess(int(pid), Path(name).name, int(used) * 1024 * 1024 if used.isdigit() else None)
-        for pid, name, used in rows
-        if pid.isdigit()
-    )
+    return tuple(GpuProcess(int(pid), Path(name).name, _mebibytes(used)) for pid, name, used in rows if pid.isdigit())
 
 
 def visible(found: tuple[Gpu, ...], settings: Mapping[str, str]) -> tuple[Gpu, ...]:

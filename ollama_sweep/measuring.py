@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ollama_sweep import prompts, stats, validity
+from ollama_sweep.asked import SentPrompt
+from ollama_sweep.asking import Asking
 from ollama_sweep.cells import Cell, Effective, Outcome, Run, Status
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine
@@ -16,8 +18,8 @@ from ollama_sweep.events import Event, RunFinished
 from ollama_sweep.files import too_many_files
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow
-from ollama_sweep.survey import SentPrompt
 from ollama_sweep.task import Task
+from ollama_sweep.telemetry import NoTelemetry, Watch
 
 
 def system_oom_kills() -> int:
@@ -32,15 +34,16 @@ def system_oom_kills() -> int:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a sweep measures: its settings, its prompts and tasks by name, and the engine."""
+    """How a sweep measures: its settings, what is sent by task and model, its tasks by name, and the engine."""
 
     spec: SweepSpec
-    sent: Mapping[str, SentPrompt]
+    sent: Mapping[tuple[str, str], SentPrompt]
     tasks: Mapping[str, Task]
     engine: Engine
     emit: Callable[[Event], None]
     has_gpu: bool = False
     oom_kills: Callable[[], int] = system_oom_kills
+    watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
 
     def outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
         """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
@@ -49,12 +52,13 @@ class Measuring:
         """
         runs: list[Run] = []
         effective, killed_before = Effective(), self.oom_kills()
+        watch = self.watch(self.engine.processes)
         try:
             effective = self.engine.prepare(cell)
             reached("after_prepare")
-            self._collect_runs(cell, runs, len(earlier))
-            tokens = self.sent[cell.model].tokens
-            return validity.judge_attempt(cell, runs, earlier, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
+            watch.start()
+            self._collect_runs(cell, runs, earlier, effective, watch)
+            return self._judged(cell, runs, earlier, effective, watch.stop())
         except CellFailed as failure:
             return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before)
         except (StopNow, SweepError):
@@ -63,13 +67,35 @@ class Measuring:
             if text := too_many_files(error):
                 raise EngineMissing(text) from error
             return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
+        finally:
+            watch.stop()
+
+    def _judged(
+        self, cell: Cell, runs: Sequence[Run], earlier: Sequence[Run], effective: Effective, seen: Mapping[str, float]
+    ) -> Outcome:
+        sent = self._sent(cell)
+        if sent.is_own_prompt:
+            summary = validity.summarize([*earlier, *runs])
+        else:
+            measured = [run for run in (*earlier, *runs) if not run.warmup]
+            summary = validity.summarize_answers(measured, self.tasks[cell.task].summarize(measured))
+        summary = replace(summary, scores={**summary.scores, **seen})
+        return validity.judge_attempt(
+            cell, runs, summary, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu
+        )
+
+    def _sent(self, cell: Cell) -> SentPrompt:
+        return self.sent[cell.task, cell.model]
+
+    def _tokens(self, cell: Cell) -> int | None:
+        """The length of the sweep's own prompt: questions of tasks differ in theirs."""
+        return self._sent(cell).tokens if self._sent(cell).is_own_prompt else None
 
     def _failed(
         self, cell: Cell, failure: CellFailed, runs: Sequence[Run], effective: Effective, oom_kills: int
     ) -> Outcome:
-        tokens = self.sent[cell.model].tokens
         nothing = validity.summarize([])
-        flags = validity.flags_of(cell, nothing, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
+        flags = validity.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
         status, reason = Status(failure.status), failure.reason
         if reason == "killed" and oom_kills > 0:
             status, reason = Status.OOM, "host_oom"
@@ -83,13 +109,42 @@ class Measuring:
             raw=failure.raw,
         )
 
-    def _collect_runs(self, cell: Cell, runs: list[Run], earlier: int) -> None:
+    def _collect_runs(
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+    ) -> None:
+        if not self._sent(cell).is_own_prompt:
+            return self._ask_questions(cell, runs, earlier, effective, watch)
         runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
         reached("after_warmup")
-        wanted = max(1, self.spec.repeats.minimum - earlier)
-        while self._wants_more(runs, wanted, earlier):
-            number = earlier + 1 + sum(not run.warmup for run in runs)
+        wanted = max(1, self.spec.repeats.minimum - len(earlier))
+        while self._wants_more(runs, wanted, len(earlier)):
+            number = len(earlier) + 1 + sum(not run.warmup for run in runs)
             runs.append(self._run(cell, number, warmup=False))
+            reached("after_run")
+        return None
+
+    def _ask_questions(
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+    ) -> None:
+        setup, sent = self.spec.setups[cell.task], self._sent(cell)
+        asking = Asking(
+            cell=cell,
+            effective=effective,
+            task=self.tasks[cell.task],
+            setup=setup,
+            sent=sent,
+            engine=self.engine,
+            timeout_s=self.spec.timeout_s,
+            watch=watch,
+            emit=self.emit,
+            first=max((run.number for run in earlier), default=0) + 1,
+        )
+        for number in range(1, self.spec.warmup + 1):
+            runs.extend(asking.warm_up(number))
+        reached("after_warmup")
+        rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)
+        for run in asking.ask_all(max(1, rounds)):
+            runs.append(run)
             reached("after_run")
 
     def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:
@@ -103,10 +158,10 @@ class Measuring:
         return len(rates) < 2 or stats.relative_width(rates) > repeats.until
 
     def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
-        sent, nonce = self.sent[cell.model], prompts.new_nonce()
+        sent, nonce = self._sent(cell), prompts.new_nonce()
         text = prompts.with_nonce(nonce, sent.text)
         generation = self.engine.generate(cell, text, self.spec.timeout_s)
-        scores = {} if warmup else self.tasks[cell.task].score(text, generation)
+        scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
         run = validity.judge_run(
             generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
         )

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ollama_sweep.cells import CellResult
+from ollama_sweep.cells import MAIN_TASK, CellResult, Status
 from ollama_sweep.errors import ConfigError, nearest
 from ollama_sweep.stats import extent
 from ollama_sweep.units import format_bytes, format_rate
 
 DEFAULT_METRIC = "prompt_eval_rate"
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-_STATISTIC = re.compile(r"_(min|max|median|mean|p\d\d)$")
+_STATISTIC = re.compile(r"(?<!_per)_(min|max|median|mean|p\d\d)$")
 _WORDS = {
     "prompt_eval_rate": "prompt processing speed",
     "prompt_eval_rate_min": "prompt processing speed of the slowest run",
@@ -26,13 +26,59 @@ _WORDS = {
     "load_duration_s": "load time",
     "total_duration_s": "total time of a run",
     "ttft_s": "time to the first token",
+    "latency_s": "latency",
+    "latency_mean_s": "mean latency",
+    "latency_p50_s": "median latency",
+    "latency_p95_s": "95th percentile of the latency",
+    "latency_p99_s": "99th percentile of the latency",
+    "latency_max_s": "longest latency",
+    "generation_time_s": "time from the first token to the last",
+    "tokens_per_s": "output tokens over the whole latency",
+    "decode_tps": "decode speed without the first token",
+    "chars_per_s": "output characters over the whole latency",
+    "requests_per_min": "requests per minute",
+    "rows_per_s": "embedding speed",
+    "encoding_time_s": "time to embed all rows",
+    "embedding_dimension": "dimension of the vectors",
+    "score": "score",
+    "quality": "quality, the mean score",
+    "accuracy": "accuracy",
+    "accuracy_low": "accuracy, lower end of its interval",
+    "accuracy_high": "accuracy, upper end of its interval",
+    "letter_failure_rate": "share of answers without a letter",
+    "valid_json": "share of valid JSON",
+    "success_rate": "share of questions answered",
+    "answers": "answers",
+    "failed_answers": "failed answers",
+    "task_score": "task score (n · 3600 / seconds)",
+    "cost": "cost",
+    "peak_rss_bytes": "peak memory of the engine's processes",
+    "peak_vram_bytes": "peak memory on the GPU",
+    "energy_j": "energy",
+    "cpu_energy_j": "energy of the processor",
+    "gpu_energy_j": "energy of the GPU",
     "size_bytes": "memory in use",
     "size_vram_bytes": "memory in use on the GPU",
     "effective_num_ctx": "num_ctx really used",
     "effective_num_batch": "num_batch really used",
 }
-_OF_THE_LOAD = re.compile(r"^(load_|size_|effective_|runs$|attempts$)")
-_NEUTRAL = re.compile(r"(^effective_|_count$|^runs$|^attempts$|^num_|_size$)")
+_UNITS = {
+    "chars_per_s": "chars/s",
+    "rows_per_s": "rows/s",
+    "tokens_per_s": "tokens/s",
+    "requests_per_min": "requests/min",
+}
+_LOWER_IS_BETTER = re.compile(
+    r"(^failed_|_failures?$|_failure_rate$|_energy_j$|^energy_j$|^placeholder|^hallucinated|^cost$)"
+)
+_SHARES = re.compile(r"^success_rate|_(failure|error)_rate$")
+_PREFERRED = ("quality", "score", "accuracy", "decode_tps", "tokens_per_s", "rows_per_s")
+_MOST_LISTED = 40
+_OF_TASKS = {"chat": "decode_tps", "embeddings": "rows_per_s"}
+_OF_THE_LOAD = re.compile(
+    r"^(load_|size_|effective_|runs$|attempts$|answers$|failed_|peak_|(cpu_|gpu_)?energy_|task_score$|cost$)"
+)
+_NEUTRAL = re.compile(r"(^effective_|_count$|_words$|^runs$|^attempts$|^answers|_answers$|^num_|_size$|_dimension$)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +94,8 @@ class Metric:
         """The value as it stands in a cell: `331`, `0.532`, `3.3 GiB`."""
         if self.is_bytes:
             return format_bytes(value)
+        if self.name == "cost":
+            return f"{value:.3g}"
         if float(value).is_integer() and (self.better == 0 or abs(value) < 100):
             return f"{value:.0f}"
         return format_rate(value)
@@ -77,19 +125,37 @@ def metric(name: str) -> Metric:
         raise ConfigError(f"{name[:60]!r} is not a metric; only letters, digits and _ (max 40)", "metric")
     stem = _STATISTIC.sub("", name)
     unit = _unit(stem)
-    better = -1 if unit in {"s", "bytes"} else 0 if _NEUTRAL.search(stem) else 1
+    lower = bool(_LOWER_IS_BETTER.search(stem)) or unit in {"s", "bytes"}
+    better = -1 if lower else 0 if _NEUTRAL.search(stem) else 1
     return Metric(name, _WORDS.get(name, name.replace("_", " ")), unit, better)
+
+
+def default_metric(results: Iterable[CellResult]) -> str:
+    """The metric that these cells are about: how good the answers are where they are judged, else a speed.
+
+    Before the first number it goes by the name of the task.
+    """
+    results = list(results)
+    tasks = {result.task for result in results}
+    if tasks <= {MAIN_TASK}:
+        return DEFAULT_METRIC
+    existing = {column for result in results if result.status is Status.OK for column in result.metrics}
+    expected = next((_OF_TASKS[task] for task in sorted(tasks) if task in _OF_TASKS), "quality")
+    return next((name for name in _PREFERRED if name in existing), DEFAULT_METRIC if existing else expected)
 
 
 def find_metric(name: str, results: Iterable[CellResult]) -> Metric:
     """The metric, checked against what the results hold. Raises ConfigError that lists those that exist.
 
-    Before the first number every column known by name is accepted; the default one always is.
+    Before the first number every column known by name is accepted; a default one always is.
     """
-    found = metric(name)
+    found, results = metric(name), list(results)
     existing = sorted({column for result in results for column in result.metrics}) or sorted(_WORDS)
-    if name != DEFAULT_METRIC and name not in existing:
-        raise ConfigError(f"unknown metric {name}. Known: {', '.join(existing)}.{nearest(name, existing)}", "metric")
+    if name not in (DEFAULT_METRIC, default_metric(results)) and name not in existing:
+        shown = existing if len(existing) <= _MOST_LISTED else [column for column in existing if column in _WORDS]
+        more = f" and {len(existing) - len(shown)} more" if len(shown) < len(existing) else ""
+        known = f"{', '.join(shown)}{more}.{nearest(name, existing)}"
+        raise ConfigError(f"unknown metric {name}. Known: {known}", "metric")
     return found
 
 
@@ -98,14 +164,24 @@ def range_and_runs(result: CellResult, of: Metric) -> str:
     low, high = (of.text(bound) for bound in extent(result, of.name))
     runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
     parts = [f"{low}–{high}"] if low != high else []
-    return ", ".join([*parts, f"{runs} run{'s' if runs > 1 else ''}"] if runs else parts)
+    failed = int(result.metrics.get("failed_answers", 0))
+    word = "answer" if "answers" in result.metrics else "run"
+    counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"
+    return ", ".join([*parts, counted] if runs else parts)
 
 
 def _unit(stem: str) -> str:
-    if stem.endswith(("_rate", "_tps")):
+    for name, unit in _UNITS.items():
+        if stem.endswith(name):
+            return unit
+    if _SHARES.search(stem):
+        return ""
+    if stem.endswith(("_rate", "_tps")) or "_tps_" in stem:
         return "tokens/s"
     if stem.endswith("_bytes"):
         return "bytes"
     if stem.endswith("_s"):
         return "s"
+    if stem.endswith("_j"):
+        return "J"
     return "tokens" if stem.endswith("_count") else ""

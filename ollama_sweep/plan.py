@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ollama_sweep.cells import Cell, Options, Scalar, is_server_setting
 from ollama_sweep.engine import ModelInfo
 from ollama_sweep.errors import ConfigError
-from ollama_sweep.spec import SweepSpec
+from ollama_sweep.spec import DEFAULT_NUM_PREDICT, SweepSpec
+from ollama_sweep.task import Setup
 
 CONTEXT_PADDING = 256
 """llama.cpp rounds num_ctx up to a multiple of this (src/llama-context.cpp)."""
@@ -71,15 +72,20 @@ def bisected(values: Sequence[Scalar]) -> list[Scalar]:
 
 def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
     swept = dict(coordinates)
+    task = str(swept.get("task", spec.task))
+    setup = spec.setups.get(task, Setup())
     further = {name: value for name, value in swept.items() if name not in NOT_OPTIONS}
-    options = {name: value for name, value in {**spec.options, **further}.items() if not is_server_setting(name)}
+    asked = {"num_predict": DEFAULT_NUM_PREDICT, **setup.defaults, **spec.options, **setup.request, **further}
+    options = {name: value for name, value in asked.items() if not is_server_setting(name)}
     server = {name: value for name, value in {**spec.server, **further}.items() if is_server_setting(name)}
     return Cell(
         coordinates=coordinates,
-        model=str(swept.get("model", spec.model)),
+        model=setup.model or str(swept.get("model", spec.model)),
         options=tuple(sorted(options.items())),
-        task=str(swept.get("task", spec.task)),
+        task=task,
+        task_options=setup.options,
         server=tuple(sorted(server.items())),
+        system=setup.system,
     )
 
 
@@ -89,19 +95,20 @@ def _is_excluded(spec: SweepSpec, cell: Cell) -> bool:
 
 
 def usable_ctx(cell: Cell, model: ModelInfo) -> int:
-    """num_ctx after the cap at the length the model was trained for."""
+    """num_ctx after the cap at the length the model was trained for; 0 where the engine chooses and nobody knows."""
     return min(cell.num_ctx, model.context_length or cell.num_ctx)
 
 
 def fits(cell: Cell, model: ModelInfo, prompt_tokens: int) -> bool:
-    """Prompt, answer and one more token fit the context, so nothing is cut."""
-    return usable_ctx(cell, model) >= prompt_tokens + cell.num_predict + 1
+    """Prompt, answer and one more token fit the context, so nothing is cut; true where the engine chooses num_ctx."""
+    usable = usable_ctx(cell, model)
+    return not usable or usable >= prompt_tokens + cell.num_predict + 1
 
 
 def physical(cell: Cell, model: ModelInfo) -> tuple[int, int]:
     """(num_ctx, num_batch) as llama.cpp really uses them: at most the training length, padded, batch <= context."""
     num_ctx = usable_ctx(cell, model)
-    return math.ceil(num_ctx / CONTEXT_PADDING) * CONTEXT_PADDING, min(cell.num_batch, num_ctx)
+    return math.ceil(num_ctx / CONTEXT_PADDING) * CONTEXT_PADDING, min(cell.num_batch, num_ctx or cell.num_batch)
 
 
 def repeating(some: Iterable[Cell], models: Mapping[str, ModelInfo]) -> list[list[Cell]]:

@@ -12,14 +12,20 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ollama_sweep.cells import Scalar
+from ollama_sweep.cells import MAIN_TASK, Scalar
 from ollama_sweep.conditions import Conditions
 from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.task import Setup
+
+if TYPE_CHECKING:
+    from ollama_sweep.yaml_strict import Node
 
 IDENTITY = {"role": "identity"}
 RUNTIME = {"role": "runtime"}
+DEFAULT_NUM_PREDICT = 2
+"""Only prompt processing is wanted of the main task."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,10 @@ class Exclusion:
 class SweepSpec:
     """One sweep. `dimensions` maps each swept name to its values, in the order the file gives them.
 
-    num_ctx and num_batch are always among them. `options` are load and request options that are not swept,
-    num_predict among them unless it is swept. `model` is "" where `model` is a dimension.
+    num_ctx and num_batch are always among them where a prompt's rate is measured. `options` are load and request
+    options that are not swept, num_predict among them where only the main task runs. `model` is "" where `model` is a
+    dimension. `task_options` is what the file says under `tasks:`, by task; `setups` what the tasks make of it
+    (`survey.with_tasks`).
     """
 
     model: str = field(metadata=IDENTITY)
@@ -70,8 +78,11 @@ class SweepSpec:
     template: str = field(default="", metadata=IDENTITY)
     options: Mapping[str, Scalar] = field(default_factory=dict, metadata=IDENTITY)
     server: Mapping[str, Scalar] = field(default_factory=dict, metadata=IDENTITY)
-    task: str = field(default="prompt_eval", metadata=IDENTITY)
+    task: str = field(default=MAIN_TASK, metadata=IDENTITY)
+    task_options: Mapping[str, Mapping[str, Node]] = field(default_factory=dict, metadata=RUNTIME)
+    setups: Mapping[str, Setup] = field(default_factory=dict, metadata=IDENTITY)
     engine: str = field(default="auto", metadata=IDENTITY)
+    engine_options: Mapping[str, str] = field(default_factory=dict, metadata=IDENTITY)
     exclude: tuple[Exclusion, ...] = field(default=(), metadata=RUNTIME)
     name: str = field(default="sweep", metadata=RUNTIME)
     template_path: Path | None = field(default=None, metadata=RUNTIME)
@@ -91,6 +102,11 @@ class SweepSpec:
     ollama: str | None = field(default=None, metadata=RUNTIME)
     api_key_env: str | None = field(default=None, metadata=RUNTIME)
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks of the sweep, in the order of the file."""
+        return tuple(str(name) for name in self.dimensions.get("task", (self.task,)))
 
 
 _LONGEST = 200

@@ -6,59 +6,31 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
-from ollama_sweep import modelfile, plan, prompts, tasks
-from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key, is_server_setting, model_label
+from ollama_sweep import every_model, modelfile, plan, tasks
+from ollama_sweep.asked import Counting, PromptMemory, SentPrompt, question_hash
+from ollama_sweep.cells import KEY_VERSION, Cell, Scalar, Status, cell_key, is_server_setting
 from ollama_sweep.engine import Engine, EngineInfo, ModelInfo
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.store.records import PlannedCell
+from ollama_sweep.task import Setup
 
 _MEDIA = re.compile(r"(?:[./~\\]|[A-Za-z]:)\S*?\.(?:png|jpe?g|webp|wav)\b", re.IGNORECASE)
 
 
-class PromptMemory(Protocol):
-    """What earlier sweeps have learned of prompts; a Reader or a Store has these."""
-
-    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None: ...
-
-    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None: ...
-
-
-class NoMemory:
-    """For the first sweep of a database."""
-
-    def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
-        return None
-
-    def made_prompt(self, engine: str, model_digest: str, modelfile: str, spec_text: str) -> str | None:
-        return None
-
-
-@dataclass(frozen=True)
-class SentPrompt:
-    """The prompt of one model: its text without nonce, its identity, its true tokens with nonce and template."""
-
-    text: str
-    hash: str
-    tokens: int | None
-    is_made: bool = False
-    is_new: bool = False
-
-
 @dataclass(frozen=True)
 class Survey:
-    """Everything `plan` shows and `run` needs. `models` and `prompts` are by model name."""
+    """Everything `plan` shows and `run` needs. `models` are by name, `prompts` by task and model."""
 
     spec: SweepSpec
     engine: str
     info: EngineInfo
     models: Mapping[str, ModelInfo]
-    prompts: Mapping[str, SentPrompt]
+    prompts: Mapping[tuple[str, str], SentPrompt]
     modelfile: str
 
     @cached_property
@@ -69,7 +41,7 @@ class Survey:
     @cached_property
     def task_versions(self) -> dict[str, int]:
         """Version by name of every task of the sweep."""
-        return {name: tasks.load(name).version for name in task_names(self.spec)}
+        return {name: tasks.load(name).version for name in self.spec.task_names}
 
     @property
     def fingerprint(self) -> str:
@@ -79,8 +51,9 @@ class Survey:
             "key_version": KEY_VERSION,
             "engine": self.engine,
             "models": {name: model.digest for name, model in self.models.items()},
-            "prompts": {name: [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
+            "prompts": {" ".join(name): [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
             "tasks": self.task_versions,
+            "setups": {name: _setup_picture(setup) for name, setup in spec.setups.items()},
             "modelfile": self.modelfile,
             "dimensions": [[name, *values] for name, values in spec.dimensions.items()],
             "options": dict(spec.options),
@@ -90,6 +63,17 @@ class Survey:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def lengths(self) -> Iterator[tuple[str, str, int]]:
+        """What was counted: digest of the model, identity of the text, its tokens."""
+        for (task, model), prompt in self.prompts.items():
+            digest = self.models[model].digest
+            if prompt.is_own_prompt and prompt.is_new and prompt.tokens is not None:
+                yield digest, prompt.hash, prompt.tokens
+            questions = {question.id: question for question in prompt.questions}
+            for name, tokens in prompt.lengths.items():
+                if tokens is not None:
+                    yield digest, question_hash(self.spec.setups[task], questions[name]), tokens
 
     def planned(self) -> Iterator[PlannedCell]:
         """The cells with their keys, those that cannot fit the prompt as skipped; in the sweep's order.
@@ -114,7 +98,7 @@ class Survey:
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        model, prompt = self.models[cell.model], self.prompts[cell.model]
+        model, prompt = self.models[cell.model], self.prompts[cell.task, cell.model]
         key = cell_key(
             cell,
             engine=self.engine,
@@ -137,19 +121,26 @@ class Survey:
 
     def fits(self, cell: Cell) -> bool:
         """The prompt fits the cell's context; true where its length is not known."""
-        tokens = self.prompts[cell.model].tokens
+        tokens = self.prompts[cell.task, cell.model].tokens
         return tokens is None or plan.fits(cell, self.models[cell.model], tokens)
+
+    def too_long(self, cell: Cell) -> int:
+        """How many of its task's questions do not fit the cell's context."""
+        lengths = self.prompts[cell.task, cell.model].lengths.values()
+        return sum(tokens is not None and not plan.fits(cell, self.models[cell.model], tokens) for tokens in lengths)
 
     def picture(self) -> dict[str, object]:
         """The sweep's settings as plain data, for people and for `changes`."""
         spec = self.spec
+        own = [prompt for prompt in self.prompts.values() if prompt.is_own_prompt]
         return {
             "model": sorted({f"{name} {model.digest}" for name, model in self.models.items()}),
             "prompt": sorted({prompt.hash for prompt in self.prompts.values()}),
-            "prompt_tokens": max((prompt.tokens or 0 for prompt in self.prompts.values()), default=0),
+            "prompt_tokens": max((prompt.tokens or 0 for prompt in own), default=0),
             "modelfile": self.modelfile,
             "template": spec.template,
             "options": dict(spec.options),
+            "tasks": {name: _setup_picture(setup) for name, setup in spec.setups.items() if setup.questions},
             "server": dict(spec.server),
             "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
             "num_predict": spec.options.get("num_predict"),
@@ -166,20 +157,54 @@ def survey(
     spec: SweepSpec, engine_name: str, engine: Engine, memory: PromptMemory, say: Callable[[str], None]
 ) -> Survey:
     """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable, CellFailed."""
+    refuse_what_cannot_be_set(spec, engine_name, engine)
     info = engine.describe()
     _refuse_settings_of_a_strange_server(spec, engine_name)
-    names = [str(name) for name in spec.dimensions.get("model", (spec.model,))]
-    models = {name: engine.model_info(name) for name in names}
+    spec = every_model.resolved(spec, engine, asked_kinds(spec), say)
+    asked = list(dict.fromkeys((task, model) for task in spec.task_names for model in _models_of(spec, task)))
+    models = {name: engine.model_info(name) for name in dict.fromkeys(model for _, model in asked)}
     for model in models.values():
         _refuse_media(spec, model)
     canonical = canonical_modelfile(spec)
-    sent = {name: _sent_prompt(spec, engine_name, engine, models[name], canonical, memory, say) for name in names}
+    counting = Counting(spec, engine_name, engine, canonical, memory, say)
+    sent = {(task, model): counting.sent(task, models[model]) for task, model in asked}
     return Survey(spec, engine_name, info, models, sent, canonical)
 
 
-def task_names(spec: SweepSpec) -> tuple[str, ...]:
-    """The tasks of a sweep, in the order of the file."""
-    return tuple(str(name) for name in spec.dimensions.get("task", (spec.task,)))
+def with_tasks(spec: SweepSpec) -> SweepSpec:
+    """The sweep with its tasks set up, which reads their data. Raises ConfigError."""
+    return replace(spec, setups=tasks.set_up(spec.task_names, spec.task_options))
+
+
+def asked_kinds(spec: SweepSpec) -> frozenset[str]:
+    """The kinds of the tasks that ask the sweep's own models."""
+    return frozenset(tasks.load(task).kind for task in spec.task_names if not spec.setups.get(task, Setup()).model)
+
+
+def _models_of(spec: SweepSpec, task: str) -> list[str]:
+    own = spec.setups[task].model if task in spec.setups else ""
+    return [own] if own else [str(name) for name in spec.dimensions.get("model", (spec.model,))]
+
+
+def _setup_picture(setup: Setup) -> list[object]:
+    return [dict(setup.options), {**setup.defaults, **setup.request}, setup.model, setup.hash]
+
+
+def refuse_what_cannot_be_set(spec: SweepSpec, engine_name: str, engine: Engine) -> None:
+    """Raise ConfigError where the engine has no way to set a dimension, or to do a task."""
+    for task in spec.task_names:
+        if tasks.load(task).kind not in engine.kinds:
+            raise ConfigError(f"the engine {engine_name} cannot do the task {task}", "task")
+    if engine.settable is None:
+        return
+    known = engine.settable | {"model", "task"}
+    implied = {"num_predict"} if "num_predict" not in spec.dimensions else set()
+    for name in (*spec.dimensions, *spec.options, *spec.server):
+        if name not in known | implied:
+            can = ", ".join(sorted(engine.settable)) or "nothing"
+            raise ConfigError(f"the engine {engine_name} cannot set {name}; it can set {can}", name)
+    if spec.template and "modelfile" not in known:
+        raise ConfigError(f"the engine {engine_name} takes no Modelfile", "modelfile")
 
 
 def _refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str) -> None:
@@ -203,42 +228,11 @@ def _refuse_media(spec: SweepSpec, model: ModelInfo) -> None:
 
 def canonical_modelfile(spec: SweepSpec) -> str:
     """The template's part of a cell's identity: without FROM, comments and what the sweep sets itself."""
+    options = json.dumps(dict(spec.engine_options), sort_keys=True) if spec.engine_options else ""
     if not spec.template:
-        return ""
+        return options
     own = {*spec.options, *spec.dimensions}
-    return modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path), allow_local=True), own)
-
-
-def _sent_prompt(
-    spec: SweepSpec,
-    engine_name: str,
-    engine: Engine,
-    model: ModelInfo,
-    canonical: str,
-    memory: PromptMemory,
-    say: Callable[[str], None],
-) -> SentPrompt:
-    identity = prompts.prompt_hash(spec.prompt)
-    nonce = prompts.new_nonce()
-
-    def count(text: str) -> int | None:
-        return engine.count_tokens(model.name, prompts.with_nonce(nonce, text))
-
-    tokens = memory.prompt_tokens(engine_name, model.digest, canonical, identity)
-    if spec.prompt.tokens is None:
-        text = spec.prompt.text or ""
-        if tokens is not None:
-            return SentPrompt(text, identity, tokens)
-        say(f"Counting the prompt's tokens on {model_label(model.name)}")
-        return SentPrompt(text, identity, count(text), is_new=True)
-    made = memory.made_prompt(engine_name, model.digest, canonical, identity)
-    if made is not None and tokens is not None:
-        return SentPrompt(made, identity, tokens, is_made=True)
-    say(f"Making a prompt of {spec.prompt.tokens} tokens on {model_label(model.name)}")
-    made = prompts.make_text(spec.prompt.tokens, count)
-    if made is None:
-        raise ConfigError(f"no text of {spec.prompt.tokens} tokens can be made with {model.name}", "prompt.tokens")
-    return SentPrompt(made, identity, count(made), is_made=True, is_new=True)
+    return options + modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path), allow_local=True), own)
 
 
 def changes(old: Mapping[str, object], new: Survey) -> list[str]:
@@ -246,7 +240,7 @@ def changes(old: Mapping[str, object], new: Survey) -> list[str]:
     picture = new.picture()
     lines = [
         f"{name} changed: cells will be measured again, the old ones are kept"
-        for name in ("model", "prompt", "modelfile", "options", "server")
+        for name in ("model", "prompt", "modelfile", "options", "server", "tasks")
         if old.get(name, picture[name]) != picture[name]
     ]
     before, now = old.get("dimensions"), picture["dimensions"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ollama_sweep import stats
-from ollama_sweep.cells import Cell, Effective, Flag, Outcome, Run, Status, Summary
+from ollama_sweep.cells import Answer, Cell, Effective, Flag, Outcome, Run, Status, Summary
 from ollama_sweep.engine import Generation
 from ollama_sweep.errors import CellFailed
 
@@ -57,7 +57,65 @@ def judge_run(
         doubt=doubt,
         raw=generation.raw,
         scores=scores,
+        ttft_s=generation.ttft_s,
     )
+
+
+def judge_answer(
+    generation: Generation,
+    *,
+    number: int,
+    warmup: bool,
+    nonce: str,
+    answer: Answer,
+    is_fresh: bool,
+    expected_tokens: int | None,
+) -> Run:
+    """A run of a task with questions: its answer counts, its prompt rate only where no cache can have helped.
+
+    Raises CellFailed (truncated) where the engine read another number of tokens than the question has.
+    """
+    count, duration_s = generation.prompt_eval_count, generation.prompt_eval_duration_s
+    if count and expected_tokens is not None and abs(count - expected_tokens) > NONCE_TOLERANCE:
+        text = f"{answer.item}: the engine read {count} prompt tokens instead of {expected_tokens}"
+        raise CellFailed(Status.TRUNCATED, "prompt_cut", text, generation.raw)
+    rate = None
+    if count and duration_s and not _is_from_cache(generation.cached_count, count, is_fresh=is_fresh):
+        rate = (count - (generation.cached_count or 0)) / duration_s
+    return Run(
+        number=number,
+        warmup=warmup,
+        nonce=nonce,
+        prompt_eval_count=count,
+        cached_count=generation.cached_count,
+        prompt_eval_duration_s=duration_s,
+        prompt_eval_rate=rate,
+        eval_count=generation.eval_count,
+        eval_duration_s=generation.eval_duration_s,
+        eval_rate=decode_rate(generation.eval_count, generation.eval_duration_s),
+        total_duration_s=generation.total_duration_s,
+        load_duration_s=generation.load_duration_s,
+        printed_rate=generation.printed_rate,
+        client_duration_s=generation.client_duration_s,
+        believed=True,
+        raw=generation.raw,
+        ttft_s=generation.ttft_s,
+        answer=answer,
+    )
+
+
+def unanswered(number: int, answer: Answer, duration_s: float, raw: str) -> Run:
+    """The run of a question that was not answered: kept, and never part of a number."""
+    return Run(number, False, "", None, None, None, None, None, None, None, None, None, None, duration_s,
+               believed=False, doubt="not_answered", raw=raw, answer=answer)  # fmt: skip
+
+
+def _is_from_cache(cached: int | None, count: int, *, is_fresh: bool) -> bool:
+    """More came from a cache than the opening of a template; where that is not known, only a new prompt is trusted."""
+    if cached is None:
+        return not is_fresh
+    allowed = BELIEVED_TEMPLATE_SHARE if cached <= TEMPLATE_TOKENS else BELIEVED_CACHED_SHARE
+    return cached / count > allowed
 
 
 def decode_rate(eval_count: int | None, eval_duration_s: float | None) -> float | None:
@@ -68,9 +126,7 @@ def decode_rate(eval_count: int | None, eval_duration_s: float | None) -> float 
 
 
 def _doubt(generation: Generation, count: int, duration_s: float, rate: float) -> str:
-    cached = generation.cached_count or 0
-    allowed = BELIEVED_TEMPLATE_SHARE if cached <= TEMPLATE_TOKENS else BELIEVED_CACHED_SHARE
-    if cached / count > allowed:
+    if _is_from_cache(generation.cached_count or 0, count, is_fresh=True):
         return "cached"
     printed = generation.printed_rate
     if printed is None or _close(printed, rate) or _close(printed, count / duration_s):
@@ -105,6 +161,64 @@ def summarize(runs: Sequence[Run]) -> Summary:
     )
 
 
+def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summary:
+    """Numbers of a cell whose task has questions; `runs` are all measured ones, `added` what the task adds.
+
+    Shares (scores that are 0 or 1, and `score`) are means, everything else is a median over the answers. `quality` is
+    the mean score where a question without an answer counts 0. Raises nothing; without answers all is empty.
+    """
+    used = [run for run in runs if run.believed]
+    if not used:
+        return Summary()
+    count = _median([run.prompt_eval_count for run in used])
+    eval_count = _median([run.eval_count for run in used])
+    return Summary(
+        runs=len(used),
+        prompt_eval_count=None if count is None else round(count),
+        prompt_eval_rate=_median([run.prompt_eval_rate for run in used]),
+        prompt_eval_duration_s=_median([run.prompt_eval_duration_s for run in used]),
+        eval_count=None if eval_count is None else round(eval_count),
+        eval_rate=_median([run.eval_rate for run in used]),
+        total_duration_s=_median([run.total_duration_s for run in used]),
+        scores={**_scores(used), **_of_all(runs, used), **added},
+    )
+
+
+def _scores(used: Sequence[Run]) -> dict[str, float]:
+    names = sorted({name for run in used for name in run.scores})
+    return {name: _middle(name, [run.scores[name] for run in used if name in run.scores]) for name in names}
+
+
+def _middle(name: str, values: Sequence[float]) -> float:
+    if name == "score" or set(values) <= {0.0, 1.0}:
+        return sum(values) / len(values)
+    return stats.median(values)
+
+
+def _of_all(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:
+    """What every task with questions has: how many answers, how long they took, what they are worth."""
+    found: dict[str, float | None] = {
+        "answers": len(used),
+        "failed_answers": len(runs) - len(used),
+        "success_rate": len(used) / len(runs),
+        "latency_s": _median([run.client_duration_s for run in used]),
+        "ttft_s": _median([run.ttft_s for run in used]),
+        "decode_tps": _median([_decode_tps(run) for run in used]),
+        "task_score": len(used) * 3600 / total if (total := sum(run.client_duration_s for run in runs)) else None,
+    }
+    scored = [run.scores["score"] for run in used if "score" in run.scores]
+    if scored:
+        found["quality"] = sum(scored) / len(runs)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _decode_tps(run: Run) -> float | None:
+    """Decode tokens/s as the client sees them, without the first token; None where the answer was not streamed."""
+    if run.ttft_s is None or run.eval_count is None or run.eval_count < 2 or run.client_duration_s <= run.ttft_s:
+        return None
+    return (run.eval_count - 1) / (run.client_duration_s - run.ttft_s)
+
+
 def _median(values: Sequence[float | int | None]) -> float | None:
     present = [float(value) for value in values if value is not None]
     return stats.median(present) if present else None
@@ -113,14 +227,13 @@ def _median(values: Sequence[float | int | None]) -> float | None:
 def judge_attempt(
     cell: Cell,
     runs: Sequence[Run],
-    earlier: Sequence[Run],
+    summary: Summary,
     effective: Effective,
     *,
     prompt_tokens: int | None,
     has_gpu: bool,
 ) -> Outcome:
-    """The outcome of an attempt whose runs all ended; `earlier` are believed runs of former attempts at this cell."""
-    summary = summarize([*earlier, *runs])
+    """The outcome of an attempt whose runs all ended; `summary` speaks for believed runs of former attempts as well."""
     flags = flags_of(cell, summary, effective, prompt_tokens=prompt_tokens, has_gpu=has_gpu)
     measured = [run for run in runs if not run.warmup]
     if any(run.doubt == "cached" for run in measured):
@@ -154,8 +267,8 @@ def flags_of(
 
 
 def _is_clamped(cell: Cell, effective: Effective) -> bool:
-    other_ctx = effective.num_ctx is not None and effective.num_ctx != cell.num_ctx
-    other_batch = effective.num_batch is not None and effective.num_batch != cell.num_batch
+    other_ctx = bool(effective.num_ctx and cell.num_ctx) and effective.num_ctx != cell.num_ctx
+    other_batch = bool(effective.num_batch and cell.num_batch) and effective.num_batch != cell.num_batch
     return other_ctx or other_batch
 
 

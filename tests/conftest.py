@@ -14,8 +14,9 @@ from sweep_runner import Sweep, write_fake_script
 
 
 def pytest_configure() -> None:
-    """A terminated test run still ends what it started."""
+    """A terminated test run still ends what it started, and one in the background of a script still tests Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -84,7 +84,7 @@ def clean_environment() -> dict[str, str]:
 
     Tests that run side by side do not wait for one another's processor.
     """
-    own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_")
+    own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_", "COLUMNS", "LINES")
     kept = {"OLLAMA_SWEEP_FAKE"}
     environment = {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
     return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1"}
@@ -131,6 +131,11 @@ def prompts_by_load(log: str) -> dict[tuple[int, int], list[PromptRead]]:
         elif prompt := _PROMPT.search(line):
             found[load].append(PromptRead(float(prompt[1]), int(prompt[2])))
     return dict(found)
+
+
+def loads_of(log: str) -> list[tuple[int, int]]:
+    """The (num_ctx, num_batch) of each llama-server that was started, in order."""
+    return [(_option("ctx", line), _option("batch", line)) for line in log.splitlines() if _LOAD.search(line)]
 
 
 def _option(name: str, line: str) -> int:
@@ -255,6 +260,10 @@ class RealOllama:
     def prompts(self, start: int = 0, end: int | None = None) -> dict[tuple[int, int], list[PromptRead]]:
         """`prompts_by_load` of a part of the log."""
         return prompts_by_load(self.log_text(start, end))
+
+    def loads(self, start: int = 0) -> list[tuple[int, int]]:
+        """`loads_of` the log from a place on."""
+        return loads_of(self.log_text(start))
 
     def runner_pids(self) -> list[int]:
         """The llama-servers of this server, orphans included."""

@@ -126,8 +126,9 @@ def test_texts_beyond_ascii_have_a_key_of_their_own() -> None:
 def test_a_cell_knows_its_numbers_and_says_its_place() -> None:
     assert (CELL.num_ctx, CELL.num_batch, CELL.num_predict) == (4096, 64, 2)
     assert CELL.label() == "num_ctx 4096, num_batch 64"
+    assert replace(CELL, options=()).num_ctx == 0, "left to the engine"
     with pytest.raises(TypeError):
-        _ = replace(CELL, options=()).num_ctx
+        _ = replace(CELL, options=()).num_predict
 
 
 def test_cells_share_a_load_when_only_the_request_differs() -> None:

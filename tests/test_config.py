@@ -145,12 +145,12 @@ def test_a_gguf_file_is_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_shipped_config_loads(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     spec = config.load_spec(config_file, {"model": "m"})
-    assert spec.prompt.text
+    assert spec.prompt.text or spec.prompt.tokens or "prompt_eval" not in spec.task_names
     assert spec.warnings == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "cells"), [("quickstart", 20), ("quick_test", 4), ("default", 624), ("all_keys", 4 * 3 * 2)]
+    ("name", "cells"), [("quickstart", 20), ("quick_test", 4), ("default", 624), ("all_keys", 4 * 3 * 2 * 2)]
 )
 def test_sizes_of_the_shipped_grids(name: str, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -26,13 +26,11 @@ FIRST, SECOND = label(512, 2), label(512, 4)
 MANY: dict[str, Any] = {"num_ctx": [512, 1024, 1536, 2048, 4096], "num_batch": list(range(2, 42))}
 STATES = "select status, reason, error, finished_at from attempts order by id"
 CONTROL = """
-import fcntl, os, signal, sys, termios
+import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-"""Makes the terminal on standard input the one that Ctrl-C comes from; the program is then its session's leader. Tests
-that were started in the background of a script would hand an ignored SIGINT on."""
+"""Makes the terminal on standard input the one that Ctrl-C comes from; the program is then its session's leader."""
 
 
 class Terminal:

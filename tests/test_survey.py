@@ -13,13 +13,15 @@ import pytest
 from sweeping import PROMPT_TOKENS, WORDS
 
 from ollama_sweep import tasks
+from ollama_sweep.asked import NoMemory, PromptMemory
 from ollama_sweep.cells import Scalar, Status
 from ollama_sweep.engine import EngineSettings
 from ollama_sweep.engines.fake import Engine
 from ollama_sweep.errors import ConfigError, EngineMissing
 from ollama_sweep.spec import PromptSpec, Repeats, SweepSpec, parse_exclusion
 from ollama_sweep.store.writer import Store
-from ollama_sweep.survey import NoMemory, PromptMemory, Survey, changes, survey
+from ollama_sweep.survey import Survey, changes, survey
+from ollama_sweep.task import Setup
 
 SPEC = SweepSpec(
     model="m",
@@ -36,11 +38,14 @@ IDENTITY: dict[str, Any] = {
     "options": {"num_predict": 3},
     "server": {"OLLAMA_KV_CACHE_TYPE": "q8_0"},
     "task": "chat",
+    "setups": {"prompt_eval": Setup(options=(("shots", 5),))},
+    "engine_options": {"max_seq_length": "256"},
     "engine": "other",
 }
 """Another value for every field; where a field is missing here, one is made by its type."""
 RUNTIME: dict[str, Any] = {
     "exclude": (parse_exclusion("num_ctx > 512", {"num_ctx": int}, "s.yaml:1"),),
+    "task_options": {"prompt_eval": {}},
     "name": "another",
     "template_path": Path("elsewhere"),
     "config_path": Path("elsewhere.yaml"),
@@ -148,27 +153,27 @@ def test_a_prompts_place_is_not_identity_and_its_text_is() -> None:
 
 def test_the_prompt_is_counted_once_with_its_nonce_and_then_known(store: Store, journal: Path) -> None:
     said: list[str] = []
-    first = seen(said=said, memory=store).prompts["m"]
+    first = seen(said=said, memory=store).prompts["prompt_eval", "m"]
     assert (first.text, first.tokens, first.is_new) == (WORDS, PROMPT_TOKENS, True)
     assert said == ["Counting the prompt's tokens on m"]
     assert journal.read_text() == "count\tm\n"
     found = seen()
     store.save_prompt_tokens("fake", "sha256:fake-m", found.modelfile, first.hash, PROMPT_TOKENS)
     journal.unlink()
-    again = seen(said=said, memory=store).prompts["m"]
+    again = seen(said=said, memory=store).prompts["prompt_eval", "m"]
     assert (again.tokens, again.is_new, len(said), journal.exists()) == (PROMPT_TOKENS, False, 1, False)
-    assert seen(replace(SPEC, template=""), store).prompts["m"].is_new
+    assert seen(replace(SPEC, template=""), store).prompts["prompt_eval", "m"].is_new
 
 
 def test_a_prompt_is_made_once_for_each_model(store: Store) -> None:
     said: list[str] = []
     spec = replace(SPEC, prompt=PromptSpec(None, 400))
-    made = seen(spec, store, said).prompts["m"]
+    made = seen(spec, store, said).prompts["prompt_eval", "m"]
     assert (made.tokens, made.is_made, made.is_new, made.hash) == (400, True, True, "tokens:400:1")
     assert said == ["Making a prompt of 400 tokens on m"]
     store.save_prompt_tokens("fake", "sha256:fake-m", seen(spec).modelfile, made.hash, 400)
     store.save_made_prompt("fake", "sha256:fake-m", seen(spec).modelfile, made.hash, made.text)
-    again = seen(spec, store, said).prompts["m"]
+    again = seen(spec, store, said).prompts["prompt_eval", "m"]
     assert (again.text, again.is_new, len(said)) == (made.text, False, 1)
 
 
@@ -179,7 +184,7 @@ def test_a_prompt_that_cannot_be_made_is_a_mistake() -> None:
 
 def test_each_model_has_its_own_count(journal: Path) -> None:
     both = replace(SPEC, model="", dimensions={**SPEC.dimensions, "model": ("a", "b")})
-    assert set(seen(both).prompts) == {"a", "b"}
+    assert {model for _, model in seen(both).prompts} == {"a", "b"}
     assert journal.read_text() == "count\ta\ncount\tb\n"
 
 
@@ -189,7 +194,7 @@ def test_each_model_has_its_own_count(journal: Path) -> None:
 def test_a_cell_that_the_prompt_does_not_fit_is_skipped() -> None:
     long = replace(SPEC, prompt=PromptSpec(" ".join(["word"] * 505)))
     found = seen(long)
-    assert found.prompts["m"].tokens == 509
+    assert found.prompts["prompt_eval", "m"].tokens == 509
     statuses = [(planned.cell.num_ctx, planned.status, planned.reason) for planned in found.planned()]
     assert statuses == [(512, Status.PENDING, "")] * 2 + [(1024, Status.PENDING, "")] * 2
     found = seen(replace(long, options={"num_predict": 3}))

@@ -58,7 +58,8 @@ def runs_of(*rates: float, doubt: str = "") -> list[Run]:
 def attempt(
     runs: Sequence[Run], earlier: Sequence[Run] = (), effective: Effective = EFFECTIVE, *, tokens: int | None = 1000
 ) -> Outcome:
-    return validity.judge_attempt(cell(), runs, earlier, effective, prompt_tokens=tokens, has_gpu=True)
+    summary = validity.summarize([*earlier, *runs])
+    return validity.judge_attempt(cell(), runs, summary, effective, prompt_tokens=tokens, has_gpu=True)
 
 
 # One run
@@ -230,7 +231,7 @@ def test_a_cached_warm_up_is_nobodys_business() -> None:
         (replace(EFFECTIVE, num_ctx=1, size_vram_bytes=1, others_loaded=("x",)), {Flag.CLAMPED, Flag.SPILLED,
                                                                                    Flag.SHARED_GPU}),
     ],
-    ids=str,
+    ids=lambda value: ",".join(sorted(value)) if isinstance(value, set) else str(value),
 )  # fmt: skip
 def test_what_the_engine_really_used_is_flagged(effective: Effective, flags: set[Flag]) -> None:
     assert attempt(runs_of(250), effective=effective).flags == flags

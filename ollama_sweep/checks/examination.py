@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ollama_sweep import engines, host, process, prompts, ranges
+from ollama_sweep import engines, every_model, host, process, prompts, ranges
 from ollama_sweep.checks import disturbances, places
 from ollama_sweep.checks import model as checked_model
 from ollama_sweep.checks.finding import Finding, bad, of_error, ok, warning
@@ -205,7 +205,10 @@ class Examination:
         info = engine.describe()
         own = ", started for this check and stopped again" if info.details.get("server") == "own" else ""
         yield ok("engine", f"{name} {info.version} would measure ({info.where}{own})")
-        for model in self._subject.models:
+        models = self._subject.models
+        if models == (every_model.ALL,):
+            models = every_model.usable(engine, self._subject.kinds, self._settings.say)
+        for model in models:
             try:
                 found = engine.model_info(model)
             except SweepError as error:

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ollama_sweep import plan, ranges
+from ollama_sweep import every_model, plan, ranges
 from ollama_sweep.cells import Cell
 from ollama_sweep.checks.finding import Finding, bad, ok, warning
 from ollama_sweep.engine import ModelInfo
 from ollama_sweep.spec import PromptSpec, SweepSpec
 from ollama_sweep.store.records import SweepRow
+from ollama_sweep.task import EMBED, GENERATE
 from ollama_sweep.units import format_bytes
 
 FILLED_TOLERANCE = 4
@@ -26,11 +27,13 @@ class Subject:
     """What is to be measured, as far as it is known: of a sweep file, of the last sweep, or nothing at all.
 
     `told` says in words what it is; `modelfile` is the canonical template; `prompt_tokens` and `digests` are what the
-    last run found; `server` are the variables of a server that the sweep starts itself.
+    last run found; `server` are the variables of a server that the sweep starts itself; `kinds` are those of the tasks
+    that ask these models.
     """
 
     told: str = ""
     models: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset({GENERATE})
     engine: str = "auto"
     contexts: tuple[int, ...] = ()
     batches: tuple[int, ...] = ()
@@ -53,19 +56,22 @@ class Length:
 
 def subject_of_spec(spec: SweepSpec) -> Subject:
     """What a sweep file wants."""
-    from ollama_sweep.survey import canonical_modelfile
+    from ollama_sweep.survey import asked_kinds, canonical_modelfile
 
     answers = spec.dimensions.get("num_predict", (spec.options.get("num_predict"),))
     count = math.prod(len(values) for values in spec.dimensions.values())
+    has_prompt = spec.prompt.text is not None or spec.prompt.tokens is not None
+    swept = [f"{len(spec.dimensions[name])} {name}" for name in ("num_ctx", "num_batch") if name in spec.dimensions]
     return Subject(
-        told=f"{spec.name}: {len(spec.dimensions['num_ctx'])} num_ctx x {len(spec.dimensions['num_batch'])} num_batch, "
+        told=f"{spec.name}: {' x '.join(swept)}{', ' if swept else ''}"
         f"{count} cells{' less what exclude drops' if spec.exclude else ''}",
         models=tuple(str(model) for model in spec.dimensions.get("model", (spec.model,))),
+        kinds=asked_kinds(spec),
         engine=spec.engine,
-        contexts=_numbers(spec.dimensions["num_ctx"]),
-        batches=_numbers(spec.dimensions["num_batch"]),
+        contexts=_numbers(spec.dimensions.get("num_ctx", ())),
+        batches=_numbers(spec.dimensions.get("num_batch", ())),
         num_predict=max(_numbers(answers), default=2),
-        prompt=spec.prompt,
+        prompt=spec.prompt if has_prompt else None,
         modelfile=canonical_modelfile(spec),
     )
 
@@ -102,9 +108,11 @@ def of_model(info: ModelInfo, subject: Subject) -> Iterator[Finding]:
     before = subject.digests.get(info.name)
     if before and info.digest and before != info.digest:
         yield warning("model", f"{info.name} is not the one of the last run: its cells will be measured again")
-    if info.capabilities and "completion" not in info.capabilities:
-        text = f"{info.name} cannot generate text ({', '.join(info.capabilities)})"
-        yield bad("model", text, "Use a model that can: its prompt rate is what is measured")
+    able = f"({', '.join(info.capabilities)})"
+    if GENERATE in subject.kinds and every_model.can(info, GENERATE) is False:
+        yield bad("model", f"{info.name} cannot generate text {able}", "Use a model that can: that is what is measured")
+    if EMBED in subject.kinds and every_model.can(info, EMBED) is False:
+        yield bad("model", f"{info.name} cannot embed {able}", "Give the task a model that can: tasks.embeddings.model")
     longer = [value for value in subject.contexts if info.context_length and value > info.context_length]
     if longer:
         text = f"num_ctx {_listed(longer)} is more than it was trained for: the engine uses {info.context_length}"

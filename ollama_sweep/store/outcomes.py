@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from ollama_sweep.cells import Outcome, Run, Status
+from ollama_sweep.cells import Outcome, Run, Status, content_hash
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.store.planning import canonical_json
 from ollama_sweep.store.schema import add_view_columns
@@ -19,7 +19,7 @@ WHOLE = "attempt"
 _RUN_COLUMNS = (
     "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "prompt_eval_rate",
     "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s", "printed_rate",
-    "client_duration_s", "believed", "doubt",
+    "client_duration_s", "believed", "doubt", "ttft_s",
 )  # fmt: skip
 _SUMMARY_COLUMNS = (
     "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
@@ -96,6 +96,25 @@ def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
         "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
         [(attempt_id, part, compress(text)) for part, text in raw if text],
     )
+    _store_answers(connection, attempt_id, outcome)
+
+
+def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
+    found = [(part_of(run), run.answer) for run in outcome.runs if run.answer is not None]
+    connection.executemany(
+        "INSERT INTO prompts (hash, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(content_hash(answer.prompt), _clean(answer.prompt)) for _, answer in found],
+    )
+    connection.executemany(
+        """INSERT INTO answers (attempt_id, part, item, category, prompt_hash, output, failure, tries, chunk_count,
+                is_estimated, peak_rss_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            (attempt_id, part, _clean(answer.item), _clean(answer.category), content_hash(answer.prompt),
+             compress(answer.text), _clean(answer.failure), answer.tries, answer.chunk_count, answer.is_estimated,
+             answer.peak_rss_bytes)
+            for part, answer in found
+        ],
+    )  # fmt: skip
 
 
 def _scores(attempt_id: int, outcome: Outcome) -> Iterator[tuple[int, str, str, float]]:

@@ -45,9 +45,10 @@ def planned(connection: sqlite3.Connection, sweep_id: int, position: int) -> Pla
     ).fetchone()
     if row is None:
         raise KeyError(position)
+    task_options = options_of(row[5])
     cell = Cell(
         coordinates=options_of(row[1]), model=row[2], options=options_of(row[3]), task=row[4],
-        task_options=options_of(row[5]), server=options_of(row[6]),
+        task_options=task_options, server=options_of(row[6]), system=str(dict(task_options).get("system") or ""),
     )  # fmt: skip
     return PlannedCell(
         key=row[0], cell=cell, model_digest=row[7], prompt_hash=row[8], quantization=row[9], parameter_size=row[10],
@@ -91,6 +92,7 @@ def control_cell(connection: sqlite3.Connection, sweep_id: int) -> ControlCell |
         """SELECT attempts.cell_id, plan.position, attempts.prompt_eval_rate
             FROM attempts JOIN sweeps ON sweeps.id = attempts.sweep_id AND sweeps.segment_id = attempts.segment_id
             JOIN plan ON plan.sweep_id = attempts.sweep_id AND plan.cell_id = attempts.cell_id
+            JOIN cells ON cells.id = attempts.cell_id AND cells.task = 'prompt_eval'
             WHERE attempts.sweep_id = ? AND attempts.status = 'ok' AND attempts.prompt_eval_rate > 0
             ORDER BY attempts.id LIMIT 1""",
         (sweep_id,),

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ollama_sweep.cells import CellResult, Flag, Scalar, Status
+from ollama_sweep.cells import AnswerRow, CellResult, Flag, Scalar, Status
 from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.store import answers, lock, outcomes, queries
 from ollama_sweep.store import connection as files
-from ollama_sweep.store import lock, outcomes, queries
 from ollama_sweep.store.records import (
     AttemptRow,
     CellState,
@@ -119,6 +119,12 @@ class Reader:
             columns = [column[0] for column in cursor.description[1:]]
             for row in cursor:
                 yield _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
+
+    def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
+        """The kept answers of the sweep's tasks, in the order of the plan; a database of an older version has none."""
+        with self._storage_errors():
+            if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'answers'"):
+                yield from answers.answers(self._connection, sweep_id)
 
     def states(self, keys: Iterable[str]) -> Mapping[str, CellState]:
         """What is known of these keys; those nobody knows are left out."""

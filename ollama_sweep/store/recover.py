@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.cells import RETRIED, Effective, Flag, Outcome, Run, Status, Summary
+from ollama_sweep.cells import RETRIED, Answer, Effective, Flag, Outcome, Run, Status, Summary
 from ollama_sweep.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.store import connection as files
 from ollama_sweep.store import lock, outcomes, salvage, schema
@@ -366,8 +366,13 @@ def _outcome(content: Any) -> Outcome:
         **content,
         "status": Status(content["status"]),
         "flags": _flags(content["flags"]),
-        "runs": tuple(Run(**run) for run in content["runs"]),
+        "runs": tuple(_run(run) for run in content["runs"]),
         "summary": Summary(**content["summary"]),
         "effective": Effective(**{**effective, "others_loaded": tuple(effective["others_loaded"])}),
     }
     return Outcome(**values)
+
+
+def _run(content: Any) -> Run:
+    answer = content.get("answer")
+    return Run(**{**content, "answer": None if answer is None else Answer(**answer)})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x4F535750
 """`OSWP`, in the file's header: this database is ours."""
-USER_VERSION = 1
+USER_VERSION = 2
 """How many migrations this program knows; that of the file is in its header."""
 DIED, REBOOT, STOPPED, PARKED = "died", "reboot", "stopped", "parked"
 """Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
@@ -242,6 +242,26 @@ CREATE TABLE view_columns (
 ) STRICT;
 """
 
+_TABLES_2 = """
+ALTER TABLE runs ADD COLUMN ttft_s REAL;
+
+CREATE TABLE answers (
+    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
+    part TEXT NOT NULL,
+    item TEXT NOT NULL,
+    category TEXT NOT NULL,
+    prompt_hash TEXT NOT NULL,
+    output BLOB NOT NULL,
+    failure TEXT NOT NULL,
+    tries INTEGER NOT NULL,
+    chunk_count INTEGER,
+    is_estimated INTEGER NOT NULL,
+    peak_rss_bytes INTEGER,
+    PRIMARY KEY (attempt_id, part)
+) STRICT;
+"""
+"""Answers to the questions of tasks; the questions themselves are in `prompts`."""
+
 _BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
 _MEASURED = (
     "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_duration_s",
@@ -264,6 +284,11 @@ def apply_migrations(connection: sqlite3.Connection, version: int) -> None:
     @migrations(name="1_tables")
     def tables(db: Database) -> None:
         db.executescript(_TABLES_1)
+        create_view(db.conn)
+
+    @migrations(name="2_answers")
+    def answers(db: Database) -> None:
+        db.executescript(_TABLES_2)
         create_view(db.conn)
 
     migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
@@ -304,7 +329,8 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
             scores += f'json_extract(a.scores, {path}) AS "{column}", '
     measured = ", ".join(f"a.{column}" for column in _MEASURED)
     return f"""
-SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, c.num_ctx, c.num_batch, {dimensions}c.task,
+SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
+    NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
     c.status, COALESCE(a.flags, '') AS flags, c.attempts, COALESCE(a.runs, 0) AS runs, {measured}, {scores}
     c.quantization, c.parameter_size, c.reason,
     CASE WHEN c.reason = '{PARKED}' THEN 'the process died {DEATHS_UNTIL_PARKED} times in a row in this cell'

@@ -1,0 +1,372 @@
+"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU.
+
+A thread looks every half second; the tree of processes and the energy counters only every five, because they cost
+more. A sensor that is absent gives no number, never zero. Nothing here ever raises: a number less, not a cell less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ollama_sweep import host
+
+EVERY_S = 0.5
+TREE_EVERY_S = 5.0
+SMI_EVERY_S = 10.0
+STOP_S = 2.0
+POWERCAP = Path("/sys/class/powercap")
+
+Pids = Callable[[], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What one sensor says now: a counter of energy (J), or a power (W), and memory in use (bytes); None is unknown."""
+
+    energy_j: float | None = None
+    power_w: float | None = None
+    used_bytes: int | None = None
+
+
+class Sensor(Protocol):
+    """Something that is read again and again; `every_s` is how often that is cheap enough."""
+
+    every_s: float
+    kind: str
+
+    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        """The gauges by name (a GPU, a processor). `pids` are the engine's. May raise anything."""
+
+
+class Watch(Protocol):
+    """What a cell is watched with."""
+
+    def start(self) -> None:
+        """Begin to watch."""
+
+    def mark(self) -> None:
+        """A run begins: `peak_since_mark` counts from here."""
+
+    def peak_since_mark(self) -> int | None:
+        """The largest memory of the engine's processes since the mark, in bytes; None where it is not known."""
+
+    def stop(self) -> dict[str, float]:
+        """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j and its parts cpu_ and gpu_energy_j.
+
+        Calling it again gives the same.
+        """
+
+
+class NoTelemetry:
+    """Watches nothing."""
+
+    def start(self) -> None:
+        return None
+
+    def mark(self) -> None:
+        return None
+
+    def peak_since_mark(self) -> int | None:
+        return None
+
+    def stop(self) -> dict[str, float]:
+        return {}
+
+
+class Telemetry:
+    """Watches the processes that `pids` names, with all their children, from `start` to `stop`.
+
+    `pids` is called in the thread of the caller only: at the start, and at a mark where none of them lives any more.
+    Resident memory counts pages that several processes share (a mapped model file) once for each of them.
+    """
+
+    def __init__(
+        self,
+        pids: Pids,
+        *,
+        sensors: Sequence[Sensor] | None = None,
+        every_s: float = EVERY_S,
+        tree_every_s: float = TREE_EVERY_S,
+    ) -> None:
+        self._pids = pids
+        self._every_s, self._tree_every_s = every_s, tree_every_s
+        self._sensors = [_Meter(sensor) for sensor in (find_sensors() if sensors is None else sensors)]
+        self._roots: tuple[int, ...] = ()
+        self._family: dict[int, Any] = {}
+        self._tree_at = -float("inf")
+        self._peak: int | None = None
+        self._run_peak: int | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to watch. Calling it again changes nothing."""
+        if self._thread is not None:
+            return
+        self._find_roots()
+        self._look()
+        self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no room for another thread: marks still look
+            self._thread.start()
+
+    def mark(self) -> None:
+        with self._lock:
+            self._run_peak = None
+        self._look()
+        if not self._family:
+            self._find_roots()
+            self._look()
+
+    def peak_since_mark(self) -> int | None:
+        self._look()
+        with self._lock:
+            return self._run_peak
+
+    def stop(self) -> dict[str, float]:
+        if not self._ended.is_set():
+            self._look()
+        self._ended.set()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(STOP_S)
+        found: dict[str, float] = {}
+        if self._peak is not None:
+            found["peak_rss_bytes"] = float(self._peak)
+        used = [meter.used_bytes for meter in self._sensors if meter.used_bytes is not None]
+        if used:
+            found["peak_vram_bytes"] = float(max(used))
+        for meter in self._sensors:
+            if meter.energy_j is not None:
+                found[f"{meter.kind}_energy_j"] = meter.energy_j
+                found["energy_j"] = found.get("energy_j", 0.0) + meter.energy_j
+        return found
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        self._read_sensors()
+        while not self._ended.wait(self._every_s):
+            self._look()
+            self._read_sensors()
+        self._read_sensors(last=True)
+
+    def _read_sensors(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        with self._lock:
+            pids = frozenset(self._family)
+        for meter in self._sensors:
+            meter.look(now, pids, last=last)
+
+    def _find_roots(self) -> None:
+        roots: tuple[int, ...] = ()
+        with contextlib.suppress(Exception):
+            roots = tuple(self._pids())
+        with self._lock:
+            self._roots = roots
+            self._tree_at = -float("inf")
+
+    def _look(self) -> None:
+        """One look at the memory of the whole family."""
+        with self._lock, contextlib.suppress(Exception):
+            now = time.monotonic()
+            if now - self._tree_at >= self._tree_every_s:
+                self._family = _family(self._roots)
+                self._tree_at = now
+            sizes = [size for pid in list(self._family) if (size := self._size(pid)) is not None]
+            if sizes:
+                together = sum(sizes)
+                self._peak = max(self._peak or 0, together)
+                self._run_peak = max(self._run_peak or 0, together)
+
+    def _size(self, pid: int) -> int | None:
+        import psutil
+
+        try:
+            return int(self._family[pid].memory_info().rss)
+        except (psutil.Error, OSError):
+            del self._family[pid]
+            return None
+
+
+def _family(roots: Sequence[int]) -> dict[int, Any]:
+    """The processes that live, with all their children, by id."""
+    import psutil
+
+    found: dict[int, Any] = {}
+    for root in dict.fromkeys(roots):
+        if root in found:
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            program = psutil.Process(root)
+            found[root] = program
+            found.update({child.pid: child for child in program.children(recursive=True)})
+    return found
+
+
+class _Meter:
+    """One sensor from its first to its last reading; it is read no more once it has failed."""
+
+    def __init__(self, sensor: Sensor) -> None:
+        self._sensor = sensor
+        self._last: dict[str, tuple[float, Gauge]] = {}
+        self._read_at = -float("inf")
+        self._is_off = False
+        self.kind = sensor.kind
+        self.energy_j: float | None = None
+        self.used_bytes: int | None = None
+
+    def look(self, now: float, pids: frozenset[int], *, last: bool = False) -> None:
+        if self._is_off or (not last and now - self._read_at < self._sensor.every_s):
+            return
+        try:
+            gauges = self._sensor.read(pids)
+        except Exception:  # a driver's library raises what it likes
+            gauges = {}
+        self._is_off = not gauges
+        self._read_at = now
+        now = time.monotonic()
+        for name, gauge in gauges.items():
+            if name in self._last:
+                self._add(*self._last[name], now, gauge)
+            self._last[name] = (now, gauge)
+        used = [gauge.used_bytes for gauge in gauges.values() if gauge.used_bytes is not None]
+        if used:
+            self.used_bytes = max(self.used_bytes or 0, sum(used))
+
+    def _add(self, then: float, before: Gauge, now: float, gauge: Gauge) -> None:
+        """The energy between two readings: of the counter, else of the mean power. A counter that fell is left out."""
+        spent: float | None = None
+        if before.energy_j is not None and gauge.energy_j is not None:
+            spent = gauge.energy_j - before.energy_j
+        elif before.power_w is not None and gauge.power_w is not None:
+            spent = (before.power_w + gauge.power_w) / 2 * (now - then)
+        if spent is not None and spent >= 0:
+            self.energy_j = (self.energy_j or 0.0) + spent
+
+
+# -- sensors ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def find_sensors() -> tuple[Sensor, ...]:
+    """The sensors of this machine: the processor's energy on Linux where it may be read, and NVIDIA GPUs."""
+    found: list[Sensor] = []
+    with contextlib.suppress(Exception):
+        processor = Rapl()
+        if processor.read(frozenset()):
+            found.append(processor)
+    gpu = _nvml() or NvidiaSmi.if_there()
+    return (*found, gpu) if gpu else tuple(found)
+
+
+class Rapl:
+    """The energy of the processor's packages as Linux counts it (Intel and AMD); most systems show it to root only."""
+
+    every_s = TREE_EVERY_S
+    kind = "cpu"
+
+    def __init__(self, folder: Path = POWERCAP) -> None:
+        self._zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        self._zones = [zone for zone in self._zones if _line(zone / "name").startswith("package")]
+        self._turns: dict[str, tuple[float, float]] = {}
+
+    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        return {zone.name: Gauge(energy_j=self._unrolled(zone)) for zone in self._zones}
+
+    def _unrolled(self, zone: Path) -> float:
+        """The counter in J, counted on where it began again at zero. Raises OSError where it may not be read."""
+        value = float((zone / "energy_uj").read_text()) / 1e6
+        before, added = self._turns.get(zone.name, (value, 0.0))
+        if value < before:
+            added += float((zone / "max_energy_range_uj").read_text()) / 1e6
+        self._turns[zone.name] = value, added
+        return value + added
+
+
+class Nvml:
+    """NVIDIA GPUs through the driver's own library; `library` is the module `pynvml`, ready to use.
+
+    Where the driver names the engine's processes, only the GPUs they use count, else all of them. Memory is what is
+    in use on these GPUs, by whomever.
+    """
+
+    every_s = EVERY_S
+    kind = "gpu"
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self._handles = [
+            library.nvmlDeviceGetHandleByIndex(index) for index in range(int(library.nvmlDeviceGetCount()))
+        ]
+        self._ours: list[int] = []
+        self._looked_for: frozenset[int] = frozenset()
+
+    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        if pids != self._looked_for:
+            self._ours = [index for index, handle in enumerate(self._handles) if pids & self._programs(handle)]
+            self._looked_for = pids if self._ours else frozenset()
+        chosen = self._ours or range(len(self._handles))
+        return {str(index): self._gauge(self._handles[index]) for index in chosen}
+
+    def _programs(self, handle: Any) -> frozenset[int]:
+        found = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
+        return frozenset(int(program.pid) for program in found or ())
+
+    def _gauge(self, handle: Any) -> Gauge:
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)
+        milliwatts = None if millijoules is not None else self._ask("nvmlDeviceGetPowerUsage", handle)
+        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        return Gauge(
+            energy_j=None if millijoules is None else float(millijoules) / 1000,
+            power_w=None if milliwatts is None else float(milliwatts) / 1000,
+            used_bytes=None if memory is None else int(memory.used),
+        )
+
+    def _ask(self, name: str, handle: Any) -> Any:
+        """An answer of the library, or None: not every GPU has every sensor."""
+        try:
+            return getattr(self._library, name)(handle)
+        except self._library.NVMLError:
+            return None
+
+
+class NvidiaSmi:
+    """NVIDIA GPUs through `nvidia-smi`, seldom, because each call starts a program."""
+
+    every_s = SMI_EVERY_S
+    kind = "gpu"
+
+    @classmethod
+    def if_there(cls) -> NvidiaSmi | None:
+        import shutil
+
+        return cls() if shutil.which("nvidia-smi") else None
+
+    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        return {load.index: Gauge(power_w=load.power_w, used_bytes=load.used_bytes) for load in host.gpu_loads()}
+
+
+def _nvml() -> Nvml | None:
+    """The GPUs through the package `nvidia-ml-py`; None where it, the driver or a GPU is missing."""
+    try:
+        library = importlib.import_module("pynvml")
+        library.nvmlInit()
+        found = Nvml(library)
+        return found if found.read(frozenset()) else None
+    except Exception:  # also the library's own errors, whose class is known only once it is there
+        return None
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
