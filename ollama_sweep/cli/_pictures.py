@@ -11,7 +11,6 @@ from ollama_sweep.crashpoints import reached
 from ollama_sweep.errors import SweepError
 from ollama_sweep.events import CellFinished, Event, SweepStarted
 from ollama_sweep.files import clear_leftovers, inside, safe_name
-from ollama_sweep.metrics import DEFAULT_METRIC
 from ollama_sweep.spec import Interim
 from ollama_sweep.store.records import SweepRow
 
@@ -20,11 +19,11 @@ INTERIM_S = 300.0
 
 
 def draw_sweep(
-    row: SweepRow, results: Sequence[CellResult], folder: Path, *, metric: str = DEFAULT_METRIC, suffix: str = ".png"
+    row: SweepRow, results: Sequence[CellResult], folder: Path, *, metric: str | None = None, suffix: str = ".png"
 ) -> list[Path]:
     """Write the pictures and both tables of a sweep, each whole or not at all; their paths, pictures first.
 
-    Raises ConfigError (unknown metric), StorageError.
+    `metric` None: every picture has the one that its task is about. Raises ConfigError (unknown metric), StorageError.
     """
     from ollama_sweep import plots
     from ollama_sweep.report.tables import save_tables

@@ -14,12 +14,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 @click.command("heatmap", short_help="Draw what there is now.")
 @click.argument("config", required=False)
-@click.option("--metric", default="prompt_eval_rate", show_default=True, help="Any numeric column of `results`.")
+@click.option("--metric", default=None, help="Any numeric column of `results`.  [default: what the task is about]")
 @click.option("--out", default="heatmaps", show_default=True, type=click.Path(path_type=Path), help="A folder.")
 @click.option("--format", "kind", default="png", show_default=True, metavar="KIND", help="png, svg or pdf.")
 @_shared.db_option
 @_shared.json_option
-def command(config: str | None, metric: str, out: Path, kind: str, db: Path, as_json: bool) -> None:
+def command(config: str | None, metric: str | None, out: Path, kind: str, db: Path, as_json: bool) -> None:
     """Draw the heatmaps of a sweep into OUT/<sweep>/; CONFIG left out means the sweep that ran last.
 
     \b

@@ -11,9 +11,9 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 
 from ollama_sweep.cells import Flag
+from ollama_sweep.plots._heatmap_data import CellMark, HeatmapData, Kind
 from ollama_sweep.plots._heatmap_legend import Look, shown
 from ollama_sweep.plots._text import LINE, fit, width
-from ollama_sweep.plots.heatmap import CellMark, HeatmapData, Kind
 
 RED, DARK_RED, PALE_RED = "#d00000", "#8d0801", "#fff3f2"
 GREY, LIGHT_GREY, TEXT_GREY, INK = "#cfcfcf", "#f1f1f1", "#6a6a6a", "#1c1c1c"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ollama_sweep.grids import Place, in_word
+from ollama_sweep.cells import Scalar, model_label
+from ollama_sweep.grids import Place, X, Y, in_word
+from ollama_sweep.plots._figure import draw_notice, draw_titles, new_figure, shorten_all, size_points, titles_height
+from ollama_sweep.plots._figure import style as style
 from ollama_sweep.plots._heatmap_cells import (
     BLUE,
     CROSS,
@@ -28,20 +28,17 @@ from ollama_sweep.plots._heatmap_cells import (
     TEXT_GREY,
     draw_cells,
 )
+from ollama_sweep.plots._heatmap_data import HeatmapData
 from ollama_sweep.plots._heatmap_legend import Entry, Look, entries
-from ollama_sweep.plots._text import FONT, LINE, clean, cut, fit, width, wrap
-from ollama_sweep.plots.heatmap import HeatmapData
+from ollama_sweep.plots._text import LINE, Fitted, clean, cut, fit, width
 
 COLOURS = "viridis"
-TITLE_SIZE, FACTS_SIZE, LEGEND_SIZE = 15.0, 10.5, 9.5
+LEGEND_SIZE, NOTICE_SIZE, SMALLEST_NAME = 9.5, 22.0, 8.5
 LEFT, RIGHT, HANDLE, GAP = 0.95, 1.3, 20.0, 20.0
 LEGEND_LINE = 17.0
+NARROWEST_ROW_LABEL, WIDEST_ROW_LABEL = 46.0, 180.0
+AXIS_WORDS = {X: "num_ctx (context window in tokens)", Y: "num_batch (prompt tokens processed at once)"}
 MOST_PIXELS_WIDE, MOST_PIXELS = 30_000, 120_000_000
-
-
-def style() -> AbstractContextManager[None]:
-    """The settings that hold while a picture is made, whatever a person's matplotlibrc says."""
-    return mpl.rc_context({"font.family": FONT, "hatch.linewidth": 0.7, "svg.hashsalt": "ollama-sweep"})
 
 
 def sensible_dpi(data: HeatmapData) -> float:
@@ -50,26 +47,25 @@ def sensible_dpi(data: HeatmapData) -> float:
     return float(min(150.0, MOST_PIXELS_WIDE / max(wide, high), (MOST_PIXELS / (wide * high)) ** 0.5))
 
 
-def make_figure(data: HeatmapData) -> Figure:
+def make_figure(data: HeatmapData) -> Any:
     """The whole picture, of exactly the size the rule says."""
     wide, high = data.size_inches
-    figure = Figure(figsize=(wide, high), facecolor="white")
-    FigureCanvasAgg(figure)
-    room = (wide - LEFT - RIGHT) * 72
-    top = (18 + TITLE_SIZE * LINE + len(_fact_lines(data, room)) * FACTS_SIZE * LINE * 1.1 + 8) / 72
+    figure = new_figure(wide, high)
+    left = LEFT + (_row_label_room(data) - NARROWEST_ROW_LABEL) / 72
+    room = (wide - left - RIGHT) * 72
+    top = titles_height(data.facts, room) / 72
     bottom = (46 + len(_legend_lines(entries(data), room)) * LEGEND_LINE + 8) / 72
-    draw(data, figure.add_axes((LEFT / wide, bottom / high, room / 72 / wide, (high - top - bottom) / high)))
+    draw(data, figure.add_axes((left / wide, bottom / high, room / 72 / wide, (high - top - bottom) / high)))
     return figure
 
 
 def draw(data: HeatmapData, axes: Any) -> None:
     """Mesh and colour bar by seaborn, everything else by hand on top of it."""
-    inches = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
-    size = (inches.width * 72, inches.height * 72)
-    _draw_titles(data, axes, size)
+    size = size_points(axes)
+    draw_titles(axes, data.title, data.facts, size[0])
     if not data.cells:
         axes.set(xticks=[], yticks=[])
-        _draw_notice(data, axes)
+        draw_notice(axes, data.notice, NOTICE_SIZE)
         return
     norm = _norm(data)
     colours = mpl.colormaps[COLOURS + ("_r" if data.metric.better < 0 else "")]
@@ -78,7 +74,7 @@ def draw(data: HeatmapData, axes: Any) -> None:
     draw_cells(data, axes, norm, colours, size)
     _draw_legend(entries(data), axes, size)
     if data.notice:
-        _draw_notice(data, axes)
+        draw_notice(axes, data.notice, NOTICE_SIZE)
 
 
 def _norm(data: HeatmapData) -> Normalize:
@@ -108,8 +104,8 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
         cbar_ax=bar,
         linewidths=0.6,
         linecolor="white",
-        xticklabels=[clean(in_word(value)) for value in data.columns],
-        yticklabels=[clean(in_word(value)) for value in data.rows],
+        xticklabels=[_tick_text(data.x, value) for value in data.columns],
+        yticklabels=[_tick_text(data.y, value) for value in data.rows],
     )
     if bar is not None:
         unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
@@ -129,59 +125,38 @@ def _value(data: HeatmapData, place: Place) -> float:
 def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:
     best = {place for place, mark in data.cells.items() if mark.best}
     across = (size[0] / len(data.columns) * 0.92, 12.0 * LINE)
-    down = (46.0, size[1] / len(data.rows))
+    down = (_row_label_room(data), size[1] / len(data.rows))
     for axis, values, room, number in ((axes.xaxis, data.columns, across, 0), (axes.yaxis, data.rows, down, 1)):
         chosen = {place[number] for place in best}
-        for label, value in zip(axis.get_ticklabels(), values, strict=True):
-            fitted = fit([label.get_text()], room, largest=11.0, smallest=4.0, bold=True)
-            label.set(text=fitted.text, fontsize=fitted.size, rotation=0, color=INK)
+        shown = _fitted_labels([label.get_text() for label in axis.get_ticklabels()], values, room)
+        axis.set_ticklabels([fitted.text for fitted in shown])
+        for label, fitted, value in zip(axis.get_ticklabels(), shown, values, strict=True):
+            label.set(fontsize=fitted.size, rotation=0, color=INK)
             label.set(fontweight="bold" if value in chosen else "normal", parse_math=False)
             label.set(
                 verticalalignment="center" if number else "top", horizontalalignment="right" if number else "center"
             )
     axes.tick_params(length=0, pad=4)
-    axes.set_xlabel("num_ctx (context window in tokens)", fontsize=11, color=INK, labelpad=5)
-    axes.set_ylabel("num_batch (prompt tokens processed at once)", fontsize=11, color=INK, labelpad=6)
+    axes.set_xlabel(AXIS_WORDS.get(data.x, data.x), fontsize=11, color=INK, labelpad=5, parse_math=False)
+    axes.set_ylabel(AXIS_WORDS.get(data.y, data.y), fontsize=11, color=INK, labelpad=6, parse_math=False)
 
 
-def _draw_notice(data: HeatmapData, axes: Any) -> None:
-    axes.text(
-        0.5,
-        0.5,
-        data.notice,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=22,
-        color=INK,
-        zorder=8,
-        bbox={"facecolor": "white", "edgecolor": TEXT_GREY, "boxstyle": "round,pad=0.6"},
-    )
+def _tick_text(name: str, value: Scalar) -> str:
+    return clean(model_label(str(value)) if name == "model" else in_word(value))
 
 
-def _fact_lines(data: HeatmapData, room: float) -> list[str]:
-    return wrap([clean(fact) for fact in data.facts], "  ·  ", FACTS_SIZE, room)
+def _fitted_labels(texts: Sequence[str], values: Sequence[Scalar], room: tuple[float, float]) -> list[Fitted]:
+    """Numbers are never shortened as long as they can be read at all; names are, so that they still differ."""
+    if any(isinstance(value, str) for value in values):
+        texts = shorten_all(texts, SMALLEST_NAME, room[0] * 0.86)
+    return [fit([text], room, largest=11.0, smallest=4.0, bold=True) for text in texts]
 
 
-def _draw_titles(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:
-    lines = _fact_lines(data, size[0])
-    step = FACTS_SIZE * LINE * 1.1
-    title = cut(clean(data.title), TITLE_SIZE, size[0], bold=True)
-    rows = [(title, TITLE_SIZE, "bold"), *((line, FACTS_SIZE, "normal") for line in lines)]
-    for number, (text, points, weight) in enumerate(rows):
-        axes.annotate(
-            text,
-            (0, 1),
-            (0, 9 + (len(rows) - 1 - number) * step),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=points,
-            fontweight=weight,
-            color=INK if number == 0 else TEXT_GREY,
-            va="bottom",
-            annotation_clip=False,
-            parse_math=False,
-        )
+def _row_label_room(data: HeatmapData) -> float:
+    """How wide in points the labels of the rows may be: more where they are names."""
+    names = [_tick_text(data.y, value) for value in data.rows if isinstance(value, str)]
+    widest = max((width(name, 11.0, bold=True) + 4 for name in names), default=0.0)
+    return min(WIDEST_ROW_LABEL, max(NARROWEST_ROW_LABEL, widest))
 
 
 def _legend_lines(legend: Sequence[Entry], room: float) -> list[list[tuple[Entry, str, float]]]:

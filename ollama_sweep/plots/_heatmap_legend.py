@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ollama_sweep.cells import FLAG_MEANINGS, Flag
-from ollama_sweep.grids import X, Y
-from ollama_sweep.plots.heatmap import CellMark, HeatmapData, Kind
+from ollama_sweep.cells import FLAG_MEANINGS, Flag, model_label
+from ollama_sweep.plots._heatmap_data import CellMark, HeatmapData, Kind
 
 
 class Look(StrEnum):
@@ -64,7 +63,8 @@ def shown(mark: CellMark) -> str:
 def _best(data: HeatmapData) -> Iterator[Entry]:
     for (x, y), mark in data.cells.items():
         if mark.best and mark.value is not None:
-            where = ", ".join(f"{name} {value}" for name, value in ((X, x), (Y, y)) if value is not None)
+            places = ((data.x, x), (data.y, y))
+            where = ", ".join(f"{name} {model_label(str(value))}" for name, value in places if value is not None)
             detail = f" ({mark.detail})" if mark.detail else ""
             yield Entry(Look.BEST, f"best: {where}: {data.metric.with_unit(mark.value)}{detail}")
     tied = sum(mark.tied for mark in data.cells.values())
