@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ollama_sweep.cells import FLAG_MEANINGS, CellResult, Flag, failure_label, model_label
+from ollama_sweep.cells import FLAG_MEANINGS, MAIN_TASK, CellResult, Flag, failure_label, model_label
 from ollama_sweep.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
-from ollama_sweep.metrics import DEFAULT_METRIC, Metric, find_metric, range_and_runs
+from ollama_sweep.metrics import Metric, default_metric, find_metric, range_and_runs
 from ollama_sweep.stats import best_set, extent, value_of
 
 MOST_TIED = 5
@@ -43,8 +43,20 @@ class Best:
         }
 
 
-def best_cells(results: Sequence[CellResult], metric: str = DEFAULT_METRIC) -> Best:
-    """The best cells by a metric. Raises ConfigError for one that the results do not have."""
+def by_task(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    """The results of each task; the main one, which measures the prompt, comes first."""
+    tasks = sorted(dict.fromkeys(result.task for result in results), key=lambda task: task != MAIN_TASK)
+    return {task: [result for result in results if result.task == task] for task in tasks}
+
+
+def best_cells(results: Sequence[CellResult], metric: str | None = None) -> Best:
+    """The best cells by a metric; None: by that of the main task, among its cells.
+
+    Raises ConfigError for a metric that the results do not have.
+    """
+    if metric is None:
+        results = next(iter(by_task(results).values()), [])
+        metric = default_metric(results)
     found = find_metric(metric, results)
     grids = make_grids(results)
     winner, tied = _best(found, [cell for grid in grids for cell in grid.cells.values()])
@@ -64,9 +76,24 @@ def best_cells(results: Sequence[CellResult], metric: str = DEFAULT_METRIC) -> B
     )
 
 
-def describe_best(results: Sequence[CellResult], metric: str = DEFAULT_METRIC, *, contexts: bool = True) -> str:
-    """The best in words; with `contexts` also the best num_batch of each num_ctx as a table."""
-    best = best_cells(results, metric)
+def describe_best(results: Sequence[CellResult], metric: str | None = None, *, contexts: bool = True) -> str:
+    """The best in words; with `contexts` also the best num_batch of each num_ctx as a table.
+
+    Without a metric the main task is described so, and every further one in a line.
+    """
+    parts = by_task(results) if metric is None else {}
+    if len(parts) < 2:
+        return _described(results, best_cells(results, metric), contexts=contexts)
+    first, *others = parts.items()
+    lines = [f"{first[0]}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
+    for task, members in others:
+        best = best_cells(members)
+        words = f"{best.metric.words}, {_sentence(best.winner, best.metric)}" if best.winner else ""
+        lines.append(f"{task}: {f'best {words}.' if words else _nothing(members, best.metric)}")
+    return "\n".join(lines)
+
+
+def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> str:
     if best.winner is None:
         return _nothing(results, best.metric)
     lines = [f"Best: {_sentence(best.winner, best.metric)}."]

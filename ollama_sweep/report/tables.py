@@ -8,20 +8,27 @@ from pathlib import Path
 from ollama_sweep.cells import CellResult, Scalar, Status, failure_label
 from ollama_sweep.files import write_whole
 from ollama_sweep.grids import Grid, file_suffixes, make_grids
-from ollama_sweep.metrics import DEFAULT_METRIC, find_metric
+from ollama_sweep.metrics import default_metric, find_metric
 from ollama_sweep.report.exports import csv_text, long_csv
 from ollama_sweep.stats import value_of
 
 
-def results_tables(results: Sequence[CellResult], metric: str = DEFAULT_METRIC) -> dict[str, str]:
-    """File name -> CSV text, one table per picture. Raises ConfigError for a metric the results do not have."""
-    name = find_metric(metric, results).name
-    stem = "results_table" if name == DEFAULT_METRIC else f"results_table_{name}"
+def results_tables(results: Sequence[CellResult], metric: str | None = None) -> dict[str, str]:
+    """File name -> CSV text, one table per picture. Raises ConfigError for a metric the results do not have.
+
+    Without a metric every table has the one that its task is about, as the pictures do.
+    """
+    asked = find_metric(metric, results).name if metric is not None else ""
     grids = make_grids(results) or [Grid((), "", (), (), {})]
-    return {f"{stem}{suffix}.csv": _table(grid, name) for grid, suffix in zip(grids, file_suffixes(grids), strict=True)}
+    tables = {}
+    for grid, suffix in zip(grids, file_suffixes(grids), strict=True):
+        own = default_metric(grid.cells.values())
+        stem = "results_table" if asked in ("", own) else f"results_table_{asked}"
+        tables[f"{stem}{suffix}.csv"] = _table(grid, asked or own)
+    return tables
 
 
-def save_tables(results: Sequence[CellResult], folder: Path, metric: str = DEFAULT_METRIC) -> list[Path]:
+def save_tables(results: Sequence[CellResult], folder: Path, metric: str | None = None) -> list[Path]:
     """Write the tables and `results.csv` into a folder, each whole or not at all; their paths."""
     texts = {**results_tables(results, metric), "results.csv": long_csv(results)}
     for name, text in texts.items():
