@@ -7,6 +7,7 @@ import errno
 import shutil
 import sys
 from collections import deque
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TextIO
 
@@ -26,6 +27,7 @@ from ollama_sweep.events import (
     SweepStarted,
     Waiting,
 )
+from ollama_sweep.metrics import metric
 from ollama_sweep.units import format_duration, format_rate
 
 RECENT_CELLS = 20
@@ -144,6 +146,15 @@ def printable(text: str, stream: TextIO) -> str:
     return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
 
 
+_HEADLINES = {
+    "quality": "quality",
+    "rows_per_s": "embedded",
+    "decode_tps": "decode",
+    "ttft_s": "first token after",
+}
+"""What is said of a cell whose task has questions, the most telling first."""
+
+
 def said(outcome: Outcome) -> str:
     """`331 tokens/s (322–335, n = 3)`, or the label of the failure with the first line of its text."""
     if outcome.status is not Status.OK:
@@ -151,8 +162,18 @@ def said(outcome: Outcome) -> str:
         return f"✗ {failure_label(outcome.status, outcome.reason)}" + (f": {first[:160]}" if first else "")
     rates = [run.prompt_eval_rate for run in outcome.runs if run.believed and not run.warmup and run.prompt_eval_rate]
     flags = f"  [{', '.join(sorted(outcome.flags))}]" if outcome.flags else ""
+    if "answers" in outcome.summary.scores:
+        return f"✓ {answered(outcome.summary.scores)}{flags}"
     value = outcome.summary.prompt_eval_rate
     if len(rates) == outcome.summary.runs and rates:
         head, _, rest = stats.describe(rates).partition(" ")
         return f"✓ {head} tokens/s {rest}{flags}"
     return f"✓ {format_rate(value or 0)} tokens/s (n = {outcome.summary.runs}){flags}"
+
+
+def answered(scores: Mapping[str, float]) -> str:
+    """`quality 0.750, 3 of 4 answered, decode 31.2 tokens/s, first token after 0.052 s`."""
+    total = scores["answers"] + scores.get("failed_answers", 0)
+    shown = [f"{word} {metric(name).with_unit(scores[name])}" for name, word in _HEADLINES.items() if name in scores]
+    counted = [] if "rows_per_s" in scores else [f"{scores['answers']:.0f} of {total:.0f} answered"]
+    return ", ".join([*shown[:1], *counted, *shown[1:]])

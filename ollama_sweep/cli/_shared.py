@@ -32,7 +32,7 @@ OVERRIDES = (
     ("--batch-end", str, "Last num_batch."),
     ("--batch-step", str, "Step of num_batch."),
     ("--timeout", str, "Longest time of one run, e.g. 600 or 10m."),
-    ("--engine", str, "auto, ollama, llamacpp or fake."),
+    ("--engine", str, "auto, ollama, ollama_http, openai, lmstudio, llamacpp …"),
     ("--host", str, "Where the Ollama server answers."),
     ("--ollama", str, "The ollama program."),
     ("--interim", str, "Pictures after so many cells (20) or so long (10m), or off."),
@@ -76,6 +76,8 @@ def sweep_options(command: F) -> F:
         command
     )
     command = click.option("--remote", is_flag=True, help="Allow a host that is another machine.")(command)
+    command = click.option("--setup", is_flag=True, help="Allow an engine to download a model (lmstudio, "
+                           "sentence_transformers).")(command)  # fmt: skip
     command = click.option("--allow-local-gguf", is_flag=True, help="Allow a Modelfile that reads local files.")(
         command
     )
@@ -94,7 +96,16 @@ def _metavar(name: str) -> str:
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     """The checked sweep of a CONFIG and the command line. Raises ConfigError."""
     from ollama_sweep.config import load_spec
+    from ollama_sweep.survey import with_tasks
 
+    path = config
+    if path is None and Path(DEFAULT_CONFIG).exists():
+        path = Path(DEFAULT_CONFIG)
+    return with_tasks(load_spec(path, overrides_of(given), max_cells=int(given.get("max_cells") or 2_000_000)))
+
+
+def overrides_of(given: Mapping[str, Any]) -> dict[str, object]:
+    """What of the command line wins over the file, as `config.load_spec` takes it."""
     names = [name.lstrip("-").replace("-", "_") for name, _, _ in OVERRIDES]
     overrides: dict[str, object] = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("settings"):
@@ -102,10 +113,7 @@ def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     for allowance in ("allow_cloud", "allow_local_gguf"):
         if given.get(allowance):
             overrides[allowance] = True
-    path = config
-    if path is None and Path(DEFAULT_CONFIG).exists():
-        path = Path(DEFAULT_CONFIG)
-    return load_spec(path, overrides, max_cells=int(given.get("max_cells") or 2_000_000))
+    return overrides
 
 
 def trace_to_stderr(verbose: bool) -> Callable[[str], None]:
@@ -122,6 +130,7 @@ def engine_settings(
     say: Callable[[str], None],
     verbose: bool = False,
     remote: bool = False,
+    setup: bool = False,
 ) -> EngineSettings:
     """What an engine of this sweep is told."""
     from ollama_sweep.engine import EngineSettings
@@ -135,6 +144,8 @@ def engine_settings(
         allow_remote=remote,
         managed=spec.managed,
         restart_command=spec.restart_command,
+        api_key_env=spec.api_key_env,
+        extra={**spec.engine_options, **({"setup": "yes"} if setup else {})},
         say=say,
         trace=trace_to_stderr(verbose),
     )

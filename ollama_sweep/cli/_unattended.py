@@ -18,6 +18,7 @@ from ollama_sweep.cells import Status
 from ollama_sweep.cli import _shared
 from ollama_sweep.cli._pictures import InterimPictures
 from ollama_sweep.cli._progress import Progress, printable
+from ollama_sweep.cli._summaries import ModelSummaries
 from ollama_sweep.errors import DatabaseInUse, NotBelieved, Stopped
 from ollama_sweep.events import CellFinished, CellStarted, Event, GoingOn, OnHold, Waiting
 from ollama_sweep.store import connection, lock
@@ -158,6 +159,7 @@ class Company:
         ]
         self._listeners.append(_log_keeper(self._db))
         self._listeners.append(InterimPictures(self._spec.interim, words, self._progress.line))
+        self._listeners.append(ModelSummaries(self._db, self._spec.name, self._progress.plain))
         if self._notifier is not None and counts.get(Status.OOM):
             self._notifier.already_had(Status.OOM)
         self._announcement.make(counts.get(Status.PENDING, 0))

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @click.argument("config", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="Save the Modelfile here.")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
-@click.option("--metric", default="prompt_eval_rate", show_default=True, help="Any numeric column of `results`.")
+@click.option("--metric", default=None, help="Any numeric column of `results`; else that of the sweep's main task.")
 @_shared.db_option
 @_shared.json_option
-def command(config: str | None, output: Path | None, force: bool, metric: str, db: Path, as_json: bool) -> None:
+def command(config: str | None, output: Path | None, force: bool, metric: str | None, db: Path, as_json: bool) -> None:
     """Say which cells are best, what is tied with them, and the Modelfile that uses them.
 
     \b

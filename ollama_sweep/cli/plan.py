@@ -38,8 +38,8 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 
     spec = _shared.spec_from(config, given)
     reader = _shared.reader_if_there(db)
-    found, states = _survey(spec, reader, verbose=verbose, remote=given["remote"])
-    picture = _picture(spec, reader, found, states)
+    found, states = _survey(spec, reader, verbose=verbose, remote=given["remote"], setup=given["setup"])
+    picture = _picture(found.spec, reader, found, states)
     if as_json:
         click.echo(json.dumps(picture, indent=2, ensure_ascii=False))
         return
@@ -48,14 +48,15 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 
 
 def _survey(
-    spec: SweepSpec, reader: Reader | None, *, verbose: bool, remote: bool
+    spec: SweepSpec, reader: Reader | None, *, verbose: bool, remote: bool, setup: bool
 ) -> tuple[Survey, dict[str, CellState]]:
-    from ollama_sweep.survey import NoMemory, survey
+    from ollama_sweep.asked import NoMemory
+    from ollama_sweep.survey import survey
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    settings = _shared.engine_settings(spec, say=say, verbose=verbose, remote=remote)
+    settings = _shared.engine_settings(spec, say=say, verbose=verbose, remote=remote, setup=setup)
     name = _shared.engine_name(spec, settings, pinned_engine(reader, spec.name))
     engine = _shared.open_engine(name, settings)
     try:
@@ -87,7 +88,8 @@ def _picture(spec: SweepSpec, reader: Reader | None, found: Survey, states: dict
         "where": found.info.where,
         "models": {name: _model_picture(model, found) for name, model in found.models.items()},
         "prompt": spec.prompt.source or "text",
-        "prompt_tokens": {name: prompt.tokens for name, prompt in found.prompts.items()},
+        "prompt_tokens": {model: prompt.tokens for (_, model), prompt in found.prompts.items() if prompt.is_own_prompt},
+        "tasks": _tasks(spec, found),
         "order": spec.order,
         "dimensions": {name: list(spec.dimensions[name]) for name in plan.nesting(spec)},
         "cells": len(cells),
@@ -142,8 +144,34 @@ def _model_picture(model: Any, found: Survey) -> dict[str, Any]:
 
 def _unfilled(found: Survey) -> list[int]:
     """num_batch values above the prompt's tokens: they cannot differ from one another."""
-    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values()), default=0)
-    return sorted({cell.num_batch for cell in found.cells if tokens and cell.num_batch > tokens})
+    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
+    cells = (cell for cell in found.cells if found.prompts[cell.task, cell.model].is_own_prompt)
+    return sorted({cell.num_batch for cell in cells if tokens and cell.num_batch > tokens})
+
+
+def _tasks(spec: SweepSpec, found: Survey) -> list[dict[str, Any]]:
+    """What the tasks with questions ask, and how many questions are too long for which num_ctx."""
+    pictures = []
+    for (task, model), sent in found.prompts.items():
+        if sent.is_own_prompt:
+            continue
+        cells = {cell.num_ctx: cell for cell in found.cells if (cell.task, cell.model) == (task, model)}
+        long = {num_ctx: found.too_long(cell) for num_ctx, cell in sorted(cells.items())}
+        pictures.append({
+            "task": task,
+            "model": model,
+            "questions": len(sent.questions),
+            "rows": sum(len(question.texts) for question in sent.questions),
+            "repeats": spec.setups[task].repeats or spec.repeats.minimum,
+            "too_long": {num_ctx: count for num_ctx, count in long.items() if count},
+        })  # fmt: skip
+    return pictures
+
+
+def _task_line(task: dict[str, Any]) -> str:
+    what = f"{task['rows']} rows" if task["rows"] else f"{task['questions']} questions"
+    long = "".join(f"; {count} too long for num_ctx {num_ctx}" for num_ctx, count in task["too_long"].items())
+    return f"Task {task['task']}: {what} × {task['repeats']} on {model_label(task['model'])}{long}"
 
 
 def _replaced(spec: SweepSpec, found: Survey) -> tuple[str, ...]:
@@ -169,8 +197,9 @@ def _lines(picture: dict[str, Any]) -> list[str]:
     lines = [
         f"Sweep {picture['sweep']}: {counts} (order {picture['order']})",
         f"Engine: {picture['engine']} {picture['engine_version']} at {picture['where']}",
-        f"Prompt: {picture['prompt']}, {', '.join(tokens)}",
     ]
+    lines += [f"Prompt: {picture['prompt']}, {', '.join(tokens)}"] if picture["prompt_tokens"] else []
+    lines += [_task_line(task) for task in picture["tasks"]]
     lines += [f"  {name}: {_values(values)}" for name, values in picture["dimensions"].items()]
     for name, model in picture["models"].items():
         lines += _model_lines(name, model)

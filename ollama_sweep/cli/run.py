@@ -15,6 +15,7 @@ from ollama_sweep.crashpoints import reached
 from ollama_sweep.errors import ConfigError, NotBelieved, Stopped, SweepError, nearest
 
 if TYPE_CHECKING:
+    from ollama_sweep.asked import SentPrompt
     from ollama_sweep.cli._progress import Progress
     from ollama_sweep.cli._unattended import Company
     from ollama_sweep.engine import Engine
@@ -36,6 +37,7 @@ SHOWN_CONTEXTS = 8
 @click.option("--out", default="heatmaps", type=click.Path(path_type=Path), show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
+@click.option("--interactive", is_flag=True, help="Ask for tasks, models and sizes first; needs a terminal.")
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
 @click.option(
@@ -55,13 +57,14 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
       ollama-sweep run configs/quickstart.yaml
       ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
       ollama-sweep run configs/default.yaml --detach
+      ollama-sweep run --interactive
     """
     from ollama_sweep.cli._progress import Progress
     from ollama_sweep.cli._unattended import Company, detach
 
-    spec = _shared.spec_from(config, given)
     retry = _statuses(given["retry"])
     wait_s = _seconds(given["wait_engine"])
+    spec = _interview(config, given) if given["interactive"] else _shared.spec_from(config, given)
     progress = Progress(sys.stderr if given["as_json"] else None)
     company = Company(spec, db, progress, given)
     if given["detach"] and not company.is_detached:
@@ -69,6 +72,12 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         return
     with company:
         _Session(spec, db, progress, company, given, retry, wait_s).run()
+
+
+def _interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
+    from ollama_sweep.cli._interactive import interview
+
+    return interview(config, given)
 
 
 def _statuses(text: str) -> frozenset[Any]:
@@ -140,11 +149,17 @@ class _Session:
     def _command(self) -> str:
         words = ["ollama-sweep run", str(self.spec.config_path or "")]
         words += [f"--db {self.db}"] if str(self.db) != _shared.DEFAULT_DB else []
+        words += ["--interactive (with the same answers)"] if self.given["interactive"] else []
         return " ".join(words)
 
     def _settings(self, **more: Any) -> Any:
         return _shared.engine_settings(
-            self.spec, say=self.progress.line, verbose=self.given["verbose"], remote=self.given["remote"], **more
+            self.spec,
+            say=self.progress.line,
+            verbose=self.given["verbose"],
+            remote=self.given["remote"],
+            setup=self.given["setup"],
+            **more,
         )
 
     def _check_engine(self) -> None:
@@ -198,9 +213,11 @@ class _Session:
         from ollama_sweep.execute import Execution
         from ollama_sweep.host import machine
         from ollama_sweep.measuring import Measuring
+        from ollama_sweep.telemetry import Telemetry
 
         here = machine()
         found = self._survey(store, stopping, name, engine)
+        self.spec = found.spec
         sweep_id = self._register(store, found, here)
         reached("plan_registered")
         self._say_start(store, sweep_id, found, here)
@@ -212,6 +229,7 @@ class _Session:
             engine=engine,
             emit=self.company,
             has_gpu=bool(here.gpus),
+            watch=Telemetry,
         )
         pauses = not self.given["no_pause"]
         Execution(
@@ -245,15 +263,14 @@ class _Session:
         for old in self._sweeps():
             for line in changes(old.spec, found):
                 self.progress.plain(f"Changed since the last run: {line}")
-        for model, prompt in found.prompts.items():
-            if prompt.is_new and prompt.tokens is not None:
-                digest = found.models[model].digest
-                store.save_prompt_tokens(found.engine, digest, found.modelfile, prompt.hash, prompt.tokens)
+        for digest, identity, tokens in found.lengths():
+            store.save_prompt_tokens(found.engine, digest, found.modelfile, identity, tokens)
+        for (_, model), prompt in found.prompts.items():
             if prompt.is_new and prompt.is_made:
-                store.save_made_prompt(
-                    found.engine, found.models[model].digest, found.modelfile, prompt.hash, prompt.text
-                )
-            store.save_prompt(prompt.hash, prompt.text)
+                digest = found.models[model].digest
+                store.save_made_prompt(found.engine, digest, found.modelfile, prompt.hash, prompt.text)
+            if prompt.is_own_prompt:
+                store.save_prompt(prompt.hash, prompt.text)
         header = SweepHeader(
             name=self.spec.name,
             engine=found.engine,
@@ -283,13 +300,20 @@ class _Session:
         where = f"{found.engine} {found.info.version} at {found.info.where}"
         self.progress.plain(f"Sweep {self.spec.name}: {total} cells on {where}")
         self.progress.plain(f"Machine: {here.line()}")
-        tokens = ", ".join(
-            f"{prompt.tokens or '?'} prompt tokens on {model_label(name)}" for name, prompt in found.prompts.items()
-        )
-        self.progress.plain(f"Each cell: {self.spec.warmup} warm-up, {self.spec.repeats.minimum} runs, {tokens}")
+        for (task, model), prompt in found.prompts.items():
+            self.progress.plain(self._each_cell(task, model, prompt))
         if skipped:
             self.progress.plain(f"{skipped} cells are skipped: the prompt does not fit their num_ctx")
         self.progress.plain(f"{done} of {total} cells already done, {total - done - skipped} to run")
+
+    def _each_cell(self, task: str, model: str, prompt: SentPrompt) -> str:
+        on, warmup, repeats = model_label(model), self.spec.warmup, self.spec.repeats.minimum
+        if prompt.is_own_prompt:
+            return f"Each cell: {warmup} warm-up, {repeats} runs, {prompt.tokens or '?'} prompt tokens on {on}"
+        times = self.spec.setups[task].repeats or repeats
+        rows = sum(len(question.texts) for question in prompt.questions)
+        what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"
+        return f"Each cell of {task}: {warmup} warm-up, {what} × {times} on {on}"
 
     def _finish(self, *, is_done: bool) -> None:
         """The pictures and the best cell in words."""
@@ -308,7 +332,7 @@ class _Session:
         text = describe_best(results, contexts=len(contexts) <= SHOWN_CONTEXTS)
         if self.given["as_json"]:
             click.echo(json.dumps({"sweep": row.name, "best": text, "files": [str(file) for file in files]}))
-        for line in text.splitlines():
+        for line in [*self._summaries(), *text.splitlines()]:
             self.progress.plain(line)
         if is_done:
             self.company.done(text)
@@ -318,6 +342,15 @@ class _Session:
             doubtful = sum(result.status.is_failure or bool(result.flags) for result in results)
             if doubtful:
                 raise NotBelieved(f"{doubtful} cells failed or carry a flag")
+
+    def _summaries(self) -> list[str]:
+        """What the answers of each model came to; a log that cannot be written costs nothing else."""
+        from ollama_sweep.cli._summaries import summaries
+
+        try:
+            return summaries(self.db, self.spec.name)
+        except SweepError as error:
+            return [f"Warning: {error}"]
 
 
 def _skipped() -> Any:
