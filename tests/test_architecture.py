@@ -15,11 +15,12 @@ from ollama_fixture import ROOT
 
 PACKAGE = ROOT / "ollama_sweep"
 PLUGINS = ("engines", "tasks", "plots")
-HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils"}
+HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
+         "openai", "dotenv", "sentence_transformers", "torch"}  # fmt: skip
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
-CONTROL = {"execute", "measuring", "drift", "survey", "plan", "background", "checks"}
+CONTROL = {"execute", "measuring", "asking", "drift", "survey", "plan", "background", "checks"}
 """Modules that bring the parts together; only they and the command line stand above the parts."""
 PARTS = {"store", "engines", "tasks", "plots", "report"}
 MAY_USE_PARTS = {
@@ -28,7 +29,8 @@ MAY_USE_PARTS = {
 }  # fmt: skip
 """Who may use which part besides the command line; a part always may use itself."""
 BASE = {"errors": set(), "units": {"errors"}, "cells": {"errors", "units"}}
-PURE = {"cells", "units", "stats", "validity", "metrics", "modelfile", "failure_texts", "plan", "spec", "errors"}
+PURE = {"cells", "units", "stats", "validity", "metrics", "modelfile", "failure_texts", "plan", "spec", "errors",
+        "scorers"}  # fmt: skip
 """Modules that decide and never do: no processes, files, database or clock."""
 DOES_THINGS = {"subprocess", "socket", "sqlite3", "httpx", "ollama", "shutil", "tempfile", "os", "time"}
 
