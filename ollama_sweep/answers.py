@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,12 @@ def by_model(rows: Sequence[AnswerRow]) -> dict[str, list[AnswerRow]]:
     found: dict[str, list[AnswerRow]] = {}
     for row, label in zip(rows, labels, strict=True):
         found.setdefault(f"{label}, {row.sweep}" if len(sweeps[label]) > 1 else label, []).append(row)
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts `model2` before `model10`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def mean(numbers: Sequence[float]) -> float:

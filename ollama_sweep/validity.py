@@ -157,8 +157,17 @@ def summarize(runs: Sequence[Run]) -> Summary:
         eval_count=None if eval_count is None else round(eval_count),
         eval_rate=_median([run.eval_rate for run in used]),
         total_duration_s=_median([run.total_duration_s for run in used]),
-        scores={name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
+        scores={
+            **{name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
+            **_task_score(len(used), used),
+        },
     )
+
+
+def _task_score(answered: int, runs: Sequence[Run]) -> dict[str, float]:
+    """What was answered, over all the time that it took, as so many an hour."""
+    seconds = sum(run.client_duration_s for run in runs)
+    return {"task_score": answered * 3600 / seconds} if seconds else {}
 
 
 def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summary:
@@ -204,8 +213,8 @@ def _of_all(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:
         "latency_s": _median([run.client_duration_s for run in used]),
         "ttft_s": _median([run.ttft_s for run in used]),
         "decode_tps": _median([_decode_tps(run) for run in used]),
-        "task_score": len(used) * 3600 / total if (total := sum(run.client_duration_s for run in runs)) else None,
     }
+    found |= _task_score(len(used), runs)
     scored = [run.scores["score"] for run in used if "score" in run.scores]
     if scored:
         found["quality"] = sum(scored) / len(runs)

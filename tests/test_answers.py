@@ -47,6 +47,10 @@ def test_a_line_for_each_model_in_the_order_of_their_names() -> None:
     assert {name: len(members) for name, members in by_model(rows).items()} == {"Alpha-Q4": 1, "zeta": 3}
 
 
+def test_sizes_are_sorted_as_numbers() -> None:
+    assert list(by_model([row("m:13b"), row("m:2b"), row("7b"), row("M")])) == ["7b", "M", "m:2b", "m:13b"]
+
+
 def test_engines_and_sweeps_are_named_where_they_differ() -> None:
     both = [row("m"), row("m", engine="llamacpp", sweep="other")]
     assert list(by_model(both)) == ["m @ llamacpp", "m @ ollama"]

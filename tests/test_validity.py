@@ -162,7 +162,7 @@ def test_a_summary_is_of_medians_and_of_believed_runs_only() -> None:
     assert [found.prompt_eval_rate_min, found.prompt_eval_rate_max] == pytest.approx([200, 260])
     assert found.prompt_eval_duration_s == pytest.approx(1000 / 230)
     assert (found.prompt_eval_count, found.eval_count, found.eval_rate) == (1000, 11, 5.0)
-    assert found.scores == {"accuracy": 1.0}
+    assert found.scores == {"accuracy": 1.0, "task_score": pytest.approx(3 * 3600 / (3 * 6.6))}
 
 
 def test_what_no_run_knows_stays_unknown() -> None:
