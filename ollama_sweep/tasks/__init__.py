@@ -56,11 +56,12 @@ def set_up(names: Iterable[str], given: Mapping[str, Mapping[str, Node]]) -> dic
 
 
 def _set_up(name: str, given: Mapping[str, Node]) -> Setup:
-    """A task's setup; how often it asks, where the person said so, is part of what its cells are known by."""
+    """A task's setup; how often it asks and asks again is part of what its cells are known by."""
     made = load(name).setup(given)
-    if "repeats" not in given:
+    if not made.questions:
         return made
-    return replace(made, options=tuple(sorted({**dict(made.options), "repeats": made.repeats}.items())))
+    asked = {"max_retries": made.max_retries, **({"repeats": made.repeats} if "repeats" in given else {})}
+    return replace(made, options=tuple(sorted({**dict(made.options), **asked}.items())))
 
 
 def _own() -> set[str]:
