@@ -14,9 +14,13 @@ from sweep_runner import Sweep, write_fake_script
 
 
 def pytest_configure() -> None:
-    """A terminated test run still ends what it started, and one in the background of a script still tests Ctrl-C."""
+    """A terminated test run still ends what it started. What it ignores its children would ignore as well: under
+    nohup, or in the background of a script, they still get the signals that tests send them.
+    """
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
 
 
 def _stop(number: int, frame: object) -> None:
