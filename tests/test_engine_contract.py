@@ -86,11 +86,9 @@ def workers() -> list[int]:
     params=[
         "fake",
         pytest.param("llamacpp", marks=pytest.mark.real),
-        *(
-            pytest.param(f"{name} {version}", marks=pytest.mark.real)
-            for name in ("ollama", "ollama_http")
-            for version in VERSIONS
-        ),
+        *(pytest.param(f"ollama {version}", marks=pytest.mark.real) for version in VERSIONS),
+        pytest.param(f"ollama_http {VERSIONS[0]}", marks=pytest.mark.real),
+        pytest.param(f"ollama_http {VERSIONS[1]}", marks=[pytest.mark.real, pytest.mark.slow]),
     ]
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
@@ -295,7 +293,7 @@ def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
     engine, plain = subject.make(), subject.cell(num_ctx=512)
     told = replace(plain, system=SYSTEM)
     lengths = [engine.count_tokens(subject.model, SHORT, system=system) for system in ("", SYSTEM)]
-    assert (lengths[1] or 0) > (lengths[0] or 0) + 10
+    assert (lengths[1] or 0) > (lengths[0] or 0)
     read = []
     for cell in (plain, told, plain):
         engine.prepare(cell)

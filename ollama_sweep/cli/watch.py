@@ -31,9 +31,9 @@ HINT = "q or Ctrl-C leaves, the sweep goes on"
 
 @click.command("watch", short_help="Status and a small map, live.")
 @click.argument("config", required=False)
-@click.option("--metric", default="prompt_eval_rate", show_default=True, help="Any numeric column of `results`.")
+@click.option("--metric", default=None, show_default="what the task is about", help="Any numeric column of `results`.")
 @_shared.db_option
-def command(config: str | None, metric: str, db: Path) -> None:
+def command(config: str | None, metric: str | None, db: Path) -> None:
     """Show a sweep while it runs; q or Ctrl-C leaves without touching it. Without a terminal: once.
 
     \b
@@ -52,7 +52,7 @@ def command(config: str | None, metric: str, db: Path) -> None:
 class View:
     """What is shown, read again where the database has changed."""
 
-    def __init__(self, db: Path, config: str | None, metric: str) -> None:
+    def __init__(self, db: Path, config: str | None, metric: str | None) -> None:
         self._db, self._config, self._metric = db, config, metric
         self._maps: list[HeatmapData] = []
         self._maps_of: object = None

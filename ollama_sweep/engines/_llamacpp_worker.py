@@ -8,8 +8,8 @@
 
 or {"error": {…}} of llama-server's own form.
 
-llama.cpp's log goes to stderr. The process ends when its stdin is closed, and in the middle of a load or a run
-when nobody is left to read its answer.
+llama.cpp's log goes to stderr. The process ends when its stdin is closed, and in the middle of a load or a run with
+its parent.
 """
 
 from __future__ import annotations
@@ -17,33 +17,30 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import select
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-if sys.platform != "win32":
-    import fcntl
-
+PR_SET_PDEATHSIG = 1
 LOG_BUFFER_SIZES = 4
 """The verbosity from which on llama.cpp says how large its buffers are."""
 
 
 def main() -> None:
+    _end_with_the_parent()
     answers = _own_stdout()
     server: Any = None
     for line in sys.stdin:
         request = json.loads(line)
-        with _ending_with_the_parent(answers.fileno()):
-            if "load" in request:
-                server = _load(request["load"])
-                answer: dict[str, Any] = {"loaded": True}
-            elif "embed" in request:
-                answer = _embed(server, request["embed"])
-            else:
-                answer = _generate(server, request["generate"])
+        if "load" in request:
+            server = _load(request["load"])
+            answer: dict[str, Any] = {"loaded": True}
+        elif "embed" in request:
+            answer = _embed(server, request["embed"])
+        else:
+            answer = _generate(server, request["generate"])
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -55,29 +52,16 @@ def _own_stdout() -> TextIO:
     return answers
 
 
-@contextmanager
-def _ending_with_the_parent(answers: int) -> Iterator[None]:
-    """While llama.cpp works, let the kernel end this process as soon as nobody is left to read its answers.
+def _end_with_the_parent() -> None:
+    """Let the kernel end this process with its parent, also in the middle of a load (Linux, prctl(2)).
 
-    llama.cpp holds the interpreter's lock during a load, so no thread could watch. SIGIO comes when the last reader of
-    the pipe is gone (nobody reads while this process works), and ends a process that does not handle it. stdin would
-    not do: the SIGIO of the request's own arrival may come after the request. Where SIGIO is ignored by default (macOS)
-    the process ends after the work at hand.
+    llama.cpp holds the interpreter's lock during a load, so no thread could watch. Elsewhere the process ends after
+    the work at hand, when its stdin has ended.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    flags = fcntl.fcntl(answers, fcntl.F_GETFL)
-    fcntl.fcntl(answers, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(answers, fcntl.F_SETFL, flags | os.O_ASYNC)
-    try:
-        poll = select.poll()
-        poll.register(answers, 0)
-        if poll.poll(0):
-            os._exit(1)
-        yield
-    finally:
-        fcntl.fcntl(answers, fcntl.F_SETFL, flags)
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _load(options: Mapping[str, Any]) -> Any:
