@@ -156,9 +156,16 @@ def _kind(value: object) -> str:
 def strict_json(text: str) -> Any:
     """JSON without NaN, Infinity and double keys. Raises ValueError (json.JSONDecodeError among them)."""
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+        return json.loads(text, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_unique_keys)
     except RecursionError:
-        raise ValueError("is nested too deeply") from None
+        raise ValueError("is not JSON: lists lie too deep in each other") from None
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError("is not JSON: a number is too long") from None
 
 
 def _no_constant(word: str) -> NoReturn:

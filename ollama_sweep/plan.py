@@ -21,13 +21,26 @@ NOT_OPTIONS = frozenset({"model", "task"})
 
 def cells(spec: SweepSpec) -> list[Cell]:
     """Every cell that `exclude` leaves, in the order of the sweep. Raises ConfigError where none is left."""
-    combined = [_cell(spec, coordinates) for coordinates in _coordinates(spec)]
-    kept = [cell for cell in combined if not _is_excluded(spec, cell)]
-    if not kept:
-        raise ConfigError("exclude leaves no cell", "exclude")
+    return list(each_cell(spec))
+
+
+def each_cell(spec: SweepSpec) -> Iterator[Cell]:
+    """The same one after the other: only the order `shuffled` needs all of them at once."""
+    kept = _kept(spec)
     if spec.order == "shuffled":
-        random.Random(len(kept)).shuffle(kept)  # noqa: S311 - the same order at every start
-    return kept
+        shuffled = list(kept)
+        random.Random(len(shuffled)).shuffle(shuffled)  # noqa: S311 - the same order at every start
+        kept = iter(shuffled)
+    first = next(kept, None)
+    if first is None:
+        raise ConfigError("exclude leaves no cell", "exclude")
+    yield first
+    yield from kept
+
+
+def _kept(spec: SweepSpec) -> Iterator[Cell]:
+    combined = (_cell(spec, coordinates) for coordinates in _coordinates(spec))
+    return (cell for cell in combined if not _is_excluded(spec, cell))
 
 
 def _coordinates(spec: SweepSpec) -> Iterator[Options]:

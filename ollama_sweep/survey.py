@@ -81,7 +81,7 @@ class Survey:
         Raises ConfigError at the end where no cell fits.
         """
         fitting = 0
-        for cell in plan.cells(self.spec):  # not kept: a sweep of many cells registers them once and runs for days
+        for cell in plan.each_cell(self.spec):
             planned = self._planned(cell)
             fitting += planned.status is Status.PENDING
             yield planned

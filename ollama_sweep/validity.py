@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ollama_sweep import stats
 from ollama_sweep.cells import Answer, Cell, Effective, Flag, Outcome, Run, Status, Summary
@@ -33,32 +34,11 @@ def judge_run(
     if not count or not duration_s:
         missing = "prompt eval count" if not count else "prompt eval duration"
         raise CellFailed(Status.PARSE_ERROR, "count_missing", f"no {missing} in the statistics", generation.raw)
-    if expected_tokens is not None and abs(count - expected_tokens) > NONCE_TOLERANCE:
-        text = f"the engine read {count} prompt tokens instead of {expected_tokens}"
-        raise CellFailed(Status.TRUNCATED, "prompt_cut", text, generation.raw)
-    rate = (count - (generation.cached_count or 0)) / duration_s
+    _check_length(count, expected_tokens, "", generation.raw)
+    rate = _rate(count, generation, duration_s)
     doubt = _doubt(generation, count, duration_s, rate)
-    return Run(
-        number=number,
-        warmup=warmup,
-        nonce=nonce,
-        prompt_eval_count=count,
-        cached_count=generation.cached_count,
-        prompt_eval_duration_s=duration_s,
-        prompt_eval_rate=rate,
-        eval_count=generation.eval_count,
-        eval_duration_s=generation.eval_duration_s,
-        eval_rate=decode_rate(generation.eval_count, generation.eval_duration_s),
-        total_duration_s=generation.total_duration_s,
-        load_duration_s=generation.load_duration_s,
-        printed_rate=generation.printed_rate,
-        client_duration_s=generation.client_duration_s,
-        believed=not doubt,
-        doubt=doubt,
-        raw=generation.raw,
-        scores=scores,
-        ttft_s=generation.ttft_s,
-    )
+    return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, believed=not doubt, doubt=doubt,
+                   scores=scores)  # fmt: skip
 
 
 def judge_answer(
@@ -76,19 +56,33 @@ def judge_answer(
     Raises CellFailed (truncated) where the engine read another number of tokens than the question has.
     """
     count, duration_s = generation.prompt_eval_count, generation.prompt_eval_duration_s
-    if count and expected_tokens is not None and abs(count - expected_tokens) > NONCE_TOLERANCE:
-        text = f"{answer.item}: the engine read {count} prompt tokens instead of {expected_tokens}"
-        raise CellFailed(Status.TRUNCATED, "prompt_cut", text, generation.raw)
-    rate = None
-    if count and duration_s and not _is_from_cache(generation.cached_count, count, is_fresh=is_fresh):
-        rate = (count - (generation.cached_count or 0)) / duration_s
+    if count:
+        _check_length(count, expected_tokens, f"{answer.item}: ", generation.raw)
+    is_known = count and duration_s and not _is_from_cache(generation.cached_count, count, is_fresh=is_fresh)
+    rate = _rate(count, generation, duration_s) if is_known and count and duration_s else None
+    return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, answer=answer)
+
+
+def _check_length(count: int, expected: int | None, what: str, raw: str) -> None:
+    if expected is not None and abs(count - expected) > NONCE_TOLERANCE:
+        text = f"{what}the engine read {count} prompt tokens instead of {expected}"
+        raise CellFailed(Status.TRUNCATED, "prompt_cut", text, raw)
+
+
+def _rate(count: int, generation: Generation, duration_s: float) -> float:
+    """Tokens that were really read, over their time."""
+    return (count - (generation.cached_count or 0)) / duration_s
+
+
+def _run(generation: Generation, number: int, rate: float | None) -> Run:
+    """Everything that the engine reported, with our own rates."""
     return Run(
         number=number,
-        warmup=warmup,
-        nonce=nonce,
-        prompt_eval_count=count,
+        warmup=False,
+        nonce="",
+        prompt_eval_count=generation.prompt_eval_count,
         cached_count=generation.cached_count,
-        prompt_eval_duration_s=duration_s,
+        prompt_eval_duration_s=generation.prompt_eval_duration_s,
         prompt_eval_rate=rate,
         eval_count=generation.eval_count,
         eval_duration_s=generation.eval_duration_s,
@@ -100,7 +94,6 @@ def judge_answer(
         believed=True,
         raw=generation.raw,
         ttft_s=generation.ttft_s,
-        answer=answer,
     )
 
 

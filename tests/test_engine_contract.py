@@ -14,13 +14,17 @@ from ollama_fixture import MODEL, VERSIONS, Servers, script_output, until
 from ollama_sweep import engines, prompts, validity
 from ollama_sweep.cells import Cell, Flag, Options, Run, Scalar, Status, Summary
 from ollama_sweep.engine import Engine, EngineSettings, Leftover, Vectors
-from ollama_sweep.errors import CellFailed, EngineMissing
+from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable
 
 SHORT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
 TEXT = SHORT * 7
 """Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached."""
 MISSING = "no-such-model:1b"
-SYSTEM = 'You are a "careful" teacher of geography.\nAnswer in one short sentence, and never with a list.'
+SYSTEM = (
+    'You are a "careful" teacher of geography.\nAnswer in one short sentence, and never with a list. Name the river, '
+    "the sea that it flows into, and one town on its way."
+)
+"""Longer than what the small model's own template says where there is no system prompt."""
 ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
 
@@ -293,7 +297,7 @@ def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
     engine, plain = subject.make(), subject.cell(num_ctx=512)
     told = replace(plain, system=SYSTEM)
     lengths = [engine.count_tokens(subject.model, SHORT, system=system) for system in ("", SYSTEM)]
-    assert (lengths[1] or 0) > (lengths[0] or 0)
+    assert (lengths[1] or 0) > (lengths[0] or 0) + 10
     read = []
     for cell in (plain, told, plain):
         engine.prepare(cell)
@@ -411,3 +415,12 @@ def test_every_engine_in_the_package_is_under_the_contract() -> None:
     others = {"lmstudio", "openai", "sentence_transformers"}
     """What these can do depends on the server or the library behind them; they have suites of their own."""
     assert covered <= set(engines.known()) <= covered | others
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "openai"])
+def test_what_another_engine_made_stays_recorded(name: str) -> None:
+    """Forgetting it would leave the scratch model of a killed sweep in Ollama for ever."""
+    engine = engines.load(name, EngineSettings())
+    with pytest.raises(EngineUnavailable, match="the next run with that engine removes it"):
+        engine.clear(Leftover(1, "scratch_model", "ollama-sweep-scratch-1", {}))
+    engine.close()

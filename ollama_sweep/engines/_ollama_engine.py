@@ -7,7 +7,6 @@ What is made on the server is written down before it exists; the person's models
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 from ollama_sweep import modelfile, process
 from ollama_sweep.cells import Cell, Effective, Options, Scalar, Status
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
+from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.engines._ollama_output import clean, error_text
 from ollama_sweep.engines._ollama_processes import batch_of, family, serving_pid
 from ollama_sweep.engines._ollama_requests import Requests, refusal
@@ -356,7 +356,7 @@ class OllamaEngine(ABC):
 
     def clear(self, leftover: Leftover) -> str | None:
         if leftover.kind == "process":
-            return _clear_process(leftover)
+            return end_process(leftover)
         name = leftover.name
         if leftover.kind != LOADED and not name.startswith(OWN_MODELS):
             return None  # nothing that is not ours is ever removed
@@ -389,12 +389,3 @@ def _asked(options: Options) -> dict[str, Scalar]:
 
 def _cannot_generate(failure: CellFailed) -> bool:
     return failure.reason == "capability" and "generate" in failure.error
-
-
-def _clear_process(leftover: Leftover) -> str | None:
-    ended = process.end_by_token(leftover.name)
-    folder = Path(leftover.details.get("folder", ""))
-    if folder.name.startswith("ollama-sweep-"):
-        shutil.rmtree(folder, ignore_errors=True)
-    pids = ", ".join(f"pid {pid}" for pid in ended)
-    return f"Ended a left-over ollama ({pids}) of the previous session" if ended else None

@@ -13,9 +13,10 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from ollama_sweep import modelfile, process
+from ollama_sweep import modelfile
 from ollama_sweep.cells import Cell, Effective, Options, Status
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
+from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.engines._llamacpp_child import Child
 from ollama_sweep.engines._llamacpp_model import Source, installed, locate
 from ollama_sweep.engines._modelfile_parts import last_value, messages, parameters
@@ -257,9 +258,7 @@ class Engine:
             self._child = None
 
     def clear(self, leftover: Leftover) -> str | None:
-        ended = process.end_by_token(leftover.name) if leftover.kind == "process" else []
-        pids = ", ".join(f"pid {pid}" for pid in ended)
-        return f"Ended a left-over llamacpp worker ({pids}) of the previous session" if ended else None
+        return end_process(leftover)
 
     def close(self) -> None:
         with suppress(Exception):

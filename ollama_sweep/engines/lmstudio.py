@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ollama_sweep import keys, process
+from ollama_sweep import keys
 from ollama_sweep.cells import Cell, Effective
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
+from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.engines._lmstudio_cli import Lms, info_of
 from ollama_sweep.engines._openai_client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines._openai_server import Server, listening_on
@@ -166,7 +167,7 @@ class Engine:
 
     def clear(self, leftover: Leftover) -> str | None:
         if leftover.details.get("engine") != "lmstudio":
-            return self._clear_of_another(leftover)
+            return end_process(leftover)
         if self._lms.is_running() is False:
             return None
         if leftover.kind == "scratch_model":
@@ -178,13 +179,6 @@ class Engine:
             return None
         self._lms.checked("server", "stop")
         return "Ended LM Studio's server, started by the previous session"
-
-    def _clear_of_another(self, leftover: Leftover) -> str | None:
-        if leftover.kind != "process":
-            raise EngineUnavailable("another engine made it; the next run with that engine removes it")
-        ended = process.end_by_token(leftover.name)
-        pids = ", ".join(f"pid {pid}" for pid in ended)
-        return f"Ended a left-over process ({pids}) of the previous session" if ended else None
 
     def close(self) -> None:
         self._hang_up()

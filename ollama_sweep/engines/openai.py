@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ollama_sweep import keys, process
+from ollama_sweep import keys
 from ollama_sweep.cells import Cell, Effective
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
+from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.engines._openai_client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines._openai_server import Server, listening_on
-from ollama_sweep.errors import EngineUnavailable
 from ollama_sweep.hosts import api_address
 
 URL_VARIABLE = "LLM_BASE_URL"
@@ -73,11 +73,7 @@ class Engine:
             self._server.rest()
 
     def clear(self, leftover: Leftover) -> str | None:
-        if leftover.kind != "process":
-            raise EngineUnavailable("another engine made it; the next run with that engine removes it")
-        ended = process.end_by_token(leftover.name)
-        pids = ", ".join(f"pid {pid}" for pid in ended)
-        return f"Ended a left-over process ({pids}) of the previous session" if ended else None
+        return end_process(leftover)
 
     def close(self) -> None:
         self._client.close()

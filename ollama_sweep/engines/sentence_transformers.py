@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from ollama_sweep import keys, process
 from ollama_sweep.cells import Cell, Effective, Status, content_hash
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
+from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.failure_texts import classify
 from ollama_sweep.model_files import file_digest
@@ -220,11 +221,7 @@ class Engine:
         self._end()
 
     def clear(self, leftover: Leftover) -> str | None:
-        if leftover.kind != "process":
-            raise EngineUnavailable("another engine made it; the next run with that engine removes it")
-        ended = process.end_by_token(leftover.name)
-        pids = ", ".join(f"pid {pid}" for pid in ended)
-        return f"Ended a left-over process ({pids}) of the previous session" if ended else None
+        return end_process(leftover)
 
     def close(self) -> None:
         with suppress(Exception):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ollama_sweep.cells import CellResult, Scalar, Status, failure_label
+from ollama_sweep.data_files import strict_json
 from ollama_sweep.errors import ConfigError, nearest
 from ollama_sweep.grids import X, Y, in_word
 from ollama_sweep.metrics import DEFAULT_METRIC, metric
@@ -129,37 +130,19 @@ def read_old_results(text: str | bytes, where: str) -> list[Row]:
 def _parsed(text: str | bytes, where: str) -> list[Any]:
     try:
         decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
-        content = json.loads(decoded, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
+        content = strict_json(decoded)
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8", where) from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg} (column {error.colno})", f"{where}:{error.lineno}") from None
-    except _Refused as error:
+    except ValueError as error:
         raise ConfigError(str(error), where) from None
-    except (ValueError, RecursionError):
-        raise ConfigError("is not JSON: a number is too long, or lists lie too deep in each other", where) from None
     items = content.get("results") if isinstance(content, dict) else None
     if not isinstance(items, list):
         raise ConfigError('has no results; write {"results": [{"num_ctx": …, "num_batch": …, …}]}', where)
     if not items:
         raise ConfigError("the list of results is empty", where)
     return items
-
-
-class _Refused(ValueError):
-    """Something json.loads would accept."""
-
-
-def _refuse_constant(constant: str) -> float:
-    raise _Refused(f"{constant} is not a number; write null and an error")
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Refused(f"{next(name for name in names if names.count(name) > 1)} is given twice in one item")
-    return found
 
 
 def _old_row(item: object, where: str) -> Row:
