@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from ollama_fixture import ROOT, clean_environment
@@ -81,11 +82,20 @@ class Person:
         """Wait for a question, then Ctrl-C."""
         self.wait_for(question)
         self.wait_for(": ")
+        self._wait_until_it_reads()
         self._child.send_signal(signal.SIGINT)
+
+    def _wait_until_it_reads(self) -> None:
+        """Python sees a signal that comes between the prompt and its read only after the next key, as at any prompt."""
+        child, deadline = psutil.Process(self._child.pid), time.monotonic() + LONGEST_S
+        while child.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline, f"never waited for a key:\n{self.seen}"
 
     def end(self) -> int:
         """The exit code."""
+        deadline = time.monotonic() + LONGEST_S
         while self._look():
+            assert time.monotonic() < deadline, f"did not end:\n{self.seen}"
             if self._child.poll() is not None and not select.select([self._master], [], [], 0)[0]:
                 break
         return self._child.wait(LONGEST_S)
