@@ -12,8 +12,9 @@ CONFIG ?= configs/quickstart.yaml
 SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 run_extras := llamacpp
 dev_extras := dev,llamacpp
-# Runners on two loads at once fall to a tenth of their speed, so the tests on real engines run one after the other.
 side_by_side := --numprocesses auto --maxprocesses 4 --dist worksteal
+# On real engines a file's tests stay together: they share what took long to measure.
+real_side_by_side := --numprocesses auto --maxprocesses 2 --dist loadfile
 
 .PHONY: help sweep test test-fast test-slow lint bench ollama model clean python run-packages dev-packages real
 
@@ -25,7 +26,7 @@ sweep: run-packages  ## packages and a small real model, then configs/quickstart
 
 test: lint real  ## set up, check and run every test except the slow ones; the real Ollamas are built once
 	@$(BIN)/python -m pytest $(side_by_side) -m "not real and not slow"
-	@$(BIN)/python -m pytest -m "real and not slow"
+	@$(BIN)/python -m pytest $(real_side_by_side) -m "real and not slow"
 
 test-fast: dev-packages  ## the tests that need no Ollama
 	@$(BIN)/python -m pytest $(side_by_side) -m "not real and not slow"

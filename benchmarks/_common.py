@@ -142,7 +142,7 @@ class OllamaServer:
     def __init__(self, binary: Path, folder: Path) -> None:
         self.binary = binary
         self.folder = folder
-        self.host = f"127.0.0.1:{_free_port()}"
+        self.host = f"127.0.0.1:{free_port()}"
         self._child: subprocess.Popen[bytes] | None = None
 
     def environment(self) -> dict[str, str]:
@@ -203,7 +203,8 @@ def ollama_server(binary: Path, folder: Path) -> Iterator[OllamaServer]:
         server.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -162,7 +162,6 @@ def prepare(folder: Path, size: int) -> Grid:
     cells = write_config(folder, size)
     new = until(folder, "after_begin")
     with Store.open(folder / "sweeps.db") as store:
-        store.interrupt_open_attempts()
         started = time.perf_counter()
         generate(store, cells - PENDING)
         return Grid(folder, cells, new, time.perf_counter() - started)

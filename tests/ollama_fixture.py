@@ -82,12 +82,13 @@ def script_output(*words: str) -> Path:
 def clean_environment() -> dict[str, str]:
     """This process's environment without settings that would reach an Ollama or a sweep by accident.
 
-    Tests that run side by side do not wait for one another's processor.
+    Tests that run side by side share few cores: a runner's thread that waits gives its core away instead of spinning,
+    and another server on the machine is no reason to refuse.
     """
     own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_", "COLUMNS", "LINES")
     kept = {"OLLAMA_SWEEP_FAKE"}
     environment = {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
-    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1"}
+    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -226,6 +227,12 @@ class RealOllama:
         """The answer to a GET."""
         with urllib.request.urlopen(f"http://{self.host}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def load(self, model: str) -> None:
+        """Load a model, to stay for a while; nothing is generated."""
+        question = json.dumps({"model": model, "keep_alive": "5m"}).encode()
+        with urllib.request.urlopen(f"http://{self.host}/api/generate", question, timeout=120) as answer:
+            assert json.load(answer)["done_reason"] == "load"
 
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run an `ollama` command against this server."""

@@ -471,7 +471,7 @@ def test_settings_of_a_real_server_are_read_where_they_can_be_seen(server: RealO
 @pytest.mark.real
 def test_a_loaded_model_is_named_and_left_alone(real_ollama: Servers, sweep: Sweep) -> None:
     server = real_ollama("0.34.0")
-    server.command("run", MODEL, "hello", "--keepalive", "5m")
+    server.load(MODEL)
     try:
         before = server.runner_pids()
         found = checks(sweep("doctor", real_config(sweep), *where(server), "--json"))

@@ -245,7 +245,7 @@ def full_server(real_ollama: Servers) -> Iterator[RealOllama]:
 def test_what_a_real_server_has(full_server: RealOllama, program: Program) -> None:
     server = full_server
     where = ["--host", server.host, "--ollama", str(server.binary)]
-    server.command("run", MODEL, "--keepalive", "60s", "Hello")
+    server.load(MODEL)
     for engine in ("ollama", "ollama_http"):
         found = json_of(program("models", "--engine", engine, *where, "--json"))
         models = {model["name"]: model for model in found["models"]}

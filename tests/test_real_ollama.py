@@ -19,7 +19,11 @@ from sweep_runner import Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-PROMPT = str(ROOT / "prompts" / "p.txt")
+LONGEST = str(ROOT / "prompts" / "p.txt")
+PROMPT = {"text": "\n\n".join(Path(LONGEST).read_text("utf-8").split("\n\n")[:2])}
+"""Long enough to be struck while it is read, and shorter than the one that ships."""
+OPENING_TOKENS = 8
+"""So much of the chat template stands before the nonce, at most, and stays cached."""
 SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
 QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1}
 CONTEXTS, BATCHES = [1024, 2048, 4096], [16, 64, 256]
@@ -129,13 +133,13 @@ def test_the_same_sweep_again_is_not_inflated(twice: Twice) -> None:
     for place, row in twice.again.items():
         reads = twice.again_log[place]
         assert row["status"] == "ok"
-        assert all(read.tokens >= 0.99 * row["prompt_eval_count"] for read in reads), f"{place}: {reads}"
+        assert all(read.tokens >= row["prompt_eval_count"] - OPENING_TOKENS for read in reads), f"{place}: {reads}"
         assert row["prompt_eval_rate"] == pytest.approx(reads[-1].rate, rel=0.03), place
     faster = [row["prompt_eval_rate"] / twice.first[place]["prompt_eval_rate"] for place, row in twice.again.items()]
     assert median(faster) < 1.5, faster
-    assert max(faster) < 10, "a cached prompt would be a hundred times faster"
+    assert max(faster) < 10, "a cached prompt would be many times faster"
     for run in twice.runs_again:
-        assert (run["cached_count"] or 0) <= 0.01 * run["prompt_eval_count"], run
+        assert (run["cached_count"] or 0) <= OPENING_TOKENS, run
 
 
 # -- failures are results --------------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     )
     assert timeout_s - 1 < timed_out["days"] * 86400 < timeout_s + 20
     reads = server.prompts(start)[1024, 64]
-    assert all(read.tokens >= 0.99 * following["prompt_eval_count"] for read in reads)
+    assert all(read.tokens >= following["prompt_eval_count"] - OPENING_TOKENS for read in reads)
     assert following["prompt_eval_rate"] == pytest.approx(median(read.rate for read in reads), rel=0.03)
     normal = [
         cells[2048, 64],
@@ -215,7 +219,7 @@ def is_reading(server: RealOllama, start: int, *options: str) -> bool:
 
 
 def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
-    config = sweep.config(prompt=PROMPT, num_ctx=[256, 1024], num_batch=[64], warmup=0, repeats=1)
+    config = sweep.config(prompt=LONGEST, num_ctx=[256, 1024], num_batch=[64], warmup=0, repeats=1)
     sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
     skipped, fits = sweep.cells()[256, 64], sweep.cells()[1024, 64]
     assert (skipped["status"], skipped["reason"], skipped["attempts"]) == ("skipped", "does_not_fit", 0)

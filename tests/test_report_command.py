@@ -107,6 +107,20 @@ def test_what_failed_is_part_of_the_report(program: Program) -> None:
     assert group["numbers"]["latency_s"]["n"] == group["succeeded"]
 
 
+def test_a_run_that_lies_off_is_named_and_stays_in(program: Program) -> None:
+    program.script(slows={"after": 11, "factor": 0.5})
+    grid = {"num_ctx": [2048, 3072, 4096], "num_batch": [64], "prompt": {"text": "hello"}}
+    program("run", program.config("c", model="m", engine="fake", **grid)).must()
+    found = said(program("report", "--json"))
+    (off,) = found["outlying_runs"]
+    assert (off["num_ctx"], off["num_batch"], off["run"]) == (4096, 64, 3)
+    assert off["prompt_eval_rate"] < 0.6 * off["median"]
+    place = "m, num_ctx 4096 with num_batch 64, run 3"
+    assert f"Note: 1 run lies off and stayed in: {place}: " in program("report").must().stdout
+    (cell,) = program.rows(sql="select * from results where num_ctx = 4096")
+    assert cell["runs"] == 3
+
+
 def test_several_sweeps_in_one_report(measured: Program) -> None:
     measured("run", measured.config("more", model="m1", engine="fake", dimensions={"task": ["chat"]}, num_ctx=[4096],
                                     num_batch=[64])).must()  # fmt: skip

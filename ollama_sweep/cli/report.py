@@ -15,6 +15,7 @@ from ollama_sweep.errors import ConfigError
 if TYPE_CHECKING:
     from ollama_sweep.prices import PriceTable
     from ollama_sweep.report.analysis import Analysis
+    from ollama_sweep.report.outlying import Outlying
     from ollama_sweep.report.routing import Expensive, Routing
     from ollama_sweep.report.task_stats import Group
     from ollama_sweep.store.records import SweepRow
@@ -63,6 +64,7 @@ class Report:
     unit: str
     regions: dict[str, list[Expensive]]
     routing: list[Routing]
+    outlying: list[Outlying]
     notes: list[str] = field(default_factory=list)
     analysis: Analysis | None = None
     files: list[Path] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Report:
                 "by_task": {task: [region.as_dict() for region in found] for task, found in self.regions.items()},
             },
             "routing": [hint.as_dict() for hint in self.routing],
+            "outlying_runs": [run.as_dict() for run in self.outlying],
             "analysis": {
                 "model": analysis.model,
                 "readable": analysis.readable,
@@ -97,6 +100,7 @@ class Report:
 
 def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
     """Read, calculate and, where it is asked for, let a model compare. Raises ConfigError before anything is made."""
+    from ollama_sweep.report.outlying import outlying_runs
     from ollama_sweep.report.saving import check_folder
     from ollama_sweep.report.task_stats import make_groups
     from ollama_sweep.store.reader import Reader
@@ -107,6 +111,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
         sweeps = list({row.sweep_id: row for row in sweeps}.values())
         rows = [answer for row in sweeps for answer in reader.answers(row.sweep_id)]
         results = [cell for row in sweeps for cell in reader.results(row.sweep_id)]
+        rates = {key: found for row in sweeps for key, found in reader.rates(row.sweep_id).items()}
         writer = reader.writer()
     groups = make_groups(rows, results, prices)
     names = " and ".join(row.name for row in sweeps)
@@ -121,7 +126,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
     if model and writer is not None:
         text = f"a sweep is running (pid {writer.pid}), and the analysis would spoil its numbers. Wait for its end"
         raise ConfigError(text, _analyst.OPTION)
-    found = calculated(sweeps, groups, prices)
+    found = calculated(sweeps, groups, prices, outlying_runs(results, rates))
     found.analysis = _analyst.analysis_by(model, groups, sweeps[0], given) if model else None
     return found
 
@@ -137,11 +142,14 @@ def price_table(file: Path | None, cost_per_token: float | None) -> PriceTable |
     return load_prices(file) if file is not None else None
 
 
-def calculated(sweeps: list[SweepRow], groups: list[Group], prices: PriceTable | None) -> Report:
+def calculated(
+    sweeps: list[SweepRow], groups: list[Group], prices: PriceTable | None, outlying: list[Outlying]
+) -> Report:
     """Everything but the analysis and the files."""
     from ollama_sweep.answers import cost
     from ollama_sweep.cells import AnswerRow
     from ollama_sweep.report import routing
+    from ollama_sweep.report.outlying import outlying_note
 
     def price_of(row: AnswerRow) -> float | None:
         return cost(row, prices) if prices else None
@@ -158,7 +166,8 @@ def calculated(sweeps: list[SweepRow], groups: list[Group], prices: PriceTable |
             regions[task] = routing.expensive_regions(rows, price_of if prices else seconds_of)
             hints += [routing.route(members)] if len(members) > 1 else []
     unit = prices.currency if prices else "s"
-    return Report(sweeps, groups, unit, regions, hints, notes_on(groups, prices))
+    notes = [*notes_on(groups, prices), *outlying_note(outlying)]
+    return Report(sweeps, groups, unit, regions, hints, outlying, notes)
 
 
 def notes_on(groups: Sequence[Group], prices: PriceTable | None) -> list[str]:

@@ -117,27 +117,23 @@ def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -
         connection.execute(rule, values)
 
 
-def interrupt_open(
-    connection: sqlite3.Connection, reason: str, now: str, boot_id: str | None, say: Callable[[str], None]
-) -> int:
+def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:
     """End every open attempt as interrupted; its cell is pending again, or parked after too many unexplained deaths."""
     rows = connection.execute(
         "SELECT id, cell_id, sweep_id, boot_id FROM attempts WHERE finished_at IS NULL"
     ).fetchall()
     for attempt_id, cell_id, sweep_id, attempt_boot in rows:
-        rebooted = reason == DIED and boot_id and attempt_boot and boot_id != attempt_boot
-        why = REBOOT if rebooted else reason
+        rebooted = boot_id and attempt_boot and boot_id != attempt_boot
         connection.execute(
             "UPDATE attempts SET status = 'interrupted', reason = ?, finished_at = ? WHERE id = ?",
-            (why, now, attempt_id),
+            (REBOOT if rebooted else DIED, now, attempt_id),
         )
         (deaths,) = connection.execute(
-            """UPDATE cells SET status = 'pending', reason = '', deaths = deaths + ? WHERE id = ? RETURNING deaths""",
-            (why in (DIED, REBOOT), cell_id),
+            "UPDATE cells SET status = 'pending', reason = '', deaths = deaths + 1 WHERE id = ? RETURNING deaths",
+            (cell_id,),
         ).fetchone()
         if deaths >= DEATHS_UNTIL_PARKED:
             _park(connection, cell_id, sweep_id, say)
-    return len(rows)
 
 
 def _park(connection: sqlite3.Connection, cell_id: int, sweep_id: int, say: Callable[[str], None]) -> None:

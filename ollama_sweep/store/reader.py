@@ -126,6 +126,19 @@ class Reader:
             if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'answers'"):
                 yield from answers.answers(self._connection, sweep_id)
 
+    def rates(self, sweep_id: int) -> dict[str, list[float]]:
+        """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""
+        sql = """SELECT cells.key, runs.prompt_eval_rate
+            FROM (SELECT DISTINCT cell_id FROM plan WHERE sweep_id = ?) AS place
+            CROSS JOIN cells ON cells.id = place.cell_id AND cells.task = 'prompt_eval' AND cells.status = 'ok'
+            CROSS JOIN attempts ON attempts.cell_id = cells.id AND attempts.status = 'ok'
+            CROSS JOIN runs ON runs.attempt_id = attempts.id AND warmup = 0 AND believed = 1
+            WHERE runs.prompt_eval_rate > 0 ORDER BY cells.id, attempts.number, runs.number"""
+        found: dict[str, list[float]] = {}
+        for key, rate in self._rows(sql, sweep_id):
+            found.setdefault(key, []).append(rate)
+        return found
+
     def states(self, keys: Iterable[str]) -> Mapping[str, CellState]:
         """What is known of these keys; those nobody knows are left out."""
         found: dict[str, CellState] = {}

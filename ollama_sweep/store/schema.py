@@ -24,7 +24,7 @@ APPLICATION_ID = 0x4F535750
 """`OSWP`, in the file's header: this database is ours."""
 USER_VERSION = 2
 """How many migrations this program knows; that of the file is in its header."""
-DIED, REBOOT, STOPPED, PARKED = "died", "reboot", "stopped", "parked"
+DIED, REBOOT, PARKED = "died", "reboot", "parked"
 """Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
 DEATHS_UNTIL_PARKED = 3
 

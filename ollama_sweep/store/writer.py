@@ -145,7 +145,7 @@ class Store:
         with self._guard.transaction() as connection:
             sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
             planning.replace_plan(connection, sweep_id, header, cells)
-            self._interrupt(connection, schema.DIED)
+            self._end_what_died(connection)
             planning.apply_rules(connection, sweep_id, wanted)
         self._guard.empty_log()
         return sweep_id
@@ -165,7 +165,7 @@ class Store:
 
         def refresh(connection: sqlite3.Connection) -> int:
             sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
-            self._interrupt(connection, schema.DIED)
+            self._end_what_died(connection)
             planning.apply_rules(connection, sweep_id, wanted)
             return sweep_id
 
@@ -225,16 +225,8 @@ class Store:
         self._guard.write(lambda connection: outcomes.finish(connection, attempt_id, outcome, cell_status, self._now()))
         self._guard.warn_of_long_log()
 
-    def interrupt_open_attempts(self, reason: str = schema.STOPPED) -> int:
-        """End all open attempts as interrupted; how many there were.
-
-        `died` (the default of `register_sweep`; `reboot` where the boot differs) counts towards parking the cell,
-        any other reason, such as `stopped` by the person, does not.
-        """
-        return self._guard.write(lambda connection: self._interrupt(connection, reason))
-
-    def _interrupt(self, connection: sqlite3.Connection, reason: str) -> int:
-        return planning.interrupt_open(connection, reason, self._now(), self._boot_id, self._say)
+    def _end_what_died(self, connection: sqlite3.Connection) -> None:
+        planning.end_what_died(connection, self._now(), self._boot_id, self._say)
 
     def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
