@@ -68,6 +68,7 @@ class Flag(StrEnum):
     UNFILLED = "unfilled"
     DRIFTED = "drifted"
     NOISY = "noisy"
+    UNSTABLE = "unstable"
     THROTTLED = "throttled"
     SHARED_GPU = "shared_gpu"
     IMPORTED = "imported"
@@ -80,6 +81,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.UNFILLED: "num_batch exceeds the prompt's tokens, so it cannot matter",
     Flag.DRIFTED: "the machine's speed had drifted",
     Flag.NOISY: "the runs differ by more than 10 %",
+    Flag.UNSTABLE: "one attempt ran out of memory and another did not",
     Flag.THROTTLED: "the hardware lowered its clock",
     Flag.SHARED_GPU: "another model was loaded on the same server",
     Flag.IMPORTED: "taken from an older file, not measured here",

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ollama_sweep import validity
 from ollama_sweep.cells import RETRIED, Cell, Flag, Outcome, Run, Status
 from ollama_sweep.clocks import suspended_s
 from ollama_sweep.conditions import Wait
@@ -202,6 +203,8 @@ class Execution:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
+        if validity.is_unstable(outcome.status, self.store.former_statuses(pending.cell_id)):
+            outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
         retry = outcome.status in RETRIED and tried < self.spec.retries
         reached("before_finish")
         cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status

@@ -25,6 +25,7 @@ SELF_SCALING = frozenset({"intel_pstate", "amd-pstate-epp"})
 THROTTLES = {0x04: "power cap", 0x08: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)",
              0x80: "power brake"}  # fmt: skip
 """Bits of NVML's clocks_throttle_reasons that lower the clock below what was asked for."""
+POWER_CAP = 0x04
 FINGERPRINTED = ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH",
                  "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_SCHED_SPREAD", "OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD",
                  "LLAMA_ARG_FIT", "LLAMA_ARG_CACHE_RAM", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # fmt: skip
@@ -166,11 +167,12 @@ class GpuState:
 
 @dataclass(frozen=True)
 class GpuLoad:
-    """What one NVIDIA GPU takes now; None where it does not say."""
+    """What one NVIDIA GPU takes now, and whether its clock is held down; None where it does not say."""
 
     index: str
     power_w: float | None
     used_bytes: int | None
+    is_throttled: bool | None
 
 
 @dataclass(frozen=True)
@@ -259,19 +261,31 @@ def gpu_states() -> tuple[GpuState, ...]:
 
 
 def _gpu_state(index: str, name: str, celsius: str, busy_percent: str, reasons: str) -> GpuState:
-    try:
-        bits = int(reasons, 16)
-    except ValueError:
-        bits = 0
     used = float(busy_percent) / 100 if busy_percent.isdigit() else None
+    bits = _bits(reasons) or 0
     throttles = tuple(text for bit, text in THROTTLES.items() if bits & bit)
     return GpuState(index, name, float(celsius) if celsius.isdigit() else None, used, throttles)
 
 
+def is_throttled(bits: int | None) -> bool | None:
+    """Whether heat or the supply holds a GPU's clock down. The power limit of any hard work does not count."""
+    return None if bits is None else any(bits & bit for bit in THROTTLES if bit != POWER_CAP)
+
+
+def _bits(text: str) -> int | None:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None
+
+
 def gpu_loads() -> tuple[GpuLoad, ...]:
-    """Power and memory in use of every NVIDIA GPU."""
-    rows = _nvidia("--query-gpu=index,power.draw,memory.used", 3)
-    return tuple(GpuLoad(index, _number(power), _mebibytes(used)) for index, power, used in rows)
+    """Power, memory in use and lowered clocks of every NVIDIA GPU."""
+    rows = _nvidia("--query-gpu=index,power.draw,memory.used,clocks_throttle_reasons.active", 4)
+    return tuple(
+        GpuLoad(index, _number(power), _mebibytes(used), is_throttled(_bits(reasons)))
+        for index, power, used, reasons in rows
+    )
 
 
 def _number(text: str) -> float | None:

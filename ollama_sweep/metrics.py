@@ -57,6 +57,7 @@ _WORDS = {
     "energy_j": "energy",
     "cpu_energy_j": "energy of the processor",
     "gpu_energy_j": "energy of the GPU",
+    "throttled_s": "time with lowered clocks",
     "size_bytes": "memory in use",
     "size_vram_bytes": "memory in use on the GPU",
     "effective_num_ctx": "num_ctx really used",
@@ -69,14 +70,14 @@ _UNITS = {
     "requests_per_min": "requests/min",
 }
 _LOWER_IS_BETTER = re.compile(
-    r"(^failed_|_failures?$|_failure_rate$|_energy_j$|^energy_j$|^placeholder|^hallucinated|^cost$)"
+    r"(^failed_|_failures?$|_failure_rate$|_energy_j$|^energy_j$|^throttled_s$|^placeholder|^hallucinated|^cost$)"
 )
 _SHARES = re.compile(r"^success_rate|_(failure|error)_rate$")
 _PREFERRED = ("quality", "score", "accuracy", "decode_tps", "tokens_per_s", "rows_per_s")
 _MOST_LISTED = 40
 _OF_TASKS = {"chat": "decode_tps", "embeddings": "rows_per_s"}
 _OF_THE_LOAD = re.compile(
-    r"^(load_|size_|effective_|runs$|attempts$|answers$|failed_|peak_|(cpu_|gpu_)?energy_|task_score$|cost$)"
+    r"^(load_|size_|effective_|runs$|attempts$|answers$|failed_|peak_|(cpu_|gpu_)?energy_|throttled_|task_score$|cost$)"
 )
 _NEUTRAL = re.compile(r"(^effective_|_count$|_words$|^runs$|^attempts$|^answers|_answers$|^num_|_size$|_dimension$)")
 

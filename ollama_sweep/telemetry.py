@@ -1,4 +1,4 @@
-"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU.
+"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU; and lowered clocks.
 
 A thread looks every half second; the tree of processes and the energy counters only every five, because they cost
 more. A sensor that is absent gives no number, never zero. Nothing here ever raises: a number less, not a cell less.
@@ -7,43 +7,17 @@ more. A sensor that is absent gives no number, never zero. Nothing here ever rai
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from ollama_sweep import host
+from ollama_sweep.sensors import EVERY_S, Gauge, Sensor, find_sensors
 
-EVERY_S = 0.5
 TREE_EVERY_S = 5.0
-SMI_EVERY_S = 10.0
 STOP_S = 2.0
-POWERCAP = Path("/sys/class/powercap")
 
 Pids = Callable[[], tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """What one sensor says now: a counter of energy (J), or a power (W), and memory in use (bytes); None is unknown."""
-
-    energy_j: float | None = None
-    power_w: float | None = None
-    used_bytes: int | None = None
-
-
-class Sensor(Protocol):
-    """Something that is read again and again; `every_s` is how often that is cheap enough."""
-
-    every_s: float
-    kind: str
-
-    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        """The gauges by name (a GPU, a processor). `pids` are the engine's. May raise anything."""
 
 
 class Watch(Protocol):
@@ -59,7 +33,8 @@ class Watch(Protocol):
         """The largest memory of the engine's processes since the mark, in bytes; None where it is not known."""
 
     def stop(self) -> dict[str, float]:
-        """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j and its parts cpu_ and gpu_energy_j.
+        """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j with its parts cpu_ and gpu_energy_j, and
+        throttled_s, the time with lowered clocks.
 
         Calling it again gives the same.
         """
@@ -147,6 +122,9 @@ class Telemetry:
             if meter.energy_j is not None:
                 found[f"{meter.kind}_energy_j"] = meter.energy_j
                 found["energy_j"] = found.get("energy_j", 0.0) + meter.energy_j
+        throttled = [seconds for meter in self._sensors for seconds in meter.throttled_s.values()]
+        if throttled:
+            found["throttled_s"] = max(throttled)
         return found
 
     # -- the thread ----------------------------------------------------------------------------------------------
@@ -222,6 +200,7 @@ class _Meter:
         self.kind = sensor.kind
         self.energy_j: float | None = None
         self.used_bytes: int | None = None
+        self.throttled_s: dict[str, float] = {}
 
     def look(self, now: float, pids: frozenset[int], *, last: bool = False) -> None:
         if self._is_off or (not last and now - self._read_at < self._sensor.every_s):
@@ -236,6 +215,7 @@ class _Meter:
         for name, gauge in gauges.items():
             if name in self._last:
                 self._add(*self._last[name], now, gauge)
+                self._add_throttled(name, now - self._last[name][0], gauge)
             self._last[name] = (now, gauge)
         used = [gauge.used_bytes for gauge in gauges.values() if gauge.used_bytes is not None]
         if used:
@@ -251,122 +231,6 @@ class _Meter:
         if spent is not None and spent >= 0:
             self.energy_j = (self.energy_j or 0.0) + spent
 
-
-# -- sensors ---------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def find_sensors() -> tuple[Sensor, ...]:
-    """The sensors of this machine: the processor's energy on Linux where it may be read, and NVIDIA GPUs."""
-    found: list[Sensor] = []
-    with contextlib.suppress(Exception):
-        processor = Rapl()
-        if processor.read(frozenset()):
-            found.append(processor)
-    gpu = _nvml() or NvidiaSmi.if_there()
-    return (*found, gpu) if gpu else tuple(found)
-
-
-class Rapl:
-    """The energy of the processor's packages as Linux counts it (Intel and AMD); most systems show it to root only."""
-
-    every_s = TREE_EVERY_S
-    kind = "cpu"
-
-    def __init__(self, folder: Path = POWERCAP) -> None:
-        self._zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-        self._zones = [zone for zone in self._zones if _line(zone / "name").startswith("package")]
-        self._turns: dict[str, tuple[float, float]] = {}
-
-    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        return {zone.name: Gauge(energy_j=self._unrolled(zone)) for zone in self._zones}
-
-    def _unrolled(self, zone: Path) -> float:
-        """The counter in J, counted on where it began again at zero. Raises OSError where it may not be read."""
-        value = float((zone / "energy_uj").read_text()) / 1e6
-        before, added = self._turns.get(zone.name, (value, 0.0))
-        if value < before:
-            added += float((zone / "max_energy_range_uj").read_text()) / 1e6
-        self._turns[zone.name] = value, added
-        return value + added
-
-
-class Nvml:
-    """NVIDIA GPUs through the driver's own library; `library` is the module `pynvml`, ready to use.
-
-    Where the driver names the engine's processes, only the GPUs they use count, else all of them. Memory is what is
-    in use on these GPUs, by whomever.
-    """
-
-    every_s = EVERY_S
-    kind = "gpu"
-
-    def __init__(self, library: Any) -> None:
-        self._library = library
-        self._handles = [
-            library.nvmlDeviceGetHandleByIndex(index) for index in range(int(library.nvmlDeviceGetCount()))
-        ]
-        self._ours: list[int] = []
-        self._looked_for: frozenset[int] = frozenset()
-
-    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        if pids != self._looked_for:
-            self._ours = [index for index, handle in enumerate(self._handles) if pids & self._programs(handle)]
-            self._looked_for = pids if self._ours else frozenset()
-        chosen = self._ours or range(len(self._handles))
-        return {str(index): self._gauge(self._handles[index]) for index in chosen}
-
-    def _programs(self, handle: Any) -> frozenset[int]:
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
-        return frozenset(int(program.pid) for program in found or ())
-
-    def _gauge(self, handle: Any) -> Gauge:
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)
-        milliwatts = None if millijoules is not None else self._ask("nvmlDeviceGetPowerUsage", handle)
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
-        return Gauge(
-            energy_j=None if millijoules is None else float(millijoules) / 1000,
-            power_w=None if milliwatts is None else float(milliwatts) / 1000,
-            used_bytes=None if memory is None else int(memory.used),
-        )
-
-    def _ask(self, name: str, handle: Any) -> Any:
-        """An answer of the library, or None: not every GPU has every sensor."""
-        try:
-            return getattr(self._library, name)(handle)
-        except self._library.NVMLError:
-            return None
-
-
-class NvidiaSmi:
-    """NVIDIA GPUs through `nvidia-smi`, seldom, because each call starts a program."""
-
-    every_s = SMI_EVERY_S
-    kind = "gpu"
-
-    @classmethod
-    def if_there(cls) -> NvidiaSmi | None:
-        import shutil
-
-        return cls() if shutil.which("nvidia-smi") else None
-
-    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        return {load.index: Gauge(power_w=load.power_w, used_bytes=load.used_bytes) for load in host.gpu_loads()}
-
-
-def _nvml() -> Nvml | None:
-    """The GPUs through the package `nvidia-ml-py`; None where it, the driver or a GPU is missing."""
-    try:
-        library = importlib.import_module("pynvml")
-        library.nvmlInit()
-        found = Nvml(library)
-        return found if found.read(frozenset()) else None
-    except Exception:  # also the library's own errors, whose class is known only once it is there
-        return None
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    def _add_throttled(self, name: str, seconds: float, gauge: Gauge) -> None:
+        if gauge.is_throttled is not None:
+            self.throttled_s[name] = self.throttled_s.get(name, 0.0) + (seconds if gauge.is_throttled else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ollama_sweep import stats
@@ -252,7 +252,7 @@ def judge_attempt(
 def flags_of(
     cell: Cell, summary: Summary, effective: Effective, *, prompt_tokens: int | None, has_gpu: bool
 ) -> set[Flag]:
-    """What is true beside the status: clamped, spilled, unfilled, noisy, shared_gpu."""
+    """What is true beside the status: clamped, spilled, unfilled, noisy, throttled, shared_gpu."""
     flags = set()
     if _is_clamped(cell, effective):
         flags.add(Flag.CLAMPED)
@@ -265,7 +265,14 @@ def flags_of(
     rate, low, high = summary.prompt_eval_rate, summary.prompt_eval_rate_min, summary.prompt_eval_rate_max
     if rate and low is not None and high is not None and (high - low) / rate > NOISY_WIDTH:
         flags.add(Flag.NOISY)
+    if summary.scores.get("throttled_s", 0.0) > 0:
+        flags.add(Flag.THROTTLED)
     return flags
+
+
+def is_unstable(status: Status, earlier: Collection[Status]) -> bool:
+    """The memory sufficed in one attempt at a cell and not in another; `earlier` are those of its former attempts."""
+    return {Status.OK, Status.OOM} <= {status, *earlier}
 
 
 def _is_clamped(cell: Cell, effective: Effective) -> bool:

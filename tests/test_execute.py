@@ -231,10 +231,10 @@ def test_bugs_with_a_good_cell_between_them_do_not_stop_the_sweep(program: Progr
 
 
 def test_strict_says_that_something_is_not_as_it_should_be(program: Program) -> None:
-    program.script(cells={FIRST: ["oom"]})
+    program.script(cells={FIRST: ["timeout"]})
     assert "error: 1 cells failed or carry a flag" in program("run", program.grid(), "--strict").must(6).stderr
     program.script()
-    program("run", program.grid(), "--strict", "--retry", "oom").must()
+    program("run", program.grid(), "--strict", "--retry", "timeout").must()
 
 
 # An engine that is away
@@ -450,6 +450,29 @@ def test_failures_are_run_again_on_request_only_those_named(program: Program) ->
     program("run", program.grid(), "--retry", "oom, resource").must()
     assert statuses(program.rows()) == {**ALL_OK, (512, 4): "timeout"}
     assert program.measured()[CELLS[3]] == 4
+
+
+def test_memory_that_sufficed_once_and_not_another_time_is_flagged(program: Program) -> None:
+    program.script(cells={CELLS[0]: ["oom", "ok"], CELLS[1]: ["timeout", "ok"]})
+    program("run", program.grid()).must()
+    assert program.cells()[512, 2]["flags"] == ""
+    program("run", program.grid(), "--retry", "oom, timeout").must()
+    found = {place: (row["status"], row["flags"]) for place, row in program.cells().items()}
+    assert found == {**dict.fromkeys(found, ("ok", "")), (512, 2): ("ok", "unstable")}
+
+
+def test_a_clock_that_was_held_down_is_a_flag_and_the_number_stays(program: Program) -> None:
+    """A GPU whose driver says that heat slows it down (0x40)."""
+    driver = program.folder / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\ncase $1 in *power.draw*) echo '0, 61.25, 1024, 0x0000000000000040';; esac\n", "utf-8")
+    driver.chmod(0o755)
+    program.start("run", program.grid(), env={"PATH": f"{driver.parent}:/usr/bin:/bin"}).wait().must()
+    for row in program.rows():
+        assert (row["status"], row["flags"]) == ("ok", "throttled")
+        assert row["throttled_s"] > 0
+        assert row["prompt_eval_rate"] > 0
+    assert "throttled: the hardware lowered its clock" in program("best").must().stdout
 
 
 def test_a_newer_engine_is_said_and_measures_nothing_again(program: Program) -> None:

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from ollama_fixture import until
 
-from ollama_sweep.telemetry import Gauge, NoTelemetry, NvidiaSmi, Nvml, Rapl, Telemetry
+from ollama_sweep.sensors import Gauge, NvidiaSmi, Nvml, ProcessorHeat, Rapl
+from ollama_sweep.telemetry import NoTelemetry, Telemetry
 
 MIB = 2**20
 _HOLDS = """
@@ -174,7 +175,7 @@ def test_this_machine_has_sensors_or_has_none() -> None:
     telemetry = Telemetry(lambda: (psutil.Process().pid,))
     telemetry.start()
     found = telemetry.stop()
-    known = {"peak_rss_bytes", "peak_vram_bytes", "energy_j", "cpu_energy_j", "gpu_energy_j"}
+    known = {"peak_rss_bytes", "peak_vram_bytes", "energy_j", "cpu_energy_j", "gpu_energy_j", "throttled_s"}
     assert "peak_rss_bytes" in found
     assert set(found) <= known
     assert all(value >= 0 for value in found.values())
@@ -237,6 +238,28 @@ def test_a_sensor_that_fails_is_left_alone() -> None:
     assert len(broken.pids) == 2
 
 
+@pytest.mark.parametrize(("throttled", "lasts"), [(True, True), (False, False)])
+def test_the_time_with_lowered_clocks(throttled: bool, lasts: bool) -> None:
+    """What was before the first reading is another cell's."""
+    found = read_all(_Scripted([{"0": Gauge(is_throttled=True)}, {"0": Gauge(is_throttled=throttled)}]))
+    assert (found["throttled_s"] > 0) is lasts
+
+
+def test_the_processors_heat_is_what_its_counters_add(tmp_path: Path) -> None:
+    counters = []
+    for core in (0, 1):
+        folder = tmp_path / f"cpu{core}" / "thermal_throttle"
+        folder.mkdir(parents=True)
+        counters.append(folder / "package_throttle_count")
+        counters[-1].write_text("7\n")
+    sensor = ProcessorHeat(tmp_path)
+    assert sensor.read(frozenset()) == {"processor": Gauge(is_throttled=False)}
+    counters[1].write_text("9\n")
+    assert sensor.read(frozenset()) == {"processor": Gauge(is_throttled=True)}
+    assert sensor.read(frozenset()) == {"processor": Gauge(is_throttled=False)}
+    assert ProcessorHeat(tmp_path / "none").read(frozenset()) == {}
+
+
 def zone(folder: Path, name: str, called: str, microjoules: int) -> Path:
     made = folder / name
     made.mkdir()
@@ -289,13 +312,16 @@ class _Library:
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
         return SimpleNamespace(used=(handle + 1) * MIB)
 
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:  # noqa: N802
+        return (0x20, 0x04)[handle]
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
         return [SimpleNamespace(pid=42)] if handle == 1 else []
 
 
 def test_the_gpus_of_the_engine_count_where_the_driver_names_them() -> None:
     sensor = Nvml(_Library())
-    everything = {"0": Gauge(2.5, None, MIB), "1": Gauge(None, 70.0, 2 * MIB)}
+    everything = {"0": Gauge(2.5, None, MIB, True), "1": Gauge(None, 70.0, 2 * MIB, False)}
     assert sensor.read(frozenset()) == everything
     assert sensor.read(frozenset({42, 7})) == {"1": everything["1"]}
     assert sensor.read(frozenset({7})) == everything
@@ -303,12 +329,12 @@ def test_the_gpus_of_the_engine_count_where_the_driver_names_them() -> None:
 
 def test_nvidia_smi_is_asked_where_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '0, 61.25, 1024'\necho '1, [N/A], [N/A]'\n")
+    program.write_text("#!/bin/sh\necho '0, 61.25, 1024, 0x44'\necho '1, [N/A], [N/A], [N/A]'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     sensor = NvidiaSmi.if_there()
     assert sensor is not None
-    assert sensor.read(frozenset()) == {"0": Gauge(None, 61.25, 1024 * MIB), "1": Gauge()}
+    assert sensor.read(frozenset()) == {"0": Gauge(None, 61.25, 1024 * MIB, True), "1": Gauge()}
     program.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
     assert sensor.read(frozenset()) == {}
     monkeypatch.setenv("PATH", str(tmp_path / "none"))

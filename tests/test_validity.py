@@ -266,6 +266,20 @@ def test_runs_that_differ_by_more_than_ten_percent_are_noisy(rates: tuple[float,
     assert (Flag.NOISY in attempt(runs_of(*rates)).flags) is noisy
 
 
+@pytest.mark.parametrize(
+    ("status", "earlier", "unstable"),
+    [
+        (Status.OK, [], False),
+        (Status.OK, [Status.OOM], True),
+        (Status.OOM, [Status.OK], True),
+        (Status.OOM, [Status.OOM], False),
+        (Status.OK, [Status.TIMEOUT, Status.OK], False),
+    ],
+)
+def test_memory_that_sufficed_only_sometimes_is_unstable(status: Status, earlier: list[Status], unstable: bool) -> None:
+    assert validity.is_unstable(status, earlier) is unstable
+
+
 def test_flags_of_a_cell_that_gave_no_number_are_those_of_its_load() -> None:
     found = validity.flags_of(
         cell(), validity.summarize([]), replace(EFFECTIVE, num_ctx=1), prompt_tokens=9, has_gpu=False

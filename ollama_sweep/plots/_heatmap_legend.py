@@ -30,6 +30,7 @@ class Look(StrEnum):
 
 SYMBOLS = {
     Flag.NOISY: "~",
+    Flag.UNSTABLE: "!",
     Flag.DRIFTED: "≈",
     Flag.THROTTLED: "°",
     Flag.SHARED_GPU: "§",

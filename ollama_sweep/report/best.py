@@ -12,8 +12,8 @@ from ollama_sweep.metrics import Metric, default_metric, find_metric, range_and_
 from ollama_sweep.stats import best_set, extent, value_of
 
 MOST_TIED = 5
-_WARNED = (Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED, Flag.SHARED_GPU,
-           Flag.IMPORTED)  # fmt: skip
+_WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
+           Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ollama_sweep.stats import median, percentile
 
 PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
 _HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position"})
-_OF_THE_LOAD = re.compile(r"load_duration_s|size_|peak_|(cpu_|gpu_)?energy_j$|task_score$")
+_OF_THE_LOAD = re.compile(r"load_duration_s|size_|peak_|(cpu_|gpu_)?energy_j$|throttled_s$|task_score$")
 """Numbers of a cell that its answers do not have; the others are their means and counts."""
 SPEEDS = frozenset(
     {"output_words", "generation_time_s", "chars_per_s", "tokens_per_s", "rows_per_s", "encoding_time_s",

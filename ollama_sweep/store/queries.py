@@ -62,6 +62,12 @@ def counts(connection: sqlite3.Connection, sweep_id: int) -> dict[Status, int]:
     return {Status(status): count for status, count in rows}
 
 
+def former_statuses(connection: sqlite3.Connection, cell_id: int) -> frozenset[Status]:
+    """How the cell's ended attempts ended."""
+    sql = "SELECT DISTINCT status FROM attempts WHERE cell_id = ? AND finished_at IS NOT NULL"
+    return frozenset(Status(status) for (status,) in connection.execute(sql, (cell_id,)))
+
+
 def prompt_tokens(
     connection: sqlite3.Connection, engine: str, model_digest: str, modelfile: str, prompt_hash: str
 ) -> int | None:

@@ -232,6 +232,10 @@ class Store:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
         return self._guard.read(outcomes.believed_runs, cell_id, segment)
 
+    def former_statuses(self, cell_id: int) -> frozenset[Status]:
+        """How the cell's ended attempts ended."""
+        return self._guard.read(queries.former_statuses, cell_id)
+
     # --- drift
 
     def control_cell(self, sweep_id: int) -> ControlCell | None:
