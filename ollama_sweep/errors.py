@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
 
 
 class SweepError(Exception):
@@ -85,6 +87,22 @@ class CellFailed(Exception):
         self.reason = reason
         self.error = error
         self.raw = raw
+
+
+PARSER = "parser"
+_BUGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+
+
+@contextlib.contextmanager
+def keeping(raw: str) -> Iterator[None]:
+    """A bug of ours in this block costs the cell and not what the engine said, so that it can be read again.
+
+    Raises CellFailed (reason `parser`).
+    """
+    try:
+        yield
+    except _BUGS as error:
+        raise CellFailed("error", PARSER, traceback.format_exc(), raw) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

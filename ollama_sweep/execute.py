@@ -22,6 +22,7 @@ from ollama_sweep.crashpoints import reached
 from ollama_sweep.drift import DriftWatch
 from ollama_sweep.engine import Engine, EngineInfo, Ledger
 from ollama_sweep.errors import (
+    PARSER,
     EngineStuck,
     EngineUnavailable,
     Stopped,
@@ -189,7 +190,7 @@ class Execution:
         )
         self.emit(CellStarted(cell, pending.attempts + tried + 1))
         reached("after_begin")
-        started, slept_s = time.monotonic(), self.sleep_clock()
+        started, slept_s, continued = time.monotonic(), self.sleep_clock(), self.stopping.continued
         try:
             outcome = self._outcome(cell, earlier)
         except StopNow:
@@ -201,6 +202,8 @@ class Execution:
             return False
         if self.sleep_clock() - slept_s > SUSPENDED_S:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
+        elif self.stopping.continued != continued:
+            outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
         if validity.is_unstable(outcome.status, self.store.former_statuses(pending.cell_id)):
@@ -273,6 +276,6 @@ class Execution:
         self.emit(Notice("The engine answers again"))
 
     def _check_for_bugs(self, outcome: Outcome) -> None:
-        self._bugs = self._bugs + 1 if outcome.reason == "bug" else 0
+        self._bugs = self._bugs + 1 if outcome.reason in ("bug", PARSER) else 0
         if self._bugs >= BUGS_IN_A_ROW:
             raise SweepError(f"{BUGS_IN_A_ROW} cells in a row met a bug of this program. The last:\n{outcome.error}")

@@ -13,7 +13,7 @@ from ollama_sweep.asking import Asking
 from ollama_sweep.cells import Cell, Effective, Outcome, Run, Status
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine
-from ollama_sweep.errors import CellFailed, EngineMissing, SweepError
+from ollama_sweep.errors import CellFailed, EngineMissing, SweepError, keeping
 from ollama_sweep.events import Event, RunFinished
 from ollama_sweep.files import too_many_files
 from ollama_sweep.spec import SweepSpec
@@ -61,7 +61,7 @@ class Measuring:
             return self._judged(cell, runs, earlier, effective, watch.stop())
         except CellFailed as failure:
             return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before)
-        except (StopNow, SweepError):
+        except (StopNow, SweepError, MemoryError):
             raise
         except Exception as error:
             if text := too_many_files(error):
@@ -97,7 +97,7 @@ class Measuring:
         nothing = validity.summarize([])
         flags = validity.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
         status, reason = Status(failure.status), failure.reason
-        if reason == "killed" and oom_kills > 0:
+        if reason in ("killed", "runner_died") and oom_kills > 0:
             status, reason = Status.OOM, "host_oom"
         return Outcome(
             status=status,
@@ -161,9 +161,10 @@ class Measuring:
         sent, nonce = self._sent(cell), prompts.new_nonce()
         text = prompts.with_nonce(nonce, sent.text)
         generation = self.engine.generate(cell, text, self.spec.timeout_s)
-        scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
-        run = validity.judge_run(
-            generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
-        )
+        with keeping(generation.raw):
+            scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
+            run = validity.judge_run(
+                generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
+            )
         self.emit(RunFinished(cell, number, warmup, run.prompt_eval_rate))
         return run

@@ -29,6 +29,8 @@ class Stopping:
         self._interruptible = False
         self.signal_number: int | None = None
         self.now = False
+        self.continued = 0
+        """How often this process was continued after a stop (SIGSTOP, Ctrl-Z): clocks went on meanwhile."""
 
     @property
     def requested(self) -> bool:
@@ -44,11 +46,15 @@ class Stopping:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._handle) for number in numbers}
+        before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._count_continued)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _count_continued(self, number: int, frame: FrameType | None) -> None:
+        self.continued += 1
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first = not self.requested

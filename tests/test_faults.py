@@ -23,13 +23,14 @@ from ollama_fixture import until
 from sweep_runner import Started, statuses
 from sweeping import Program, label, program
 
-from ollama_sweep import clocks, execute, process, waiting
+from ollama_sweep import clocks, execute, process, validity, waiting
 from ollama_sweep.cells import Cell, Effective
 from ollama_sweep.engine import Generation
 from ollama_sweep.engines.fake import Engine
 from ollama_sweep.stopping import Stopping
 from ollama_sweep.store import outcomes
 from ollama_sweep.store.guard import Guarding
+from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
 FIRST, SECOND, THIRD, FOURTH = label(512, 2), label(512, 4), label(1024, 2), label(1024, 4)
@@ -119,6 +120,57 @@ def test_a_suspended_computer_costs_the_attempt_and_is_no_timeout(
     assert statuses(program.rows()) == ALL_OK
     assert [row["attempts"] for row in program.rows()] == [1, 1, 1, 1]
     assert "the computer was suspended meanwhile" in said
+
+
+def test_a_program_that_was_stopped_costs_the_attempt_and_is_no_timeout(program: Program) -> None:
+    """Ctrl-Z, SIGSTOP: the clocks go on, and what was measured meanwhile is nothing."""
+    gate = program.folder / "gate"
+    program.script(gate=str(gate))
+    sweep = program.start("run", program.grid(), env=program.environment())
+    until("the first cell runs", lambda: bool(program.events("generate")))
+    child = psutil.Process(sweep.pid)
+    child.send_signal(signal.SIGSTOP)
+    until("it is stopped", lambda: child.status() == psutil.STATUS_STOPPED)
+    gate.touch()
+    child.send_signal(signal.SIGCONT)
+    said = sweep.wait().must().stdout
+    assert history(program) == [("discarded", "suspended"), *[("ok", "")] * 4]
+    assert statuses(program.rows()) == ALL_OK
+    assert "this program was stopped meanwhile" in said
+
+
+def test_a_bug_of_ours_costs_the_cell_and_not_what_the_engine_said(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, judged = validity.judge_run, iter(range(1000))
+
+    def stumble(*values: Any, **named: Any) -> Any:
+        if next(judged) == 0:
+            raise IndexError("list index out of range")
+        return judge(*values, **named)
+
+    monkeypatch.setattr(validity, "judge_run", stumble)
+    program("run", program.grid()).must()
+    assert history(program) == [("error", "parser"), *[("ok", "")] * 4]
+    with Reader.open(program.folder / "sweeps.db") as reader:
+        raw = reader.raw_outputs(1)
+        (attempt, *_) = reader.attempts(program.rows(sql="select key from cells order by id limit 1")[0]["key"])
+    assert "list index out of range" in attempt.error
+    assert any("prompt eval rate" in text for text in raw.values()), raw
+
+
+def test_no_memory_left_while_measuring_is_no_result(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(cell: Cell) -> None:
+        if cell.label() == SECOND:
+            raise MemoryError
+
+    before_each_cell(monkeypatch, fail)
+    ended = program("run", program.grid()).must(1)
+    assert ended.stderr == "error: no memory left; everything measured is saved. Go on with the same command\n"
+    assert history(program) == [("ok", ""), ("started", "")]
+    monkeypatch.undo()
+    program("run", program.grid()).must()
+    assert history(program) == [("ok", ""), ("interrupted", "died"), *[("ok", "")] * 3]
 
 
 # The disk
