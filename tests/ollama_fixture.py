@@ -234,6 +234,12 @@ class RealOllama:
         with urllib.request.urlopen(f"http://{self.host}/api/generate", question, timeout=120) as answer:
             assert json.load(answer)["done_reason"] == "load"
 
+    def unload_all(self) -> None:
+        """Nothing is loaded afterwards; an engine that loads nothing itself leaves its model for minutes."""
+        for entry in self.ps():
+            self.command("stop", entry["name"])
+        until("nothing is loaded", lambda: not self.ps())
+
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run an `ollama` command against this server."""
         return subprocess.run(

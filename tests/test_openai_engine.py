@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ollama_fixture import MODEL, Servers, free_port, until
+from ollama_fixture import MODEL, Servers, free_port
 from openai_server import (
     HTML,
     PAGE,
@@ -522,8 +522,7 @@ def test_ollamas_own_v1(real_ollama: Servers) -> None:
             engine.embed(cell(MODEL), ["a"], 16, TIMEOUT_S)
         assert caught.value.reason == "cannot_embed"
         assert engine.processes()
-    server.command("stop", MODEL)
-    until("the model is gone again", lambda: not server.ps())
+    server.unload_all()
 
 
 # -- a whole sweep -----------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 import pytest
-from ollama_fixture import ROOT, Servers, until
+from ollama_fixture import ROOT, PromptRead, Servers, prompts_by_load, until
 from sweep_runner import Started, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -21,7 +21,7 @@ PATIENCE_S = 400.0
 TIMEOUT_S = 20
 """Of one run, which takes some seconds on one thread; several threads on a busy machine wait for one another."""
 WORK_S = 0.5
-CLIENT, RUNNER, SERVER = "ollama run", "llama-server", "ollama serve"
+CLIENT, RUNNER, SERVER, SWEEP = "ollama run", "llama-server", "ollama serve", "sweep.py"
 FAULTS = [
     (signal.SIGKILL, CLIENT),
     (signal.SIGKILL, RUNNER),
@@ -29,6 +29,7 @@ FAULTS = [
     (signal.SIGSTOP, RUNNER),
     (signal.SIGSTOP, CLIENT),
     (signal.SIGSTOP, SERVER),
+    (signal.SIGSTOP, SWEEP),
 ]
 READING = """select cells.num_ctx, cells.num_batch, attempts.id from attempts join cells on cells.id = cell_id
     where finished_at is null"""
@@ -50,6 +51,9 @@ class Saboteur:
         victim = until(f"{name} is there", lambda: self._find(started, name), PATIENCE_S)
         os.kill(victim.pid, number)
         self.struck += 1
+        if name == SWEEP:
+            until("the client ended unseen", lambda: self._find(started, CLIENT) is None, PATIENCE_S)
+            victim.send_signal(signal.SIGCONT)
         until(
             "the fault was noticed",
             lambda: len(self.sweep.rows_now(ENDED)) > self.struck - 1 or None,
@@ -69,7 +73,10 @@ class Saboteur:
 
     @staticmethod
     def _find(started: Started, name: str) -> psutil.Process | None:
-        for process in psutil.Process(started.pid).children(recursive=True):
+        program = psutil.Process(started.pid)
+        if name == SWEEP:
+            return program
+        for process in program.children(recursive=True):
             if name in _command(process):
                 return process
         return None
@@ -87,6 +94,32 @@ def _command(process: psutil.Process) -> str:
     return " ".join([Path(words[0]).name, *words[1:]]) if words else ""
 
 
+class ServerLog:
+    """The logs of the servers that sweeps start for themselves; an open file outlives its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[Path, TextIO] = {}
+
+    def environment(self) -> dict[str, str]:
+        """What a sweep needs to write them here, with the times of llama-server."""
+        return {"TMPDIR": str(self.folder), "OLLAMA_DEBUG": "1"}
+
+    def is_there(self) -> bool:
+        """Open what is new; whether something was."""
+        new = [path for path in self.folder.glob("ollama-sweep-*/ollama-serve.log") if path not in self._files]
+        self._files.update((path, path.open(encoding="utf-8", errors="replace")) for path in new)
+        return bool(new)
+
+    def prompts(self) -> dict[tuple[int, int], list[PromptRead]]:
+        """What llama-server read, by num_ctx and num_batch; the files are closed."""
+        text = ""
+        for file in self._files.values():
+            with file:
+                text += file.read()
+        return prompts_by_load(text)
+
+
 @pytest.fixture
 def own(real_ollama: Servers, sweep: Sweep) -> Iterator[list[str]]:
     """Options of a sweep that starts a server of its own from the private build, with models in the test's folder."""
@@ -95,14 +128,20 @@ def own(real_ollama: Servers, sweep: Sweep) -> Iterator[list[str]]:
     assert sweep.left_running() == []
 
 
-def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Sweep) -> None:
+def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Sweep, tmp_path: Path) -> None:
     contexts = [256 * number for number in range(4, 4 + len(FAULTS) + 1)]
     config = sweep.config(
         model=str(small_model), prompt=PROMPT, num_ctx=contexts, num_batch=[8], warmup=0, repeats=1,
         num_thread=1, timeout=TIMEOUT_S, retries=2, server="managed", engine="ollama",
     )  # fmt: skip
-    saboteur = Saboteur(sweep)
-    started = sweep.start("run", config, *own)
+    log, saboteur = ServerLog(tmp_path), Saboteur(sweep)
+
+    def start(*more: str) -> Started:
+        begun = sweep.start("run", config, *own, *more, env=log.environment())
+        until("the sweep's own server writes its log", log.is_there, PATIENCE_S)
+        return begun
+
+    started = start()
     for _ in FAULTS:
         saboteur.strike(started)
     until("the last cell is measured", lambda: reads(sweep, contexts[-1]), PATIENCE_S)
@@ -110,20 +149,25 @@ def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Swee
     started.wait()
     before = sweep.rows(sql="select * from attempts where status <> 'started' order by id")
 
-    said = sweep("run", config, *own, timeout_s=PATIENCE_S).must()
+    said = start().wait(PATIENCE_S).must()
     assert sweep.rows(sql="select * from attempts order by id")[: len(before)] == before
     assert f"{len(FAULTS)} of {len(contexts)} cells already done" in said.stdout
     by_context = {row["num_ctx"]: row for row in sweep.rows()}
-    expected = ["ok", "ok", "ok", "timeout", "timeout", "timeout", "ok"]
+    expected = ["ok", "ok", "ok", "timeout", "timeout", "timeout", "ok", "ok"]
     assert [by_context[num_ctx]["status"] for num_ctx in contexts] == expected
-    first = {row["num_ctx"]: row for row in reversed(sweep.rows(sql=HISTORY))}
-    assert [first[num_ctx]["reason"] for num_ctx in contexts[:3]] == ["killed", "runner_died", "engine_died"]
+    first = {row["num_ctx"]: row["reason"] for row in reversed(sweep.rows(sql=HISTORY))}
+    assert [first[num_ctx] for num_ctx in contexts[:3]] == ["killed", "runner_died", "engine_died"]
+    assert first[contexts[6]] == "suspended"
 
-    sweep("run", config, *own, "--retry", "timeout", timeout_s=PATIENCE_S).must()
+    start("--retry", "timeout").wait(PATIENCE_S).must()
     assert {row["status"] for row in sweep.rows()} == {"ok"}
     assert {row["prompt_eval_count"] for row in sweep.rows()} == {by_context[contexts[0]]["prompt_eval_count"]}
     assert all(row["effective_num_ctx"] == row["num_ctx"] for row in sweep.rows())
     assert sweep.rows(sql="select * from ledger") == []
+    seen = log.prompts()
+    for row in sweep.rows():
+        rates = [read.rate for read in seen[row["num_ctx"], 8] if read.tokens > row["prompt_eval_count"] // 2]
+        assert any(row["prompt_eval_rate"] == pytest.approx(rate, rel=0.03) for rate in rates), (row, rates)
 
 
 HISTORY = """select cells.num_ctx, attempts.reason from attempts join cells on cells.id = cell_id

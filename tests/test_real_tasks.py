@@ -164,3 +164,4 @@ def test_engines_agree_on_what_was_asked(server: RealOllama, sweep: Sweep) -> No
     assert all(asked.streamed for asked in found.values())
     counts = [asked.prompt_tokens for asked in found.values()]
     assert all(count == counts[0] for count in counts), found
+    server.unload_all()
