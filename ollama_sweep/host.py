@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ollama_sweep import process
+from ollama_sweep.errors import EngineStuck
 from ollama_sweep.units import format_bytes
 
 NVIDIA_S = 10.0
@@ -108,7 +109,7 @@ def _nvidia(query: str, fields: int) -> list[list[str]]:
         return []
     try:
         done = process.run([program, query, "--format=csv,noheader,nounits"], timeout_s=NVIDIA_S)
-    except OSError:
+    except (OSError, EngineStuck):  # a driver that hangs can keep its program in the kernel for good
         return []
     rows = [line.split(", ") for line in done.stdout.splitlines()] if done.returncode == 0 else []
     return [[value.strip() for value in row] for row in rows if len(row) == fields]

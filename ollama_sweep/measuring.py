@@ -14,7 +14,7 @@ from ollama_sweep.cells import Cell, Effective, Outcome, Run, Status
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.engine import Engine
 from ollama_sweep.errors import CellFailed, EngineMissing, SweepError, keeping
-from ollama_sweep.events import Event, RunFinished
+from ollama_sweep.events import Event, Notice, RunFinished
 from ollama_sweep.files import too_many_files
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.stopping import StopNow
@@ -69,6 +69,8 @@ class Measuring:
             return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
         finally:
             watch.stop()
+            for name in watch.newly_lost():
+                self.emit(Notice(f"Warning: {name} no longer answers; what it measured is unknown from now on"))
 
     def _judged(
         self, cell: Cell, runs: Sequence[Run], earlier: Sequence[Run], effective: Effective, seen: Mapping[str, float]
@@ -142,7 +144,7 @@ class Measuring:
         for number in range(1, self.spec.warmup + 1):
             runs.extend(asking.warm_up(number))
         reached("after_warmup")
-        rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)
+        rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)  # answered or not
         for run in asking.ask_all(max(1, rounds)):
             runs.append(run)
             reached("after_run")

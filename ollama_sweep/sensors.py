@@ -32,10 +32,16 @@ class Gauge:
 
 
 class Sensor(Protocol):
-    """Something that is read again and again; `every_s` is how often that is cheap enough."""
+    """Something that is read again and again; `every_s` is how often that is cheap enough.
+
+    One that has failed `is_off` from then on, in later cells as well. Where it `has_answered` before, the person is told.
+    """
 
     every_s: float
     kind: str
+    name: str
+    is_off: bool
+    has_answered: bool
 
     def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
         """The gauges by name (a GPU, a processor). `pids` are the engine's. May raise anything."""
@@ -59,6 +65,8 @@ class Rapl:
 
     every_s = SELDOM_S
     kind = "cpu"
+    name = "the processor's energy counter"
+    is_off = has_answered = False
 
     def __init__(self, folder: Path = POWERCAP) -> None:
         self._zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
@@ -83,6 +91,8 @@ class ProcessorHeat:
 
     every_s = EVERY_S
     kind = "cpu"
+    name = "the processor's heat counter"
+    is_off = has_answered = False
 
     def __init__(self, folder: Path = PROCESSORS) -> None:
         self._counters = sorted(folder.glob("cpu[0-9]*/thermal_throttle/package_throttle_count"))
@@ -105,6 +115,8 @@ class Nvml:
 
     every_s = EVERY_S
     kind = "gpu"
+    name = "the NVIDIA driver"
+    is_off = has_answered = False
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -149,6 +161,8 @@ class NvidiaSmi:
 
     every_s = SMI_EVERY_S
     kind = "gpu"
+    name = "nvidia-smi"
+    is_off = has_answered = False
 
     @classmethod
     def if_there(cls) -> NvidiaSmi | None:

@@ -39,6 +39,9 @@ class Watch(Protocol):
         Calling it again gives the same.
         """
 
+    def newly_lost(self) -> tuple[str, ...]:
+        """The names of sensors that have failed and were not told of before."""
+
 
 class NoTelemetry:
     """Watches nothing."""
@@ -54,6 +57,9 @@ class NoTelemetry:
 
     def stop(self) -> dict[str, float]:
         return {}
+
+    def newly_lost(self) -> tuple[str, ...]:
+        return ()
 
 
 class Telemetry:
@@ -127,6 +133,12 @@ class Telemetry:
             found["throttled_s"] = max(throttled)
         return found
 
+    def newly_lost(self) -> tuple[str, ...]:
+        lost = [meter.sensor for meter in self._sensors if meter.sensor.is_off and meter.sensor.has_answered]
+        for sensor in lost:
+            sensor.has_answered = False
+        return tuple(sensor.name for sensor in lost)
+
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -193,23 +205,23 @@ class _Meter:
     """One sensor from its first to its last reading; it is read no more once it has failed."""
 
     def __init__(self, sensor: Sensor) -> None:
-        self._sensor = sensor
+        self.sensor = sensor
         self._last: dict[str, tuple[float, Gauge]] = {}
         self._read_at = -float("inf")
-        self._is_off = False
         self.kind = sensor.kind
         self.energy_j: float | None = None
         self.used_bytes: int | None = None
         self.throttled_s: dict[str, float] = {}
 
     def look(self, now: float, pids: frozenset[int], *, last: bool = False) -> None:
-        if self._is_off or (not last and now - self._read_at < self._sensor.every_s):
+        if self.sensor.is_off or (not last and now - self._read_at < self.sensor.every_s):
             return
         try:
-            gauges = self._sensor.read(pids)
+            gauges = self.sensor.read(pids)
         except Exception:  # a driver's library raises what it likes
             gauges = {}
-        self._is_off = not gauges
+        self.sensor.is_off = not gauges
+        self.sensor.has_answered |= bool(gauges)
         self._read_at = now
         now = time.monotonic()
         for name, gauge in gauges.items():

@@ -173,6 +173,25 @@ def test_no_memory_left_while_measuring_is_no_result(program: Program, monkeypat
     assert history(program) == [("ok", ""), ("interrupted", "died"), *[("ok", "")] * 3]
 
 
+def test_a_driver_that_no_longer_answers_is_left_alone_and_said_once(program: Program) -> None:
+    """`nvidia-smi` answers the first time and fails from then on."""
+    driver = program.folder / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(
+        "#!/bin/sh\ncase $1 in *power.draw*) ;; *) exit 9 ;; esac\necho asked >> asked.txt\n"
+        "test $(wc -l < asked.txt) = 1 && echo '0, 61.25, 1024, 0x0'\n",
+        "utf-8",
+    )
+    driver.chmod(0o755)
+    environment = {**program.environment(), "PATH": f"{driver.parent}:/usr/bin:/bin"}
+    ended = program.start("run", program.grid(), env=environment).wait().must()
+    assert statuses(program.rows()) == ALL_OK
+    said = ended.stdout + ended.stderr
+    assert said.count("nvidia-smi no longer answers; what it measured is unknown from now on") == 1
+    assert (program.folder / "asked.txt").read_text() == "asked\n" * 2
+    assert [row["peak_vram_bytes"] for row in program.rows()] == [1024 * 2**20, None, None, None]
+
+
 # The disk
 
 

@@ -191,6 +191,9 @@ class _Scripted:
     steps: list[Any]
     kind: str = "gpu"
     every_s: float = 0.0
+    name: str = "a script"
+    is_off: bool = False
+    has_answered: bool = False
     pids: list[frozenset[int]] = field(default_factory=list)
 
     def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
@@ -235,7 +238,11 @@ def test_a_sensor_that_fails_is_left_alone() -> None:
     telemetry.start()
     until("it has failed", lambda: len(broken.steps) == 1)
     assert telemetry.stop() == {}
-    assert len(broken.pids) == 2
+    assert telemetry.newly_lost() == ("a script",)
+    again = Telemetry(lambda: (), sensors=(broken,), every_s=0.001)
+    again.start()
+    assert (again.stop(), again.newly_lost()) == ({}, ())
+    assert len(broken.pids) == 2, "the next cell does not ask it again, and the person was told once"
 
 
 @pytest.mark.parametrize(("throttled", "lasts"), [(True, True), (False, False)])
@@ -285,7 +292,7 @@ def test_a_counter_that_may_not_be_read_is_no_zero(tmp_path: Path) -> None:
     (package / "energy_uj").unlink()
     telemetry = Telemetry(lambda: (), sensors=(Rapl(tmp_path),))
     telemetry.start()
-    assert telemetry.stop() == {}
+    assert (telemetry.stop(), telemetry.newly_lost()) == ({}, ()), "what never answered is no loss"
     assert Rapl(tmp_path / "none").read(frozenset()) == {}
 
 
