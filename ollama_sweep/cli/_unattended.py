@@ -222,13 +222,14 @@ def _claims(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...
     import platform
     from urllib.parse import urlsplit
 
-    from ollama_sweep import host
+    from ollama_sweep import host, hosts
 
-    address = info.where if "://" in info.where else spec.host or ""
+    is_scripted = info.name == "fake"  # it has no server, and stands for the one that the sweep names
+    address = info.where if "://" in info.where else spec.host if is_scripted and spec.host else ""
     is_found = address and info.details.get("server") != "own"
     claims = {f"server {address}": f"The server at {address}"} if is_found else {}
     url = urlsplit(address)
-    if info.name == "fake" or (address and url.hostname not in ("127.0.0.1", "localhost", "::1")):
+    if is_scripted or (address and not hosts.is_loopback(url.hostname or "")):
         return claims
     settings = {**os.environ, **(host.server_settings(url.port) or {} if url.port else {})}
     all_gpus = gpus()
