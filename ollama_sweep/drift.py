@@ -37,6 +37,7 @@ class DriftWatch:
     drift: float = 0.0
     _cells: int = 0
     _since: float = 0.0
+    _has_said_why_not: bool = False
 
     @property
     def has_drifted(self) -> bool:
@@ -67,14 +68,22 @@ class DriftWatch:
     def _measure(self) -> None:
         control = self.store.control_cell(self.sweep_id)
         if control is None:
-            return
+            return self._say_why_not()
         cell = self.store.planned(self.sweep_id, control.position).cell
         with self.stopping.interruptible():
             outcome = self.measuring.outcome(cell, ())
         rate = outcome.summary.prompt_eval_rate
         if outcome.status is not Status.OK or rate is None:
             self.emit(Notice(f"The control cell could not be measured ({outcome.status}): drift is not known"))
-            return
+            return None
         self.drift = rate / control.prompt_eval_rate - 1
         self.store.save_control(self.sweep_id, control.cell_id, rate, self.drift)
         self.emit(Drifted(cell, self.drift, has_drifted=self.has_drifted))
+        return None
+
+    def _say_why_not(self) -> None:
+        if not self._has_said_why_not:
+            self.emit(
+                Notice("Drift is not watched: no cell of this sweep has measured the prompt's rate (prompt_eval)")
+            )
+        self._has_said_why_not = True

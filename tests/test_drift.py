@@ -64,6 +64,21 @@ def test_status_says_how_far_the_machine_has_drifted(program: Program) -> None:
     assert json.loads(program("status", "--json").must().stdout)["drift"] == pytest.approx(-0.05)
 
 
+def test_the_report_has_the_drift_of_the_whole_sweep(program: Program) -> None:
+    program.script(slows={"after": 3, "factor": 0.95})
+    program("run", program.grid(**CELLS)).must()
+    line = "Drift of grid: -5.0 % at the last of 3 control measurements (-5.0 % to +0.0 %)"
+    assert line in program("report").must().stdout
+    found = json.loads(program("report", "--json").must().stdout)["drift"]["grid"]
+    assert found == {"measurements": 3, "last": pytest.approx(-0.05), "lowest": pytest.approx(-0.05), "highest": 0.0}
+
+
+def test_a_sweep_without_a_prompt_rate_says_once_that_nothing_is_watched(program: Program) -> None:
+    keys = {"task": ["chat"], "num_ctx": [1024, 2048, 4096], "num_batch": [64], "prompt": None, "control": 1}
+    said = program("run", program.grid(**{**CELLS, **keys})).must().stdout
+    assert said.count("Drift is not watched: no cell of this sweep has measured the prompt's rate") == 1
+
+
 def test_off_measures_no_control(program: Program) -> None:
     program("run", program.grid(**{**CELLS, "control": "off"})).must()
     assert program.rows(sql=CONTROLS) == []

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ollama_sweep.report.task_stats import Group
     from ollama_sweep.store.records import SweepRow
 
+MOST_DRIFTS = 100_000
+
 
 @click.command("report", short_help="What each task says per model; files, cost, analysis.")
 @click.argument("configs", nargs=-1, metavar="[CONFIG]...")
@@ -65,6 +67,7 @@ class Report:
     regions: dict[str, list[Expensive]]
     routing: list[Routing]
     outlying: list[Outlying]
+    drifts: dict[str, list[float]]
     notes: list[str] = field(default_factory=list)
     analysis: Analysis | None = None
     files: list[Path] = field(default_factory=list)
@@ -84,6 +87,10 @@ class Report:
                 "by_task": {task: [region.as_dict() for region in found] for task, found in self.regions.items()},
             },
             "routing": [hint.as_dict() for hint in self.routing],
+            "drift": {
+                sweep: {"measurements": len(drifts), "last": drifts[0], "lowest": min(drifts), "highest": max(drifts)}
+                for sweep, drifts in self.drifts.items()
+            },
             "outlying_runs": [run.as_dict() for run in self.outlying],
             "analysis": {
                 "model": analysis.model,
@@ -112,6 +119,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
         rows = [answer for row in sweeps for answer in reader.answers(row.sweep_id)]
         results = [cell for row in sweeps for cell in reader.results(row.sweep_id)]
         rates = {key: found for row in sweeps for key, found in reader.rates(row.sweep_id).items()}
+        drifts = {row.name: [drift for _, drift in reader.drifts(row.sweep_id, MOST_DRIFTS)] for row in sweeps}
         writer = reader.writer()
     groups = make_groups(rows, results, prices)
     names = " and ".join(row.name for row in sweeps)
@@ -127,6 +135,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
         text = f"a sweep is running (pid {writer.pid}), and the analysis would spoil its numbers. Wait for its end"
         raise ConfigError(text, _analyst.OPTION)
     found = calculated(sweeps, groups, prices, outlying_runs(results, rates))
+    found.drifts = {sweep: measured for sweep, measured in drifts.items() if measured}
     found.analysis = _analyst.analysis_by(model, groups, sweeps[0], given) if model else None
     return found
 
@@ -167,7 +176,7 @@ def calculated(
             hints += [routing.route(members)] if len(members) > 1 else []
     unit = prices.currency if prices else "s"
     notes = [*notes_on(groups, prices), *outlying_note(outlying)]
-    return Report(sweeps, groups, unit, regions, hints, outlying, notes)
+    return Report(sweeps, groups, unit, regions, hints, outlying, {}, notes)
 
 
 def notes_on(groups: Sequence[Group], prices: PriceTable | None) -> list[str]:
@@ -215,6 +224,7 @@ def lines_of(found: Report) -> list[str]:
     from ollama_sweep.report.task_words import check_line, group_line, task_table
 
     lines = [f"Sweep {row.name} on {row.engine} ({row.machine})" for row in found.sweeps]
+    lines += [drift_line(sweep, drifts) for sweep, drifts in found.drifts.items()]
     for task in dict.fromkeys(group.task for group in found.groups):
         members = [group for group in found.groups if group.task == task]
         lines += ["", f"Task {task}", *(f"  {group_line(group)}" for group in members), ""]
@@ -228,6 +238,12 @@ def lines_of(found: Report) -> list[str]:
         lines += [f"Note: {found.analysis.note}"] if found.analysis.note else []
     lines += ["", f"Percentiles: {PERCENTILE_METHOD}.", *(f"Note: {note}." for note in found.notes)]
     return [*lines, *file_lines(found.files)]
+
+
+def drift_line(sweep: str, drifts: Sequence[float]) -> str:
+    """How far the machine's speed went from that at the beginning; the newest control measurement comes first."""
+    last, lowest, highest = (f"{100 * drift:+.1f} %" for drift in (drifts[0], min(drifts), max(drifts)))
+    return f"Drift of {sweep}: {last} at the last of {len(drifts)} control measurements ({lowest} to {highest})"
 
 
 def file_lines(paths: Sequence[Path]) -> list[str]:
