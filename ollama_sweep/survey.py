@@ -146,6 +146,7 @@ class Survey:
             "num_predict": spec.options.get("num_predict"),
             "engine_version": self.info.version,
             "repeats": spec.repeats.minimum,
+            "rounds": {name: one.repeats or spec.repeats.minimum for name, one in spec.setups.items() if one.questions},
             "warmup": spec.warmup,
             "timeout_s": spec.timeout_s,
             "order": spec.order,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,10 @@ def test_other_questions_are_other_cells(program: Program, data: str) -> None:
 def test_more_repeats_of_a_task_are_measured(program: Program, data: str) -> None:
     program.script(answers=RIGHT)
     program("run", items_grid(program, data, num_ctx=[512], num_batch=[4])).must()
+    first = len(program.events("generate"))
     program("run", items_grid(program, data, num_ctx=[512], num_batch=[4], options={"repeats": 2})).must()
     assert rows(program)[0]["answers"] == 6
+    assert len(program.events("generate")) == 2 * first, "the first round was not asked again"
 
 
 def test_a_file_that_is_the_model_of_a_task_must_be_there(program: Program) -> None:
@@ -246,3 +249,91 @@ def test_a_model_that_cannot_embed_is_a_failed_cell_with_its_reason(program: Pro
     (row,) = rows(program)
     assert row["status"] == "error"
     assert "cannot_embed" in row["reason"] or "embed" in row["error"]
+
+
+# -- more repeats ----------------------------------------------------------------------------------------------------
+
+
+def chat_grid(program: Program, data: str, repeats: int, **keys: Any) -> Path:
+    """A sweep of one cell over `chat`, whose questions are asked as often as the sweep says."""
+    options = {"data": data, "max_retries": 0}
+    return program.grid(
+        task="chat", tasks={"chat": options}, prompt=None, num_ctx=[512], num_batch=[4], repeats=repeats, warmup=0,
+        **keys,
+    )  # fmt: skip
+
+
+def test_a_larger_repeats_asks_every_question_so_many_times_more(program: Program, data: str) -> None:
+    program("run", chat_grid(program, data, 3)).must()
+    assert (rows(program)[0]["answers"], len(program.events("generate"))) == (9, 9)
+    more = chat_grid(program, data, 5)
+    assert json.loads(program("plan", more, "--json").must().stdout)["why"] == {
+        "has 3 runs, 5 are asked for now": 1,
+    }  # fmt: skip
+    program("run", more).must()
+    (row,) = rows(program)
+    assert (row["answers"], row["runs"], len(program.events("generate"))) == (15, 15, 15)
+    assert sorted(answer.number for answer in answers(program)) == list(range(1, 16))
+    program("run", more).must()
+    assert len(program.events("generate")) == 15
+
+
+def test_what_failed_in_an_earlier_round_still_counts_and_its_round_is_not_made_again(
+    program: Program, data: str
+) -> None:
+    program.script(answers=RIGHT, item_failures={"Japan": ["error"]})
+    program("run", chat_grid(program, data, 1)).must()
+    program.script(answers=RIGHT)
+    program("run", chat_grid(program, data, 2)).must()
+    (row,) = rows(program)
+    assert (row["answers"], row["failed_answers"]) == (5, 1)
+    assert (row["success_rate"], row["quality"]) == (pytest.approx(5 / 6), pytest.approx(5 / 6))
+    assert (row["score_europe"], row["success_rate_asia"]) == (1.0, 0.5)
+    assert len(program.events("generate")) == 6
+
+
+def test_the_sweeps_repeats_are_not_those_of_a_task_that_has_its_own(program: Program, data: str) -> None:
+    program.script(answers=RIGHT)
+    keys = {"num_ctx": [512], "num_batch": [4]}
+    program("run", items_grid(program, data, repeats=3, **keys)).must()
+    asked = len(program.events("generate"))
+    more = items_grid(program, data, repeats=20, **keys)
+    assert json.loads(program("plan", more, "--json").must().stdout)["to_run"] == 0
+    program("run", more).must()
+    assert len(program.events("generate")) == asked
+    own = items_grid(program, data, repeats=20, options={"repeats": 3}, **keys)
+    assert json.loads(program("plan", own, "--json").must().stdout)["why"] == {"has 1 runs, 3 are asked for now": 1}
+    program("run", own).must()
+    assert rows(program)[0]["answers"] == 9
+    assert len(program.events("generate")) == asked + 6 + 1, "two rounds and their warm-up"
+
+
+def test_the_range_of_embeddings_covers_the_runs_of_every_attempt(program: Program) -> None:
+    def grid(repeats: int) -> Path:
+        options = {"rows": 20, "warmup_rows": 4}
+        return program.grid(
+            task="embeddings", tasks={"embeddings": options}, prompt=None, num_ctx=[512], num_batch=[4],
+            repeats=repeats,
+        )  # fmt: skip
+
+    program.script(rate=400)
+    program("run", grid(1)).must()
+    fast = rows(program)[0]["rows_per_s"]
+    program.script(rate=100)
+    program("run", grid(3)).must()
+    (row,) = rows(program)
+    assert row["answers"] == 3
+    assert row["rows_per_s_max"] == fast > row["rows_per_s"] == row["rows_per_s_min"]
+
+
+def test_a_database_of_an_older_version_gets_its_missing_rounds(program: Program, data: str) -> None:
+    """It kept the number of answers, and the sweep's repeats beside them."""
+    program.script(answers=RIGHT)
+    keys = {"num_ctx": [512], "num_batch": [4]}
+    program("run", items_grid(program, data, **keys)).must()
+    with sqlite3.connect(program.folder / "sweeps.db") as connection:
+        connection.execute("UPDATE cells SET runs = 3, repeats = 2")
+    program("run", items_grid(program, data, **keys)).must()
+    assert rows(program)[0]["answers"] == 3
+    program("run", items_grid(program, data, options={"repeats": 2}, **keys)).must()
+    assert rows(program)[0]["answers"] == 6

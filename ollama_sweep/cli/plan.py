@@ -118,7 +118,9 @@ def _why(planned: PlannedCell, states: dict[str, CellState], spec: SweepSpec) ->
         return "new"
     if state.status is Status.SKIPPED:
         return "was skipped, fits now"
-    return state.why_again(timeout_s=spec.timeout_s, repeats_minimum=spec.repeats.minimum)
+    setup = spec.setups.get(planned.cell.task)
+    repeats = (setup.repeats if setup else None) or spec.repeats.minimum
+    return state.why_again(timeout_s=spec.timeout_s, repeats_minimum=repeats)
 
 
 def _model_picture(model: Any, found: Survey) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from ollama_sweep.cells import Outcome, Run, Status, content_hash
+from ollama_sweep.cells import Answer, Outcome, Run, Status, content_hash
 from ollama_sweep.crashpoints import reached
-from ollama_sweep.store.planning import canonical_json
+from ollama_sweep.store.planning import ROUNDS, canonical_json
 from ollama_sweep.store.schema import add_view_columns
 
 WHOLE = "attempt"
@@ -128,36 +128,67 @@ def _scores(attempt_id: int, outcome: Outcome) -> Iterator[tuple[int, str, str, 
 def _update_cell(
     connection: sqlite3.Connection, cell_id: int, attempt_id: int, outcome: Outcome, cell_status: Status
 ) -> None:
-    """The cell points at this attempt only where it is the last word; else it is pending and shows what it had."""
+    """The cell points at this attempt only where it is the last word; else it is pending and shows what it had.
+
+    Of a task with questions `runs` and `repeats` are both the rounds in which they were asked.
+    """
     if outcome.status.counts:
         connection.execute("UPDATE cells SET attempts = attempts + 1, deaths = 0 WHERE id = ?", (cell_id,))
     if not cell_status.is_final:
         connection.execute("UPDATE cells SET status = 'pending', reason = '' WHERE id = ?", (cell_id,))
         return
     connection.execute(
-        """UPDATE cells SET status = ?, reason = ?, runs = ?, attempt_id = attempts.id,
-                timeout_s = attempts.timeout_s, repeats = attempts.repeats
+        f"""UPDATE cells SET status = ?, reason = ?, runs = COALESCE({ROUNDS}, ?), attempt_id = attempts.id,
+                timeout_s = attempts.timeout_s, repeats = COALESCE({ROUNDS}, attempts.repeats)
             FROM attempts WHERE attempts.id = ? AND cells.id = ?""",
         (cell_status.value, outcome.reason, outcome.summary.runs, attempt_id, cell_id),
     )
 
 
 def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | None) -> tuple[Run, ...]:
-    """The believed runs of a cell's earlier ok attempts, oldest first; of one segment only where it is given."""
+    """The runs of a cell's earlier ok attempts that its numbers speak for, oldest first; of one segment if given.
+
+    Those are the believed ones, and every question that was asked and not answered.
+    """
     names = ", ".join(f"runs.{name}" for name in _RUN_COLUMNS)
     rows = connection.execute(
-        f"""SELECT attempt_id, part, {names} FROM attempts JOIN runs ON runs.attempt_id = attempts.id
-            WHERE cell_id = ? AND status = 'ok' AND believed = 1 AND warmup = 0 AND (? IS NULL OR segment_id = ?)
+        f"""SELECT {names}, attempts.id, runs.part, {_ANSWER}
+            FROM attempts JOIN runs ON runs.attempt_id = attempts.id
+                LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
+                LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
+            WHERE cell_id = ? AND status = 'ok' AND warmup = 0 AND (believed = 1 OR answers.part IS NOT NULL)
+                AND (? IS NULL OR segment_id = ?)
             ORDER BY attempts.number, runs.number""",
         (cell_id, segment, segment),
     ).fetchall()
-    return tuple(_run(row, _scores_of(connection, row[0], row[1])) for row in rows)
+    return tuple(_run(connection, row) for row in rows)
 
 
-def _run(row: tuple[object, ...], scores: Mapping[str, float]) -> Run:
-    values = dict(zip(_RUN_COLUMNS, row[2:], strict=True))
-    values.update(warmup=bool(values["warmup"]), believed=bool(values["believed"]), scores=scores)
+_ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
+    answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes"""
+
+
+def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
+    values = dict(zip(_RUN_COLUMNS, row, strict=False))
+    attempt_id, part, *answer = row[len(_RUN_COLUMNS) :]
+    values.update(
+        warmup=bool(values["warmup"]), believed=bool(values["believed"]), answer=_answer(*answer),
+        scores=_scores_of(connection, attempt_id, part),
+    )  # fmt: skip
     return Run(**values)  # type: ignore[arg-type]  # the columns are the fields
+
+
+def _answer(
+    item: object, category: object, prompt: object, output: object, failure: object, *rest: object
+) -> Answer | None:
+    """The answer of a run as it was; None where its task has no questions."""
+    if item is None:
+        return None
+    tries, chunk_count, is_estimated, peak_rss_bytes = rest
+    return Answer(
+        str(item), str(category), str(prompt), decompress(output), str(failure), tries, chunk_count,  # type: ignore[arg-type]
+        bool(is_estimated), peak_rss_bytes,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _scores_of(connection: sqlite3.Connection, attempt_id: object, part: object) -> dict[str, float]:

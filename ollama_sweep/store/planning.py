@@ -16,6 +16,9 @@ from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT,
 
 _CHUNK = 2000
 _IN_SWEEP = "EXISTS (SELECT 1 FROM plan WHERE cell_id = cells.id AND sweep_id = :sweep_id"
+ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answers ON answers.attempt_id = a.id
+    WHERE a.cell_id = cells.id AND a.status = 'ok' AND part LIKE 'run %')"""
+"""How often every question of a cell was asked, answered or not; NULL where its task has no questions."""
 
 _RULES = (
     # More time than it had.
@@ -23,7 +26,12 @@ _RULES = (
         WHERE status = 'timeout' AND timeout_s < :timeout_s AND {_IN_SWEEP})""",
     # More runs than were asked for and than it has.
     f"""UPDATE cells SET status = 'pending'
-        WHERE status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum AND {_IN_SWEEP})""",
+        WHERE status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum AND {_IN_SWEEP})
+            AND task NOT IN (SELECT key FROM json_each(:rounds))""",
+    # The same of a task with questions. Cells of older versions have their answers in `runs`, so they are counted.
+    f"""UPDATE cells SET status = 'pending' FROM json_each(:rounds) AS asked
+        WHERE status = 'ok' AND task = asked.key AND asked.value > 1
+            AND (repeats < asked.value OR runs <> repeats) AND {_IN_SWEEP}) AND {ROUNDS} < asked.value""",
     # Planned again after it was left out.
     f"""UPDATE cells SET status = 'pending', reason = '' WHERE status = 'skipped' AND {_IN_SWEEP} AND skip IS NULL)""",
     # Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells.
@@ -36,7 +44,11 @@ _RETRY = f"""UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings that decide what is measured again: see `CellState.why_again`, which says the same of one cell."""
+    """The settings that decide what is measured again: see `CellState.why_again`, which says the same of one cell.
+
+    `repeats_minimum` is for the sweep's own prompt; how often a task asks its questions stands in the sweep's `spec`
+    under `rounds`, by task.
+    """
 
     timeout_s: float
     repeats_minimum: int
@@ -110,11 +122,22 @@ def replace_plan(
 
 def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
     """Make pending what has to be measured (again), and skipped what is left out; everything else keeps its status."""
-    values = {"sweep_id": sweep_id, "timeout_s": wanted.timeout_s, "repeats_minimum": wanted.repeats_minimum}
+    values = {
+        "sweep_id": sweep_id,
+        "timeout_s": wanted.timeout_s,
+        "repeats_minimum": wanted.repeats_minimum,
+        "rounds": _rounds(connection, sweep_id),
+    }
     for status in sorted(wanted.retry):
         connection.execute(_RETRY, {"sweep_id": sweep_id, "status": status.value})
     for rule in _RULES:
         connection.execute(rule, values)
+
+
+def _rounds(connection: sqlite3.Connection, sweep_id: int) -> str:
+    """How often each task with questions asks them in this sweep, as JSON."""
+    (spec,) = connection.execute("SELECT spec FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
+    return canonical_json(json.loads(spec).get("rounds", {}))
 
 
 def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:

@@ -54,7 +54,8 @@ class PendingCell:
 class CellState:
     """What is known of one key: for `plan`, and to decide what has to run again.
 
-    `runs` are believed runs; `repeats` how many were asked for when it was measured; `timeout_s` the limit then.
+    `runs` are believed runs; `repeats` how many were asked for when it was measured; `timeout_s` the limit then. Of a
+    task with questions both are the rounds in which every question was asked.
     """
 
     status: Status
@@ -64,7 +65,10 @@ class CellState:
     repeats: int = 0
 
     def why_again(self, *, timeout_s: float, repeats_minimum: int, retry: frozenset[Status] = frozenset()) -> str:
-        """Why `run` would measure it, in words; empty where it is done. The rules of `Store.register_sweep`."""
+        """Why `run` would measure it, in words; empty where it is done. The rules of `Store.register_sweep`.
+
+        `repeats_minimum` is that of the cell's task, where it has its own.
+        """
         if not self.status.is_final:
             return "not measured yet"
         if self.status in retry:

@@ -56,12 +56,14 @@ def set_up(names: Iterable[str], given: Mapping[str, Mapping[str, Node]]) -> dic
 
 
 def _set_up(name: str, given: Mapping[str, Node]) -> Setup:
-    """A task's setup; how often it asks and asks again is part of what its cells are known by."""
+    """A task's setup; how often an unanswered question is asked again is part of what its cells are known by.
+
+    It decides which questions count as failed. How often every question is asked is not: more rounds are added.
+    """
     made = load(name).setup(given)
     if not made.questions:
         return made
-    asked = {"max_retries": made.max_retries, **({"repeats": made.repeats} if "repeats" in given else {})}
-    return replace(made, options=tuple(sorted({**dict(made.options), **asked}.items())))
+    return replace(made, options=tuple(sorted({**dict(made.options), "max_retries": made.max_retries}.items())))
 
 
 def _own() -> set[str]:
