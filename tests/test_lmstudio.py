@@ -15,7 +15,17 @@ from typing import Any
 import psutil
 import pytest
 from ollama_fixture import free_port
-from openai_server import Scripted, chunk, end, llama_server_binary, refused, scripted_server, stream, usage
+from openai_server import (
+    Reply,
+    Scripted,
+    chunk,
+    end,
+    llama_server_binary,
+    refused,
+    scripted_server,
+    stream,
+    usage,
+)
 from test_engine_contract import Book
 
 from ollama_sweep import engines, prompts
@@ -209,6 +219,14 @@ def cell(num_ctx: int = 512, model: str = "smollm2-135m-instruct", **options: An
     return Cell((("num_ctx", num_ctx),), model, given)
 
 
+def said_vector() -> Reply:
+    """An answer of the API with one vector."""
+    data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
+    return Reply(
+        json.dumps({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
+    )
+
+
 def test_without_lms_the_person_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
@@ -326,6 +344,64 @@ def test_a_load_that_fails_is_its_cells(
         studio.put(fails={})
         assert engine.prepare(cell()).num_ctx == 512
     assert book.open == {}
+
+
+def test_a_loaded_model_answers_a_test_before_it_is_measured(
+    studio: Studio, server: Scripted, settings: EngineSettings
+) -> None:
+    with closing(Engine(settings)) as engine:
+        engine.prepare(cell())
+        (body,) = server.bodies("/v1/chat/completions")
+        assert body["model"] == studio.state["loaded"][0]["identifier"]
+        assert body["max_tokens"] <= 16
+        engine.prepare(cell(512, temperature=0.1))
+        assert len(server.bodies("/v1/chat/completions")) == 1, "a load that is kept is not tested again"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "words"),
+    [
+        (refused(500, "The model has crashed without additional information"), "http_500", "has crashed"),
+        (stream(end()), "test_inference", "an empty answer"),
+        (stream(chunk("Hel"), done=False, cut=True), "half_answer", ""),
+    ],
+)
+def test_a_loaded_model_that_does_not_answer_is_its_cells_failure(
+    studio: Studio, server: Scripted, settings: EngineSettings, book: Book, reply: Reply, reason: str, words: str
+) -> None:
+    server.chat(reply)
+    with closing(Engine(settings)) as engine:
+        for _ in range(2):
+            with pytest.raises(CellFailed, match=r"does not answer a test question: .*" + words) as caught:
+                engine.prepare(cell())
+            assert caught.value.reason == reason
+        engine.release(failed=True)
+        assert studio.state["loaded"] == []
+        server.chat(stream(chunk("Hello"), end(), usage(12, 1)))
+        assert engine.prepare(cell()).num_ctx == 512
+    assert book.open == {}
+
+
+def test_a_model_that_only_thinks_within_the_test_has_answered(
+    studio: Studio, server: Scripted, settings: EngineSettings
+) -> None:
+    thought = chunk(choices=[{"index": 0, "delta": {"reasoning_content": "The user"}, "finish_reason": None}])
+    server.chat(stream(thought, end("length"), usage(12, 8)))
+    with closing(Engine(settings)) as engine:
+        assert engine.prepare(cell()).num_ctx == 512
+
+
+def test_an_embedding_model_is_tested_with_a_vector(studio: Studio, server: Scripted, settings: EngineSettings) -> None:
+    studio.put(models=[{**SMALL, "type": "embedding"}])
+    server.replies["/v1/embeddings"] = [refused(500, "out of memory")]
+    with closing(Engine(settings)) as engine:
+        with pytest.raises(CellFailed, match=r"does not answer a test question: .*out of memory") as caught:
+            engine.prepare(cell())
+        assert caught.value.status is Status.OOM
+        engine.release(failed=True)
+        server.replies["/v1/embeddings"] = [said_vector()]
+        assert engine.prepare(cell()).num_ctx == 512
+    assert server.bodies("/v1/chat/completions") == []
 
 
 def test_another_model_than_asked_is_never_measured(studio: Studio, settings: EngineSettings) -> None:

@@ -12,19 +12,21 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ollama_sweep import keys
-from ollama_sweep.cells import Cell, Effective
+from ollama_sweep.cells import Cell, Effective, Status
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
 from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.engines._lmstudio_cli import Lms, info_of
 from ollama_sweep.engines._openai_client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines._openai_server import Server, listening_on
-from ollama_sweep.errors import ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 from ollama_sweep.hosts import Address, api_address
 
 URL_VARIABLE = "LLM_BASE_URL"
 DEFAULT_PORT = 1234
 SERVER, DAEMON = "lmstudio-server", "lmstudio-daemon"
 LOADS = frozenset({"num_ctx"})
+TEST_TEXT, TEST_TOKENS = "Hi", 8
+"""What a model is asked after its load. The answer is thrown away."""
 
 
 class Engine:
@@ -133,14 +135,30 @@ class Engine:
         )
 
     def _load(self, model: str, num_ctx: int) -> float:
-        """Load in place of what is loaded; how many seconds it took. Raises CellFailed."""
+        """Load in place of what is loaded, and see that it answers; the load's seconds. Raises CellFailed."""
         self._unload()
         entry = self._lms.model(model)
         self._loading = self._settings.ledger.record("scratch_model", self._identifier, {"engine": "lmstudio"})
         started = time.monotonic()
         self._lms.load(entry, self._identifier, num_ctx)
+        duration_s = time.monotonic() - started
+        self._test(is_embedding=entry.get("type") == "embedding")
         self._loaded = (model, num_ctx)
-        return time.monotonic() - started
+        return duration_s
+
+    def _test(self, *, is_embedding: bool) -> None:
+        """One short request: `lms ps` also shows a model that cannot answer. Raises CellFailed."""
+        client, limit_s = self._connected(), self._settings.load_timeout_s
+        try:
+            if is_embedding:
+                client.embed(self._identifier, [TEST_TEXT], 1, limit_s)
+                return
+            found = client.chat(self._identifier, "", TEST_TEXT, {"max_tokens": TEST_TOKENS}, limit_s)
+            if not (found.text.strip() or found.chunk_count or found.eval_count):
+                raise CellFailed(Status.ERROR, "test_inference", "an empty answer", found.raw)
+        except CellFailed as failure:
+            text = f"the loaded model does not answer a test question: {failure.error}"
+            raise CellFailed(failure.status, failure.reason, text, failure.raw) from None
 
     def _unload(self) -> None:
         """End the load, a half one, too. Raises EngineUnavailable."""
