@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,8 @@ YAML_LIMIT_MB = 4
 MAX_ITEMS = 1_000_000
 FOLDER = "prompts"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".yaml", ".yml", ".txt")
+TITLE = "act"
+"""The column that says what a prompt is about in `fka/awesome-chatgpt-prompts`: act, prompt, …"""
 _SET_KEYS = ("version", "system", "options", "prompts")
 _LISTS = ("items", "prompts", "questions", "rows", "data")
 _PACKAGE = Path(__file__).parent
@@ -31,12 +33,14 @@ _PACKAGE = Path(__file__).parent
 class Record:
     """One item of a file: its fields, and where it stands (`FILE:LINE`, `FILE: item 3`).
 
-    `lines` are those of single fields where the file's format tells them.
+    `lines` are those of single fields where the file's format tells them. `made_id` is the id of an item in a file
+    where no item has one.
     """
 
     fields: Mapping[str, object]
     where: str
     lines: Mapping[str, int] = field(default_factory=dict)
+    made_id: str = ""
 
     def error(self, message: str, name: str = "") -> ConfigError:
         """The error that names this item, or the line of one of its fields."""
@@ -60,9 +64,11 @@ class Record:
         """A field that may be missing, null or empty ("" then) and else holds text. Raises ConfigError."""
         return "" if self.fields.get(name) in (None, "") else self.text(name)
 
-    def identifier(self, name: str = "id") -> str:
-        """A field that holds text or a whole number, as text. Raises ConfigError."""
-        value = self.fields.get(name)
+    def identifier(self) -> str:
+        """The field `id`, text or a whole number, as text; `made_id` where the file has no ids. Raises ConfigError."""
+        if self.made_id:
+            return self.made_id
+        name, value = "id", self.fields.get("id")
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else self.text(name).strip()
 
 
@@ -113,13 +119,27 @@ def read_set(path: Path, asked: Node | None = None, columns: Sequence[str] = ())
     if suffix in (".yaml", ".yml"):
         found = _yaml_set(path, asked)
     elif suffix == ".parquet":
-        found = PromptSet(tuple(_parquet(path, asked, columns)))
+        found = PromptSet(tuple(identified(_parquet(path, asked, columns))))
     else:
         read = {".csv": _csv, ".txt": _text_lines, ".json": _json}.get(suffix, _json_lines)
-        found = PromptSet(tuple(read(read_text(path, LIMIT_MB, asked), str(path))))
+        found = PromptSet(tuple(identified(read(read_text(path, LIMIT_MB, asked), str(path)))))
     if not found.records:
         raise _at(path, "has no items", asked)
     return found
+
+
+def identified(records: Iterable[Record]) -> list[Record]:
+    """The same items, each with a `made_id` where none has an id: its `act` where all differ, else its number.
+
+    The number is that of its line or row, by which messages name it.
+    """
+    found = list(records)
+    if any("id" in record.fields for record in found):
+        return found
+    titles = [str(record.fields.get(TITLE) or "").strip() for record in found]
+    if not all(titles) or len(set(titles)) < len(titles):
+        titles = [record.where.replace(":", " ").rpartition(" ")[2] for record in found]
+    return [replace(record, made_id=title) for record, title in zip(found, titles, strict=True)]
 
 
 def read_table(path: Path, asked: Node | None = None) -> list[tuple[list[str], str]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from ollama_sweep.data_files import Record
-from ollama_sweep.errors import ConfigError
+from ollama_sweep import keys
+from ollama_sweep.data_files import Record, identified
+from ollama_sweep.errors import ConfigError, EngineMissing
 from ollama_sweep.tasks import _options
 from ollama_sweep.yaml_strict import Node, one_line
 
 OPTIONS = ("datasets", "download")
+FAST_DOWNLOAD = "HF_HUB_ENABLE_HF_TRANSFER"
 
 
 def asked(task: str, given: Mapping[str, Node]) -> Node | None:
@@ -49,10 +53,30 @@ def rows(node: Node, name: str, configuration: str | None, split: str) -> list[R
     except Exception as error:
         raise _refused(node, name, error) from error
     where = " ".join(part for part in (dataset, configuration, split) if part)
-    return [Record(row, f"{where}: row {number}") for number, row in enumerate(found, 1)]
+    return identified(Record(row, f"{where}: row {number}") for number, row in enumerate(found, 1))
+
+
+def first_rows(task: str, given: Mapping[str, Node], most: int) -> list[Record] | None:
+    """The first so many rows of the dataset that `datasets` names, of the split `split` (train).
+
+    None where `datasets` is not given. Raises ConfigError, also where there are none.
+    """
+    dataset, name = asked(task, given), f"tasks.{task}.datasets"
+    if dataset is None:
+        if "split" in given:
+            raise given["split"].error(f"tasks.{task}.split: is for datasets: NAME, which is not given")
+        return None
+    split = given["split"].line_of_text(f"tasks.{task}.split") if "split" in given else "train"
+    found = rows(dataset, name, None, f"{split}[:{most}]")
+    if not found:
+        raise dataset.error(f"{name}: {dataset.shown} has no rows in {split}")
+    return found
 
 
 def _package(node: Node, name: str) -> Any:
+    with suppress(EngineMissing):  # without python-dotenv there is no `.env`: only the download is slower
+        if fast := keys.setting(FAST_DOWNLOAD):
+            os.environ[FAST_DOWNLOAD] = fast  # read once, when the package is imported
     try:
         import datasets
     except ImportError:

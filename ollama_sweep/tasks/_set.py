@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ollama_sweep import scorers
@@ -24,6 +24,9 @@ def set_up(
     given: Mapping[str, Node],
     *,
     path: Path | None = None,
+    found: PromptSet | None = None,
+    own: Iterable[str] = (),
+    system: str = "",
     defaults: Mapping[str, Scalar] | None = None,
     repeats: int | None = 1,
     is_fresh: bool = False,
@@ -32,14 +35,14 @@ def set_up(
 ) -> Setup:
     """The setup of a task whose questions lie in a file: the one of `data`, else `path`, else what is shipped.
 
-    `change` completes each question. Raises ConfigError.
+    `found` are questions that were read already, `own` the options that said where. `system` is the system prompt of
+    data that is no prompt set. `change` completes each question. Raises ConfigError.
     """
-    asked = _options.read(task, given, without=("data",) if path else ())
-    path = path or data_path(task, asked.data)
-    found = read_set(path, asked.data)
+    asked = _options.read(task, given, own, without=("data",) if path else ())
+    found = found or read_set(path or data_path(task, asked.data), asked.data)
     all_questions = tuple(change(one) for one in questions(found.records, needs_category=needs_category))
     chosen = first_of(all_questions, asked.limit)
-    system = asked.system or found.system
+    system = asked.system or found.system or (system if found.version is None else "")
     options: dict[str, Scalar] = {}
     if system:
         options["system"] = system

@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ollama_sweep.cells import Run
+from ollama_sweep.data_files import PromptSet
 from ollama_sweep.engine import Generation
 from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.tasks import _set
+from ollama_sweep.tasks import _hub, _options, _set
 from ollama_sweep.yaml_strict import Node
+
+OWN = ("split", *_hub.OPTIONS)
+SYSTEM = "You are a helpful assistant."
+"""For data that cannot name a system prompt: everything but a prompt set."""
+DATASET_PROMPTS = 3
 
 
 class Task:
@@ -19,10 +25,26 @@ class Task:
     kind: ClassVar[str] = GENERATE
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
-        return _set.set_up("chat", given, defaults={"num_predict": 100}, repeats=None, is_fresh=True)
+        return _set.set_up(
+            "chat",
+            given,
+            own=OWN,
+            found=_downloaded(given),
+            defaults={"num_predict": 100},
+            system=SYSTEM,
+            repeats=None,
+            is_fresh=True,
+        )
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return _set.score(question, generation)
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return _set.summarize(runs)
+
+
+def _downloaded(given: Mapping[str, Node]) -> PromptSet | None:
+    """The first prompts of the dataset that `datasets` names; None where it is not given."""
+    limit = _options.count("chat", given, "limit", 1, 1_000_000)
+    found = _hub.first_rows("chat", given, limit or DATASET_PROMPTS)
+    return None if found is None else PromptSet(tuple(found))

@@ -72,16 +72,8 @@ def _texts(given: Mapping[str, Node], most: int) -> list[str]:
 
 
 def _records(given: Mapping[str, Node], column: str, most: int) -> list[Record]:
-    dataset = _hub.asked("embeddings", given)
-    split = given["split"].line_of_text("tasks.embeddings.split") if "split" in given else "train"
-    if dataset is not None:
-        found = _hub.rows(dataset, "tasks.embeddings.datasets", None, f"{split}[:{most}]")
-        if not found:
-            raise dataset.error(f"tasks.embeddings.datasets: {dataset.shown} has no rows in {split}")
-        return found
-    if "split" in given:
-        raise given["split"].error("tasks.embeddings.split: is for datasets: NAME, which is not given")
-    return read_records(_path(given), given.get("data"), (column,))
+    downloaded = _hub.first_rows("embeddings", given, most)
+    return read_records(_path(given), given.get("data"), (column,)) if downloaded is None else downloaded
 
 
 def _path(given: Mapping[str, Node]) -> Path:
