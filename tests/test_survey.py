@@ -20,7 +20,7 @@ from ollama_sweep.engines.fake import Engine
 from ollama_sweep.errors import ConfigError, EngineMissing
 from ollama_sweep.spec import PromptSpec, Repeats, SweepSpec, parse_exclusion
 from ollama_sweep.store.writer import Store
-from ollama_sweep.survey import Survey, changes, survey
+from ollama_sweep.survey import Survey, changes, survey, with_tasks
 from ollama_sweep.task import Setup
 
 SPEC = SweepSpec(
@@ -240,17 +240,59 @@ def test_nothing_changed_is_nothing_said() -> None:
     assert changed(replace(SPEC, timeout_s=1.0, repeats=Repeats(9, 9), warmup=0, order="shuffled")) == []
 
 
+AGAIN = "cells will be measured again, the old ones are kept (cells that were measured like this before count)"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("model", "other", "model changed: cells will be measured again, the old ones are kept"),
-        ("prompt", PromptSpec("x"), "prompt changed: cells will be measured again, the old ones are kept"),
-        ("template", "FROM x\n", "modelfile changed: cells will be measured again, the old ones are kept"),
-        ("options", {"num_predict": 3}, "options changed: cells will be measured again, the old ones are kept"),
+        ("model", "other", f"model changed: 4 {AGAIN}"),
+        ("prompt", PromptSpec("x"), f"prompt changed: 4 {AGAIN}"),
+        ("template", "FROM x\n", f"modelfile changed: 4 {AGAIN}"),
+        ("options", {"num_predict": 3}, f"options changed: 4 {AGAIN}"),
+        ("server", {"OLLAMA_KV_CACHE_TYPE": "q8_0"}, f"server changed: 4 {AGAIN}"),
     ],
 )
 def test_what_changed_is_said(name: str, value: object, line: str) -> None:
     assert changed(replace(SPEC, **{name: value})) == [line]  # type: ignore[arg-type]
+
+
+def test_only_cells_that_the_last_run_had_and_that_fit_are_measured_again() -> None:
+    prompt = PromptSpec(" ".join(["word"] * 600))
+    assert changed(replace(SPEC, prompt=prompt)) == [f"prompt changed: 2 {AGAIN}"]
+    grown = replace(SPEC, prompt=prompt, dimensions={"num_ctx": (512, 1024, 2048), "num_batch": (2, 4, 8)})
+    assert changed(grown) == [
+        f"prompt changed: 2 {AGAIN}", "num_ctx 2048 is new (3 cells)", "num_batch 8 is new (3 cells)",
+    ]  # fmt: skip
+    excluded = replace(SPEC, prompt=PromptSpec("x"), exclude=RUNTIME["exclude"])
+    assert changed(excluded) == [f"prompt changed: 2 {AGAIN}"]
+
+
+def test_where_all_cells_are_new_a_change_is_still_said() -> None:
+    elsewhere = replace(SPEC, dimensions={"num_ctx": (2048,), "num_batch": (2, 4)})
+    gone = ["num_ctx 2048 is new (2 cells)", "num_ctx 512, 1024 is gone (its cells are kept)"]
+    assert changed(replace(elsewhere, prompt=PromptSpec("x"))) == ["prompt changed", *gone]
+    assert changed(replace(elsewhere, options={"num_predict": 3})) == ["options changed", *gone]
+
+
+def test_a_model_that_is_added_or_taken_away_costs_the_others_nothing() -> None:
+    one = replace(SPEC, model="", dimensions={**SPEC.dimensions, "model": ("a",)})
+    both = replace(SPEC, model="", dimensions={**SPEC.dimensions, "model": ("a", "b")})
+    assert changed(both, one) == ["model b is new (4 cells)"]
+    assert changed(one, both) == ["model b is gone (its cells are kept)"]
+
+
+def test_a_model_that_was_pulled_again_costs_its_own_cells_only() -> None:
+    both = replace(SPEC, model="", dimensions={**SPEC.dimensions, "model": ("a", "b")})
+    old = json.loads(json.dumps(seen(both).picture()))
+    old["model"] = ["a sha256:fake-a", "b sha256:older"]
+    assert changes(old, seen(both)) == [f"model changed: 4 {AGAIN}"]
+
+
+def test_a_task_that_is_added_costs_the_others_nothing() -> None:
+    one = with_tasks(replace(SPEC, dimensions={**SPEC.dimensions, "task": ("prompt_eval",)}))
+    both = with_tasks(replace(SPEC, dimensions={**SPEC.dimensions, "task": ("prompt_eval", "chat")}))
+    assert changed(both, one) == ["task chat is new (4 cells)"]
 
 
 @pytest.mark.parametrize(

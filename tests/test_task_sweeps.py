@@ -157,7 +157,7 @@ def test_other_questions_are_other_cells(program: Program, data: str) -> None:
     program("run", grid).must()
     write(program.folder / data, CAPITALS[:2])
     ended = program("run", grid).must()
-    assert "tasks changed: cells will be measured again, the old ones are kept" in ended.stdout
+    assert "tasks changed: 1 cells will be measured again, the old ones are kept" in ended.stdout
     assert rows(program)[0]["answers"] == 2
 
 
