@@ -107,30 +107,46 @@ def test_six_tasks_share_their_loads_and_survive_kill_9(server: RealOllama, swee
     assert server.ps() == []
 
 
-def test_all_tasks_of_a_configuration_are_measured_in_one_load(server: RealOllama, sweep: Sweep) -> None:
-    tasks = settings(sweep.folder)
-    config = sweep.config(**{**tasks, "num_ctx": [1024], "task": list(TASKS)})
-    first = server.log_size()
-    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
-    assert {row["status"] for row in sweep.rows()} == {"ok"}
-    loads = Counter(server.loads(first))
-    assert loads[1024, 128] == 2, "one for the model that answers, one for the model that embeds"
-    assert {row["load_duration_s"] is not None for row in sweep.rows()} == {True}
-
-
-def test_two_models_in_one_sweep(server: RealOllama, sweep: Sweep) -> None:
+def test_two_models_at_every_task_and_every_file_and_picture_of_it(server: RealOllama, sweep: Sweep) -> None:
     second = script_output("get_model", "--variant", "wide")
-    tasks = settings(sweep.folder, num_ctx=[1024], task=["prompt_eval", "chat", "embeddings"])
-    tasks["tasks"] = {name: tasks["tasks"][name] for name in ("chat", "embeddings")}
-    config = sweep.config(**tasks, model=[MODEL, str(second)])
+    config = sweep.config(**settings(sweep.folder, num_ctx=[1024]), model=[MODEL, str(second)])
     options = [word for word in server.sweep_options() if word not in ("--model", MODEL)]
+    first = server.log_size()
     sweep("run", config, *options, timeout_s=PATIENCE_S).must()
     rows = sweep.rows()
-    assert [row["status"] for row in rows] == ["ok"] * 6
+    assert [row["status"] for row in rows] == ["ok"] * 2 * len(TASKS)
+    assert all(row["load_duration_s"] is not None for row in rows)
     embedded = [row for row in rows if row["task"] == "embeddings"]
     assert len({row["cell"] for row in embedded}) == 1, "the embedding model is the same, so it is measured once"
-    assert len(sweep.rows(sql="select * from attempts")) == 5
+    assert len(sweep.rows(sql="select * from attempts")) == 2 * len(TASKS) - 1
+    assert Counter(server.loads(first))[1024, 128] == 3, "one for each model that answers, one for the one that embeds"
     assert len({row.model for row in answers(sweep) if row.task == "chat"}) == 2
+    assert_everything_is_drawn(sweep)
+    assert_every_file_is_written(sweep)
+
+
+def assert_everything_is_drawn(sweep: Sweep) -> None:
+    """Each plot has a picture of its own."""
+    listed = sweep("plot", "--list").must().stdout
+    sweep("plot", "all", "--out", "pictures", "--cost-per-token", "0.000001", timeout_s=PATIENCE_S).must()
+    drawn = {path.stem for path in (sweep.folder / "pictures").rglob("*.png") if path.read_bytes()[1:4] == b"PNG"}
+    for name in (line.split()[0] for line in listed.splitlines() if line.strip()):
+        picture = name.replace("token_heatmap", "latency_heatmap")
+        assert any(stem.startswith(picture) for stem in drawn), (name, drawn)
+
+
+def assert_every_file_is_written(sweep: Sweep) -> None:
+    """The files of earlier tools, for each task that keeps answers; the embedding model has a run of its own."""
+    sweep("report", "--out", "files", "--cost-per-token", "0.000001", timeout_s=PATIENCE_S).must()
+    folder = sweep.folder / "files"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(TASKS) - {"prompt_eval"}
+    assert [path.name.partition("_")[0] for path in sorted(folder.glob("*.json"))] == ["comparison", "report"]
+    for task in folder.glob("*/"):
+        models = 1 if task.name == "embeddings" else 2
+        assert len(list(task.glob("run_*.json"))) == models
+        for name in ("results_local.csv", "model_summary.csv", "benchmark_log.csv"):
+            with (task / name).open(newline="", encoding="utf-8") as file:
+                assert len({row["model"] for row in csv.DictReader(file)}) == models, (task.name, name)
 
 
 @dataclass(frozen=True)
