@@ -34,7 +34,7 @@ class Gauge:
 class Sensor(Protocol):
     """Something that is read again and again; `every_s` is how often that is cheap enough.
 
-    One that has failed `is_off` from then on, in later cells as well. Where it `has_answered` before, the person is told.
+    One that has failed `is_off` from then on, in later cells as well. One that `has_answered` before is told of.
     """
 
     every_s: float
