@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from ollama_fixture import ROOT
 
 from ollama_sweep import process
 
@@ -64,13 +68,41 @@ print("done", flush=True)
     assert (done.stdout, done.timed_out, done.returncode) == ("done\n", False, 0)
 
 
-def test_a_flood_keeps_head_and_tail() -> None:
-    code = "import sys; w = sys.stdout.write; w('HEAD'); [w('x' * 65536) for _ in range(500)]; w('TAIL')"
-    done = process.run(python(code), timeout_s=60)
-    assert done.stdout.startswith("HEAD")
-    assert done.stdout.endswith("TAIL")
-    assert "bytes left out" in done.stdout
-    assert len(done.stdout) < 3 * process.KEPT_BYTES
+FLOOD = r"""
+import sys
+noise = b"\xff\xfe\x00 \x1b[31mred\x1b[0m \r\r\x1b]0;title\x07 \xe2\xa0\x8b " * 2**15
+for number in range(200 * 2**20 // len(noise) + 1):
+    for stream in sys.stdout, sys.stderr:
+        stream.buffer.write(b"HEAD " * (number == 0) + noise)
+for stream in sys.stdout, sys.stderr:
+    stream.buffer.write(b"\nError: TAIL")
+"""
+READER = """
+import json, pathlib, resource, sys
+from ollama_sweep import process
+from ollama_sweep.engines._ollama_output import clean
+done = process.run([sys.executable, "-c", sys.argv[1]], timeout_s=300)
+status = pathlib.Path("/proc/self/status")
+own = [line.split()[1] for line in status.read_text().splitlines() if "VmHWM" in line] if status.exists() else []
+peak = int(own[0]) * 1024 if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([done.returncode, peak, [len(done.stdout), len(done.stderr)], clean(done.stdout), clean(done.stderr)]))
+"""
+"""On Linux the peak of `getrusage` begins with that of the parent, so the program's own one is read."""
+
+
+def test_200_mb_of_anything_on_each_stream_cost_little_memory_and_leave_clean_text() -> None:
+    asked = subprocess.run([*python(READER), FLOOD], cwd=ROOT, capture_output=True, check=True, text=True)
+    returncode, peak_bytes, kept, *texts = json.loads(asked.stdout)
+    assert returncode == 0
+    assert peak_bytes < 64 * 2**20
+    for length, text in zip(kept, texts, strict=True):
+        assert length < 3 * process.KEPT_BYTES
+        assert text.startswith("HEAD ")
+        assert text.endswith("\nError: TAIL")
+        (left_out,) = re.findall(r"\[… (\d+) bytes left out …\]", text)
+        assert int(left_out) > 200 * 2**20 - 2 * process.KEPT_BYTES
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+        assert "red" in text
 
 
 def test_invalid_utf8_is_shown_not_raised() -> None:
