@@ -33,7 +33,10 @@ Ask = Callable[[Sequence[str]], str]
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """`device` is cuda, rocm, mps or cpu; `gpu_memory_gb` a number of GiB, or words where the GPU shares the RAM."""
+    """`device` is cuda, rocm, mps or cpu; `gpu_memory_gb` a number of GiB, or words where the GPU shares the RAM.
+
+    `machine` is the line that a sweep keeps of its computer; it is in no file.
+    """
 
     platform: str
     device: str
@@ -42,6 +45,7 @@ class DeviceInfo:
     gpu_name: str | None = None
     gpu_memory_gb: float | str | None = None
     host: str = CUSTOM_PC
+    machine: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """The fields in the order of the file."""
@@ -77,6 +81,7 @@ class Computer:
     gpus: Callable[[], tuple[host.Gpu, ...]] = host.gpus
     processor: str = ""
     ram_bytes: int = 0
+    machine: Callable[[], str] = lambda: host.machine().line()
 
     @property
     def is_apple_silicon(self) -> bool:
@@ -108,6 +113,7 @@ def device_info(computer: Computer | None = None) -> DeviceInfo:
         gpu_name=graphics.name if graphics else None,
         gpu_memory_gb=graphics.memory_gb if graphics else None,
         host=next((name for name in _hosts(computer, fetched) if name), CUSTOM_PC),
+        machine=computer.machine(),
     )
 
 

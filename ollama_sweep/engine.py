@@ -46,14 +46,20 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What an embedding request gave: so many rows of this dimension; `dtype` as the engine gives them (`float32`)."""
+    """What an embedding request gave: so many rows of this dimension, of which numbers, and made where.
+
+    `dtype` is float32 in Ollama and llama.cpp; an engine that does not know it says "". `device` is cuda, mps, rocm or
+    cpu where the engine knows which one made them, else "".
+    """
 
     rows: int
     dimension: int
     dtype: str = "float32"
+    device: str = ""
 
     def __str__(self) -> str:
-        return f"{self.rows} x {self.dimension} {self.dtype}"
+        parts = [f"{self.rows} x {self.dimension}", self.dtype, self.device and f"on {self.device}"]
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)

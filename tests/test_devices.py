@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers_maker import answer
 
+from ollama_sweep import host
+from ollama_sweep.cells import AnswerRow, CellResult, Status
 from ollama_sweep.devices import Computer, DeviceInfo, ask, device_info
 from ollama_sweep.host import Gpu
+from ollama_sweep.report import hardware
+from ollama_sweep.report.task_stats import make_groups
 
 GIB = 2**30
 FASTFETCH_MAC = [
@@ -30,9 +35,9 @@ class Tools:
 
     def __call__(self, command: Sequence[str]) -> str:
         line = " ".join(command)
-        for words, answer in self._answers.items():
+        for words, printed in self._answers.items():
             if words.replace("_", "-") in line.replace("_", "-"):
-                return answer if isinstance(answer, str) else json.dumps(answer)
+                return printed if isinstance(printed, str) else json.dumps(printed)
         return ""
 
 
@@ -191,3 +196,70 @@ def test_a_command_that_is_missing_or_fails_says_nothing(tmp_path: Path, monkeyp
     assert ask(("no-such-tool-here",)) == ""
     program.write_text("#!/bin/sh\necho whole\n")
     assert ask(("tool",)) == "whole\n"
+
+
+# -- where a model really was ----------------------------------------------------------------------------------------
+
+LINE = "AMD EPYC, 16 cores, 128 GiB, NVIDIA L4 (22.5 GiB)"
+WITH_GPU = DeviceInfo("Linux-1", "cuda", 128.0, "AMD EPYC", "NVIDIA L4", 22.5, machine=LINE)
+WITHOUT = DeviceInfo("Linux-1", "cpu", 8.0, "Intel", machine="Intel, 4 cores, 8 GiB, no GPU")
+
+
+def used(rows: list[AnswerRow], here: DeviceInfo, measured_on: str, vram: float | None = None) -> Any:
+    """The entry of the one model in the report that `here` writes; `vram` is what its cells held on a GPU, in bytes."""
+    metrics = {} if vram is None else {"size_vram_bytes": vram}
+    keys = dict.fromkeys(row.cell for row in rows)
+    cells = [CellResult(key, {}, rows[0].model, rows[0].task, Status.OK, metrics=metrics,
+                        row={"sweep": "bench", "engine": "ollama"}) for key in keys]  # fmt: skip
+    found = json.loads(hardware.hardware_file(make_groups(rows, cells), here, "", measured_on).text)
+    ((model,),) = [list(task["models"].values()) for task in found["tasks"]]
+    return model
+
+
+def vectors(text: str, cell: str = "c1:a") -> AnswerRow:
+    scores = {"embedding_dimension": 384.0, "encoding_time_s": 2.0, "rows_per_s": 50.0}
+    return answer(task="embeddings", text=text, scores=scores, eval_count=None, ttft_s=None, cell=cell)
+
+
+def test_the_device_of_vectors_is_the_one_that_made_them() -> None:
+    """The report is written on a computer with a GPU, the vectors were made on a processor, and the other way round."""
+    made = used([vectors("100 x 384 float16 on cpu")], WITH_GPU, LINE)
+    assert (made["device"], made["dtype"]) == ("cpu", "float16")
+    assert [run["device"] for run in made["all_runs"]] == ["cpu"]
+    assert used([vectors("100 x 384 float32 on cuda")], WITHOUT, LINE)["device"] == "cuda"
+    both = used([vectors("1 x 2 float32 on cpu"), vectors("1 x 2 float32 on mps", "c1:b")], WITHOUT, LINE)
+    assert both["device"] == "cpu, mps"
+
+
+def test_vectors_of_a_server_that_says_nothing_have_no_known_type_or_device() -> None:
+    made = used([vectors("100 x 384")], WITH_GPU, LINE)
+    assert (made["device"], made["dtype"]) == (None, None)
+    assert (made["all_runs"][0]["device"], made["all_runs"][0]["dtype"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("vram", "is_local", "here", "measured_on", "device"),
+    [
+        (0.0, True, WITH_GPU, LINE, "cpu"),  # loaded into main memory beside a GPU
+        (0.0, False, WITH_GPU, "another computer", "cpu"),
+        (5e9, True, WITH_GPU, LINE, "cuda"),
+        (5e9, False, WITH_GPU, LINE, None),  # a server elsewhere: its GPU is not known
+        (5e9, True, WITH_GPU, "another computer", None),
+        (5e9, True, WITHOUT, LINE, None),
+        (None, True, WITH_GPU, LINE, None),  # an engine that does not say where its model lies
+        (None, True, WITHOUT, WITHOUT.machine, "cpu"),
+        (None, False, WITHOUT, WITHOUT.machine, None),
+    ],
+)
+def test_the_device_of_a_chat_is_said_only_where_it_is_known(
+    vram: float | None, is_local: bool, here: DeviceInfo, measured_on: str, device: str | None
+) -> None:
+    """`peak_rss_bytes` is known exactly where the engine's processes are on the computer of the sweep."""
+    rows = [answer(peak_rss_bytes=10**9 if is_local else None)]
+    assert used(rows, here, measured_on, vram)["device"] == device
+
+
+def test_this_computer_knows_its_line() -> None:
+    found = device_info()
+    assert found.machine == host.machine().line()
+    assert "machine" not in found.as_dict()

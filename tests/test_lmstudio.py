@@ -30,7 +30,7 @@ from test_engine_contract import Book
 
 from ollama_sweep import engines, prompts
 from ollama_sweep.cells import Cell, Options, Status
-from ollama_sweep.engine import EngineSettings
+from ollama_sweep.engine import EngineSettings, Vectors
 from ollama_sweep.engines.lmstudio import Engine
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 
@@ -401,6 +401,7 @@ def test_an_embedding_model_is_tested_with_a_vector(studio: Studio, server: Scri
         engine.release(failed=True)
         server.replies["/v1/embeddings"] = [said_vector()]
         assert engine.prepare(cell()).num_ctx == 512
+        assert engine.embed(cell(), ["a"], 16, TIMEOUT_S).vectors == Vectors(1, 2, dtype=""), "nobody says a type"
     assert server.bodies("/v1/chat/completions") == []
 
 

@@ -27,14 +27,15 @@ import json, os, pathlib, signal, time
 print("a line on stdout that no answer is")
 
 class Vectors:
-    def __init__(self, rows, dimension):
-        self.shape, self.dtype = (rows, dimension), "float32"
+    def __init__(self, rows, dimension, dtype):
+        self.shape, self.dtype = (rows, dimension), dtype
 
 class SentenceTransformer:
     max_seq_length = 8192
 
     def __init__(self, path, device=None, trust_remote_code=False):
         self.script = json.loads((pathlib.Path(path) / "script.json").read_text())
+        self.device = self.script.get("lies_on", device)
         if "load_error" in self.script:
             raise RuntimeError(self.script["load_error"])
         if self.script.get("needs_code") and not trust_remote_code:
@@ -47,9 +48,17 @@ class SentenceTransformer:
             time.sleep(600)
         if "large" in texts:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return Vectors(len(texts), self.script.get("dimension", 4))
+        return Vectors(len(texts), self.script.get("dimension", 4), self.script.get("dtype", "float32"))
 """
-TORCH = "class cuda:\n    is_available = staticmethod(lambda: False)\nclass backends:\n    mps = cuda\n"
+TORCH = """
+class cuda:
+    is_available = staticmethod(lambda: False)
+    synchronize = empty_cache = staticmethod(lambda: None)
+class backends:
+    mps = cuda
+class version:
+    hip = None
+"""
 
 
 @pytest.fixture
@@ -112,6 +121,23 @@ def test_rows_are_embedded(engine: Engine, book: Book, tmp_path: Path) -> None:
     engine.close()
     assert (engine.processes(), book.open) == ((), {})
     assert not psutil.pid_exists(pids[0])
+
+
+@pytest.mark.parametrize(
+    ("lies_on", "hip", "device"),
+    [("cpu", None, "cpu"), ("cuda:1", None, "cuda"), ("cuda:0", "6.2", "rocm")],
+)
+def test_the_device_and_the_type_are_those_that_were_used(
+    engine: Engine, tmp_path: Path, lies_on: str, hip: str | None, device: str
+) -> None:
+    """`cuda` is also what torch calls the GPUs of AMD."""
+    (tmp_path / "packages" / "torch.py").write_text(TORCH.replace("hip = None", f"hip = {hip!r}"), "utf-8")
+    cell = model(tmp_path / "m", lies_on=lies_on, dtype="float16")
+    engine.prepare(cell)
+    vectors = engine.embed(cell, ["a", "b"], 2, TIMEOUT_S).vectors
+    assert vectors is not None
+    assert (vectors.device, vectors.dtype) == (device, "float16")
+    assert str(vectors) == f"2 x 4 float16 on {device}"
 
 
 def test_another_model_gets_a_fresh_process(engine: Engine, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class Client:
             prompt_eval_duration_s=None,
             client_duration_s=spent_s,
             raw=json.dumps({"model": model, "rows": len(texts), "batch_size": batch_size, "tokens": counts}),
-            vectors=Vectors(len(texts), max(dimensions, default=0)),
+            vectors=Vectors(len(texts), max(dimensions, default=0), dtype=""),
         )
 
     def _embed_batch(self, model: str, batch: list[str], timeout_s: float) -> tuple[float, Any]:

@@ -4,7 +4,7 @@
 
     {"locate": {"model"}}                          -> {"path"}: the folder with the model's files
     {"load": {"path", "device", …}}                -> {"device", "max_seq_length"}
-    {"embed": {"texts", "batch_size"}}             -> {"rows", "dimension", "dtype", "duration_s"}
+    {"embed": {"texts", "batch_size"}}             -> {"rows", "dimension", "dtype", "device", …}
     {"unload": {}}                                 -> {}: memory is given back, also that of a GPU
 
 or {"error": text, "type": name of the exception}. The process ends when its stdin is closed.
@@ -55,7 +55,17 @@ class Holder:
         _synchronize(self._device)
         duration_s = time.monotonic() - started
         rows, dimension = found.shape
-        return {"rows": rows, "dimension": dimension, "dtype": str(found.dtype), "duration_s": duration_s}
+        return {"rows": rows, "dimension": dimension, "dtype": str(found.dtype), "duration_s": duration_s,
+                "device": self._used_device()}  # fmt: skip
+
+    def _used_device(self) -> str:
+        """cuda, mps, rocm or cpu: where the model lies. torch says cuda of AMD's GPUs, too."""
+        name = str(getattr(self._model, "device", None) or self._device).partition(":")[0]
+        if name != "cuda":
+            return name
+        import torch
+
+        return "rocm" if torch.version.hip else name
 
     def unload(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         self._model = None

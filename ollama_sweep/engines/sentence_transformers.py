@@ -131,7 +131,7 @@ class Engine:
             prompt_eval_duration_s=None,
             client_duration_s=float(answer["duration_s"]),
             raw=json.dumps(answer),
-            vectors=Vectors(int(answer["rows"]), int(answer["dimension"]), str(answer["dtype"])),
+            vectors=Vectors(int(answer["rows"]), int(answer["dimension"]), str(answer["dtype"]), str(answer["device"])),
         )
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
