@@ -178,7 +178,11 @@ def survey(
 
 
 def with_tasks(spec: SweepSpec) -> SweepSpec:
-    """The sweep with its tasks set up, which reads their data. Raises ConfigError."""
+    """The sweep with its tasks set up, which reads their data. Raises ConfigError.
+
+    What a named engine cannot have is refused here as well, before anything waits for a server.
+    """
+    _refuse_settings_of_a_strange_server(spec, spec.engine)
     return replace(spec, setups=tasks.set_up(spec.task_names, spec.task_options))
 
 
