@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ollama_sweep.cells import MAIN_TASK, CellResult, Status
 from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.stats import extent
+from ollama_sweep.stats import in_words, interval_of
 from ollama_sweep.units import format_bytes, format_rate
 
 DEFAULT_METRIC = "prompt_eval_rate"
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-_STATISTIC = re.compile(r"(?<!_per)_(min|max|median|mean|p\d\d)$")
+_STATISTIC = re.compile(r"(?<!_per)_(min|max|median|mean|low|high|p\d\d)$")
 _WORDS = {
     "prompt_eval_rate": "prompt processing speed",
     "prompt_eval_rate_min": "prompt processing speed of the slowest run",
@@ -43,8 +43,6 @@ _WORDS = {
     "score": "score",
     "quality": "quality, the mean score",
     "accuracy": "accuracy",
-    "accuracy_low": "accuracy, lower end of its interval",
-    "accuracy_high": "accuracy, upper end of its interval",
     "letter_failure_rate": "share of answers without a letter",
     "valid_json": "share of valid JSON",
     "success_rate": "share of questions answered",
@@ -62,6 +60,12 @@ _WORDS = {
     "size_vram_bytes": "memory in use on the GPU",
     "effective_num_ctx": "num_ctx really used",
     "effective_num_batch": "num_batch really used",
+}
+_ENDS = {
+    "min": "smallest",
+    "max": "largest",
+    "low": "lower end of its interval",
+    "high": "upper end of its interval",
 }
 _UNITS = {
     "chars_per_s": "chars/s",
@@ -128,7 +132,14 @@ def metric(name: str) -> Metric:
     unit = _unit(stem)
     lower = bool(_LOWER_IS_BETTER.search(stem)) or unit in {"s", "bytes"}
     better = -1 if lower else 0 if _NEUTRAL.search(stem) else 1
-    return Metric(name, _WORDS.get(name, name.replace("_", " ")), unit, better)
+    return Metric(name, _words(name, stem), unit, better)
+
+
+def _words(name: str, stem: str) -> str:
+    end = _ENDS.get(name[len(stem) + 1 :])
+    if name in _WORDS or stem not in _WORDS or not end:
+        return _WORDS.get(name, name.replace("_", " "))
+    return f"{_WORDS[stem]}, {end}"
 
 
 def default_metric(results: Iterable[CellResult]) -> str:
@@ -160,11 +171,15 @@ def find_metric(name: str, results: Iterable[CellResult]) -> Metric:
     return found
 
 
-def range_and_runs(result: CellResult, of: Metric) -> str:
-    """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out."""
-    low, high = (of.text(bound) for bound in extent(result, of.name))
+def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
+    """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out.
+
+    From six runs on it is the interval: `325–334 at 96.1 %, 9 runs`; without `sure` it does not say how sure that is.
+    """
+    found = interval_of(result, of.name)
+    found = found if sure else replace(found, coverage=None)
     runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
-    parts = [f"{low}–{high}"] if low != high else []
+    parts = [in_words(found, of.text)] if found.low != found.high else []
     failed = int(result.metrics.get("failed_answers", 0))
     word = "answer" if "answers" in result.metrics else "run"
     counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"

@@ -13,6 +13,12 @@ from ollama_sweep.units import format_rate
 ORDER_STATISTIC_RUNS = 6
 """The fewest runs of which smallest and largest enclose the true median with 95 % (1 - 2 / 2**6 is 96.9 %)."""
 CONFIDENCE = 0.95
+MEDIANS = frozenset(
+    {"prompt_eval_rate", "latency_s", "ttft_s", "decode_tps", "tokens_per_s", "rows_per_s", "encoding_time_s"}
+)
+"""Metrics that are medians of runs and have an interval from `ORDER_STATISTIC_RUNS` on: METRIC_low to METRIC_high."""
+MEANS = frozenset({"score", "quality", "accuracy"})
+"""Metrics that are means over questions; METRIC_low and METRIC_high enclose the true mean with `CONFIDENCE`."""
 OUTLIER_SCALES = 3.5
 SMALLEST_SCALE = 0.001
 _MAD_TO_SIGMA = 1.4826
@@ -43,9 +49,7 @@ def median_interval(values: Sequence[float]) -> Interval:
     count = len(ordered)
     if count < ORDER_STATISTIC_RUNS:
         return Interval(ordered[0], ordered[-1])
-    rank = 1
-    while _coverage(count, rank + 1) >= CONFIDENCE:
-        rank += 1
+    rank = _rank(count)
     return Interval(ordered[rank - 1], ordered[-rank], _coverage(count, rank))
 
 
@@ -57,11 +61,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def describe(values: Sequence[float], text: Callable[[float], str] = format_rate) -> str:
     """`331 (322–335, n = 3)`; from six runs on `331 (325–334 at 96.1 %, n = 9)`."""
-    found = median_interval(values)
-    extent = f"{text(found.low)}–{text(found.high)}"
-    if found.coverage is not None:
-        extent += f" at {100 * found.coverage:.1f} %"
-    return f"{text(median(values))} ({extent}, n = {len(values)})"
+    return f"{text(median(values))} ({in_words(median_interval(values), text)}, n = {len(values)})"
+
+
+def in_words(found: Interval, text: Callable[[float], str] = format_rate) -> str:
+    """`322–335`, and how sure it is where that is known: `325–334 at 96.1 %`."""
+    sure = "" if found.coverage is None else f" at {100 * found.coverage:.1f}".removesuffix(".0") + " %"
+    return f"{text(found.low)}–{text(found.high)}{sure}"
 
 
 def noise(values: Sequence[float]) -> float:
@@ -104,6 +110,26 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mean_interval(by_question: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """(low, high): where the true mean over questions lies with 95 %; the values are those of each question.
+
+    A question counts once, with the mean of its values: asking it again says nothing of other questions. Wilson's
+    interval where all values are 0 or 1, else mean ± 1.96 standard errors, inside 0 to 1 where all values are. None
+    where nothing can be said: without questions, and for a single one whose value is neither 0 nor 1.
+    """
+    means = [math.fsum(values) / len(values) for values in by_question]
+    if not means:
+        return None
+    count, middle = len(means), math.fsum(means) / len(means)
+    if {value for values in by_question for value in values} <= {0.0, 1.0}:
+        return wilson(middle, count)
+    if count < 2:
+        return None
+    half = _Z95 * math.sqrt(math.fsum((mean - middle) ** 2 for mean in means) / (count - 1) / count)
+    is_share = all(0 <= value <= 1 for values in by_question for value in values)
+    return (max(0.0, middle - half), min(1.0, middle + half)) if is_share else (middle - half, middle + half)
+
+
 def outliers(runs_by_cell: Mapping[K, Sequence[float]]) -> dict[K, list[bool]]:
     """For every run of every cell whether it lies off, by a scale pooled over all cells (flag, never delete).
 
@@ -121,7 +147,7 @@ def best_set(
 ) -> tuple[CellResult | None, tuple[CellResult, ...]]:
     """The best measured cell, and those that cannot be told from it: their intervals overlap its own.
 
-    A cell's interval is [metric_min, metric_max] where both are known, else the value itself.
+    A cell's interval is that of `extent`.
     """
     measured = [result for result in results if value_of(result, metric) is not None]
     if not measured:
@@ -145,13 +171,28 @@ def value_of(result: CellResult, metric: str) -> float | None:
 
 
 def extent(result: CellResult, metric: str) -> tuple[float, float]:
-    """[metric_min, metric_max] of a measured cell, or its interval [metric_low, metric_high], or its value twice."""
+    """(low, high) of `interval_of`."""
+    found = interval_of(result, metric)
+    return found.low, found.high
+
+
+def interval_of(result: CellResult, metric: str) -> Interval:
+    """[metric_low, metric_high] of a measured cell; where it has none its range [metric_min, metric_max], else its
+    value twice. The coverage is known of the first only."""
     value = _known(result, metric)
-    for lowest, highest in (("min", "max"), ("low", "high")):
+    for lowest, highest in (("low", "high"), ("min", "max")):
         low, high = result.metrics.get(f"{metric}_{lowest}"), result.metrics.get(f"{metric}_{highest}")
         if low is not None and high is not None:
-            return low, high
-    return value, value
+            return Interval(low, high, _coverage_of(result, metric) if lowest == "low" else None)
+    return Interval(value, value)
+
+
+def _coverage_of(result: CellResult, metric: str) -> float | None:
+    if metric in MEANS:
+        return CONFIDENCE
+    runs = int(result.metrics.get("runs", 0))
+    is_told = metric in MEDIANS and runs >= ORDER_STATISTIC_RUNS
+    return _coverage(runs, _rank(runs)) if is_told else None
 
 
 def _known(result: CellResult, metric: str) -> float:
@@ -159,6 +200,14 @@ def _known(result: CellResult, metric: str) -> float:
     if value is None:
         raise ValueError(f"the cell has no {metric}")
     return value
+
+
+def _rank(count: int) -> int:
+    """How far from either end the narrowest interval begins that still has the confidence."""
+    rank = 1
+    while _coverage(count, rank + 1) >= CONFIDENCE:
+        rank += 1
+    return rank
 
 
 def _coverage(count: int, rank: int) -> float:

@@ -24,7 +24,7 @@ from ollama_sweep.cells import CellResult, Flag, Status
 from ollama_sweep.errors import ConfigError, StorageError
 from ollama_sweep.plots import PlotOptions, _heatmap_drawing, heatmap
 from ollama_sweep.plots._heatmap_cells import readable
-from ollama_sweep.plots._heatmap_legend import Look, entries
+from ollama_sweep.plots._heatmap_legend import SYMBOLS, Look, entries
 from ollama_sweep.plots.heatmap import HeatmapData, Kind, collect, render, save_all
 
 OPTIONS = PlotOptions(sweep="default", machine=GPU)
@@ -90,6 +90,14 @@ def test_the_best_and_what_is_tied_with_it() -> None:
     assert [(mark.best, mark.tied) for mark in marks.values()] == [(True, False), (False, True), (False, False)]
     assert marks[1, 1].label == "331"
     assert marks[1, 1].detail == "322–335, 3 runs"
+
+
+def test_from_six_runs_on_the_interval_stands_in_the_cell_and_how_sure_it_is_in_the_legend() -> None:
+    rate = {"prompt_eval_rate": 331.0, "prompt_eval_rate_min": 1.0, "prompt_eval_rate_max": 999.0, "runs": 9.0,
+            "prompt_eval_rate_low": 325.0, "prompt_eval_rate_high": 334.0}  # fmt: skip
+    data = one([result(1, 1, metrics=rate), result(1, 2, 100.0)])
+    assert [(mark.detail, mark.tied) for mark in data.cells.values()] == [("325–334, 9 runs", False), ("3 runs", False)]
+    assert entries(data)[0].text == "best: num_ctx 1, num_batch 1: 331 tokens/s (325–334 at 96.1 %, 9 runs)"
 
 
 def test_runs_are_named_only_for_what_every_run_has() -> None:
@@ -235,7 +243,7 @@ def test_the_legend_explains_every_look() -> None:
     found = entries(one(every_look()))
     assert {entry.look for entry in found} == set(Look)
     assert found[0].text.startswith("best: num_ctx ")
-    assert len({entry.symbol for entry in found}) == 7
+    assert {entry.symbol for entry in found} == {"", *SYMBOLS.values()}
 
 
 # --- how it is drawn

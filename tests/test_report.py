@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from results_maker import Machine, Recipe, large, make, ranged, result
@@ -224,6 +225,46 @@ def test_the_best_in_words() -> None:
     assert len(describe_best(cells, contexts=False).splitlines()) == 2
 
 
+def nine_runs(num_ctx: int, num_batch: int, rate: float, low: float, high: float) -> CellResult:
+    """A cell whose range is far wider than the interval of its median."""
+    metrics = {"prompt_eval_rate": rate, "prompt_eval_rate_min": 1.0, "prompt_eval_rate_max": 999.0, "runs": 9.0,
+               "prompt_eval_rate_low": low, "prompt_eval_rate_high": high}  # fmt: skip
+    return result(num_ctx, num_batch, metrics=metrics, status=Status.OK)
+
+
+def test_from_six_runs_on_the_best_has_its_interval_and_how_sure_it_is() -> None:
+    cells = [nine_runs(1, 64, 331, 325, 334), nine_runs(1, 128, 320, 310, 326), nine_runs(1, 256, 300, 290, 305)]
+    first, second, *_ = describe_best(cells).splitlines()
+    assert first == "Best: num_ctx 1 with num_batch 64: 331 tokens/s (325–334 at 96.1 %, 9 runs)."
+    assert second == "Tied with it: num_ctx 1 with num_batch 128 (320)."
+    best: Any = best_cells(cells).as_dict()["best"]
+    assert (best["low"], best["high"], best["coverage"]) == (325, 334, 0.9609375)
+
+
+def answering(num_ctx: int, task: str, **metrics: float) -> CellResult:
+    coordinates = {"num_ctx": num_ctx, "num_batch": 64, "task": task}
+    found = {"runs": 16.0, "answers": 16.0, "failed_answers": 0.0, **metrics}
+    return result(num_ctx, 64, metrics=found, status=Status.OK, task=task, coordinates=coordinates)
+
+
+def test_every_task_says_what_is_tied_with_its_best() -> None:
+    cells = [
+        answering(1, "chat", decode_tps=90.0, decode_tps_low=80.0, decode_tps_high=99.0),
+        answering(2, "chat", decode_tps=85.0, decode_tps_low=79.0, decode_tps_high=89.0),
+        answering(1, "mmlu", quality=0.5, quality_low=0.28, quality_high=0.72),
+        answering(2, "mmlu", quality=0.75, quality_low=0.51, quality_high=0.9),
+        answering(4, "mmlu", quality=0.1, quality_low=0.02, quality_high=0.3),
+    ]
+    text = describe_best(cells, contexts=False)
+    assert "90 tokens/s (80–99 at 97.9 %, 16 answers)." in text
+    assert "Tied with it: num_ctx 2 with num_batch 64, task chat (85)." in text
+    assert (
+        "mmlu: best quality, the mean score, num_ctx 2 with num_batch 64, task mmlu: 0.750 (0.510–0.900 at 95 %, "
+        in text
+    )
+    assert text.endswith("Tied with it: num_ctx 1 with num_batch 64, task mmlu (0.500).")
+
+
 def test_many_tied_cells_are_counted() -> None:
     text = describe_best(large(), contexts=False)
     assert re.search(r"^Tied with it: (num_ctx \d+ with num_batch \d+ \(\d+\); ){5}and 104 more\.$", text, re.MULTILINE)
@@ -293,7 +334,7 @@ def test_the_best_for_machines() -> None:
     made = best_cells([ranged(4096, 256, 331, 322, 335), ranged(4096, 512, 329, 324, 333)]).as_dict()
     assert json.loads(json.dumps(made))["best"] == {
         "num_ctx": 4096, "num_batch": 256, "model": "smollm2", "prompt_eval_rate": 331, "low": 322, "high": 335,
-        "runs": 3, "flags": [],
+        "coverage": None, "runs": 3, "flags": [],
     }  # fmt: skip
     assert best_cells([]).as_dict()["best"] is None
 

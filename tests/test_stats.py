@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from results_maker import ranged, result
 
 from ollama_sweep import stats
-from ollama_sweep.cells import Flag, Status
+from ollama_sweep.cells import CellResult, Flag, Status
 
 POSITIVE = st.lists(st.floats(min_value=0.001, max_value=1e9), min_size=1, max_size=40)
 
@@ -116,3 +116,40 @@ def test_only_measured_numbers_count_whatever_their_flags() -> None:
     assert stats.best_set([failed, cached, broken, spilled], "prompt_eval_rate") == (spilled, ())
     assert stats.best_set([failed, cached, broken], "prompt_eval_rate") == (None, ())
     assert stats.best_set([], "prompt_eval_rate") == (None, ())
+
+
+def test_from_six_runs_on_the_interval_ties_and_not_the_range() -> None:
+    def cell(num_ctx: int, low: float, middle: float, high: float) -> CellResult:
+        metrics = {"runs": 9.0, "prompt_eval_rate": middle, "prompt_eval_rate_min": middle - 50,
+                   "prompt_eval_rate_max": middle + 50, "prompt_eval_rate_low": low,
+                   "prompt_eval_rate_high": high}  # fmt: skip
+        return result(num_ctx, 1, metrics=metrics, status=Status.OK)
+
+    best, tied, apart = cell(1, 328, 331, 334), cell(2, 325, 327, 329), cell(3, 318, 321, 327.9)
+    assert stats.extent(best, "prompt_eval_rate") == (328, 334)
+    assert stats.best_set([apart, tied, best], "prompt_eval_rate") == (best, (tied,))
+
+
+def test_the_interval_of_right_and_wrong_answers_is_wilsons() -> None:
+    assert stats.mean_interval([[1.0], [1.0], [0.0]]) == stats.wilson(2 / 3, 3)
+    assert stats.mean_interval([[1.0]]) == stats.wilson(1, 1)
+
+
+def test_asking_the_same_questions_again_makes_their_interval_no_narrower() -> None:
+    assert stats.mean_interval([[1.0, 1.0], [0.0, 1.0]]) == stats.wilson(0.75, 2)
+    once, again = (stats.mean_interval(scores) for scores in ([[0.3], [0.9]], [[0.2, 0.4], [0.9, 0.9]]))
+    assert again == pytest.approx(once)
+
+
+def test_the_interval_of_scores_is_two_standard_errors_wide_and_stays_a_score() -> None:
+    low, high = stats.mean_interval([[0.4], [0.5], [0.6], [0.5]]) or (0, 0)
+    half = 1.959964 * math.sqrt(0.02 / 3 / 4)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert stats.mean_interval([[0.2], [1.0], [0.9]]) == pytest.approx((0.2068, 1.0), abs=0.001)
+    low, high = stats.mean_interval([[10.0], [40.0]]) or (0, 0)
+    assert low < 0 < 40 < high, "what is no share is not cut off"
+
+
+def test_one_score_says_nothing_of_the_others() -> None:
+    assert stats.mean_interval([[0.4]]) is None
+    assert stats.mean_interval([]) is None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_sweep import validity
-from ollama_sweep.cells import Cell, Effective, Flag, Options, Outcome, Run, Status
+from ollama_sweep import stats, validity
+from ollama_sweep.cells import Answer, Cell, Effective, Flag, Options, Outcome, Run, Status
 from ollama_sweep.engine import Generation
 from ollama_sweep.errors import CellFailed
 
@@ -163,6 +163,58 @@ def test_a_summary_is_of_medians_and_of_believed_runs_only() -> None:
     assert found.prompt_eval_duration_s == pytest.approx(1000 / 230)
     assert (found.prompt_eval_count, found.eval_count, found.eval_rate) == (1000, 11, 5.0)
     assert found.scores == {"accuracy": 1.0, "task_score": pytest.approx(3 * 3600 / (3 * 6.6))}
+
+
+def test_from_six_runs_on_a_rate_has_its_interval_beside_the_slowest_and_the_fastest() -> None:
+    assert (
+        not {"prompt_eval_rate_low", "prompt_eval_rate_high"} & validity.summarize(runs_of(*range(1, 6))).scores.keys()
+    )
+    found = validity.summarize(runs_of(*range(101, 110)))
+    assert [found.prompt_eval_rate_min, found.prompt_eval_rate_max] == pytest.approx([101, 109])
+    ends = [found.scores[f"prompt_eval_rate_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx(stats.interval(range(101, 110)))
+
+
+def answered(item: str, score: float | None = None, *, seconds: float = 2.0, tokens: int = 11) -> Run:
+    """The answer to a question whose first token came after half a second."""
+    run = judged(replace(GENERATION, client_duration_s=seconds, ttft_s=0.5, eval_count=tokens))
+    scores = {"tokens_per_s": tokens / seconds, **({} if score is None else {"score": score})}
+    return replace(run, scores=scores, answer=Answer(item, "", "?"))
+
+
+def ends_of(scores: Mapping[str, float], name: str, ends: str = "low high") -> list[float]:
+    return [scores[f"{name}_{end}"] for end in ends.split()]
+
+
+def test_quality_has_the_interval_in_which_it_truly_lies() -> None:
+    failed = validity.unanswered(4, Answer("d", "", "?", failure="no answer"), 1.0, "")
+    runs = [answered("a", 1.0), answered("b", 1.0), answered("c", 0.0), failed]
+    scores = validity.summarize_answers(runs, {}).scores
+    assert [scores["score"], scores["quality"]] == pytest.approx([2 / 3, 0.5])
+    assert ends_of(scores, "score") == list(stats.wilson(2 / 3, 3))
+    assert ends_of(scores, "quality") == list(stats.wilson(0.5, 4))
+    again = validity.summarize_answers([*runs, *runs], {}).scores
+    assert ends_of(again, "score") == ends_of(scores, "score"), "the same questions once more say nothing of others"
+
+
+def test_speeds_of_answers_have_their_range_and_from_six_on_their_interval() -> None:
+    few = validity.summarize_answers([answered("a", seconds=seconds) for seconds in (1.5, 2.5, 4.5)], {}).scores
+    assert ends_of(few, "latency_s", "min max") == [1.5, 4.5]
+    assert ends_of(few, "decode_tps", "min max") == [2.5, 10.0]
+    assert ends_of(few, "ttft_s", "min max") == [0.5, 0.5]
+    assert ends_of(few, "tokens_per_s", "min max") == [11 / 4.5, 11 / 1.5]
+    assert "latency_s_low" not in few
+    many = validity.summarize_answers([answered("a", seconds=float(seconds)) for seconds in range(1, 10)], {}).scores
+    assert ends_of(many, "latency_s") == list(stats.interval(range(1, 10)))
+    assert ends_of(many, "latency_s", "min max") == [1.0, 9.0]
+
+
+def test_no_interval_is_claimed_where_some_answers_have_no_such_speed() -> None:
+    runs = [answered("a", tokens=1 if number == 0 else 11) for number in range(9)]
+    scores = validity.summarize_answers(runs, {}).scores
+    assert ends_of(scores, "decode_tps", "min max") == [pytest.approx(10 / 1.5)] * 2
+    assert "decode_tps_low" not in scores
+    assert "latency_s_low" in scores
 
 
 def test_what_no_run_knows_stays_unknown() -> None:

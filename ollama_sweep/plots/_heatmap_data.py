@@ -27,6 +27,8 @@ class Kind(StrEnum):
 class CellMark:
     """One cell of the picture. `label` is what stands in it, `detail` what stands below where there is room.
 
+    `sure` is the detail with how sure it is, for the legend.
+
     A measured cell without a value was measured but has no believed number for this metric.
     """
 
@@ -34,6 +36,7 @@ class CellMark:
     label: str = ""
     value: float | None = None
     detail: str = ""
+    sure: str = ""
     flags: frozenset[Flag] = frozenset()
     best: bool = False
     tied: bool = False
@@ -152,7 +155,8 @@ def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best
     value = value_of(result, metric.name)
     if value is None:
         return CellMark(kind, "cached" if Flag.CACHED in flags else "no value", flags=flags)
-    return CellMark(kind, metric.text(value), value, range_and_runs(result, metric), flags, best, tied)
+    detail, sure = (range_and_runs(result, metric, sure=said) for said in (False, True))
+    return CellMark(kind, metric.text(value), value, detail, sure, flags, best, tied)
 
 
 def _kind(status: Status) -> Kind:

@@ -66,7 +66,7 @@ def _best(data: HeatmapData) -> Iterator[Entry]:
         if mark.best and mark.value is not None:
             places = ((data.x, x), (data.y, y))
             where = ", ".join(f"{name} {model_label(str(value))}" for name, value in places if value is not None)
-            detail = f" ({mark.detail})" if mark.detail else ""
+            detail = f" ({mark.sure})" if mark.sure else ""
             yield Entry(Look.BEST, f"best: {where}: {data.metric.with_unit(mark.value)}{detail}")
     tied = sum(mark.tied for mark in data.cells.values())
     if tied:

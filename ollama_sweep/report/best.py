@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ollama_sweep.cells import FLAG_MEANINGS, MAIN_TASK, CellResult, Flag, failure_label, model_label
 from ollama_sweep.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
 from ollama_sweep.metrics import Metric, default_metric, find_metric, range_and_runs
-from ollama_sweep.stats import best_set, extent, value_of
+from ollama_sweep.stats import best_set, interval_of, value_of
 
 MOST_TIED = 5
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
@@ -88,9 +88,15 @@ def describe_best(results: Sequence[CellResult], metric: str | None = None, *, c
     lines = [f"{first[0]}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
     for task, members in others:
         best = best_cells(members)
-        words = f"{best.metric.words}, {_sentence(best.winner, best.metric)}" if best.winner else ""
-        lines.append(f"{task}: {f'best {words}.' if words else _nothing(members, best.metric)}")
+        lines.append(f"{task}: {_in_a_line(members, best)}")
     return "\n".join(lines)
+
+
+def _in_a_line(results: Sequence[CellResult], best: Best) -> str:
+    if best.winner is None:
+        return _nothing(results, best.metric)
+    tied = f" Tied with it: {_tied_words(best)}." if best.tied else ""
+    return f"best {best.metric.words}, {_sentence(best.winner, best.metric)}.{tied}"
 
 
 def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> str:
@@ -207,13 +213,14 @@ def _nothing(results: Sequence[CellResult], metric: Metric) -> str:
 
 
 def _as_dict(cell: CellResult, metric: Metric) -> dict[str, object]:
-    low, high = extent(cell, metric.name)
+    found = interval_of(cell, metric.name)
     return {
         **cell.coordinates,
         "model": cell.model,
         metric.name: value_of(cell, metric.name),
-        "low": low,
-        "high": high,
+        "low": found.low,
+        "high": found.high,
+        "coverage": found.coverage,
         "runs": int(cell.metrics.get("runs", 0)),
         "flags": sorted(flags_of(cell)),
     }

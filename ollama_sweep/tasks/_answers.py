@@ -55,12 +55,10 @@ def means(runs: Sequence[Run], names: Iterable[str]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in by_name.items() if values}
 
 
-def extremes(runs: Sequence[Run], name: str, value: Callable[[Run], float | None]) -> dict[str, float]:
-    """min_NAME, max_NAME and avg_NAME over the believed answers."""
+def average(runs: Sequence[Run], name: str, value: Callable[[Run], float | None]) -> dict[str, float]:
+    """avg_NAME over the believed answers."""
     found = [number for run in answered(runs) if run.believed and (number := value(run)) is not None]
-    if not found:
-        return {}
-    return {f"min_{name}": min(found), f"max_{name}": max(found), f"avg_{name}": sum(found) / len(found)}
+    return {f"avg_{name}": sum(found) / len(found)} if found else {}
 
 
 def by_category(runs: Sequence[Run]) -> dict[str, float]:

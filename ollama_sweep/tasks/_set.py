@@ -89,12 +89,12 @@ def score(question: Question, generation: Generation) -> dict[str, float]:
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, float]:
-    """Latencies, the mean of every check, tokens per second from smallest to largest, and the categories."""
+    """Latencies, the mean of every check, mean speeds, and the categories."""
     checks = sorted({name for run in _answers.answered(runs) for name in run.scores} - _SPEEDS)
     return (
         _answers.latencies(runs)
         | _answers.means(runs, checks)
-        | _answers.extremes(runs, "tokens_per_s", lambda run: run.scores.get("tokens_per_s"))
-        | _answers.extremes(runs, "ttft_s", lambda run: run.ttft_s)
+        | _answers.average(runs, "tokens_per_s", lambda run: run.scores.get("tokens_per_s"))
+        | _answers.average(runs, "ttft_s", lambda run: run.ttft_s)
         | _answers.by_category(runs)
     )

@@ -11,7 +11,7 @@ from ollama_sweep.data_files import Record, located, read_records, shipped
 from ollama_sweep.engine import Generation
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.task import EMBED, Question, Setup
-from ollama_sweep.tasks import _answers, _hub, _options
+from ollama_sweep.tasks import _hub, _options
 from ollama_sweep.tasks._questions import identity
 from ollama_sweep.yaml_strict import Node
 
@@ -19,7 +19,6 @@ OWN = ("rows", "warmup_rows", "batch_size", "column", "split", *_hub.OPTIONS)
 NOT_HERE = (*_options.REQUEST, "system", "max_tokens", "limit")
 ROWS, WARMUP_ROWS, BATCH_SIZE = 100, 50, 16
 DEFAULT_DATA = "prompts/film_reviews.jsonl"
-_REPEATED = ("rows_per_s", "encoding_time_s")
 
 
 class Task:
@@ -58,12 +57,7 @@ class Task:
         return scores | ({"rows_per_s": vectors.rows / duration_s} if duration_s > 0 else {})
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
-        """The smallest and largest of what is a median over the repeats."""
-        scores: dict[str, float] = {}
-        for name in _REPEATED:
-            found = [run.scores[name] for run in _answers.answered(runs) if run.believed and name in run.scores]
-            scores |= {f"{name}_min": min(found), f"{name}_max": max(found)} if found else {}
-        return scores
+        return {}
 
 
 def _texts(given: Mapping[str, Node], most: int) -> list[str]:
