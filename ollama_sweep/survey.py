@@ -183,7 +183,8 @@ def with_tasks(spec: SweepSpec) -> SweepSpec:
     What a named engine cannot have is refused here as well, before anything waits for a server.
     """
     _refuse_settings_of_a_strange_server(spec, spec.engine)
-    return replace(spec, setups=tasks.set_up(spec.task_names, spec.task_options))
+    setups = tasks.set_up(spec.task_names, spec.task_options)
+    return replace(spec, setups=setups, warnings=(*spec.warnings, *tasks.warnings(setups, spec.repeats)))
 
 
 def asked_kinds(spec: SweepSpec) -> frozenset[str]:

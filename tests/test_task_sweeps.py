@@ -337,3 +337,16 @@ def test_a_database_of_an_older_version_gets_its_missing_rounds(program: Program
     assert rows(program)[0]["answers"] == 3
     program("run", items_grid(program, data, options={"repeats": 2}, **keys)).must()
     assert rows(program)[0]["answers"] == 6
+
+
+def test_until_of_a_task_with_questions_is_said_not_to_hold(program: Program, data: str) -> None:
+    tasks = {"chat": {"data": data}, "items": {"data": data}}
+    until = {"min": 2, "max": 5, "until": "2%"}
+    keys: dict[str, Any] = {"tasks": tasks, "num_ctx": [512], "num_batch": [4]}
+    both = program.grid(task=["prompt_eval", "chat", "items"], repeats=until, **keys)
+    line = "Warning: repeats.until holds for the main task only; questions are asked a fixed number of times: chat 2, "
+    for command in ("plan", "run"):
+        said = [text for text in program(command, both).must().stdout.splitlines() if "repeats.until" in text]
+        assert said == [f"{line}items 1"]
+    for fine in ({"repeats": 2, "task": ["prompt_eval", "chat", "items"], **keys}, {"repeats": until}):
+        assert "repeats.until" not in program("plan", program.grid(**fine)).must().stdout

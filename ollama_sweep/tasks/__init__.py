@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from ollama_sweep import data_files
 from ollama_sweep.errors import ConfigError, nearest
+from ollama_sweep.spec import Repeats
 from ollama_sweep.task import Setup, Task
 from ollama_sweep.yaml_strict import Node, one_line
 
@@ -64,6 +65,15 @@ def _set_up(name: str, given: Mapping[str, Node]) -> Setup:
     if not made.questions:
         return made
     return replace(made, options=tuple(sorted({**dict(made.options), "max_retries": made.max_retries}.items())))
+
+
+def warnings(setups: Mapping[str, Setup], repeats: Repeats) -> tuple[str, ...]:
+    """What a sweep's `repeats` ask of its tasks and cannot have, in words; empty where there is nothing to say."""
+    asked = [f"{name} {one.repeats or repeats.minimum}" for name, one in setups.items() if one.questions]
+    if repeats.until is None or not asked:
+        return ()
+    text = "repeats.until holds for the main task only; questions are asked a fixed number of times"
+    return (f"{text}: {', '.join(asked)}",)
 
 
 def _own() -> set[str]:
