@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ollama_sweep.cli import _task_options
 from ollama_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def verbose_option(command: F) -> F:
 
 def sweep_options(command: F) -> F:
     """CONFIG and everything on the command line that wins over the file; collected as `overrides`."""
+    command = _task_options.task_options(command)
     for name, kind, text in reversed(OVERRIDES):
         command = click.option(name, type=kind, default=None, help=text, metavar=_metavar(name))(command)
     command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of the file.")(
@@ -101,7 +103,12 @@ def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     path = config
     if path is None and Path(DEFAULT_CONFIG).exists():
         path = Path(DEFAULT_CONFIG)
-    return with_tasks(load_spec(path, overrides_of(given), max_cells=int(given.get("max_cells") or 2_000_000)))
+    overrides, max_cells = overrides_of(given), int(given.get("max_cells") or 2_000_000)
+    spec = load_spec(path, overrides, max_cells=max_cells)
+    if typed := _task_options.given_of(given):
+        more = _task_options.settings_of(spec, typed)
+        spec = load_spec(path, {**overrides, "set": (*(given.get("settings") or ()), *more)}, max_cells=max_cells)
+    return with_tasks(spec)
 
 
 def overrides_of(given: Mapping[str, Any]) -> dict[str, object]:

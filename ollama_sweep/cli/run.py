@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cells import model_label
-from ollama_sweep.cli import _shared
+from ollama_sweep.cli import _shared, _task_options
 from ollama_sweep.crashpoints import reached
 from ollama_sweep.errors import ConfigError, NotBelieved, Stopped, SweepError, nearest
 
@@ -77,6 +77,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
 def _interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
     from ollama_sweep.cli._interactive import interview
 
+    for option in _task_options.given_of(given):
+        raise ConfigError("not together with --interactive, which asks for the tasks first", option)
     return interview(config, given)
 
 
