@@ -11,6 +11,7 @@ from ollama_sweep.errors import ConfigError
 
 OLLAMA_HOST = "127.0.0.1:11434"
 OLLAMA_PORT = 11434
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a server listens on is not where a client connects to
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,20 @@ def address(text: str, *, allow_remote: bool, port: int, where: str = "host") ->
         raise ConfigError(f"{text} is not a host. Write it like 127.0.0.1:{port}", where) from None
     if scheme not in ("", "http", "https"):
         raise ConfigError(f"{scheme}:// is not spoken here; write http:// or https://", where)
-    if name in ("0.0.0.0", "::"):  # noqa: S104 - what a server listens on is not where a client connects to
+    if name in _EVERYWHERE:
         name = "127.0.0.1"
     if not allow_remote and not is_loopback(name):
         raise ConfigError(f"{name} is another machine; numbers would be its, not this one's. Use --remote", where)
     standard = {"http": 80, "https": 443}.get(scheme, port)
     return Address(scheme or "http", name, given or standard, parts.path.rstrip("/"))
+
+
+def means_everywhere(text: str) -> bool:
+    """A host as people write it that stands for every address of a computer; `address` takes it for this one's."""
+    try:
+        return urlsplit(f"http://{text.strip().rpartition('://')[2]}").hostname in _EVERYWHERE
+    except ValueError:
+        return False
 
 
 def is_loopback(name: str) -> bool:

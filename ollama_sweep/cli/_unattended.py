@@ -138,6 +138,8 @@ class Company:
         """The server and the hardware are this sweep's alone, and the computer stays awake. Raises DatabaseInUse."""
         from ollama_sweep import host, keep_awake
 
+        for line in _other_host(self._spec, info):
+            self._progress.plain(line)
         claims = _claims(self._spec, info, host.gpus)
         with contextlib.ExitStack() as stack:
             stack.enter_context(background.claimed(claims, self._db, self._progress.line, share=self._share))
@@ -215,6 +217,21 @@ def _log_keeper(db: Path) -> Callable[[Event], None]:
             background.keep_short(log)
 
     return listen
+
+
+def _other_host(spec: SweepSpec, info: EngineInfo) -> Iterator[str]:
+    """A note where the server is asked at another address than the one that is written."""
+    from ollama_sweep import hosts
+
+    asks_ollama = info.name.startswith("ollama")
+    what, given = (
+        ("host", spec.host) if spec.host or not asks_ollama else ("OLLAMA_HOST", os.environ.get("OLLAMA_HOST"))
+    )
+    if given and "://" in info.where and info.details.get("server") != "own" and hosts.means_everywhere(given):
+        yield (
+            f"Note: {what} ({given}) is where a server listens, not where one is asked; "
+            f"this computer's own at {info.where} is used"
+        )
 
 
 def _claims(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]) -> dict[str, str]:
