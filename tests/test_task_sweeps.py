@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ollama_fixture import until
 from sweeping import Program, program
 
 from ollama_sweep.cells import AnswerRow
+from ollama_sweep.cli._summaries import summaries
 from ollama_sweep.store.reader import Reader
 
 CAPITALS: Sequence[Mapping[str, Any]] = (
@@ -350,3 +354,67 @@ def test_until_of_a_task_with_questions_is_said_not_to_hold(program: Program, da
         assert said == [f"{line}items 1"]
     for fine in ({"repeats": 2, "task": ["prompt_eval", "chat", "items"], **keys}, {"repeats": until}):
         assert "repeats.until" not in program("plan", program.grid(**fine)).must().stdout
+
+
+# -- the log of all runs ---------------------------------------------------------------------------------------------
+
+
+def logged(program: Program, folder: str = "results") -> list[tuple[str, str]]:
+    """Model and number of answers of each line of a log."""
+    path = program.folder / folder / "benchmark_log.csv"
+    lines = path.read_text("utf-8").splitlines()[1:] if path.exists() else []
+    return [(fields[1], fields[-1]) for fields in (line.split(",") for line in lines)]
+
+
+def test_a_stopped_run_logs_no_model_whose_cells_are_not_all_done(program: Program, data: str) -> None:
+    gate = program.folder / "gate"
+    program.script(answers=RIGHT, gate=str(gate))
+    grid = items_grid(program, data, num_batch=[4])
+    started = program.start("run", grid, env=program.environment())
+    until("a cell is being measured", lambda: bool(program.events("generate")))
+    started.kill(signal.SIGTERM)
+    until("it was heard", lambda: "Stopping after this cell" in started._files[0].read_text("utf-8"))
+    gate.touch()
+    assert "items: 3 of 3 answered (100 %)" in started.wait().must(143).stdout
+    assert logged(program) == []
+    program("run", grid).must()
+    assert logged(program) == [("m", "6")]
+    program("run", grid).must()
+    assert logged(program) == [("m", "6")]
+
+
+def test_a_model_is_logged_once_also_where_the_order_mixes_the_models(program: Program, data: str) -> None:
+    program.script(answers=RIGHT)
+    keys = {"model": ["a", "b"], "num_ctx": [512, 1024, 2048], "num_batch": [2, 4], "order": "shuffled"}
+    lines = program("run", items_grid(program, data, **keys)).must().stdout.splitlines()
+    models = [label.partition("model ")[2][0] for label in program.events("prepare")]
+    assert models != sorted(models), "this order does not mix them"
+    assert sorted(logged(program)) == [("a", "18"), ("b", "18")]
+    (last,) = [number for number, line in enumerate(lines) if "12/12" in line]
+    early = [line for line in lines[:last] if "items: 18 of 18 answered" in line]
+    assert len(early) == 1, "the model that is done first is said before the other one goes on, and only once"
+
+
+def test_a_model_of_a_tasks_own_has_one_line_in_the_tasks_folder(program: Program, data: str) -> None:
+    program.script(answers=RIGHT)
+    tasks = {"items": {"data": data}, "embeddings": {"model": "embedder", "rows": 20, "warmup_rows": 4, "repeats": 1}}
+    grid = program.grid(
+        task=["embeddings", "items"], tasks=tasks, prompt=None, model=["a", "b"], num_ctx=[512], num_batch=[4]
+    )
+    program("run", grid).must()
+    assert logged(program, "results/items") == [("a", "3"), ("b", "3")]
+    assert logged(program, "results/embeddings") == [("embedder", "1")]
+    assert logged(program) == []
+
+
+def test_only_models_that_are_done_are_logged(program: Program, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program.script(answers=RIGHT)
+    program("run", items_grid(program, data, model=["a", "b"], num_ctx=[512], num_batch=[2, 4])).must()
+    shutil.rmtree(program.folder / "results")
+    with sqlite3.connect(program.folder / "sweeps.db") as connection:
+        connection.execute("UPDATE cells SET status = 'pending' WHERE model = 'b' AND num_batch = 4")
+    monkeypatch.chdir(program.folder)
+    said = summaries(Path("sweeps.db"), "grid")
+    assert sum("answered" in line for line in said) == 2, "what b has so far is said"
+    assert said[-1] == "Log: results/benchmark_log.csv"
+    assert logged(program) == [("a", "6")]

@@ -24,12 +24,16 @@ def save_files(contents: Sequence[Content], out: Path) -> list[Path]:
     return paths
 
 
-def append_logs(groups: Sequence[Group], out: Path) -> list[Path]:
-    """Append a line for each model to `benchmark_log.csv` of its task. Raises ConfigError, StorageError."""
+def append_logs(groups: Sequence[Group], out: Path, *, in_folders: bool = False) -> list[Path]:
+    """Append a line for each model to `benchmark_log.csv` of its task; nothing is made where there is no group.
+
+    `in_folders`: each task has its folder, also where the groups are those of one. Raises ConfigError, StorageError.
+    """
     check_folder(out)
     paths = []
     for folder, members in by_task(groups).items():
-        paths.append(place(out, Content(folder, LOG_NAME, "")))
+        own = members[0].task if in_folders else folder
+        paths.append(place(out, Content(own, LOG_NAME, "")))
         append_log(paths[-1], [log_row(group) for group in members])
     return paths
 
