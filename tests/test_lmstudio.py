@@ -31,6 +31,7 @@ from test_engine_contract import Book
 from ollama_sweep import engines, prompts
 from ollama_sweep.cells import Cell, Options, Status
 from ollama_sweep.engine import EngineSettings, Vectors
+from ollama_sweep.engines import _rows_done
 from ollama_sweep.engines.lmstudio import Engine
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 
@@ -457,6 +458,17 @@ def test_what_a_dead_session_left_is_cleared(studio: Studio, settings: EngineSet
         assert studio.state["daemon"] is False
         with pytest.raises(EngineUnavailable, match="another engine made it"):
             engine.clear(replace(left[-1], details={}))
+
+
+def test_a_slow_embedding_says_how_far_it_is(
+    studio: Studio, server: Scripted, settings: EngineSettings, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_rows_done, "EVERY_S", 0.0)
+    server.replies["/v1/embeddings"] = [said_vector()]
+    with closing(Engine(settings)) as engine:
+        engine.prepare(cell())
+        engine.embed(cell(), ["a", "b", "c"], 1, TIMEOUT_S)
+    assert said[1:] == ["Embedding: 1 of 3 rows", "Embedding: 2 of 3 rows"]
 
 
 def test_an_embedding_goes_to_the_loaded_model(studio: Studio, server: Scripted, settings: EngineSettings) -> None:

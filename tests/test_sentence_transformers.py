@@ -17,6 +17,7 @@ from test_engine_contract import Book
 from ollama_sweep import engines
 from ollama_sweep.cells import Cell, Status
 from ollama_sweep.engine import EngineSettings
+from ollama_sweep.engines import _rows_done
 from ollama_sweep.engines.sentence_transformers import Engine
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 
@@ -30,8 +31,19 @@ class Vectors:
     def __init__(self, rows, dimension, dtype):
         self.shape, self.dtype = (rows, dimension), dtype
 
+class First:
+    hooks = []
+
+    def register_forward_hook(self, hook):
+        self.hooks.append(hook)
+        return self
+
+    def remove(self):
+        self.hooks.clear()
+
 class SentenceTransformer:
     max_seq_length = 8192
+    children = staticmethod(lambda: iter([First()]))
 
     def __init__(self, path, device=None, trust_remote_code=False):
         self.script = json.loads((pathlib.Path(path) / "script.json").read_text())
@@ -48,6 +60,9 @@ class SentenceTransformer:
             time.sleep(600)
         if "large" in texts:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        for _ in range(0, len(texts), batch_size):
+            for hook in First.hooks:
+                hook(None, None, None)
         return Vectors(len(texts), self.script.get("dimension", 4), self.script.get("dtype", "float32"))
 """
 TORCH = """
@@ -138,6 +153,28 @@ def test_the_device_and_the_type_are_those_that_were_used(
     assert vectors is not None
     assert (vectors.device, vectors.dtype) == (device, "float16")
     assert str(vectors) == f"2 x 4 float16 on {device}"
+
+
+def test_a_slow_request_says_how_far_it_is(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_rows_done, "EVERY_S", 0.0)
+    said: list[str] = []
+    cell = model(tmp_path / "m")
+    with closing(Engine(EngineSettings(say=said.append))) as engine:
+        engine.prepare(cell)
+        for _ in range(2):
+            vectors = engine.embed(cell, ["row"] * 5, 2, TIMEOUT_S).vectors
+            assert vectors is not None
+            assert vectors.rows == 5
+    assert said == ["Embedding: 2 of 5 rows", "Embedding: 4 of 5 rows"] * 2
+
+
+def test_a_quick_request_says_nothing_and_a_slow_one_a_line_now_and_then() -> None:
+    said: list[str] = []
+    seconds = iter([0.0, 4.0, 11.0, 12.0, 30.0, 60.0])
+    done = _rows_done.RowsDone(said.append, 100, lambda: next(seconds))
+    for rows in (16, 32, 48, 64, 100):
+        done(rows)
+    assert said == ["Embedding: 32 of 100 rows", "Embedding: 64 of 100 rows"]
 
 
 def test_another_model_gets_a_fresh_process(engine: Engine, tmp_path: Path) -> None:

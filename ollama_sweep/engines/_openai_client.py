@@ -20,6 +20,7 @@ from ollama_sweep.cells import Cell, Status
 from ollama_sweep.engine import EngineSettings, Generation, Vectors
 from ollama_sweep.engines._openai_faults import Place, died, is_html, said_in, translated
 from ollama_sweep.engines._openai_stream import Pieces
+from ollama_sweep.engines._rows_done import RowsDone
 from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.hosts import Address
 from ollama_sweep.keys import Key
@@ -208,6 +209,7 @@ class Client:
         self._trace("embeddings", model, {"rows": len(texts), "batch_size": batch_size})
         deadline = time.monotonic() + timeout_s
         spent_s, dimensions, counts = 0.0, set[int](), list[int | None]()
+        say_done = RowsDone(self._settings.say, len(texts))
         for start in range(0, len(texts), batch_size):
             batch = list(texts[start : start + batch_size])
             left_s = deadline - time.monotonic()
@@ -218,6 +220,7 @@ class Client:
             dimensions |= self._dimensions(answer, len(batch))
             usage = getattr(answer, "usage", None)
             counts.append(getattr(usage, "prompt_tokens", None) or None)
+            say_done(start + len(batch))
         if len(dimensions) > 1:
             raise self._bad_vectors(f"vectors of {' and '.join(map(str, sorted(dimensions)))} numbers")
         known = [count for count in counts if isinstance(count, int)]

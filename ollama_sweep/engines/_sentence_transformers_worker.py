@@ -7,24 +7,28 @@
     {"embed": {"texts", "batch_size"}}             -> {"rows", "dimension", "dtype", "device", …}
     {"unload": {}}                                 -> {}: memory is given back, also that of a GPU
 
-or {"error": text, "type": name of the exception}. The process ends when its stdin is closed.
+or {"error": text, "type": name of the exception}. While rows are embedded, {"done": rows} comes after each batch and
+before the answer. The process ends when its stdin is closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 
 class Holder:
     """The model that is loaded now."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Mapping[str, Any]], None]) -> None:
+        self._tell = tell
         self._model: Any = None
         self._device = ""
 
@@ -48,15 +52,30 @@ class Holder:
         return {"device": self._device, "max_seq_length": self._model.max_seq_length}
 
     def embed(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        started = time.monotonic()
-        found = self._model.encode(
-            asked["texts"], batch_size=asked["batch_size"], show_progress_bar=False, convert_to_numpy=True
-        )
-        _synchronize(self._device)
-        duration_s = time.monotonic() - started
+        with self._telling(asked["batch_size"]):
+            started = time.monotonic()
+            found = self._model.encode(
+                asked["texts"], batch_size=asked["batch_size"], show_progress_bar=False, convert_to_numpy=True
+            )
+            _synchronize(self._device)
+            duration_s = time.monotonic() - started
         rows, dimension = found.shape
         return {"rows": rows, "dimension": dimension, "dtype": str(found.dtype), "duration_s": duration_s,
                 "device": self._used_device()}  # fmt: skip
+
+    @contextlib.contextmanager
+    def _telling(self, batch_size: int) -> Iterator[None]:
+        """Tell how many rows are done. `encode` shows that to a terminal only, so the model's first part counts."""
+        batches = itertools.count(1)
+        first = next(iter(self._model.children()), None)
+        if first is None:
+            yield
+            return
+        hook = first.register_forward_hook(lambda *_: self._tell({"done": next(batches) * batch_size}))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _used_device(self) -> str:
         """cuda, mps, rocm or cpu: where the model lies. torch says cuda of AMD's GPUs, too."""
@@ -99,15 +118,20 @@ def _empty_cache(device: str) -> None:
 
 
 def main() -> None:
-    answers, holder = _own_stdout(), Holder()
+    answers = _own_stdout()
+
+    def tell(answer: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    holder = Holder(tell)
     for line in sys.stdin:
         ((what, asked),) = json.loads(line).items()
         try:
             answer = getattr(holder, what)(asked)
         except Exception as error:
             answer = {"error": str(error), "type": type(error).__name__}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        tell(answer)
 
 
 def _own_stdout() -> TextIO:

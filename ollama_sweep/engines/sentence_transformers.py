@@ -23,6 +23,7 @@ from ollama_sweep import keys, process
 from ollama_sweep.cells import Cell, Effective, Status, content_hash
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
 from ollama_sweep.engines._left_over import end_process
+from ollama_sweep.engines._rows_done import RowsDone
 from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.failure_texts import classify
 from ollama_sweep.model_files import file_digest
@@ -35,6 +36,7 @@ LOCATE_S = 120.0
 DOWNLOAD_S = 86400.0
 ENDING_S = 10.0
 UNLOAD_S = 10.0
+NEWS = '{"done": '
 FAST_DOWNLOAD = "HF_HUB_ENABLE_HF_TRANSFER"
 
 
@@ -55,6 +57,7 @@ class Engine:
         self._loaded = ""
         self._paths: dict[str, Path] = {}
         self._effective = Effective()
+        self._say_done = RowsDone(settings.say, 0)
 
     def describe(self) -> EngineInfo:
         if importlib.util.find_spec("sentence_transformers") is None:
@@ -120,6 +123,7 @@ class Engine:
     def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
         if self._loaded != cell.model:
             raise RuntimeError("embed before prepare")
+        self._say_done = RowsDone(self._settings.say, len(texts))
         answer = self._checked("embed", {"texts": list(texts), "batch_size": batch_size}, timeout_s)
         if answer["rows"] != len(texts):
             raise CellFailed(
@@ -184,7 +188,7 @@ class Engine:
         worker = self._worker
         try:
             worker.send(json.dumps({what: asked}))
-            line = worker.receive(timeout_s)
+            line = self._answer(worker, timeout_s)
         except process.DeadlineExceeded:
             self._forget(ended=False)
             text = f"the {what} did not end within {timeout_s:g} s"
@@ -199,6 +203,13 @@ class Engine:
             raise _death(what, code, worker.stderr_text())
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _answer(self, worker: process.Worker, timeout_s: float) -> str | None:
+        """The next line that is an answer and no news of how far it is. Raises process.DeadlineExceeded."""
+        deadline = time.monotonic() + timeout_s
+        while (line := worker.receive(deadline - time.monotonic())) is not None and line.startswith(NEWS):
+            self._say_done(int(json.loads(line)["done"]))
+        return line
 
     def _forget(self, *, ended: bool) -> None:
         """The child is no more, or is ended now, whatever state it is in."""
