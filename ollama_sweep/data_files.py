@@ -136,7 +136,7 @@ def identified(records: Iterable[Record]) -> list[Record]:
     found = list(records)
     if any("id" in record.fields for record in found):
         return found
-    titles = [str(record.fields.get(TITLE) or "").strip() for record in found]
+    titles = [" ".join(str(record.fields.get(TITLE) or "").split()) for record in found]
     if not all(titles) or len(set(titles)) < len(titles):
         titles = [record.where.replace(":", " ").rpartition(" ")[2] for record in found]
     return [replace(record, made_id=title) for record, title in zip(found, titles, strict=True)]

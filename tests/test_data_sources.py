@@ -75,6 +75,8 @@ def test_chat_takes_the_awesome_prompts_as_they_are() -> None:
     Path("prompts.csv").write_text(AWESOME, "utf-8")
     setup = set_up("chat", "data: prompts.csv\nlimit: 3")
     assert ids(setup) == ["An Ethereum Developer", "Linux Terminal", "English Translator"]
+    Path("prompts.csv").write_text(AWESOME.replace("Linux Terminal", '"Linux\n  Terminal"'), "utf-8")
+    assert ids(set_up("chat", "data: prompts.csv"))[1] == "Linux Terminal", "an id is one line"
     assert setup.questions[0].text.endswith("Write a contract.")
     assert setup.system == ASSISTANT
     assert set_up("chat", "data: prompts.csv\nsystem: Be brief.").system == "Be brief."

@@ -298,5 +298,5 @@ def test_the_real_package(tmp_path: Path, book: Book) -> None:
         engine.prepare(cell)
         found = engine.embed(cell, ["a b c", "d e f g"] * 50, 16, TIMEOUT_S)
     assert found.vectors is not None
-    assert (found.vectors.rows, found.vectors.dimension, found.vectors.dtype) == (100, 32, "float32")
+    assert str(found.vectors) == "100 x 32 float32 on cpu"
     assert book.open == {}
