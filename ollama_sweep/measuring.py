@@ -32,6 +32,12 @@ def system_oom_kills() -> int:
     return int(counts[0]) if counts else 0
 
 
+def _energy_per_token(seen: Mapping[str, float], runs: Sequence[Run]) -> dict[str, float]:
+    """J for each token that was really read or written in this attempt, the warm-up's as well."""
+    tokens = sum((run.prompt_eval_count or 0) - (run.cached_count or 0) + (run.eval_count or 0) for run in runs)
+    return {"energy_per_token_j": seen["energy_j"] / tokens} if "energy_j" in seen and tokens else {}
+
+
 @dataclass(frozen=True)
 class Measuring:
     """How a sweep measures: its settings, what is sent by task and model, its tasks by name, and the engine."""
@@ -81,7 +87,7 @@ class Measuring:
         else:
             measured = [run for run in (*earlier, *runs) if not run.warmup]
             summary = validity.summarize_answers(measured, self.tasks[cell.task].summarize(measured))
-        summary = replace(summary, scores={**summary.scores, **seen})
+        summary = replace(summary, scores={**summary.scores, **seen, **_energy_per_token(seen, runs)})
         return validity.judge_attempt(
             cell, runs, summary, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu
         )

@@ -471,6 +471,8 @@ def test_a_clock_that_was_held_down_is_a_flag_and_the_number_stays(program: Prog
     for row in program.rows():
         assert (row["status"], row["flags"]) == ("ok", "throttled")
         assert row["throttled_s"] > 0
+        tokens = (row["runs"] + 1) * (row["prompt_eval_count"] + row["eval_count"])
+        assert row["energy_per_token_j"] == pytest.approx(row["energy_j"] / tokens)
         assert row["prompt_eval_rate"] > 0
     assert "throttled: the hardware lowered its clock" in program("best").must().stdout
 
