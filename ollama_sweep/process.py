@@ -378,15 +378,16 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], log: Path, ke
     return Service(child, log)
 
 
-def end_by_token(token: str) -> list[int]:
-    """End every process that carries this token in its environment (left by a killed session); their pids."""
+def end_by_token(token: str) -> dict[int, list[str]]:
+    """End every process that carries this token in its environment (left by a killed session): words by process id."""
     import psutil
 
-    found = [process for process in psutil.process_iter() if _carries(process, token)]
+    found = [process for process in psutil.process_iter(["cmdline"]) if _carries(process, token)]
     for process in found:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(found, timeout=UNKILLABLE_S)
-    return [process.pid for process in found]
+    return {process.pid: process.info["cmdline"] or ["process"] for process in found}
 
 
 def _carries(process: object, token: str) -> bool:

@@ -498,7 +498,8 @@ def test_what_a_dead_session_left_is_ended(engine: Engine, small_model: Path, le
     engine.prepare(make_cell(small_model, 512, 64))
     left = child_of(engine)
     said = Engine(EngineSettings()).clear(Leftover(1, "process", ledger.recorded[-1], {}))
-    assert said == f"Ended what the previous session had left running (pid {left.pid})"
+    name = f"{Path(sys.executable).name} ollama_sweep.engines._llamacpp_worker"
+    assert said == f"Ended a left-over {name} (pid {left.pid}) of the previous session"
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
     assert engine.clear(Leftover(1, "process", "llamacpp-nobody", {})) is None
 

@@ -136,7 +136,7 @@ def test_a_left_over_is_found_by_its_token(tmp_path: Path) -> None:
     )
     other = process.spawn_service(python("import time; time.sleep(600)"), env=dict(os.environ), log=log, token="other")
     try:
-        assert process.end_by_token("token-of-a-dead-session") == [mine.pid]
+        assert list(process.end_by_token("token-of-a-dead-session")) == [mine.pid]
         assert other.is_alive
     finally:
         mine.end()

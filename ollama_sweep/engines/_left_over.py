@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ollama_sweep import process
@@ -10,6 +12,8 @@ from ollama_sweep.engine import Leftover
 from ollama_sweep.errors import EngineUnavailable
 
 OWN_FOLDERS = "ollama-sweep-"
+
+_PLAIN = re.compile(r"[A-Za-z][\w.-]*")
 
 
 def end_process(leftover: Leftover) -> str | None:
@@ -23,5 +27,14 @@ def end_process(leftover: Leftover) -> str | None:
     folder = Path(leftover.details.get("folder", ""))
     if folder.name.startswith(OWN_FOLDERS):
         shutil.rmtree(folder, ignore_errors=True)
-    pids = ", ".join(f"pid {pid}" for pid in ended)
-    return f"Ended what the previous session had left running ({pids})" if ended else None
+    what = ", ".join(f"{_name(words)} (pid {pid})" for pid, words in ended.items())
+    return f"Ended a left-over {what} of the previous session" if ended else None
+
+
+def _name(words: Sequence[str]) -> str:
+    """The program, or the script that it runs, with its first plain word: `ollama run`."""
+    program, *rest = words
+    if rest and Path(rest[0]).is_absolute():
+        program, *rest = rest
+    first = next((word for word in rest if not word.startswith("-")), "")
+    return f"{Path(program).name} {first}" if _PLAIN.fullmatch(first) else Path(program).name
