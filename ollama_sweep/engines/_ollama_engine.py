@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ollama_sweep import modelfile, process
+from ollama_sweep import modelfile
 from ollama_sweep.cells import Cell, Effective, Options, Scalar, Status
 from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo
 from ollama_sweep.engines._left_over import end_process
@@ -144,28 +144,18 @@ class OllamaEngine(ABC):
 
     def _create(self, name: str, text: str, timeout_s: float = CREATE_S) -> None:
         """`ollama create`, recorded before it exists. Raises CellFailed (reason `create`), EngineUnavailable."""
+        self._server.record_commands()
         if name not in self._records:
             self._records[name] = self._settings.ledger.record(SCRATCH, name, {"host": self._server.where})
         folder = self._server.folder / "create"
         folder.mkdir(exist_ok=True)
         file = folder / "Modelfile"
         file.write_text(text, "utf-8")
-        done = self._command("create", name, "-f", str(file), timeout_s=timeout_s)
+        done = self._server.command("create", name, "-f", str(file), timeout_s=timeout_s, stdin=b"")
         if done.timed_out:
             raise CellFailed(Status.TIMEOUT, "create", f"`ollama create` did not end in {timeout_s:.0f} s", done.stderr)
         if done.returncode != 0 or "success" not in clean(done.stderr):
-            self._raise_if_gone(done)
             raise CellFailed(Status.ERROR, "create", error_text(done.stderr), done.stderr)
-
-    def _command(self, *words: str, timeout_s: float, stdin: bytes = b"") -> process.Completed:
-        argv = self._server.command(*words)
-        return process.run(argv, stdin=stdin, timeout_s=timeout_s, env=self._server.command_environment())
-
-    def _raise_if_gone(self, done: process.Completed) -> None:
-        """A command that never reached the server says nothing about the cell. Raises EngineUnavailable."""
-        text = error_text(done.stderr)
-        if "could not connect" in text:
-            raise EngineUnavailable(text)
 
     def _is_thinking(self, model: str) -> bool:
         if model not in self._thinks:
@@ -262,7 +252,7 @@ class OllamaEngine(ABC):
             return self._target_of(cell)
         was_counted = cell.model in self._fixed_tokens
         if not was_counted:
-            self.count_tokens(cell.model, "x")
+            self._counted(cell.model, "x", "")
         target = self._target_of(cell)
         fixed = self._fixed_tokens.get(cell.model, 0) + len(cell.system.encode()) / BYTES_PER_TOKEN
         share = fixed / max(1, len(prompt.encode()) / BYTES_PER_TOKEN)
@@ -298,6 +288,14 @@ class OllamaEngine(ABC):
     # -- the prompt's true length --------------------------------------------------------------------------------
 
     def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
+        """See `engine.Engine`. Raises EngineUnavailable also where the model fails: without it nothing can start."""
+        try:
+            return self._counted(model, prompt, system)
+        except CellFailed as failure:
+            text = next(iter(failure.error.splitlines()), failure.reason)
+            raise EngineMissing(f"the prompt's tokens cannot be counted on {model}: {text}") from failure
+
+    def _counted(self, model: str, prompt: str, system: str) -> int | None:
         """Asked of a very small context that may not cut: the refusal names the count, and nothing is evaluated."""
         self._server.connect()
         self._make_room_for(model)
@@ -340,6 +338,8 @@ class OllamaEngine(ABC):
     def release(self, *, failed: bool) -> None:
         self._loaded = None
         self._server.connect()
+        if failed:
+            self._server.name_orphans()
         self._unload(failed=failed)
 
     def _unload(self, *, failed: bool) -> None:
@@ -370,7 +370,10 @@ class OllamaEngine(ABC):
     def close(self) -> None:
         started = time.monotonic()
         with contextlib.suppress(EngineUnavailable):
-            self._unload(failed=False)
+            if not self._server.is_stuck:
+                self._unload(failed=False)
+        if self._server.is_stuck:
+            self._leave_to_the_next_run()
         for name, number in list(self._records.items()):
             try:
                 self._server.delete(name)
@@ -380,6 +383,12 @@ class OllamaEngine(ABC):
         self._records.clear()
         self._server.close()
         self._settings.trace(f"closed in {time.monotonic() - started:.1f} s")
+
+    def _leave_to_the_next_run(self) -> None:
+        """What the server does not let go of stays written down, so that the next run does not start beside it."""
+        for name, number in self._held.items():
+            if number is None:
+                self._settings.ledger.record(LOADED, name, {"host": self._server.where})
 
 
 def _asked(options: Options) -> dict[str, Scalar]:

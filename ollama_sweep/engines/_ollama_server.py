@@ -6,23 +6,27 @@ Shared by the engines that use Ollama: version, /api/ps, /api/show, requests, un
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep import process
 from ollama_sweep.cells import Options, Scalar
 from ollama_sweep.engine import EngineSettings
+from ollama_sweep.engines._ollama_output import error_text
+from ollama_sweep.engines._ollama_programs import HOW_TO_GET
+from ollama_sweep.engines._ollama_programs import any_binary as any_binary
+from ollama_sweep.engines._ollama_programs import installed_binary as installed_binary
+from ollama_sweep.engines._ollama_programs import version_tuple as version_tuple
+from ollama_sweep.engines._ollama_restart import last_line, restart
 from ollama_sweep.errors import EngineMissing, EngineUnavailable
 from ollama_sweep.host import orphans
 from ollama_sweep.hosts import base_url as base_url
-from ollama_sweep.model_files import cache_folder
 from ollama_sweep.units import format_bytes
 
 if TYPE_CHECKING:
@@ -33,38 +37,9 @@ MINIMUM_VERSION = (0, 4, 0)
 START_S = 60.0
 ANSWER_S = 5.0
 REST_S = 30.0
-RESTART_S = 120.0
+STUCK = "is stuck with a model; it needs a restart"
 VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
-
-HOW_TO_GET = "Install it from ollama.com, or set --ollama PATH"
-
-
-def private_binaries() -> list[Path]:
-    """The Ollamas that `make ollama` has built, newest version first."""
-    built = [path for path in (cache_folder() / "ollama").glob("*/bin/ollama") if os.access(path, os.X_OK)]
-    return sorted(built, key=lambda path: version_tuple(path.parent.parent.name), reverse=True)
-
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """`0.34.0-rc1` as (0, 34, 0), for comparisons."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
-def installed_binary(wanted: str | None) -> Path | None:
-    """The `ollama` that the person named or has in PATH. Raises EngineUnavailable for a wrong --ollama."""
-    if wanted:
-        path = Path(wanted).expanduser()
-        if not (path.is_file() and os.access(path, os.X_OK)):
-            raise EngineMissing(f"--ollama {wanted} is not a program. {HOW_TO_GET}")
-        return path.absolute()
-    found = shutil.which("ollama")
-    return Path(found) if found else None
-
-
-def any_binary(wanted: str | None) -> Path | None:
-    """The installed `ollama`, else the newest private one, else None."""
-    return installed_binary(wanted) or next(iter(private_binaries()), None)
 
 
 def answering_version(url: str, timeout_s: float = 2.0) -> str | None:
@@ -91,19 +66,25 @@ class OllamaServer:
         self._token = ""
         self._ledger_number: int | None = None
         self._applied: dict[str, Scalar] = {}
+        self._stuck: frozenset[str] = frozenset()
+        self._was_away = False
+        self._named_orphans: set[int] = set()
         self.folder = Path(tempfile.mkdtemp(prefix="ollama-sweep-"))
         self.version = ""
 
     # -- finding and starting ------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Make sure that a server answers. Raises EngineUnavailable."""
+        """Make sure that a server answers and that no model is stuck in it. Raises EngineUnavailable."""
         if self._service is not None:
             self._look_after_own()
         elif self._client is None:
             self._find()
         else:
             self.version = self._answer()
+        if self.is_stuck and self._holds(self._stuck):
+            self.version = self._restart_found(STUCK)
+        self._stuck = frozenset()
 
     def _look_after_own(self) -> None:
         """Our own server is started again where it has died or no longer answers."""
@@ -120,10 +101,12 @@ class OllamaServer:
     def _answer(self) -> str:
         """The version of the server that was found; a dead one is brought back where there is a way."""
         version = answering_version(self._url, ANSWER_S)
-        if version is None and self._settings.restart_command:
-            version = self._restart_found()
         if version is None:
-            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer")
+            self._was_away = True
+            version = self._restart_found("does not answer")
+        if self._was_away:
+            self._was_away = False
+            self.name_orphans()
         return version
 
     def _find(self) -> None:
@@ -134,7 +117,7 @@ class OllamaServer:
         if version is not None and client is not None:
             self._binary = client
             self._use(version)
-            self._name_orphans()
+            self.name_orphans()
             return
         self._binary = any_binary(self._settings.ollama)
         if self._binary is None:
@@ -168,9 +151,8 @@ class OllamaServer:
     def _start_own(self) -> None:
         """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
         self._url = f"http://127.0.0.1:{_free_port()}"
-        self._end_left_over_runners()
-        self._token = uuid.uuid4().hex
-        self._ledger_number = self._settings.ledger.record("process", self._token, {"folder": str(self.folder)})
+        self._end_left_over()
+        self._record_token()
         log = self.folder / "ollama-serve.log"
         self._settings.trace(f"OLLAMA_HOST={self._url} {self._binary} serve  (log: {log})")
         self._service = process.spawn_service(
@@ -180,21 +162,27 @@ class OllamaServer:
         while (version := answering_version(self._url, 1.0)) is None:
             if not self._service.is_alive or time.monotonic() > deadline:
                 self._service.end()
-                raise EngineUnavailable(f"`{self._binary} serve` did not start: {_last_line(log)}")
+                raise EngineUnavailable(f"`{self._binary} serve` did not start: {last_line(log)}")
             time.sleep(0.05)
         self._use(version)
 
-    def _end_left_over_runners(self) -> None:
+    def _record_token(self) -> None:
+        self._token = uuid.uuid4().hex
+        self._ledger_number = self._settings.ledger.record("process", self._token, {"folder": str(self.folder)})
+
+    def _end_left_over(self) -> None:
         """A killed `ollama serve` leaves its llama-server behind, which goes on holding memory."""
         if self._token:
             process.end_by_token(self._token)
         self._settle()
 
-    def _name_orphans(self) -> None:
-        """Someone else's llama-server without a parent is not ours to end, but the person should know of it."""
-        for orphan in orphans():
-            size = format_bytes(orphan.memory_bytes)
-            self._settings.say(f"Warning: llama-server (pid {orphan.pid}) has lost its Ollama and holds {size}")
+    def name_orphans(self) -> None:
+        """Someone else's llama-server without a parent is not ours to end, but the person should know of it, once."""
+        for orphan in orphans() if not self.is_own else ():
+            if orphan.pid not in self._named_orphans:
+                self._named_orphans.add(orphan.pid)
+                size = format_bytes(orphan.memory_bytes)
+                self._settings.say(f"Warning: llama-server (pid {orphan.pid}) has lost its Ollama and holds {size}")
 
     def _settle(self) -> None:
         if self._ledger_number is not None:
@@ -203,7 +191,7 @@ class OllamaServer:
 
     def _environment(self) -> dict[str, str]:
         named = {variable(name): _written(value) for name, value in self._applied.items()}
-        return {**os.environ, **named, "OLLAMA_HOST": self._url}
+        return {**self._command_environment(), **named}
 
     # -- what the engines use ------------------------------------------------------------------------------------
 
@@ -228,14 +216,23 @@ class OllamaServer:
         assert self._client is not None
         return self._client
 
-    def command(self, *words: str) -> list[str]:
-        """The argument list of an `ollama` command, traced for --verbose."""
+    def record_commands(self) -> None:
+        """Before anything is made with `ollama` commands: a client that outlives this session is found by its token."""
+        if not self._token:
+            self._record_token()
+
+    def command(self, *words: str, timeout_s: float, stdin: bytes) -> process.Completed:
+        """Run an `ollama` command, traced for --verbose. Raises EngineUnavailable where it never reached the server."""
+        self.record_commands()
         argv = [str(self.binary), *words]
         self._settings.trace(" ".join(argv))
-        return argv
+        env = self._command_environment()
+        done = process.run(argv, stdin=stdin, timeout_s=timeout_s, env=env, token=self._token)
+        if done.returncode != 0 and "could not connect" in (text := error_text(done.stderr)):
+            raise EngineUnavailable(text)
+        return done
 
-    def command_environment(self) -> dict[str, str]:
-        """The environment in which `ollama` commands reach this server."""
+    def _command_environment(self) -> dict[str, str]:
         return {**os.environ, "OLLAMA_HOST": self._url}
 
     @property
@@ -290,47 +287,61 @@ class OllamaServer:
         except (ConnectionError, httpx.HTTPError) as error:
             raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
 
+    @property
+    def is_stuck(self) -> bool:
+        """It did not let go of a model, and nothing has shown since that it has."""
+        return bool(self._stuck)
+
+    def _holds(self, names: Set[str]) -> bool:
+        return any(is_named(entry, name) for entry in self.loaded() for name in names)
+
     def rest(self, names: set[str], *, settle_vram: bool) -> None:
         """Unload these models and wait until the server has let go of them. Raises EngineUnavailable."""
         import httpx
 
-        deadline = time.monotonic() + REST_S
+        deadline = time.monotonic() + (0.0 if self._stuck & names else REST_S)
         for name in names:
             try:
                 self.post("/api/generate", {"model": name, "keep_alive": 0}, ANSWER_S)
             except httpx.HTTPError:
                 continue
-        while any(is_named(entry, name) for entry in self.loaded() for name in names):
+        while self._holds(names):
             if time.monotonic() > deadline:
-                return self._escalate()
+                return self._escalate(names)
             time.sleep(0.1)
         if settle_vram:
             time.sleep(VRAM_SETTLE_S)
         return None
 
-    def _restart_found(self) -> str | None:
-        """Run the person's restart command and wait for the server; its version, None where it stays away."""
-        words = list(self._settings.restart_command)
-        self._settings.say(f"Restarting Ollama: {' '.join(words)}")
-        try:
-            done = process.run(words, timeout_s=RESTART_S)
-        except OSError as error:
-            raise EngineMissing(f"restart_command {words[0]} cannot be run: {error.strerror}") from None
-        if done.returncode != 0:
-            self._settings.say(f"restart_command ended with {done.returncode}: {done.stderr.strip()[-200:]}")
-        deadline = time.monotonic() + RESTART_S
-        while (version := answering_version(self._url, 1.0)) is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        return version
-
-    def _escalate(self) -> None:
+    def _escalate(self, names: set[str]) -> None:
         if self._service is None:
-            if not self._settings.restart_command or self._restart_found() is None:
-                raise EngineUnavailable(f"the Ollama server at {self._url} is stuck with a model; it needs a restart")
+            self._stuck |= names
+            self._restart_found(STUCK)
+            self._stuck = frozenset()
             return
         self._settings.say("Ollama is stuck with a model: its server is started again")
         self._service.end()
         self._start_own()
+
+    def _restart_found(self, trouble: str) -> str:
+        """The version of a server that the person's command has brought back. Raises EngineUnavailable."""
+        words, what = self._settings.restart_command, f"the Ollama server at {self._url} {trouble}"
+        if not words:
+            raise EngineUnavailable(what)
+        self._settings.say(f"Restarting Ollama: {' '.join(words)}")
+        env = self._command_environment() if self._settings.host else os.environ
+        failure = restart(words, env=env, log=self.folder / "restart.log", is_back=self._is_back)
+        if failure:
+            raise EngineUnavailable(f"{what}; {failure}")
+        self.name_orphans()
+        return answering_version(self._url, ANSWER_S) or self.version
+
+    def _is_back(self) -> bool:
+        """One that is stuck goes on answering until it has ended."""
+        try:
+            return answering_version(self._url, 1.0) is not None and not self._holds(self._stuck)
+        except EngineUnavailable:
+            return False
 
     def _hang_up(self) -> None:
         """Close the connections to the server."""
@@ -344,7 +355,7 @@ class OllamaServer:
         self._hang_up()
         if self._service is not None:
             self._service.end()
-        self._end_left_over_runners()
+        self._end_left_over()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -371,8 +382,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it said nothing"

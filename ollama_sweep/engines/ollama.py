@@ -56,7 +56,7 @@ class Engine(OllamaEngine):
         words = ["run", target.name, "--verbose", "--nowordwrap", "--keepalive", self._keep_alive()]
         if self._is_thinking(cell.model):
             words.append("--think=false")
-        done = self._command(*words, timeout_s=timeout_s, stdin=prompt.encode())
+        done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
         raw = f"{done.stderr}\n--- stdout ---\n{done.stdout}"
         if done.timed_out:
             raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)
@@ -68,7 +68,6 @@ class Engine(OllamaEngine):
         return self._generation(found, done, raw)
 
     def _raise_failure(self, done: process.Completed, raw: str) -> None:
-        self._raise_if_gone(done)
         text = error_text(done.stderr)
         if server_is_gone(text):
             raise CellFailed(Status.ERROR, "engine_died", text, raw)
