@@ -241,6 +241,10 @@ def test_from_six_runs_on_the_best_has_its_interval_and_how_sure_it_is() -> None
     assert (best["low"], best["high"], best["coverage"]) == (325, 334, 0.9609375)
 
 
+def test_an_interval_without_a_visible_width_is_not_written() -> None:
+    assert "tokens/s (9 runs)." in describe_best([nine_runs(1, 64, 92.5, 92.49999, 92.50001)])
+
+
 def answering(num_ctx: int, task: str, **metrics: float) -> CellResult:
     coordinates = {"num_ctx": num_ctx, "num_batch": 64, "task": task}
     found = {"runs": 16.0, "answers": 16.0, "failed_answers": 0.0, **metrics}
