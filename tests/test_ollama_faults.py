@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ollama_fixture import free_port, marked, until
+from ollama_fixture import END_S, free_port, marked, until
 from scripted_ollama import FOR_EVER, MODEL, ScriptedOllama
 from sweep_runner import Ended
 from sweeping import Program, json_of, program
@@ -48,6 +48,16 @@ def ollama(tmp_path: Path) -> Iterator[ScriptedOllama]:
     made.serve()
     yield made
     made.kill()
+    end_all(made)
+
+
+def end_all(ollama: ScriptedOllama) -> None:
+    """A server that a sweep has restarted is meant to outlive it, so it is ended here."""
+    left = [found for found in psutil.process_iter(["cmdline"]) if str(ollama.binary) in (found.info["cmdline"] or ())]
+    for server in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
+    psutil.wait_procs(left, timeout=END_S)
 
 
 def grid(program: Program, **keys: Any) -> Path:
