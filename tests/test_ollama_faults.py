@@ -23,6 +23,7 @@ from sweeping import Program, json_of, program
 from ollama_sweep import execute, process, waiting
 from ollama_sweep.engine import Leftover
 from ollama_sweep.engines import _ollama_restart, _ollama_server
+from ollama_sweep.engines import ollama as engine_of_the_command_line
 from ollama_sweep.engines._left_over import end_process
 from ollama_sweep.host import Orphan
 from ollama_sweep.store.reader import Reader
@@ -159,6 +160,19 @@ def raw(program: Program, attempt: int) -> str:
     """All that is kept of what was printed in an attempt."""
     with Reader.open(program.folder / "sweeps.db") as reader:
         return "".join(reader.raw_outputs(attempt).values())
+
+
+def test_a_bug_in_the_reading_of_statistics_keeps_what_was_printed(
+    program: Program, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(text: str) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(engine_of_the_command_line, "statistics", stumble)
+    run(program, ollama).must()
+    assert history(program) == [("error", "parser")] * 2
+    assert "list index out of range" in program.rows()[0]["error"]
+    assert "prompt eval count" in raw(program, 1)
 
 
 def test_ctrl_c_twice_during_create(program: Program, ollama: ScriptedOllama) -> None:

@@ -16,7 +16,7 @@ from ollama_sweep.engine import EngineSettings, Generation
 from ollama_sweep.engines._ollama_engine import OWN_MODELS, OllamaEngine, Target
 from ollama_sweep.engines._ollama_output import Statistics, error_text, statistics
 from ollama_sweep.engines._ollama_server import any_binary
-from ollama_sweep.errors import CellFailed
+from ollama_sweep.errors import CellFailed, keeping
 from ollama_sweep.failure_texts import classify, server_is_gone
 
 _ENDS_A_QUOTE = re.compile(r'"""[ \t]*$', re.MULTILINE)
@@ -62,10 +62,11 @@ class Engine(OllamaEngine):
             raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)
         if done.returncode != 0:
             self._raise_failure(done, raw)
-        found = statistics(done.stderr)
-        if found is None:
-            raise CellFailed(Status.ERROR, "no_statistics", error_text(done.stderr) or "no statistics printed", raw)
-        return self._generation(found, done, raw)
+        with keeping(raw):
+            found = statistics(done.stderr)
+            if found is None:
+                raise CellFailed(Status.ERROR, "no_statistics", error_text(done.stderr) or "no statistics printed", raw)
+            return self._generation(found, done, raw)
 
     def _raise_failure(self, done: process.Completed, raw: str) -> None:
         text = error_text(done.stderr)
