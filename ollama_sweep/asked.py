@@ -10,7 +10,7 @@ from typing import Protocol
 from ollama_sweep import prompts
 from ollama_sweep.cells import Scalar, content_hash, model_label
 from ollama_sweep.engine import Engine, ModelInfo
-from ollama_sweep.errors import ConfigError
+from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing
 from ollama_sweep.spec import SweepSpec
 from ollama_sweep.task import Question, Setup
 
@@ -72,15 +72,23 @@ class Counting:
     say: Callable[[str], None]
 
     def sent(self, task: str, model: ModelInfo) -> SentPrompt:
-        """What a task asks a model. Raises ConfigError, EngineUnavailable, CellFailed."""
+        """What a task asks a model. Raises ConfigError, EngineUnavailable."""
         setup = self.spec.setups.get(task, Setup())
         return self._questions(setup, model) if setup.questions else self._own_prompt(model)
 
     def _known(self, model: ModelInfo, identity: str) -> int | None:
         return self.memory.prompt_tokens(self.engine_name, model.digest, self.canonical, identity)
 
-    def _count(self, model: ModelInfo, text: str) -> int | None:
-        return self.engine.count_tokens(model.name, prompts.with_nonce(prompts.new_nonce(), text))
+    def _count(self, model: ModelInfo, text: str, system: str = "") -> int | None:
+        return self._tokens(model, prompts.with_nonce(prompts.new_nonce(), text), system)
+
+    def _tokens(self, model: ModelInfo, text: str, system: str) -> int | None:
+        """Without it nothing can start, so a failure here is no cell's. Raises EngineMissing."""
+        try:
+            return self.engine.count_tokens(model.name, text, system=system)
+        except CellFailed as failure:
+            said = next(iter(failure.error.splitlines()), failure.reason)
+            raise EngineMissing(f"the prompt's tokens cannot be counted on {model.name}: {said}") from failure
 
     def _questions(self, setup: Setup, model: ModelInfo) -> SentPrompt:
         """Only those are counted that could be longer than the smallest context."""
@@ -96,8 +104,8 @@ class Counting:
         known = self._known(model, question_hash(setup, question))
         if known is not None:
             return known
-        text = prompts.with_nonce(prompts.new_nonce(), question.text) if setup.is_fresh else question.text
-        return self.engine.count_tokens(model.name, text, system=setup.system)
+        count = self._count if setup.is_fresh else self._tokens
+        return count(model, question.text, setup.system)
 
     def _own_prompt(self, model: ModelInfo) -> SentPrompt:
         if self.spec.prompt.text is None and self.spec.prompt.tokens is None:

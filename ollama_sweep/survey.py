@@ -162,7 +162,7 @@ class Survey:
 def survey(
     spec: SweepSpec, engine_name: str, engine: Engine, memory: PromptMemory, say: Callable[[str], None]
 ) -> Survey:
-    """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable, CellFailed."""
+    """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable."""
     refuse_what_cannot_be_set(spec, engine_name, engine)
     info = engine.describe()
     _refuse_settings_of_a_strange_server(spec, engine_name)

@@ -252,7 +252,7 @@ class OllamaEngine(ABC):
             return self._target_of(cell)
         was_counted = cell.model in self._fixed_tokens
         if not was_counted:
-            self._counted(cell.model, "x", "")
+            self.count_tokens(cell.model, "x")
         target = self._target_of(cell)
         fixed = self._fixed_tokens.get(cell.model, 0) + len(cell.system.encode()) / BYTES_PER_TOKEN
         share = fixed / max(1, len(prompt.encode()) / BYTES_PER_TOKEN)
@@ -288,14 +288,6 @@ class OllamaEngine(ABC):
     # -- the prompt's true length --------------------------------------------------------------------------------
 
     def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
-        """See `engine.Engine`. Raises EngineUnavailable also where the model fails: without it nothing can start."""
-        try:
-            return self._counted(model, prompt, system)
-        except CellFailed as failure:
-            text = next(iter(failure.error.splitlines()), failure.reason)
-            raise EngineMissing(f"the prompt's tokens cannot be counted on {model}: {text}") from failure
-
-    def _counted(self, model: str, prompt: str, system: str) -> int | None:
         """Asked of a very small context that may not cut: the refusal names the count, and nothing is evaluated."""
         self._server.connect()
         self._make_room_for(model)
