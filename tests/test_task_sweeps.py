@@ -330,19 +330,6 @@ def test_the_range_of_embeddings_covers_the_runs_of_every_attempt(program: Progr
     assert row["rows_per_s_max"] == fast > row["rows_per_s"] == row["rows_per_s_min"]
 
 
-def test_a_database_of_an_older_version_gets_its_missing_rounds(program: Program, data: str) -> None:
-    """It kept the number of answers, and the sweep's repeats beside them."""
-    program.script(answers=RIGHT)
-    keys = {"num_ctx": [512], "num_batch": [4]}
-    program("run", items_grid(program, data, **keys)).must()
-    with sqlite3.connect(program.folder / "sweeps.db") as connection:
-        connection.execute("UPDATE cells SET runs = 3, repeats = 2")
-    program("run", items_grid(program, data, **keys)).must()
-    assert rows(program)[0]["answers"] == 3
-    program("run", items_grid(program, data, options={"repeats": 2}, **keys)).must()
-    assert rows(program)[0]["answers"] == 6
-
-
 def test_until_of_a_task_with_questions_is_said_not_to_hold(program: Program, data: str) -> None:
     tasks = {"chat": {"data": data}, "items": {"data": data}}
     until = {"min": 2, "max": 5, "until": "2%"}

@@ -28,10 +28,10 @@ _RULES = (
     f"""UPDATE cells SET status = 'pending'
         WHERE status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum AND {_IN_SWEEP})
             AND task NOT IN (SELECT key FROM json_each(:rounds))""",
-    # The same of a task with questions. Cells of older versions have their answers in `runs`, so they are counted.
-    f"""UPDATE cells SET status = 'pending' FROM json_each(:rounds) AS asked
-        WHERE status = 'ok' AND task = asked.key AND asked.value > 1
-            AND (repeats < asked.value OR runs <> repeats) AND {_IN_SWEEP}) AND {ROUNDS} < asked.value""",
+    # The same of a task with questions; `most_rounds` lets the index find that there is nothing to do.
+    f"""UPDATE cells SET status = 'pending'
+        WHERE status = 'ok' AND repeats < :most_rounds AND {_IN_SWEEP})
+            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task)""",
     # Planned again after it was left out.
     f"""UPDATE cells SET status = 'pending', reason = '' WHERE status = 'skipped' AND {_IN_SWEEP} AND skip IS NULL)""",
     # Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells.
@@ -122,11 +122,13 @@ def replace_plan(
 
 def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
     """Make pending what has to be measured (again), and skipped what is left out; everything else keeps its status."""
+    rounds = _rounds(connection, sweep_id)
     values = {
         "sweep_id": sweep_id,
         "timeout_s": wanted.timeout_s,
         "repeats_minimum": wanted.repeats_minimum,
-        "rounds": _rounds(connection, sweep_id),
+        "rounds": canonical_json(rounds),
+        "most_rounds": max(rounds.values(), default=0),
     }
     for status in sorted(wanted.retry):
         connection.execute(_RETRY, {"sweep_id": sweep_id, "status": status.value})
@@ -134,10 +136,11 @@ def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -
         connection.execute(rule, values)
 
 
-def _rounds(connection: sqlite3.Connection, sweep_id: int) -> str:
-    """How often each task with questions asks them in this sweep, as JSON."""
+def _rounds(connection: sqlite3.Connection, sweep_id: int) -> dict[str, int]:
+    """How often each task with questions asks them in this sweep."""
     (spec,) = connection.execute("SELECT spec FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
-    return canonical_json(json.loads(spec).get("rounds", {}))
+    found: dict[str, int] = json.loads(spec).get("rounds", {})
+    return found
 
 
 def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:
