@@ -165,9 +165,9 @@ def llama_server_binary() -> Path:
 
 
 @contextlib.contextmanager
-def llama_server(gguf: Path, log: Path, *words: str) -> Iterator[str]:
+def llama_server(gguf: Path, log: Path, *words: str, port: int | None = None) -> Iterator[str]:
     """A real llama-server with one model; its HOST:PORT."""
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{port or free_port()}"
     argv = [str(llama_server_binary()), "-m", str(gguf), "--host", "127.0.0.1", "--port", host.rpartition(":")[2]]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("LLAMA_ARG_")}
     with log.open("wb") as output:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from ollama_fixture import MODEL, RealOllama, Servers, script_output, until
+from ollama_fixture import MODEL, RealOllama, Servers, free_port, script_output, until
+from openai_server import llama_server
 from sweep_runner import Sweep
 
 from ollama_sweep.cells import AnswerRow
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 TASKS = ("prompt_eval", "chat", "items", "json_quality", "mmlu", "embeddings")
 PATIENCE_S = 900.0
+WORK_S = 0.2
 LONG = "Which river runs past the old stone bridge? " * 40
 SUMS = [("What is 2 + 3?", 5), ("What is 4 + 4?", 8), ("What is 9 - 2?", 7), ("What is 6 + 3?", 9)]
 
@@ -181,3 +184,31 @@ def test_engines_agree_on_what_was_asked(server: RealOllama, sweep: Sweep) -> No
     counts = [asked.prompt_tokens for asked in found.values()]
     assert all(count == counts[0] for count in counts), found
     server.unload_all()
+
+
+def test_nonsense_a_server_that_dies_and_a_question_that_never_fits(small_model: Path, sweep: Sweep) -> None:
+    """A llama-server is killed while it answers the first question, and is back at its port a little later."""
+    base, port, log = settings(sweep.folder), free_port(), sweep.folder / "llama-server.log"
+    tasks = {name: base["tasks"][name] for name in ("items", "json_quality")}
+    config = sweep.config(
+        task=["chat", "items", "json_quality"], tasks={"chat": {"num_predict": 64, "limit": 2}, **tasks},
+        warmup=0, repeats=1, engine="openai", model=small_model.name, host=f"http://127.0.0.1:{port}/v1",
+    )  # fmt: skip
+    with llama_server(small_model, log, "-c", "256", port=port):
+        server = next(one for one in psutil.process_iter(["cmdline"]) if str(port) in (one.info["cmdline"] or ()))
+        started, idle_s = sweep.start("run", config, "--wait-engine", "10m"), server.cpu_times().user
+        until("the first question is answered", lambda: server.cpu_times().user > idle_s + WORK_S)
+        server.kill()
+    with llama_server(small_model, log, "-c", "256", port=port):
+        started.wait(PATIENCE_S).must()
+    rows = {row["task"]: row for row in sweep.rows()}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    asked_again = [row.answer.item for row in answers(sweep) if row.task == "chat" and row.answer.tries > 1]
+    assert asked_again or len(sweep.rows(sql="select * from attempts")) > len(rows), "half an answer is none"
+    assert (rows["chat"]["answers"], rows["chat"]["failed_answers"]) == (2, 0)
+    assert (rows["items"]["answers"], rows["items"]["failed_answers"], rows["items"]["success_rate"]) == (1, 1, 0.5)
+    nonsense = rows["json_quality"]
+    assert (nonsense["answers"], nonsense["valid_json"], nonsense["quality"]) == (1, 0, 0), "it was answered, wrongly"
+    kept = {row.answer.item: row.answer for row in answers(sweep)}
+    assert kept["long"].failure
+    assert kept["short"].text
