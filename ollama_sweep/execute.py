@@ -190,7 +190,7 @@ class Execution:
         )
         self.emit(CellStarted(cell, pending.attempts + tried + 1))
         reached("after_begin")
-        started, slept_s, continued = time.monotonic(), self.sleep_clock(), self.stopping.continued
+        started, slept_s, stops = time.monotonic(), self.sleep_clock(), self.stopping.stops()
         try:
             outcome = self._outcome(cell, earlier)
         except StopNow:
@@ -202,7 +202,7 @@ class Execution:
             return False
         if self.sleep_clock() - slept_s > SUSPENDED_S:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
-        elif self.stopping.continued != continued:
+        elif all(now > then for now, then in zip(self.stopping.stops(), stops, strict=True)):
             outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ollama_sweep.clocks import Heartbeat
+
 AFTER_CELL, NOW = signal.SIGUSR1, signal.SIGUSR2
 """What `stop` and `stop --now` send; both end the sweep as SIGTERM does."""
 
@@ -29,8 +31,8 @@ class Stopping:
         self._interruptible = False
         self.signal_number: int | None = None
         self.now = False
-        self.continued = 0
-        """How often this process was continued after a stop (SIGSTOP, Ctrl-Z): clocks went on meanwhile."""
+        self._continued = 0
+        self._heartbeat = Heartbeat()
 
     @property
     def requested(self) -> bool:
@@ -47,14 +49,23 @@ class Stopping:
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._handle) for number in numbers}
         before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._count_continued)
+        self._heartbeat.start()
         try:
             yield
         finally:
+            self._heartbeat.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _count_continued(self, number: int, frame: FrameType | None) -> None:
-        self.continued += 1
+        self._continued += 1
+
+    def stops(self) -> tuple[int, float]:
+        """How often this process was continued, and how many seconds it stood still: both grow with a true stop.
+
+        A terminal that is closed sends SIGCONT to processes that nobody has stopped, and a busy machine holds them up.
+        """
+        return self._continued, self._heartbeat.stood_still_s()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first = not self.requested

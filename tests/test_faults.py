@@ -131,12 +131,26 @@ def test_a_program_that_was_stopped_costs_the_attempt_and_is_no_timeout(program:
     child = psutil.Process(sweep.pid)
     child.send_signal(signal.SIGSTOP)
     until("it is stopped", lambda: child.status() == psutil.STATUS_STOPPED)
+    stopped = time.monotonic()
     gate.touch()
+    until("the stop is long enough to count", lambda: time.monotonic() > stopped + clocks.LONG_S + 2 * clocks.BEAT_S)
     child.send_signal(signal.SIGCONT)
     said = sweep.wait().must().stdout
     assert history(program) == [("discarded", "suspended"), *[("ok", "")] * 4]
     assert statuses(program.rows()) == ALL_OK
     assert "this program was stopped meanwhile" in said
+
+
+def test_sigcont_without_a_stop_costs_nothing(program: Program) -> None:
+    """As a terminal sends it that is closed."""
+    gate = program.folder / "gate"
+    program.script(gate=str(gate))
+    sweep = program.start("run", program.grid(), env=program.environment())
+    until("the first cell runs", lambda: bool(program.events("generate")))
+    psutil.Process(sweep.pid).send_signal(signal.SIGCONT)
+    gate.touch()
+    sweep.wait().must()
+    assert history(program) == [("ok", "")] * 4
 
 
 def test_a_bug_of_ours_costs_the_cell_and_not_what_the_engine_said(

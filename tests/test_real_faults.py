@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PATIENCE_S = 400.0
 TIMEOUT_S = 20
 """Of one run, which takes some seconds on one thread; several threads on a busy machine wait for one another."""
 WORK_S = 0.5
+LONG_ENOUGH_S = 2.0
 CLIENT, RUNNER, SERVER, SWEEP = "ollama run", "llama-server", "ollama serve", "sweep.py"
 FAULTS = [
     (signal.SIGKILL, CLIENT),
@@ -52,7 +54,9 @@ class Saboteur:
         os.kill(victim.pid, number)
         self.struck += 1
         if name == SWEEP:
+            stopped = time.monotonic()
             until("the client ended unseen", lambda: self._find(started, CLIENT) is None, PATIENCE_S)
+            until("the stop is long enough to count", lambda: time.monotonic() > stopped + LONG_ENOUGH_S)
             victim.send_signal(signal.SIGCONT)
         until(
             "the fault was noticed",
