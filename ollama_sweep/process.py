@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ollama_sweep.errors import EngineStuck
 
@@ -29,10 +29,8 @@ GRACE_S = 0.5
 UNKILLABLE_S = 10.0
 DRAIN_S = 1.0
 SEND_S = 60.0
-ORPHANED_PIPES_S = 0.2
-"""How soon it is noticed that a child has ended while a grandchild still holds its pipes open."""
-KEPT_BYTES = 256 * 1024
-"""Of each stream the first and the last so many bytes are kept."""
+ORPHANED_PIPES_S = 0.2  # how soon it is noticed that a child ended while a grandchild holds its pipes open
+KEPT_BYTES = 256 * 1024  # of each stream's beginning, and of its end
 
 
 class DeadlineExceeded(Exception):
@@ -102,7 +100,7 @@ def run(
     """
     started = time.monotonic()
     child = _start(argv, env, cwd, token, stdin_pipe=True, stderr=subprocess.PIPE)
-    out, err = streams = (BoundedText(), BoundedText())
+    out, err = streams = BoundedText(), BoundedText()
     try:
         in_time = _converse(child, stdin, streams, started + timeout_s)
     finally:
@@ -149,8 +147,7 @@ def _start(
 
 
 def _ask_for_death_signal() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 Streams = tuple[BoundedText, BoundedText]
@@ -355,6 +352,10 @@ class Service:
         """Its return code, negative for a signal, once it has ended by itself."""
         return self._child.wait()
 
+    def leave(self) -> None:
+        """It outlives us: nobody waits for it from now on."""
+        self._child.returncode = 0
+
     def end(self, grace_s: float = 5.0) -> None:
         """Ask it to end, so that it ends its own children; after the grace end its group."""
         end_group(self._child, grace_s)
@@ -362,19 +363,19 @@ class Service:
 
 def spawn_service(argv: Sequence[str], *, env: Mapping[str, str], log: Path, token: str = "") -> Service:
     """Start a server whose output goes to `log`. Raises FileNotFoundError, PermissionError, OSError."""
-    with log.open("ab") as output:
-        child = _start(
-            argv, env, None, token, stdin_pipe=False, stdout=output, stderr=subprocess.STDOUT, dies_with_parent=True
-        )
-    return Service(child, log)
+    return _spawn_logged(argv, env, log, token, dies_with_parent=True)
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], log: Path, kept_files: Sequence[int]) -> Service:
     """Start a process that outlives this one; its output goes to `log`, `kept_files` are open in it. Raises OSError."""
-    with log.open("ab") as output:
-        child = _start(
-            argv, env, None, "", stdin_pipe=False, stdout=output, stderr=subprocess.STDOUT, kept_files=kept_files
-        )
+    return _spawn_logged(argv, env, log, kept_files=kept_files)
+
+
+def _spawn_logged(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, token: str = "", **how: bool | Sequence[int]
+) -> Service:
+    with log.open("ab") as file:
+        child = _start(argv, env, None, token, stdin_pipe=False, stdout=file, stderr=subprocess.STDOUT, **how)  # type: ignore[arg-type]
     return Service(child, log)
 
 
@@ -390,10 +391,9 @@ def end_by_token(token: str) -> dict[int, list[str]]:
     return {process.pid: process.info["cmdline"] or ["process"] for process in found}
 
 
-def _carries(process: object, token: str) -> bool:
+def _carries(process: Any, token: str) -> bool:
     import psutil
 
-    assert isinstance(process, psutil.Process)
     try:
         return process.pid != os.getpid() and process.environ().get(TOKEN) == token
     except (psutil.Error, OSError):

@@ -27,6 +27,13 @@ def restart(words: Sequence[str], *, env: Mapping[str, str], log: Path, is_back:
         command = process.spawn_detached(words, env=env, log=log, kept_files=())
     except OSError as error:
         raise EngineMissing(f"restart_command {words[0]} cannot be run: {error.strerror}") from None
+    try:
+        return _wait(command, log, is_back)
+    finally:
+        command.leave()
+
+
+def _wait(command: process.Service, log: Path, is_back: Callable[[], bool]) -> str:
     deadline = time.monotonic() + RESTART_S
     while not is_back():
         if not command.is_alive and (code := command.wait()) != 0:
