@@ -395,6 +395,6 @@ def _carries(process: Any, token: str) -> bool:
     import psutil
 
     try:
-        return process.pid != os.getpid() and process.environ().get(TOKEN) == token
+        return process.pid != os.getpid() and bool(process.environ().get(TOKEN) == token)
     except (psutil.Error, OSError):
         return False
