@@ -95,7 +95,8 @@ def _steps(line: str, folder: Path) -> Iterator[Step]:
 class _File:
     """`sure` is on the disk, `seen` is what programs read; `open` are the steps between them, in their order.
 
-    After a sync that failed the system forgets that these were never written: `forgotten`.
+    After a sync that failed the system forgets that these were never written: `forgotten`, until the same place is
+    written again and that comes to the disk.
     """
 
     sure: bytearray = field(default_factory=bytearray)
@@ -111,6 +112,7 @@ class _File:
         if succeeded:
             for step in self.open:
                 _apply(self.sure, step)
+                self.forgotten = [old for old in self.forgotten if not _covers(step, old)]
         else:
             self.forgotten += self.open
         self.open = []
@@ -128,6 +130,14 @@ class _File:
         if names is Names.AT_ONCE:
             found += bytes(max(0, len(self.seen) - len(found)))
         return bytes(found)
+
+
+def _covers(new: Step, old: Step) -> bool:
+    """All that the old write wrote was written anew."""
+    if new.kind == "truncate":
+        return old.kind == "truncate" or old.offset >= new.size
+    end = old.offset + len(old.data)
+    return old.kind != "truncate" and new.offset <= old.offset and end <= new.offset + len(new.data)
 
 
 def _apply(content: bytearray, step: Step) -> None:
