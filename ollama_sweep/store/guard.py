@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -49,14 +50,13 @@ class Guard:
         self._connection = self._connect()
         self._identity = files.identity(path)
         self._doubtful = False
-        self._unsynced = False
+        self._unsynced = files.wal_size(path) > 0  # the process before this one may have ended with a disk error
         self._safe_cells: int | None = None
         self._warned_of_log = False
         self.is_in_a_hurry: Callable[[], bool] = lambda: False
         """The person does not want to wait for a stranger's write any longer."""
         try:
-            if files.wal_size(path):  # the process before this one may have ended with a disk error
-                self._write_log_again(self._connection)
+            self._make_log_sure(self._connection)
         except BaseException:
             self.close()
             raise
@@ -93,9 +93,7 @@ class Guard:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE … COMMIT; rolled back on any exception. Storage trouble is raised as StorageError."""
         connection = self._sound_connection()
-        if self._unsynced:
-            self._write_log_again(connection)
-            self._unsynced = False
+        self._make_log_sure(connection)
         self._begin(connection)
         try:
             yield connection
@@ -125,8 +123,10 @@ class Guard:
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _write_log_again(self, connection: sqlite3.Connection) -> None:
-        """Byte by byte as it is, so that no reader is disturbed; meanwhile nobody writes to it."""
+    def _make_log_sure(self, connection: sqlite3.Connection) -> None:
+        """A log in doubt is written again, byte by byte as it is: no reader is disturbed, nobody writes meanwhile."""
+        if not self._unsynced:
+            return
         self._begin(connection)
         try:
             files.write_again(files.wal_path(self._path))
@@ -134,8 +134,18 @@ class Guard:
             raise files.storage_error(error, self._path, self._safe_cells) from error
         finally:
             self._roll_back()
+        self._unsynced = False
 
     def close(self) -> None:
+        """Where the log stays in doubt the connection stays open: closing it would copy the log into the database."""
+        try:
+            self._make_log_sure(self._connection)
+        except (StorageError, sqlite3.Error):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        else:
+            self._close_connection()
+
+    def _close_connection(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
@@ -147,7 +157,7 @@ class Guard:
 
     def _reopen(self) -> None:
         self._check_same_file()
-        self.close()
+        self._close_connection()
         self._connection = self._connect()
         self._check_same_file()
         self._doubtful = False
