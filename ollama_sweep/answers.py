@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ollama_sweep import stats
 from ollama_sweep.cells import AnswerRow, model_label
 from ollama_sweep.prices import PriceTable
-from ollama_sweep.stats import median, wilson
 
 MOST_BINS = 10
 _WIDE_RANGE = 16
 _NICE = (1, 2, 5)
-_Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,13 @@ def mean(numbers: Sequence[float]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-def mean_interval(numbers: Sequence[float]) -> tuple[float, float] | None:
-    """Where the true mean lies with about 95 %; None for fewer than two numbers.
-
-    Wilson's interval where all are 0 or 1 (shares of right answers), else mean ± 1.96 standard errors.
-    """
-    count, middle = len(numbers), mean(numbers)
-    if count < 2:
-        return None
-    if set(numbers) <= {0.0, 1.0}:
-        return wilson(middle, count)
-    variance = math.fsum((number - middle) ** 2 for number in numbers) / (count - 1)
-    half = _Z95 * math.sqrt(variance / count)
-    return middle - half, middle + half
+def score_interval(rows: Iterable[AnswerRow]) -> tuple[float, float] | None:
+    """(low, high): where the true mean score lies with 95 %, by `stats.mean_interval`: a question counts once."""
+    by_question: dict[str, list[float]] = {}
+    for row in rows:
+        if scores := values([row], "score"):
+            by_question.setdefault(row.answer.item, []).extend(scores)
+    return stats.mean_interval(list(by_question.values()))
 
 
 @dataclass(frozen=True)
@@ -127,7 +120,7 @@ class Region:
 
     @property
     def median(self) -> float:
-        return median(self.values)
+        return stats.median(self.values)
 
 
 def regions(

@@ -19,12 +19,13 @@ from ollama_sweep.answers import (
     by_model,
     cost,
     mean,
-    mean_interval,
     regions,
+    score_interval,
     total_tokens,
     values,
 )
 from ollama_sweep.answers_csv import read_answers
+from ollama_sweep.cells import Answer, AnswerRow
 from ollama_sweep.errors import ConfigError
 from ollama_sweep.prices import PriceTable, load_prices, one_price
 
@@ -57,16 +58,19 @@ def test_engines_and_sweeps_are_named_where_they_differ() -> None:
     assert list(by_model([row("m"), row("m", sweep="later")])) == ["m, bench", "m, later"]
 
 
-def test_the_interval_of_a_share_never_leaves_0_to_1() -> None:
-    found = mean_interval([1.0] * 10)
-    assert found is not None
-    assert found[0] == pytest.approx(0.722, abs=0.001)
-    assert found[1] == pytest.approx(1.0)
+def test_a_question_that_was_asked_again_does_not_narrow_the_interval_of_its_score() -> None:
+    once = [scored(1.0, f"q{number}") for number in range(10)]
+    found = score_interval(once)
+    assert found == pytest.approx((0.722, 1.0), abs=0.001)
+    assert score_interval([*once, *once]) == found
+    others = [scored(score, f"q{score}") for score in (0.2, 0.4, 0.6)]
+    assert score_interval(others) == pytest.approx((0.1737, 0.6263), abs=1e-4)
+    assert score_interval(others[:1]) is None
+    assert score_interval([failed()]) is None
 
 
-def test_the_interval_of_other_scores_is_that_of_the_mean() -> None:
-    assert mean_interval([0.2, 0.4, 0.6]) == pytest.approx((0.1737, 0.6263), abs=1e-4)
-    assert mean_interval([0.5]) is None
+def scored(score: float, item: str) -> AnswerRow:
+    return row(answer=Answer(item, "Extraction", "What?", "That."), scores={"score": score})
 
 
 def test_no_mean_of_nothing() -> None:

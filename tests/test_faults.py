@@ -64,6 +64,15 @@ def before_each_cell(monkeypatch: pytest.MonkeyPatch, action: Callable[[Cell], o
     monkeypatch.setattr(Engine, "prepare", act)
 
 
+def in_the_first_cell(program: Program) -> tuple[Started, Path]:
+    """A sweep whose first run waits for this file."""
+    gate = program.folder / "gate"
+    program.script(gate=str(gate))
+    sweep = program.start("run", program.grid(), env=program.environment())
+    until("the first cell runs", lambda: bool(program.events("generate")))
+    return sweep, gate
+
+
 @pytest.fixture
 def opened_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`opened_with(guarding=…)`: how the program opens its database from now on."""
@@ -124,10 +133,7 @@ def test_a_suspended_computer_costs_the_attempt_and_is_no_timeout(
 
 def test_a_program_that_was_stopped_costs_the_attempt_and_is_no_timeout(program: Program) -> None:
     """Ctrl-Z, SIGSTOP: the clocks go on, and what was measured meanwhile is nothing."""
-    gate = program.folder / "gate"
-    program.script(gate=str(gate))
-    sweep = program.start("run", program.grid(), env=program.environment())
-    until("the first cell runs", lambda: bool(program.events("generate")))
+    sweep, gate = in_the_first_cell(program)
     child = psutil.Process(sweep.pid)
     child.send_signal(signal.SIGSTOP)
     until("it is stopped", lambda: child.status() == psutil.STATUS_STOPPED)
@@ -143,10 +149,7 @@ def test_a_program_that_was_stopped_costs_the_attempt_and_is_no_timeout(program:
 
 def test_sigcont_without_a_stop_costs_nothing(program: Program) -> None:
     """As a terminal sends it that is closed."""
-    gate = program.folder / "gate"
-    program.script(gate=str(gate))
-    sweep = program.start("run", program.grid(), env=program.environment())
-    until("the first cell runs", lambda: bool(program.events("generate")))
+    sweep, gate = in_the_first_cell(program)
     psutil.Process(sweep.pid).send_signal(signal.SIGCONT)
     gate.touch()
     sweep.wait().must()
@@ -334,10 +337,7 @@ def test_a_database_that_was_replaced_is_left_alone_and_the_cell_is_saved(
 
 
 def test_a_strangers_write_is_waited_for(program: Program) -> None:
-    gate = program.folder / "gate"
-    program.script(gate=str(gate))
-    sweep = program.start("run", program.grid(), env=program.environment())
-    until("the first cell runs", lambda: bool(program.events("generate")))
+    sweep, gate = in_the_first_cell(program)
     with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         gate.touch()
@@ -350,10 +350,7 @@ def test_a_strangers_write_is_waited_for(program: Program) -> None:
 
 
 def test_ctrl_c_twice_ends_the_wait_for_a_strangers_write_and_saves_the_cell(program: Program) -> None:
-    gate = program.folder / "gate"
-    program.script(gate=str(gate))
-    sweep = program.start("run", program.grid(), env=program.environment())
-    until("the first cell runs", lambda: bool(program.events("generate")))
+    sweep, gate = in_the_first_cell(program)
     with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         gate.touch()
@@ -380,10 +377,7 @@ def said(sweep: Started) -> str:
 @pytest.mark.parametrize("more", [-3, 0])
 def test_too_many_open_files_end_the_sweep_with_the_limit_named(more: int, program: Program) -> None:
     """Somebody lowers the limit while a cell runs; or a leak comes near to it."""
-    gate = program.folder / "gate"
-    program.script(gate=str(gate))
-    sweep = program.start("run", program.grid(), env=program.environment())
-    until("the first cell runs", lambda: bool(program.events("generate")))
+    sweep, gate = in_the_first_cell(program)
     child = psutil.Process(sweep.pid)
     limit = child.num_fds() + more
     child.rlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -18,7 +18,7 @@ from PIL import Image
 from results_maker import Recipe, make, result
 
 from ollama_sweep import plots
-from ollama_sweep.cells import AnswerRow, CellResult, Status
+from ollama_sweep.cells import Answer, AnswerRow, CellResult, Status
 from ollama_sweep.errors import ConfigError, StorageError
 from ollama_sweep.metrics import default_metric, metric, range_and_runs
 from ollama_sweep.plots import (
@@ -246,7 +246,10 @@ def test_long_names_are_shortened_so_that_they_still_differ() -> None:
 
 def test_mean_scores_by_model_and_task() -> None:
     rows = [
-        *(row("a", scores={"score": score}) for score in (1.0, 0.0, 1.0, 1.0)),
+        *(
+            row("a", answer=Answer(f"q{number}", "Extraction", "What?", "That."), scores={"score": score})
+            for number, score in enumerate((1.0, 0.0, 1.0, 1.0))
+        ),
         row("a", task="mmlu", scores={"score": 0.0}),
         row("b", scores={"score": 0.5}),
         failed("b"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,8 +62,7 @@ def _has(task: str, name: str) -> bool:
     if task == MAIN_TASK:
         return False
     if name == "data":
-        module = sys.modules[type(made).__module__].__name__
-        return not module.rpartition(".")[2].startswith("_")
+        return not type(made).__module__.rpartition(".")[2].startswith("_")
     return name == "max_retries" or made.kind == GENERATE
 
 

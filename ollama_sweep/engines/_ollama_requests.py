@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ollama_sweep.cells import Status
 from ollama_sweep.engine import EngineSettings, Generation, Vectors
 from ollama_sweep.engines._ollama_server import ANSWER_S, OllamaServer
+from ollama_sweep.engines._rows_done import RowsDone
 from ollama_sweep.errors import CellFailed, EngineUnavailable
 from ollama_sweep.failure_texts import classify
 
@@ -135,7 +136,7 @@ class Requests:
 
     def embed(self, body: Mapping[str, Any], texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
         """The vectors of these texts, none of them cut. Raises CellFailed, EngineUnavailable."""
-        found, spent_s = _Embedded(), 0.0
+        found, spent_s, say_done = _Embedded(), 0.0, RowsDone(self._settings.say, len(texts))
         for start in range(0, len(texts), batch_size):
             batch = list(texts[start : start + batch_size])
             if spent_s >= timeout_s:
@@ -147,6 +148,7 @@ class Requests:
             if answer.is_error:
                 raise _no_embeddings(refusal(answer))
             found.add(_object(answer), len(batch))
+            say_done(found.rows)
         return found.generation(spent_s)
 
 

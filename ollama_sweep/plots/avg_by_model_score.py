@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.answers import by_model, mean, mean_interval, values
+from ollama_sweep.answers import by_model, mean, score_interval, values
 from ollama_sweep.cells import AnswerRow
 from ollama_sweep.plots import ANSWERS, PlotOptions, _bars
 from ollama_sweep.plots._bars import Bar, BarsData
@@ -68,10 +67,9 @@ def _of(rows: Sequence[AnswerRow], task: str) -> list[AnswerRow]:
 def _bars_of(rows: Sequence[AnswerRow], tasks: Sequence[str]) -> dict[str, Bar]:
     bars = {}
     for task in tasks:
-        scores = [score for score in values(_of(rows, task), "score") if math.isfinite(score)]
-        if scores:
+        if scores := values(_of(rows, task), "score"):
             middle = mean(scores)
-            bars[task] = Bar(middle, f"{format_rate(middle)}  (n = {len(scores)})", mean_interval(scores))
+            bars[task] = Bar(middle, f"{format_rate(middle)}  (n = {len(scores)})", score_interval(_of(rows, task)))
     return bars
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ollama_sweep.answers import answered, mean_interval
+from ollama_sweep.answers import score_interval
 from ollama_sweep.cells import AnswerRow, CellResult
 from ollama_sweep.metrics import metric
 from ollama_sweep.report.task_stats import Group, Spread, checks_of, make_groups
@@ -63,8 +63,8 @@ def _score(group: Group) -> list[str]:
     found = group.spreads.get("score")
     if found is None:
         return []
-    interval = mean_interval([row.scores["score"] for row in answered(group.rows) if "score" in row.scores])
-    extent = f" ({max(0.0, interval[0]):.2f}–{min(1.0, interval[1]):.2f})" if interval and found.high <= 1 else ""
+    interval = score_interval(group.rows)
+    extent = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval and found.high <= 1 else ""
     return [f"score {found.mean:.2f}{extent}"]
 
 
