@@ -92,12 +92,13 @@ def _raise_exit(number: int, _frame: object) -> None:
 
 def head(parser: argparse.ArgumentParser) -> None:
     """Say what is run, where and when, and whether the machine is quiet enough for the figures to mean something."""
-    from ollama_sweep import __version__, host
+    from ollama_sweep import __version__
+    from ollama_sweep.machine import computer
 
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     print(f"$ python benchmarks/{shlex.join(words)}")
     print(f"{parser.description}")
-    print(f"Machine: {host.machine().line()}; Python {sys.version.split()[0]}; ollama-sweep {__version__}")
+    print(f"Machine: {computer.machine().line()}; Python {sys.version.split()[0]}; ollama-sweep {__version__}")
     load = os.getloadavg()[0]
     busy = "" if load < BUSY_LOAD else "; THE MACHINE WAS BUSY, so these figures are not worth much"
     print(f"Date: {time.strftime('%Y-%m-%d')}; load at the start: {load:.2f}{busy}\n", flush=True)

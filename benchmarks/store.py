@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import _common
 
 if TYPE_CHECKING:
-    from ollama_sweep.cells import Outcome
+    from ollama_sweep.core.outcome import Outcome
     from ollama_sweep.store.writer import Store
 
 SWEEP_ID = 1
@@ -98,8 +98,8 @@ def until(folder: Path, point: str) -> _common.Ended:
 
 def outcome(number: int) -> Outcome:
     """What a cell with one run leaves, raw output included."""
-    from ollama_sweep.cells import Effective, Outcome, Run, Status
-    from ollama_sweep.validity import summarize
+    from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
+    from ollama_sweep.core.summary import summarize
 
     rate = RATE + number % 97 / 10
     run = Run(
@@ -126,8 +126,8 @@ def outcome(number: int) -> Outcome:
 
 def generate(store: Store, count: int) -> None:
     """Finish so many cells as `run` would, many in one transaction."""
-    from ollama_sweep.cells import Status
-    from ollama_sweep.store import outcomes
+    from ollama_sweep.core.outcome import Status
+    from ollama_sweep.store import attempts
 
     now = "2026-01-01T00:00:00.000+00:00"
     for start in range(0, count, IN_A_TRANSACTION):
@@ -136,13 +136,13 @@ def generate(store: Store, count: int) -> None:
                 pending = store.next_pending(SWEEP_ID)
                 if pending is None:
                     raise SystemExit("the grid has fewer cells than it should have")
-                attempt = outcomes.begin(connection, SWEEP_ID, pending.cell_id, 600.0, now, None)
-                outcomes.finish(connection, attempt, outcome(pending.position), Status.OK, now)
+                attempt = attempts.begin(connection, SWEEP_ID, pending.cell_id, 600.0, now, None)
+                attempts.finish(connection, attempt, outcome(pending.position), Status.OK, now)
 
 
 def save(store: Store) -> float:
     """Seconds of begin and finish together, of one cell, each a transaction of its own."""
-    from ollama_sweep.cells import Status
+    from ollama_sweep.core.outcome import Status
 
     pending = store.next_pending(SWEEP_ID)
     if pending is None:
@@ -195,7 +195,7 @@ def measure(grid: Grid, saves_s: Sequence[float]) -> Figures:
 
 def whole(found: Figures) -> list[str]:
     """The row of the first table."""
-    from ollama_sweep.units import format_bytes
+    from ollama_sweep.core.units import format_bytes
 
     p50, p99 = (1000 * _common.percentile(found.saves_s, share) for share in (0.5, 0.99))
     new = found.grid.new

@@ -1,4 +1,7 @@
-"""The command line: parse, call, show events, exit codes. Each command is one file, imported only when it is used."""
+"""The command line: it parses, calls and prints. Nothing is decided or computed here.
+
+Each command is one file in `commands`, imported only when it is used.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from typing import TextIO
 import click
 
 from ollama_sweep import __version__
-from ollama_sweep.cli._signs import never_fail
-from ollama_sweep.errors import SweepError, nearest
+from ollama_sweep.cli.signs import never_fail
+from ollama_sweep.core.errors import SweepError, nearest
 
 COMMANDS = {
     "plan": "Show what a run would do: cells, order, memory, what is done.",
@@ -50,7 +53,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"ollama_sweep.cli.{cmd_name}{'_' if keyword.iskeyword(cmd_name) else ''}")
+        module = importlib.import_module(
+            f"ollama_sweep.cli.commands.{cmd_name}{'_' if keyword.iskeyword(cmd_name) else ''}"
+        )
         command = module.command
         assert isinstance(command, click.Command)
         return command
@@ -153,7 +158,7 @@ def _output_error(error: OSError) -> int:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         sys.stdout = None
         return _fail(f"no space left where the output goes ({error.strerror})", 4)
-    from ollama_sweep.files import too_many_files
+    from ollama_sweep.machine.files import too_many_files
 
     if text := too_many_files(error):
         return _fail(text, 4)

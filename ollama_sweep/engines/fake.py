@@ -25,9 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ollama_sweep.cells import Cell, Effective, Status
-from ollama_sweep.engine import EngineInfo, EngineSettings, Generation, Leftover, ModelInfo, Vectors
-from ollama_sweep.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
+from ollama_sweep.core.generation import Generation, Vectors
+from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 
 SCRIPT = "OLLAMA_SWEEP_FAKE"
 _FAILURES = {

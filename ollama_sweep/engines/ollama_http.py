@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ollama_sweep import modelfile
-from ollama_sweep.cells import Cell, Scalar
-from ollama_sweep.engine import EngineSettings, Generation
-from ollama_sweep.engines._modelfile_parts import last_value, parameters
-from ollama_sweep.engines._ollama_engine import OllamaEngine, Target
-from ollama_sweep.errors import ConfigError
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.ollama.base import OllamaEngine, Target
+from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.engines.shared.modelfile import last_value, parameters
 
 NOT_IN_A_REQUEST = ("message", "adapter", "draft", "renderer", "parser")
 

@@ -1,1 +1,1 @@
-"""The database: the only folder that knows SQL. `writer.Store` writes, `reader.Reader` reads."""
+"""The database, and the only room that knows SQL. It decides nothing: it keeps what it is given and gives it back."""

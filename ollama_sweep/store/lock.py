@@ -9,9 +9,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ollama_sweep.errors import DatabaseInUse
-from ollama_sweep.store.connection import storage_error
-from ollama_sweep.store.records import Holder
+from ollama_sweep.core.errors import DatabaseInUse
+from ollama_sweep.store.file import storage_error
+from ollama_sweep.store.rows import Holder
 
 _TRIES = 5
 _BETWEEN_TRIES_S = 0.05

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from ollama_sweep.cells import Cell, Status, content_hash
-from ollama_sweep.store.planning import options_of
-from ollama_sweep.store.records import ControlCell, PendingCell, PlannedCell
+from ollama_sweep.core.cell import Cell, content_hash
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.store.plans import options_of
+from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell
 
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts

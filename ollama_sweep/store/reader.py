@@ -13,19 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ollama_sweep.cells import AnswerRow, CellResult, Flag, Scalar, Status
-from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.store import answers, lock, outcomes, queries
-from ollama_sweep.store import connection as files
-from ollama_sweep.store.records import (
-    AttemptRow,
-    CellState,
-    FailedAttempt,
-    Holder,
-    PlannedCell,
-    RunningAttempt,
-    SweepRow,
-)
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Flag, Status
+from ollama_sweep.store import file as files
+from ollama_sweep.store import kept, lock, queries
+from ollama_sweep.store.attempts import decompress
+from ollama_sweep.store.rows import AttemptRow, CellState, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
     pid"""
@@ -124,7 +118,7 @@ class Reader:
         """The kept answers of the sweep's tasks, in the order of the plan; a database of an older version has none."""
         with self._storage_errors():
             if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'answers'"):
-                yield from answers.answers(self._connection, sweep_id)
+                yield from kept.answers(self._connection, sweep_id)
 
     def rates(self, sweep_id: int) -> dict[str, list[float]]:
         """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""
@@ -199,7 +193,7 @@ class Reader:
     def raw_outputs(self, attempt_id: int) -> dict[str, str]:
         """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
         sql = "SELECT part, content FROM raw_outputs WHERE attempt_id = ? ORDER BY rowid"
-        return {part: outcomes.decompress(content) for part, content in self._rows(sql, attempt_id)}
+        return {part: decompress(content) for part, content in self._rows(sql, attempt_id)}
 
     def drifts(self, sweep_id: int, n: int) -> list[tuple[str, float]]:
         """The last control measurements of the sweep, the newest first: when, and the drift as a share."""

@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ollama_sweep.cells import Status
+from ollama_sweep.core.outcome import Status
 
 if TYPE_CHECKING:
     from sqlite_utils import Database

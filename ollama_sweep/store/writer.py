@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from ollama_sweep.cells import Outcome, Run, Status, content_hash
-from ollama_sweep.engine import Leftover
-from ollama_sweep.errors import StorageError
-from ollama_sweep.store import connection as files
-from ollama_sweep.store import imports, outcomes, planning, queries, schema
-from ollama_sweep.store.guard import Guard, Guarding
+from ollama_sweep.core.cell import content_hash
+from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.outcome import Outcome, Run, Status
+from ollama_sweep.store import attempts, imported, plans, queries, schema
+from ollama_sweep.store import file as files
 from ollama_sweep.store.lock import WriterLock
-from ollama_sweep.store.records import ControlCell, PendingCell, PlannedCell, SweepHeader
+from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
+from ollama_sweep.store.transactions import Guard, Guarding
 
 
 def utc_now() -> str:
@@ -141,12 +142,12 @@ class Store:
         Known cells keep what they have, except those that `CellState.why_again` names. Attempts that a dead process
         left open become `interrupted` and their cells pending. `cells` is read once.
         """
-        wanted = planning.Wanted(timeout_s, repeats_minimum, retry)
+        wanted = plans.Wanted(timeout_s, repeats_minimum, retry)
         with self._guard.transaction() as connection:
-            sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
-            planning.replace_plan(connection, sweep_id, header, cells)
+            sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
+            plans.replace_plan(connection, sweep_id, header, cells)
             self._end_what_died(connection)
-            planning.apply_rules(connection, sweep_id, wanted)
+            plans.apply_rules(connection, sweep_id, wanted)
         self._guard.empty_log()
         return sweep_id
 
@@ -159,14 +160,14 @@ class Store:
         retry: frozenset[Status] = frozenset(),
     ) -> int | None:
         """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
-        wanted = planning.Wanted(timeout_s, repeats_minimum, retry)
-        if self._guard.read(planning.known_sweep, header) is None:
+        wanted = plans.Wanted(timeout_s, repeats_minimum, retry)
+        if self._guard.read(plans.known_sweep, header) is None:
             return None
 
         def refresh(connection: sqlite3.Connection) -> int:
-            sweep_id = planning.save_sweep(connection, header, repeats_minimum, self._now())
+            sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             self._end_what_died(connection)
-            planning.apply_rules(connection, sweep_id, wanted)
+            plans.apply_rules(connection, sweep_id, wanted)
             return sweep_id
 
         return self._guard.write(refresh)
@@ -192,9 +193,9 @@ class Store:
 
         Attempts that begin from now on belong to it. A sweep's first segment is no change.
         """
-        text = planning.canonical_json(dict(sorted(fingerprint.items())))
+        text = plans.canonical_json(dict(sorted(fingerprint.items())))
         last = self._guard.read(queries.segment_of, sweep_id)
-        if last and planning.canonical_json(last[1]) == text:
+        if last and plans.canonical_json(last[1]) == text:
             return last[0], ()
 
         def begin(connection: sqlite3.Connection) -> int:
@@ -211,7 +212,7 @@ class Store:
     def begin_attempt(self, sweep_id: int, cell_id: int, *, timeout_s: float) -> int:
         """Store, before anything is done, that a cell is being tried; returns the attempt's id."""
         return self._guard.write(
-            lambda connection: outcomes.begin(connection, sweep_id, cell_id, timeout_s, self._now(), self._boot_id)
+            lambda connection: attempts.begin(connection, sweep_id, cell_id, timeout_s, self._now(), self._boot_id)
         )
 
     def finish_attempt(self, attempt_id: int, outcome: Outcome, *, cell_status: Status) -> None:
@@ -221,16 +222,16 @@ class Store:
         PENDING where a retry follows or the attempt does not count. Calling it again with the same outcome does
         nothing, so it may be tried again after a StorageError. NaN and infinity are refused (ValueError).
         """
-        outcomes.check_finite(outcome)
-        self._guard.write(lambda connection: outcomes.finish(connection, attempt_id, outcome, cell_status, self._now()))
+        attempts.check_finite(outcome)
+        self._guard.write(lambda connection: attempts.finish(connection, attempt_id, outcome, cell_status, self._now()))
         self._guard.warn_of_long_log()
 
     def _end_what_died(self, connection: sqlite3.Connection) -> None:
-        planning.end_what_died(connection, self._now(), self._boot_id, self._say)
+        plans.end_what_died(connection, self._now(), self._boot_id, self._say)
 
     def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
-        return self._guard.read(outcomes.believed_runs, cell_id, segment)
+        return self._guard.read(attempts.believed_runs, cell_id, segment)
 
     def former_statuses(self, cell_id: int) -> frozenset[Status]:
         """How the cell's ended attempts ended."""
@@ -277,7 +278,7 @@ class Store:
 
     def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
         """Write down what an engine is about to make; durable when it returns."""
-        row = (kind, name, planning.canonical_json(dict(details)), self._now(), os.getpid())
+        row = (kind, name, plans.canonical_json(dict(details)), self._now(), os.getpid())
         sql = "INSERT INTO ledger (kind, name, details, recorded_at, pid) VALUES (?, ?, ?, ?, ?) RETURNING id"
         number = int(self._guard.write(lambda connection: connection.execute(sql, row).fetchone()[0]))
         self._recorded.add(number)
@@ -292,7 +293,7 @@ class Store:
         """What earlier sessions recorded and did not settle, the newest first."""
         sql = "SELECT id, kind, name, details FROM ledger ORDER BY id DESC"
         rows = self._guard.read(lambda connection: connection.execute(sql).fetchall())
-        return [Leftover(number, kind, name, dict(planning.options_of(details)))  # type: ignore[arg-type]
+        return [Leftover(number, kind, name, dict(plans.options_of(details)))  # type: ignore[arg-type]
                 for number, kind, name, details in rows if number not in self._recorded]  # fmt: skip
 
     # --- old results
@@ -305,7 +306,7 @@ class Store:
         """
         found = list(rows)
         return self._guard.write(
-            lambda connection: imports.import_results(connection, name, found, source, self._now())
+            lambda connection: imported.import_results(connection, name, found, source, self._now())
         )
 
 

@@ -1,23 +1,26 @@
-"""The registry of tasks: a file in this folder is a task, so is a prompt set `prompts/NAME.yaml`."""
+"""What is asked and how it is judged. A task knows no engine, no database and no plan.
+
+A file in this folder is a task and its name is the file's name, apart from `base` (the contract) and `shared` (what
+several tasks use). So is a prompt set `prompts/NAME.yaml`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from ollama_sweep import data_files
-from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.spec import Repeats
-from ollama_sweep.task import Setup, Task
-from ollama_sweep.yaml_strict import Node, one_line
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.text import one_line
+from ollama_sweep.tasks.base import Task
+from ollama_sweep.tasks.shared import data
 
 ENTRY_POINTS = "ollama_sweep.tasks"
+NO_TASKS = frozenset({"base", "shared"})
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
@@ -37,47 +40,12 @@ def load(name: str) -> Task:
     if name not in sets:
         hint = nearest(name, known())
         raise ConfigError(f"unknown task {one_line(name)}. Known: {', '.join(known())}.{hint}", "task")
-    without_python = importlib.import_module("ollama_sweep.tasks._without_python")
+    without_python = importlib.import_module("ollama_sweep.tasks.shared.prompt_set")
     return cast("Task", without_python.Task(name, sets[name]))
 
 
-def set_up(names: Iterable[str], given: Mapping[str, Mapping[str, Node]]) -> dict[str, Setup]:
-    """The setups of a sweep's tasks, by name; `given` is what the file says under `tasks:`.
-
-    Raises ConfigError for an unknown task, for options of a task that the sweep does not run, and as `Task.setup`.
-    """
-    wanted = list(dict.fromkeys(names))
-    for name, options in given.items():
-        if name not in wanted:
-            place = next((node.place for node in options.values()), f"tasks.{name}")
-            hint = nearest(name, wanted)
-            message = f"tasks.{one_line(name)}: this sweep does not run it; it runs {', '.join(wanted)}.{hint}"
-            raise ConfigError(message, place)
-    return {name: _set_up(name, given.get(name, {})) for name in wanted}
-
-
-def _set_up(name: str, given: Mapping[str, Node]) -> Setup:
-    """A task's setup; how often an unanswered question is asked again is part of what its cells are known by.
-
-    It decides which questions count as failed. How often every question is asked is not: more rounds are added.
-    """
-    made = load(name).setup(given)
-    if not made.questions:
-        return made
-    return replace(made, options=tuple(sorted({**dict(made.options), "max_retries": made.max_retries}.items())))
-
-
-def warnings(setups: Mapping[str, Setup], repeats: Repeats) -> tuple[str, ...]:
-    """What a sweep's `repeats` ask of its tasks and cannot have, in words; empty where there is nothing to say."""
-    asked = [f"{name} {one.repeats or repeats.minimum}" for name, one in setups.items() if one.questions]
-    if repeats.until is None or not asked:
-        return ()
-    text = "repeats.until holds for the main task only; questions are asked a fixed number of times"
-    return (f"{text}: {', '.join(asked)}",)
-
-
 def _own() -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return {module.name for module in pkgutil.iter_modules(__path__)} - NO_TASKS
 
 
 def _added() -> dict[str, Callable[[], Any]]:
@@ -87,7 +55,7 @@ def _added() -> dict[str, Callable[[], Any]]:
 def _prompt_sets() -> dict[str, Path]:
     """Prompt sets by name; those of the working directory come before the shipped ones."""
     found: dict[str, Path] = {}
-    for folder in data_files.folders():
+    for folder in data.folders():
         for path in sorted(folder.glob("*.yaml")):
             if _NAME.fullmatch(path.stem):
                 found.setdefault(path.stem, path)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ollama_sweep.cells import Run
-from ollama_sweep.data_files import PromptSet
-from ollama_sweep.engine import Generation
-from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.tasks import _hub, _options, _set
-from ollama_sweep.yaml_strict import Node
+from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.tasks.base import Question, Setup
+from ollama_sweep.tasks.shared import hub, prompt_set, task_options
+from ollama_sweep.tasks.shared.data import PromptSet
 
-OWN = ("split", *_hub.OPTIONS)
+OWN = ("split", *hub.OPTIONS)
 SYSTEM = "You are a helpful assistant."
 """For data that cannot name a system prompt: everything but a prompt set."""
 DATASET_PROMPTS = 3
@@ -25,7 +25,7 @@ class Task:
     kind: ClassVar[str] = GENERATE
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
-        return _set.set_up(
+        return prompt_set.set_up(
             "chat",
             given,
             own=OWN,
@@ -37,14 +37,14 @@ class Task:
         )
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
-        return _set.score(question, generation)
+        return prompt_set.score(question, generation)
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
-        return _set.summarize(runs)
+        return prompt_set.summarize(runs)
 
 
 def _downloaded(given: Mapping[str, Node]) -> PromptSet | None:
     """The first prompts of the dataset that `datasets` names; None where it is not given."""
-    limit = _options.count("chat", given, "limit", 1, 1_000_000)
-    found = _hub.first_rows("chat", given, limit or DATASET_PROMPTS)
+    limit = task_options.count("chat", given, "limit", 1, 1_000_000)
+    found = hub.first_rows("chat", given, limit or DATASET_PROMPTS)
     return None if found is None else PromptSet(tuple(found))

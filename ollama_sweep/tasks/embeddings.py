@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ollama_sweep.cells import Run, Scalar
-from ollama_sweep.data_files import Record, located, read_records, shipped
-from ollama_sweep.engine import Generation
-from ollama_sweep.errors import ConfigError
-from ollama_sweep.task import EMBED, Question, Setup
-from ollama_sweep.tasks import _hub, _options
-from ollama_sweep.tasks._questions import identity
-from ollama_sweep.yaml_strict import Node
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.generation import EMBED, Generation
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.tasks.base import Question, Setup
+from ollama_sweep.tasks.shared import hub, task_options
+from ollama_sweep.tasks.shared.data import Record, located, read_records, shipped
+from ollama_sweep.tasks.shared.prompt_set import identity
 
-OWN = ("rows", "warmup_rows", "batch_size", "column", "split", *_hub.OPTIONS)
-NOT_HERE = (*_options.REQUEST, "system", "max_tokens", "limit")
+OWN = ("rows", "warmup_rows", "batch_size", "column", "split", *hub.OPTIONS)
+NOT_HERE = (*task_options.REQUEST, "system", "max_tokens", "limit")
 ROWS, WARMUP_ROWS, BATCH_SIZE = 100, 50, 16
 DEFAULT_DATA = "prompts/film_reviews.jsonl"
 
@@ -28,10 +29,10 @@ class Task:
     kind: ClassVar[str] = EMBED
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
-        asked = _options.read("embeddings", given, OWN, without=NOT_HERE)
-        wanted = _options.count("embeddings", given, "rows", 1, 1_000_000)
-        warmup_rows = _options.count("embeddings", given, "warmup_rows", 1, 1_000_000) or WARMUP_ROWS
-        batch_size = _options.count("embeddings", given, "batch_size", 1, 10_000) or BATCH_SIZE
+        asked = task_options.read("embeddings", given, OWN, without=NOT_HERE)
+        wanted = task_options.count("embeddings", given, "rows", 1, 1_000_000)
+        warmup_rows = task_options.count("embeddings", given, "warmup_rows", 1, 1_000_000) or WARMUP_ROWS
+        batch_size = task_options.count("embeddings", given, "batch_size", 1, 10_000) or BATCH_SIZE
         texts = _texts(given, max(wanted or ROWS, warmup_rows))
         if wanted is not None and len(texts) < wanted:
             raise given["rows"].error(f"tasks.embeddings.rows: {wanted} asked, but there are {len(texts)}")
@@ -66,7 +67,7 @@ def _texts(given: Mapping[str, Node], most: int) -> list[str]:
 
 
 def _records(given: Mapping[str, Node], column: str, most: int) -> list[Record]:
-    downloaded = _hub.first_rows("embeddings", given, most)
+    downloaded = hub.first_rows("embeddings", given, most)
     return read_records(_path(given), given.get("data"), (column,)) if downloaded is None else downloaded
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ollama_sweep.cells import Run
-from ollama_sweep.engine import Generation
-from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.tasks import _set
-from ollama_sweep.yaml_strict import Node
+from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.tasks.base import Question, Setup
+from ollama_sweep.tasks.shared import prompt_set
 
 
 class Task:
@@ -20,10 +20,10 @@ class Task:
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         defaults = {"num_predict": 100, "temperature": 0.7}
-        return _set.set_up("items", given, defaults=defaults, needs_category=True)
+        return prompt_set.set_up("items", given, defaults=defaults, needs_category=True)
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
-        return _set.score(question, generation)
+        return prompt_set.score(question, generation)
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
-        return _set.summarize(runs)
+        return prompt_set.summarize(runs)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from ollama_sweep import scorers
-from ollama_sweep.cells import Run
-from ollama_sweep.engine import Generation
-from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.tasks import _answers, _set
-from ollama_sweep.yaml_strict import Node
+from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.tasks.base import Question, Setup
+from ollama_sweep.tasks.shared import prompt_set, scorers, scores
 
 FAILURES = ("valid_json", "has_required_keys", "no_extra_text", "no_hallucination")
 
@@ -24,20 +23,20 @@ class Task:
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         defaults = {"num_predict": 200, "temperature": 0}
-        return _set.set_up("json_quality", given, defaults=defaults, change=_asking)
+        return prompt_set.set_up("json_quality", given, defaults=defaults, change=_asking)
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
-        return _set.score(question, generation)
+        return prompt_set.score(question, generation)
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         """Beside the means the counts: `json_answers` n, and `valid_json_failures` k of them, and so on."""
-        asked = [run for run in _answers.answered(runs) if "valid_json" in run.scores]
+        asked = [run for run in scores.answered(runs) if "valid_json" in run.scores]
         failures = {
             f"{name}_failures": float(sum(run.scores[name] < 1 for run in asked if name in run.scores))
             for name in FAILURES
             if any(name in run.scores for run in asked)
         }
-        return _set.summarize(runs) | {"json_answers": float(len(asked))} | failures
+        return prompt_set.summarize(runs) | {"json_answers": float(len(asked))} | failures
 
 
 def _asking(question: Question) -> Question:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from ollama_sweep import scorers, stats
-from ollama_sweep.cells import Run, Scalar
-from ollama_sweep.data_files import located
-from ollama_sweep.engine import Generation
-from ollama_sweep.errors import ConfigError, nearest
-from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.tasks import _answers, _hub, _mmlu_files, _options
-from ollama_sweep.tasks._mmlu_files import SPLITS, Item
-from ollama_sweep.tasks._questions import WARMUP, identity, slug
-from ollama_sweep.yaml_strict import Node, one_line
+from ollama_sweep.core import stats
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.core.text import one_line
+from ollama_sweep.tasks.base import Question, Setup
+from ollama_sweep.tasks.shared import hub, mmlu_files, scorers, task_options
+from ollama_sweep.tasks.shared.data import located
+from ollama_sweep.tasks.shared.mmlu_files import SPLITS, Item
+from ollama_sweep.tasks.shared.prompt_set import WARMUP, identity
+from ollama_sweep.tasks.shared.scores import answered, latencies, means, slug, speed
 
-OWN = ("subjects", "shots", "split", *_hub.OPTIONS)
+OWN = ("subjects", "shots", "split", *hub.OPTIONS)
 DEFAULT_SUBJECT = "abstract_algebra"
 MOST_SHOTS = 5
 DEFAULTS: Mapping[str, Scalar] = {"num_predict": 16, "temperature": 0}
@@ -29,10 +32,10 @@ class Task:
     kind: ClassVar[str] = GENERATE
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
-        asked = _options.read("mmlu", given, OWN)
-        shots = _options.count("mmlu", given, "shots", 0, MOST_SHOTS) or 0
+        asked = task_options.read("mmlu", given, OWN)
+        shots = task_options.count("mmlu", given, "shots", 0, MOST_SHOTS) or 0
         split = _split(given, shots)
-        subjects = _options.names("mmlu", given, "subjects")
+        subjects = task_options.names("mmlu", given, "subjects")
         items, examples = _items(given, subjects, split, shots)
         chosen = _chosen(given, items, subjects)
         questions = tuple(_questions(chosen, _by_subject(examples), shots, asked.limit, given))
@@ -61,7 +64,7 @@ class Task:
         assert isinstance(choices, list)
         found = scorers.letter(generation.text, choices)
         verdict = {"score": float(found == question.expected["answer"]), "letter_found": float(found is not None)}
-        return _answers.speed(generation) | verdict
+        return speed(generation) | verdict
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         """accuracy over the answered questions, its 95 % interval, and letter_failure_rate, the share without a letter.
@@ -69,7 +72,7 @@ class Task:
         A question that was asked several times counts once, with the mean of its answers.
         """
         by_question: dict[str, list[float]] = {}
-        for run in _answers.answered(runs):
+        for run in answered(runs):
             if run.answer and "score" in run.scores:
                 by_question.setdefault(run.answer.item, []).append(run.scores["score"])
         if not by_question:
@@ -77,14 +80,14 @@ class Task:
         shares = [sum(scores) / len(scores) for scores in by_question.values()]
         accuracy = sum(shares) / len(shares)
         low, high = stats.wilson(accuracy, len(shares))
-        letters = _answers.means(runs, ["letter_found"])
+        letters = means(runs, ["letter_found"])
         return {
             "accuracy": accuracy,
             "accuracy_low": low,
             "accuracy_high": high,
             **letters,
             "letter_failure_rate": 1 - letters["letter_found"],
-            **_answers.latencies(runs),
+            **latencies(runs),
             **_per_subject(runs),
         }
 
@@ -105,7 +108,7 @@ def _items(
     given: Mapping[str, Node], subjects: tuple[str, ...], split: str, shots: int
 ) -> tuple[list[Item], list[Item]]:
     """The questions of the split, and those that examples come from."""
-    dataset = _hub.asked("mmlu", given)
+    dataset = hub.asked("mmlu", given)
     if dataset is not None:
         return _downloaded(dataset, given, subjects, split), (
             _downloaded(dataset, given, subjects, "dev") if shots else []
@@ -114,18 +117,18 @@ def _items(
         message = "mmlu needs data: PATH of a file or folder of MMLU, or datasets: cais/mmlu with download: true"
         raise ConfigError(message, next((node.place for node in given.values()), "tasks.mmlu"))
     path = located(given["data"], "tasks.mmlu.data")
-    items = _mmlu_files.read(path, split, given["data"])
-    return items, _mmlu_files.read_dev(path, given["data"]) if shots else []
+    items = mmlu_files.read(path, split, given["data"])
+    return items, mmlu_files.read_dev(path, given["data"]) if shots else []
 
 
 def _downloaded(node: Node, given: Mapping[str, Node], subjects: tuple[str, ...], split: str) -> list[Item]:
     name = "tasks.mmlu.datasets"
     parts = subjects or (DEFAULT_SUBJECT,)
-    known = _hub.configurations(node, name)
+    known = hub.configurations(node, name)
     for part in parts:
         if part not in known:
             raise _unknown_subject(given.get("subjects", node), part, known)
-    return [item for part in parts for item in _mmlu_files.of_records(_hub.rows(node, name, part, split), part)]
+    return [item for part in parts for item in mmlu_files.of_records(hub.rows(node, name, part, split), part)]
 
 
 def _by_subject(items: Iterable[Item]) -> dict[str, list[Item]]:
@@ -177,12 +180,12 @@ def _questions(
 
 
 def _per_subject(runs: Sequence[Run]) -> dict[str, float]:
-    answered = _answers.answered(runs)
-    subjects = sorted({run.answer.category for run in answered if run.answer})
+    used = answered(runs)
+    subjects = sorted({run.answer.category for run in used if run.answer})
     if len(subjects) < 2:
         return {}
     scores: dict[str, float] = {}
     for subject in subjects:
-        own = [run for run in answered if run.answer and run.answer.category == subject]
-        scores |= {f"accuracy_{slug(subject)}": value for value in _answers.means(own, ["score"]).values()}
+        own = [run for run in used if run.answer and run.answer.category == subject]
+        scores |= {f"accuracy_{slug(subject)}": value for value in means(own, ["score"]).values()}
     return scores

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ollama_sweep.cells import Run
-from ollama_sweep.engine import Generation
-from ollama_sweep.task import GENERATE, Question, Setup
-from ollama_sweep.yaml_strict import Node
+from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.tasks.base import Question, Setup
 
 
 class Task:

@@ -1,0 +1,110 @@
+"""Asks a language model through an engine of a sweep, for `report --analysis-model`. Nothing of it stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import CellFailed, ConfigError, SweepError
+
+if TYPE_CHECKING:
+    from ollama_sweep.engines.base import Engine, EngineSettings
+    from ollama_sweep.results.analysis import Analysis
+    from ollama_sweep.results.groups import Group
+    from ollama_sweep.store.rows import SweepRow
+
+OPTION = "--analysis-model"
+AUTO = "auto"
+TIMEOUT_S = 600.0
+OPTIONS = {"num_batch": 512, "num_ctx": 4096, "num_predict": 700, "temperature": 0}
+
+
+def chosen_model(name: str, groups: Sequence[Group], *, allow_cloud: bool) -> str:
+    """The model to ask; `auto` is the tested one with the best score. Raises ConfigError."""
+    if not name.strip() or any(sign.isspace() or not sign.isprintable() for sign in name):
+        raise ConfigError("write the name of a model, or auto for the best of the tested ones", OPTION)
+    model = _best(groups) if name == AUTO else name
+    if model.endswith((":cloud", "-cloud")) and not allow_cloud:
+        raise ConfigError(f"{model} is a cloud model; use --allow-cloud", OPTION)
+    return model
+
+
+def _best(groups: Sequence[Group]) -> str:
+    from ollama_sweep.results.groups import is_embedding
+
+    speaking = [group for group in groups if group.succeeded and group.rows and not is_embedding(group.rows[0])]
+    if not speaking:
+        raise ConfigError("no tested model has answered with text; write the name of one", OPTION)
+
+    def rank(group: Group) -> tuple[float, float, float]:
+        score, speed = group.spreads.get("score"), group.spreads.get("tokens_per_second")
+        return score.mean if score else -1.0, group.success_rate or 0.0, speed.mean if speed else 0.0
+
+    return max(speaking, key=rank).model
+
+
+def analysis_by(model: str, groups: Sequence[Group], row: SweepRow, given: Mapping[str, Any]) -> Analysis:
+    """What the model makes of the measurements; the plain summaries where it or its engine fails."""
+    from ollama_sweep.results import analysis
+
+    try:
+        with asking(model, row, given) as ask:
+            return analysis.analyse(groups, model, ask)
+    except ConfigError:
+        raise
+    except (SweepError, CellFailed) as failure:
+        text = failure.error if isinstance(failure, CellFailed) else str(failure)
+        first = next(iter(text.strip().splitlines()), "it failed")
+        return analysis.plain(groups, f"{model} could not be asked ({first}); these are the plain summaries", model)
+
+
+@contextlib.contextmanager
+def asking(model: str, row: SweepRow, given: Mapping[str, Any]) -> Iterator[Callable[[str], str]]:
+    """`ask(prompt)` gives the model's answer. Raises ConfigError, EngineUnavailable, CellFailed."""
+    from ollama_sweep.core.cell import Cell
+
+    settings = _settings(row, given)
+    engine = shared.open_engine(_engine_name(row, given, settings), settings)
+    try:
+        options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
+        cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")
+        engine.prepare(cell)
+        yield lambda prompt: engine.generate(cell, prompt, TIMEOUT_S, fresh=False).text
+    finally:
+        engine.close()
+
+
+def _can_set(engine: Engine, name: str) -> bool:
+    """num_predict ends the answer, so every engine is told."""
+    return engine.settable is None or name in engine.settable or name == "num_predict"
+
+
+def _engine_name(row: SweepRow, given: Mapping[str, Any], settings: EngineSettings) -> str:
+    from ollama_sweep import engines
+
+    wanted = given.get("engine") or (row.engine if row.engine != "imported" else "auto")
+    return engines.choose(settings) if wanted == "auto" else str(wanted)
+
+
+def _settings(row: SweepRow, given: Mapping[str, Any]) -> EngineSettings:
+    """Those of the sweep's file, where it is still there, with what the command line says; never its template."""
+    from ollama_sweep.engines.base import EngineSettings
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    remote, verbose = bool(given.get("remote")), bool(given.get("verbose"))
+    settings = EngineSettings(allow_remote=remote, say=say, trace=shared.trace_to_stderr(verbose))
+    path = Path(row.config_path)
+    if row.config_path and path.is_file():
+        with contextlib.suppress(ConfigError):  # it has changed since: what the command line says must do
+            spec = shared.spec_from(path, {"allow_cloud": True, "allow_local_gguf": True})
+            settings = shared.engine_settings(spec, say=say, verbose=verbose, remote=remote)
+    changes: dict[str, Any] = {name: given[name] for name in ("host", "ollama") if given.get(name)}
+    return replace(settings, template="", timeout_s=TIMEOUT_S, **changes)

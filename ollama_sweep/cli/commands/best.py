@@ -1,0 +1,66 @@
+"""`best [CONFIG]`: the best cells in words, and a Modelfile with their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.outcome import CellResult
+    from ollama_sweep.store.rows import SweepRow
+
+
+@click.command("best", short_help="The best cells and the tuned Modelfile.")
+@click.argument("config", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="Save the Modelfile here.")
+@click.option("--force", is_flag=True, help="Write over an existing file.")
+@click.option("--metric", default=None, help="Any numeric column of `results`; else that of the sweep's main task.")
+@shared.db_option
+@shared.json_option
+def command(config: str | None, output: Path | None, force: bool, metric: str | None, db: Path, as_json: bool) -> None:
+    """Say which cells are best, what is tied with them, and the Modelfile that uses them.
+
+    \b
+    Example:
+      ollama-sweep best configs/quickstart.yaml -o modelfiles/tuned
+    """
+    import json
+
+    from ollama_sweep.machine.files import write_whole
+    from ollama_sweep.results.best import best_cells, describe_best
+    from ollama_sweep.store.reader import Reader
+
+    if output is not None and output.exists() and not force:
+        raise ConfigError("exists; use --force", str(output))
+    with Reader.open(db) as reader:
+        row = shared.find_sweep(reader, config)
+        results = list(reader.results(row.sweep_id))
+        found = best_cells(results, metric)
+        tuned = tuned_modelfile(row, found.winner) if found.winner else ""
+    if output is not None and tuned:
+        write_whole(output, tuned.encode())
+    if as_json:
+        click.echo(json.dumps({"sweep": row.name, **found.as_dict(), "modelfile": tuned}, ensure_ascii=False))
+        return
+    click.echo(describe_best(results, metric))
+    if tuned:
+        click.echo(f"\nTuned Modelfile{f', saved as {output}' if output else ''}:\n\n{tuned}")
+
+
+def tuned_modelfile(row: SweepRow, best: CellResult) -> str:
+    """The sweep's template with the best cell's load options; num_predict is left to the person."""
+    from ollama_sweep.core.options import LOAD_OPTIONS
+    from ollama_sweep.engines.shared import modelfile
+
+    text = str(row.spec.get("template") or "")
+    template = modelfile.parse(text, "modelfile", allow_local=True) if text else None
+    options = row.spec.get("options")
+    fixed = dict(options) if isinstance(options, dict) else {}
+    values = {**fixed, **best.coordinates}
+    chosen = {name: value for name, value in values.items() if name in LOAD_OPTIONS}
+    return modelfile.render(template, str(Path(best.model).expanduser()), chosen)

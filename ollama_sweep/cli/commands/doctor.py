@@ -1,0 +1,167 @@
+"""`doctor [CONFIG]`: can a sweep run here, and would its numbers be true?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import SweepError
+
+if TYPE_CHECKING:
+    from ollama_sweep.engines.base import EngineSettings
+    from ollama_sweep.plan.doctor.finding import Finding
+    from ollama_sweep.plan.doctor.model import Subject
+    from ollama_sweep.store.rows import SweepRow
+
+COLOURS = {"ok": "green", "warning": "yellow", "bad": "red"}
+PLACES = ("model", "engine", "host", "ollama")
+"""Options that make sense without CONFIG; any other one needs the file."""
+
+
+class _NotWell(SweepError):
+    """Something is bad; the exit code is that of the worst."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@click.command("doctor", short_help="Check Ollama, model, disk, and what would spoil numbers.")
+@shared.sweep_options
+@shared.db_option
+@shared.json_option
+@shared.verbose_option
+def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given: Any) -> None:
+    """Check whether a sweep can run here and whether its numbers would be true. Nothing is left behind.
+
+    With CONFIG it looks at that sweep's model and prompt, else at the sweep that ran last, if there is one. It exits
+    with 0 when nothing is bad; else with 5 (engine), 4 (disk), 3 (database of others) or 2 (input).
+
+    \b
+    Example:
+      ollama-sweep doctor
+      ollama-sweep doctor configs/quickstart.yaml
+    """
+    import json
+
+    found = []
+    for finding in _examine(config, db, verbose, given):
+        found.append(finding)
+        if not as_json:
+            click.echo(_line(finding))
+    if as_json:
+        entries = [{"check": one.check, "state": one.state, "text": one.text, "hint": one.hint} for one in found]
+        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        click.echo(_summary(found, config))
+    worst = max((finding.exit_code for finding in found), default=0)
+    if worst:
+        bad = [finding.check for finding in found if finding.exit_code]
+        raise _NotWell(f"bad: {', '.join(dict.fromkeys(bad))}", worst)
+
+
+def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> Iterable[Finding]:
+    from ollama_sweep.plan.doctor.examination import Examination
+    from ollama_sweep.plan.doctor.finding import of_error
+
+    try:
+        subject, settings = _subject(config, db, verbose, given)
+    except SweepError as error:
+        yield of_error("config", error)
+        subject, settings = _without_sweep(verbose, given)
+    yield from Examination(subject, settings, db, allow_network=given["allow_network_db"]).findings()
+
+
+def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
+    """What is to be looked at: the sweep of CONFIG or of the command line, a sweep of the database, or nothing."""
+    from ollama_sweep.plan.doctor.model import subject_of_spec
+
+    row = _row(config, db)
+    is_file = config is not None and (config.exists() or row is None)
+    if not is_file and not _needs_file(given):
+        return _of_row(row, verbose, given)
+    from dataclasses import replace
+
+    from ollama_sweep.engines.ollama.server import variable
+
+    spec = shared.spec_from(config, given)
+    subject = replace(subject_of_spec(spec), server={variable(name): str(spec.server[name]) for name in spec.server})
+    if subject.engine == "auto" and row is not None and row.name == spec.name:
+        subject = replace(subject, engine=row.engine)
+    return subject, shared.engine_settings(spec, say=_say, verbose=verbose, remote=given["remote"])
+
+
+def _needs_file(given: dict[str, Any]) -> bool:
+    names = [name.lstrip("-").replace("-", "_") for name, _, _ in shared.OVERRIDES]
+    return bool(given.get("settings")) or any(given.get(name) is not None for name in names if name not in PLACES)
+
+
+def _row(config: Path | None, db: Path) -> SweepRow | None:
+    """The sweep of the database that is meant, as far as there is one; what is wrong with it is said elsewhere."""
+    try:
+        reader = shared.reader_if_there(db)
+        if reader is None:
+            return None
+        with reader:
+            return shared.find_sweep(reader, None if config is None else str(config))
+    except (SweepError, OSError):
+        return None
+
+
+def _of_row(row: SweepRow | None, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
+    from dataclasses import replace
+
+    from ollama_sweep.plan.doctor.examination import living_host
+    from ollama_sweep.plan.doctor.model import subject_of_row
+
+    subject, settings = _without_sweep(verbose, given)
+    if row is None:
+        return subject, settings
+    if settings.host is None and row.engine == "ollama":
+        settings = replace(settings, host=living_host(row, settings))
+    if subject.models:
+        return replace(subject, engine=given.get("engine") or row.engine), settings
+    return replace(subject_of_row(row), engine=given.get("engine") or row.engine), settings
+
+
+def _without_sweep(verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
+    from ollama_sweep.engines.base import EngineSettings
+    from ollama_sweep.plan.doctor.model import Subject
+
+    settings = EngineSettings(
+        host=given.get("host"),
+        ollama=given.get("ollama"),
+        allow_remote=given["remote"],
+        say=_say,
+        trace=shared.trace_to_stderr(verbose),
+    )
+    models = (given["model"],) if given.get("model") else ()
+    return Subject(models=models, engine=given.get("engine") or "auto"), settings
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _line(finding: Finding) -> str:
+    state = click.style(f"{finding.state:<8}", fg=COLOURS[finding.state])
+    hint = f". {finding.hint}" if finding.hint else ""
+    return f"{state} {finding.check:<9} {' '.join(finding.text.split())}{hint}"
+
+
+def _summary(found: list[Finding], config: Path | None) -> str:
+    bad = sum(finding.exit_code > 0 for finding in found)
+    warnings = sum(finding.state == "warning" for finding in found)
+    told = f"{bad} bad, {_counted(warnings, 'warning')}"
+    if bad:
+        return f"\n{told}: a sweep would stop at what is bad."
+    following = f" Next: ollama-sweep plan {config}" if config else ""
+    return f"\n{told}: a sweep can run.{following}"
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

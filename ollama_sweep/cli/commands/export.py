@@ -1,0 +1,41 @@
+"""`export [CONFIG]`: the results as a file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError
+
+
+@click.command("export", short_help="The results as csv, json, jsonl or md.")
+@click.argument("config", required=False)
+@click.option("--format", "kind", type=click.Choice(["csv", "json", "jsonl", "md"]), default="csv", show_default=True)
+@click.option("--layout", type=click.Choice(["full", "simple"]), default="full", help="simple: the older JSON form.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="A file instead of the terminal.")
+@click.option("--force", is_flag=True, help="Write over an existing file.")
+@shared.db_option
+def command(config: str | None, kind: str, layout: str, output: Path | None, force: bool, db: Path) -> None:
+    """Print or save all cells of a sweep; CONFIG left out means the sweep that ran last.
+
+    \b
+    Example:
+      ollama-sweep export configs/quickstart.yaml --format md
+      ollama-sweep export --format json --layout simple -o old_form.json
+    """
+    from ollama_sweep.machine.files import write_whole
+    from ollama_sweep.results.export import export
+    from ollama_sweep.store.reader import Reader
+
+    if output is not None and output.exists() and not force:
+        raise ConfigError("exists; use --force", str(output))
+    with Reader.open(db) as reader:
+        row = shared.find_sweep(reader, config)
+        text = export(list(reader.results(row.sweep_id)), kind, layout)
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        write_whole(output, text.encode())
+        click.echo(output)

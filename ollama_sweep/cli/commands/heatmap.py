@@ -1,0 +1,44 @@
+"""`heatmap [CONFIG]`: draw what there is now, also during a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+@click.command("heatmap", short_help="Draw what there is now.")
+@click.argument("config", required=False)
+@click.option("--metric", default=None, help="Any numeric column of `results`.  [default: what the task is about]")
+@click.option("--out", default="heatmaps", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--format", "kind", default="png", show_default=True, metavar="KIND", help="png, svg or pdf.")
+@shared.db_option
+@shared.json_option
+def command(config: str | None, metric: str | None, out: Path, kind: str, db: Path, as_json: bool) -> None:
+    """Draw the heatmaps of a sweep into OUT/<sweep>/; CONFIG left out means the sweep that ran last.
+
+    \b
+    Example:
+      ollama-sweep heatmap --metric load_duration_s
+    """
+    import json
+
+    from ollama_sweep.results.pictures import draw_sweep
+    from ollama_sweep.store.reader import Reader
+
+    if f".{kind}" not in SUFFIXES:
+        raise ConfigError(f"{kind} is not a kind of picture. Allowed: png, svg, pdf", "--format")
+    with Reader.open(db) as reader:
+        row = shared.find_sweep(reader, config)
+        results = list(reader.results(row.sweep_id))
+    files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
+    if as_json:
+        click.echo(json.dumps({"sweep": row.name, "files": [str(file) for file in files]}))
+    else:
+        for file in files:
+            click.echo(file)

@@ -1,0 +1,45 @@
+"""`import FILE`: take over results of an older tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError
+
+
+@click.command("import", short_help="Take over results of an older tool.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", default=None, help="Name of the sweep it becomes; default: the file's stem.")
+@click.option("--allow-network-db", is_flag=True, help="Allow a database on a network drive.")
+@shared.db_option
+def command(file: Path, name: str | None, allow_network_db: bool, db: Path) -> None:
+    """Read {"results": [{"num_ctx", "num_batch", "prompt_eval_rate", "timestamp", "error"}]}.
+
+    The cells carry the flag `imported` and are never mixed with measured ones.
+
+    \b
+    Example:
+      ollama-sweep import old_results.json --name before
+    """
+    from ollama_sweep.results.export import read_old_results
+    from ollama_sweep.store.writer import Store
+
+    rows = read_old_results(_text(file), str(file))
+    with Store.open(db, allow_network=allow_network_db, say=lambda line: click.echo(line, err=True)) as store:
+        added = store.import_results(name or file.stem, rows, str(file))
+    click.echo(f"{added} of {len(rows)} results are new in sweep {name or file.stem} (flag: imported)")
+
+
+def _text(file: Path) -> str:
+    limit = 100 * 1024 * 1024
+    if not file.is_file():
+        raise ConfigError("file not found", str(file))
+    if file.stat().st_size > limit:
+        raise ConfigError(f"is {file.stat().st_size / 1e6:.0f} MB; the limit is 100 MB", str(file))
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 (byte {error.start})", str(file)) from None

@@ -1,0 +1,37 @@
+"""`pause`: a sweep waits before its next cell until `continue`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError
+
+
+@click.command("pause", short_help="Wait before the next cell.")
+@shared.db_option
+def command(db: Path) -> None:
+    """Let the sweep finish its cell, unload its model and wait, until `continue`; a restart does not end the pause.
+
+    \b
+    Example:
+      ollama-sweep pause
+      ollama-sweep continue
+    """
+    from ollama_sweep.cli.unattended import db_words
+    from ollama_sweep.run import detached
+    from ollama_sweep.store import lock
+
+    if not db.exists():
+        raise ConfigError(f"no database at {db}, so there is nothing to pause")
+    since, found, end = detached.paused_since(db), lock.holder(db), db_words(db)
+    detached.ask_to_pause(db)
+    if since is not None:
+        click.echo(f"Was paused already, since {since:%Y-%m-%d %H:%M}")
+    elif found is not None:
+        click.echo(f"The sweep (pid {found.pid}) waits before its next cell")
+    else:
+        click.echo("No sweep runs now; the next run waits before its first cell")
+    click.echo(f"Go on with: ollama-sweep continue{end}")

@@ -1,0 +1,84 @@
+"""`stop`: end a sweep after the cell at hand, or now; everything measured is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ollama_sweep.cli import shared
+from ollama_sweep.core.errors import ConfigError, EngineUnavailable
+
+NOW_S = 60.0
+"""A sweep that is told to stop now may need some time to bring its engine to rest."""
+
+
+@click.command("stop", short_help="End a sweep after its cell, or now.")
+@click.option("--now", is_flag=True, help="Do not finish the cell; it is measured again next time.")
+@click.option("--no-wait", is_flag=True, help="Ask, and do not wait for the end.")
+@shared.db_option
+def command(now: bool, no_wait: bool, db: Path) -> None:
+    """End the sweep that runs on the database, from any terminal. `run` goes on where it was.
+
+    \b
+    Example:
+      ollama-sweep stop
+      ollama-sweep stop --now
+    """
+    from ollama_sweep.cli.unattended import db_words
+    from ollama_sweep.run import detached
+
+    if not db.exists():
+        raise ConfigError(f"no database at {db}, so no sweep runs on it")
+    found = detached.require_running(db)
+    cell = _cell(db)
+    has_ended = detached.ask_to_stop(db, found, now=now)
+    click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
+    if no_wait:
+        click.echo(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
+        return
+    try:
+        ended = detached.wait_for_end(has_ended, NOW_S if now else float("inf"))
+    except KeyboardInterrupt:
+        click.echo("Not waiting any longer; the sweep stops by itself as it was asked to")
+        return
+    if not ended:
+        raise EngineUnavailable(
+            f"pid {found.pid} has not ended within {NOW_S:.0f} s. To end it the hard way: kill -9 {found.pid} "
+            "(everything measured is safe; the cell at hand is measured again)"
+        )
+    for line in _ended(db):
+        click.echo(line)
+
+
+def _picture(db: Path) -> dict[str, Any]:
+    from ollama_sweep.cli.commands.status import make_picture
+    from ollama_sweep.store.reader import Reader
+
+    with Reader.open(db) as reader, reader.snapshot():
+        return make_picture(reader, None) if reader.last_sweep() else {}
+
+
+def _cell(db: Path) -> str:
+    from ollama_sweep.cli.commands.status import label
+    from ollama_sweep.core.units import format_duration
+
+    picture = _picture(db)
+    running, usual_s = picture.get("running"), picture.get("seconds_per_cell")
+    if not running:
+        return ""
+    usual = f"; a cell took about {format_duration(usual_s)} lately" if usual_s else ""
+    return f" ({label(running['coordinates'])}, for {format_duration(running['seconds'])}{usual})"
+
+
+def _ended(db: Path) -> list[str]:
+    from ollama_sweep.cli.unattended import db_words
+
+    picture = _picture(db)
+    if not picture:
+        return ["Stopped"]
+    counts = f"{picture['done']} of {picture['total']} cells are done"
+    if picture["done"] == picture["total"]:
+        return [f"Ended: {counts}"]
+    return [f"Stopped: {counts}. Go on with: ollama-sweep run {picture['config']}{db_words(db)}"]

@@ -1,0 +1,177 @@
+"""`watch [CONFIG]`: `status` with a small map, live. It only reads; leaving it leaves the sweep alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ollama_sweep.cli import shared
+
+if TYPE_CHECKING:
+    from ollama_sweep.results.plots.heatmap import HeatmapData
+    from ollama_sweep.store.reader import Reader
+
+POLL_S = 0.25
+REDRAW_S = 1.0
+MAP_CELLS = 20_000
+MAP_SHARE = 10
+"""Reading the cells for the map may take one part in so many of the time."""
+HINT = "q or Ctrl-C leaves, the sweep goes on"
+
+
+@click.command("watch", short_help="Status and a small map, live.")
+@click.argument("config", required=False)
+@click.option("--metric", default=None, show_default="what the task is about", help="Any numeric column of `results`.")
+@shared.db_option
+def command(config: str | None, metric: str | None, db: Path) -> None:
+    """Show a sweep while it runs; q or Ctrl-C leaves without touching it. Without a terminal: once.
+
+    \b
+    Example:
+      ollama-sweep watch
+    """
+    view = View(db, config, metric)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        for line in view.lines(80, 40, colour=False):
+            click.echo(line)
+        return
+    pid = _live(view)
+    click.echo(f"The sweep goes on (pid {pid})" if pid else "No sweep runs now")
+
+
+class View:
+    """What is shown, read again where the database has changed."""
+
+    def __init__(self, db: Path, config: str | None, metric: str | None) -> None:
+        self._db, self._config, self._metric = db, config, metric
+        self._maps: list[HeatmapData] = []
+        self._maps_of: object = None
+        self._next_maps_at = 0.0
+        self.picture: dict[str, Any] = {}
+
+    def changed(self) -> tuple[tuple[int, int], ...]:
+        """Differs whenever something was written to the database."""
+        found = []
+        for path in (self._db, self._db.with_name(self._db.name + "-wal")):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime_ns, path.stat().st_size))
+        return tuple(found)
+
+    def lines(self, width: int, height: int, *, colour: bool) -> list[str]:
+        """The lines for a terminal of this size. Raises ConfigError, StorageError."""
+        import textwrap
+
+        from ollama_sweep.cli.commands.status import lines_of
+        from ollama_sweep.cli.map import Look, draw
+        from ollama_sweep.cli.progress import printable
+
+        self._read()
+        said = [line for text in lines_of(self.picture)
+                for line in textwrap.wrap(_plain(text), max(10, width - 1), subsequent_indent="    ")]  # fmt: skip
+        is_ascii = printable("★", sys.stdout) != "★"
+        chosen = self._chosen()
+        room = height - len(said) - 2
+        if chosen is not None:
+            look = Look(width - 1, min(room, len(chosen.rows) + 2), colour=colour, ascii_only=is_ascii)
+            said += ["", *self._title(chosen, width - 1), *draw(chosen, look)]
+        elif self.picture["total"] > MAP_CELLS:
+            said += ["", f"(a map of more than {MAP_CELLS} cells: ollama-sweep heatmap)"]
+        return [printable(line, sys.stdout) for line in said]
+
+    def _read(self) -> None:
+        from ollama_sweep.cli.commands.status import make_picture
+        from ollama_sweep.store.reader import Reader
+
+        state = self.changed()
+        with Reader.open(self._db) as reader, reader.snapshot():
+            self.picture = make_picture(reader, self._config)
+            if state != self._maps_of and time.monotonic() >= self._next_maps_at:
+                self._read_maps(reader)
+                self._maps_of = state
+
+    def _read_maps(self, reader: Reader) -> None:
+        from ollama_sweep.results.plots import PlotOptions, heatmap
+
+        if self.picture["total"] > MAP_CELLS:
+            return
+        begun = time.monotonic()
+        row = shared.find_sweep(reader, self._config)
+        results = list(reader.results(row.sweep_id))
+        self._maps = heatmap.collect(results, PlotOptions(metric=self._metric, sweep=row.name)) if results else []
+        self._next_maps_at = time.monotonic() + MAP_SHARE * (time.monotonic() - begun)
+
+    def _chosen(self) -> HeatmapData | None:
+        """The map in which the sweep measures now, else the first that is not complete, else the last."""
+        at = (self.picture["running"] or {}).get("coordinates") or self.picture["next"] or {}
+        for data in self._maps:
+            if at and all(at.get(name, value) == value for name, value in data.combination):
+                return data
+        return self._maps[-1] if self._maps else None
+
+    def _title(self, data: HeatmapData, width: int) -> list[str]:
+        if len(self._maps) == 1:
+            return []
+        from ollama_sweep.results.grids import in_words
+
+        return [in_words(data.combination)[:width]]
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _live(view: View) -> int | None:
+    """Show it until the person leaves; the pid of the sweep that goes on."""
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb")
+    with _screen() as keyboard, contextlib.suppress(KeyboardInterrupt):
+        state: object = None
+        size, drawn_at = os.terminal_size((0, 0)), 0.0
+        while True:
+            now = view.changed(), shutil.get_terminal_size()
+            if now != (state, size) or time.monotonic() - drawn_at >= REDRAW_S:
+                _show(view, now[1], colour, is_new_size=now[1] != size)
+                (state, size), drawn_at = now, time.monotonic()
+            ready, _, _ = select.select([keyboard], [], [], POLL_S)
+            if ready and os.read(keyboard, 64)[:1] in (b"q", b"Q", b"\x04", b""):
+                break
+    process = view.picture.get("process")
+    return process["pid"] if process else None
+
+
+def _show(view: View, size: os.terminal_size, colour: bool, *, is_new_size: bool) -> None:
+    lines = view.lines(size.columns, size.lines, colour=colour)[: max(1, size.lines - 1)]
+    lines.append(HINT[: size.columns - 1])
+    clear = "\x1b[2J" if is_new_size else ""
+    sys.stdout.write(f"{clear}\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[int]:
+    """The terminal's second screen without a cursor, keys at once; as it was afterwards. Yields the keyboard."""
+    import termios
+    import tty
+
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    try:
+        tty.setcbreak(keyboard)
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")
+        yield keyboard
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        with contextlib.suppress(OSError):
+            sys.stdout.write("\x1b[?25h\x1b[?1049l")
+            sys.stdout.flush()
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,180 @@
+"""Shows a running sweep: a live line on a terminal, plain lines with a time stamp elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import sys
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TextIO
+
+from ollama_sweep.cli.signs import PLAIN
+from ollama_sweep.core import stats
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.events import (
+    CellFinished,
+    CellStarted,
+    Drifted,
+    Event,
+    GoingOn,
+    Notice,
+    OnHold,
+    RunFinished,
+    SweepFinished,
+    SweepStarted,
+    Waiting,
+)
+from ollama_sweep.core.metrics import metric
+from ollama_sweep.core.outcome import Outcome, Status, failure_label
+from ollama_sweep.core.units import format_duration, format_rate
+
+RECENT_CELLS = 20
+
+
+class Progress:
+    """Takes events; never fails, even when the terminal is gone or its disk is full."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._is_alive, self._has_warned = True, False
+        self._is_writing = False
+        self._unwritten: deque[str] = deque()
+        self._total = self._done = self._failed = 0
+        self._durations: list[float] = []
+        self._cell: Cell | None = None
+        self._doing = ""
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case SweepStarted():
+                self._total, self._done = event.total, event.done
+            case CellStarted():
+                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+                self._cell, self._doing = event.cell, f"loading{again}"
+            case RunFinished():
+                rate = f", {format_rate(event.rate)} tokens/s" if event.rate else ""
+                self._doing = f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
+            case CellFinished():
+                self._finished(event)
+            case Waiting():
+                self.line(f"waiting {format_duration(event.seconds)}: {event.reason}")
+            case OnHold():
+                self.line(f"On hold: {event.reason}")
+            case GoingOn():
+                self.line("Going on")
+            case Drifted():
+                word = "beyond 3 %: cells from now on carry the flag drifted" if event.has_drifted else "within 3 %"
+                self.line(f"control cell {event.cell.label()}: {event.drift:+.1%} since the first time, {word}")
+            case Notice():
+                self.line(event.text)
+            case SweepFinished():
+                self._cell = None
+        self._live()
+
+    def _finished(self, event: CellFinished) -> None:
+        if not event.will_retry:
+            self._done += 1
+            self._failed += event.outcome.status.is_failure
+            self._durations = [*self._durations[1 - RECENT_CELLS :], event.duration_s]
+        self._cell = None
+        head = f"{self._done:>{len(str(self._total))}}/{self._total}"
+        again = " (tried again)" if event.will_retry else ""
+        left = f", {self._left()} left" if self._total > self._done and not self._is_terminal else ""
+        self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
+
+    def _left(self) -> str:
+        if not self._durations:
+            return "?"
+        return format_duration(sum(self._durations) / len(self._durations) * (self._total - self._done))
+
+    def line(self, text: str) -> None:
+        """One lasting line."""
+        if self._is_terminal:
+            self._write(f"\r\x1b[2K{text}\n")
+        else:
+            self._write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {text}\n")
+
+    def plain(self, text: str) -> None:
+        """Text without a time stamp: what is said at the start and the end."""
+        self._write(f"{chr(13) + chr(27) + '[2K' if self._is_terminal else ''}{text}\n")
+
+    def _live(self) -> None:
+        if not self._is_terminal or self._cell is None:
+            return
+        parts = [f"{self._done}/{self._total}", self._cell.label(), self._doing]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._left()} left"] if self._durations else []
+        width = shutil.get_terminal_size().columns
+        self._write("\r\x1b[2K" + "  ".join(parts)[: max(10, width - 1)])
+
+    def _write(self, text: str) -> None:
+        """Write now; what a signal says in the middle of another line comes right after it."""
+        if self._is_alive:
+            self._unwritten.append(text)
+        if self._is_writing:
+            return
+        self._is_writing = True
+        try:
+            while self._unwritten:
+                self._stream.write(printable(self._unwritten.popleft(), self._stream))
+                self._stream.flush()
+        except OSError as error:
+            self._refused(error)
+        except ValueError:
+            self._is_alive = False
+        finally:
+            self._is_writing = False
+
+    def _refused(self, error: OSError) -> None:
+        """A full disk under a log may become free again, so that is said once on stderr; all else is for good."""
+        self._is_alive = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if self._is_alive and not self._has_warned and self._stream is not sys.stderr:
+            self._has_warned = True
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("warning: no space left where the output goes; the sweep goes on\n")
+                sys.stderr.flush()
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """The text in what the stream can show: plain ASCII signs where its encoding has no others."""
+    encoding = stream.encoding or "ascii"
+    if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
+        return text
+    return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+
+
+_HEADLINES = {
+    "quality": "quality",
+    "rows_per_s": "embedded",
+    "decode_tps": "decode",
+    "ttft_s": "first token after",
+}
+"""What is said of a cell whose task has questions, the most telling first."""
+
+
+def said(outcome: Outcome) -> str:
+    """`331 tokens/s (322–335, n = 3)`, or the label of the failure with the first line of its text."""
+    if outcome.status is not Status.OK:
+        first = outcome.error.strip().splitlines()[0] if outcome.error.strip() else ""
+        return f"✗ {failure_label(outcome.status, outcome.reason)}" + (f": {first[:160]}" if first else "")
+    rates = [run.prompt_eval_rate for run in outcome.runs if run.believed and not run.warmup and run.prompt_eval_rate]
+    flags = f"  [{', '.join(sorted(outcome.flags))}]" if outcome.flags else ""
+    if "answers" in outcome.summary.scores:
+        return f"✓ {answered(outcome.summary.scores)}{flags}"
+    value = outcome.summary.prompt_eval_rate
+    if len(rates) == outcome.summary.runs and rates:
+        head, _, rest = stats.describe(rates).partition(" ")
+        return f"✓ {head} tokens/s {rest}{flags}"
+    return f"✓ {format_rate(value or 0)} tokens/s (n = {outcome.summary.runs}){flags}"
+
+
+def answered(scores: Mapping[str, float]) -> str:
+    """`quality 0.750, 3 of 4 answered, decode 31.2 tokens/s, first token after 0.052 s`."""
+    total = scores["answers"] + scores.get("failed_answers", 0)
+    shown = [f"{word} {metric(name).with_unit(scores[name])}" for name, word in _HEADLINES.items() if name in scores]
+    counted = [] if "rows_per_s" in scores else [f"{scores['answers']:.0f} of {total:.0f} answered"]
+    return ", ".join([*shown[:1], *counted, *shown[1:]])

@@ -1,0 +1,103 @@
+"""What happens during a sweep, for whoever shows it: the terminal now, a page or a notebook as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class SweepStarted:
+    """Counts of cells: all of the sweep, those that have a final state already."""
+
+    name: str
+    total: int
+    done: int
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    cell: Cell
+    attempt: int
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """One generation ended; `number` counts from 1, warm-ups apart."""
+
+    cell: Cell
+    number: int
+    warmup: bool
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """An attempt is in the database; `will_retry` says that the cell is tried again at once."""
+
+    cell: Cell
+    outcome: Outcome
+    duration_s: float
+    will_retry: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The engine is not there; it is asked again after `seconds`."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OnHold:
+    """No cell starts for now: a pause, quiet hours, …; `until` in local time, None where nobody knows."""
+
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """The hold is over."""
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """The control cell was measured again: how much faster (+) or slower (-) the machine is now, as a share."""
+
+    cell: Cell
+    drift: float
+    has_drifted: bool
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line for the person."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SweepFinished:
+    """No cell is pending, or the person stopped."""
+
+    name: str
+    stopped: bool
+
+
+Event = (
+    SweepStarted
+    | CellStarted
+    | RunFinished
+    | CellFinished
+    | Drifted
+    | Waiting
+    | OnHold
+    | GoingOn
+    | Notice
+    | SweepFinished
+)

@@ -1,0 +1,1 @@
+"""LM Studio: the OpenAI protocol, with loads by its own command `lms`."""

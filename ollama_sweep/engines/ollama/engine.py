@@ -1,0 +1,111 @@
+"""Ollama by its command line: `ollama create` makes one scratch model, `ollama run --verbose` measures it.
+
+The scratch model is written down before it exists and removed at the end, also by the next start after a crash. The
+base model is never changed and never pulled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import CellFailed, keeping
+from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target
+from ollama_sweep.engines.ollama.output import Statistics, error_text, statistics
+from ollama_sweep.engines.ollama.server import any_binary
+from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.engines.shared.failures import classify, server_is_gone
+from ollama_sweep.machine import process
+
+_ENDS_A_QUOTE = re.compile(r'"""[ \t]*$', re.MULTILINE)
+
+
+def is_usable(settings: EngineSettings) -> bool:
+    """There is an `ollama` to run: named, in PATH, or built by `make ollama`. Raises EngineUnavailable."""
+    return any_binary(settings.ollama) is not None
+
+
+class Engine(OllamaEngine):
+    """See `engine.Engine`. One scratch model and at most one imported base per GGUF file.
+
+    The time to the first token contains the start of the `ollama` program. `ollama run` does not show its pieces, so
+    there is no `chunk_count`.
+    """
+
+    name: ClassVar[str] = "ollama"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self._scratch = f"{OWN_MODELS}scratch-{self._token}"
+        self._created = ""
+
+    def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
+        """The scratch model, made again where it is another one. The same weights and load options keep their load."""
+        text = modelfile.render(self._template, self._base(model), options) + _system_line(system)
+        if text != self._created:
+            self._created = ""
+            self._create(self._scratch, text)
+            self._created = text
+        return Target(self._scratch, {"think": False} if self._is_thinking(model) else {})
+
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
+        self._refuse_to_generate(cell.model)
+        target = self._fresh_target(cell, prompt) if fresh else self._target_of(cell)
+        words = ["run", target.name, "--verbose", "--nowordwrap", "--keepalive", self._keep_alive()]
+        if self._is_thinking(cell.model):
+            words.append("--think=false")
+        done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
+        raw = f"{done.stderr}\n--- stdout ---\n{done.stdout}"
+        if done.timed_out:
+            raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)
+        if done.returncode != 0:
+            self._raise_failure(done, raw)
+        with keeping(raw):
+            found = statistics(done.stderr)
+            if found is None:
+                raise CellFailed(Status.ERROR, "no_statistics", error_text(done.stderr) or "no statistics printed", raw)
+            return self._generation(found, done, raw)
+
+    def _raise_failure(self, done: process.Completed, raw: str) -> None:
+        text = error_text(done.stderr)
+        if server_is_gone(text):
+            raise CellFailed(Status.ERROR, "engine_died", text, raw)
+        code = done.returncode
+        status, reason = classify(text, exit_code=max(code, 0), signal=-code if code < 0 else None)
+        raise CellFailed(status, reason, text, raw)
+
+    def _generation(self, found: Statistics, done: process.Completed, raw: str) -> Generation:
+        """A missing line for cached tokens means none, on versions that print one."""
+        cached = found.cached_count
+        if cached is None and not self._hides_cached:
+            cached = 0
+        return Generation(
+            text=done.stdout.removesuffix("\n\n"),
+            prompt_eval_count=found.prompt_eval_count,
+            prompt_eval_duration_s=found.prompt_eval_duration_s,
+            eval_count=found.eval_count,
+            eval_duration_s=found.eval_duration_s,
+            cached_count=cached,
+            total_duration_s=found.total_duration_s,
+            load_duration_s=found.load_duration_s,
+            printed_rate=found.prompt_eval_rate,
+            client_duration_s=done.duration_s,
+            ttft_s=done.first_output_s,
+            raw=raw,
+        )
+
+
+def _system_line(system: str) -> str:
+    """SYSTEM as Ollama's parser reads it back; the last SYSTEM of a Modelfile counts. Raises CellFailed."""
+    if not system:
+        return ""
+    if _ENDS_A_QUOTE.search(system):
+        text = 'a system prompt with a line that ends with """ cannot be written into a Modelfile; use ollama_http'
+        raise CellFailed(Status.ERROR, "config", text)
+    return f'SYSTEM """{system}"""\n'

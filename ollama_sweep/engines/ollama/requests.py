@@ -1,0 +1,302 @@
+"""Requests to an Ollama server with a deadline, and what their failures mean."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ollama_sweep.core.errors import CellFailed, EngineUnavailable
+from ollama_sweep.core.generation import Generation, Vectors
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.engines.base import EngineSettings, RowsDone
+from ollama_sweep.engines.ollama.server import ANSWER_S, OllamaServer
+from ollama_sweep.engines.shared.failures import classify
+
+if TYPE_CHECKING:
+    import httpx
+
+LONGEST_SHOWN = 400
+LONGEST_ERROR = 4000
+NS = 1e9
+
+_TOKENS_NAMED = (re.compile(r'n_prompt_tokens\\*"\s*:\s*(\d+)'), re.compile(r"request \((\d+) tokens\)"))
+
+
+@dataclass
+class Streamed:
+    """An answer in pieces: its text, the last object, and when the first piece came (seconds after the request)."""
+
+    pieces: list[str] = field(default_factory=list)
+    last: dict[str, Any] = field(default_factory=dict)
+    ttft_s: float | None = None
+    duration_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def raw(self) -> str:
+        """Everything that came, as one object; the ids of the tokens are left out."""
+        kept = {name: value for name, value in self.last.items() if name != "context"}
+        return json.dumps({**kept, "response": self.text}, ensure_ascii=False)
+
+    def generation(self) -> Generation:
+        """As every engine gives it."""
+        return Generation(
+            text=self.text,
+            prompt_eval_count=self.last.get("prompt_eval_count"),
+            prompt_eval_duration_s=seconds(self.last.get("prompt_eval_duration")),
+            eval_count=self.last.get("eval_count"),
+            eval_duration_s=seconds(self.last.get("eval_duration")),
+            cached_count=self.last.get("prompt_eval_cached_count"),
+            total_duration_s=seconds(self.last.get("total_duration")),
+            load_duration_s=seconds(self.last.get("load_duration")),
+            client_duration_s=self.duration_s,
+            ttft_s=self.ttft_s,
+            raw=self.raw,
+            chunk_count=len(self.pieces),
+        )
+
+
+class Requests:
+    """Asks one server. Every failure is the cell's (CellFailed) or the surroundings' (EngineUnavailable)."""
+
+    def __init__(self, server: OllamaServer, settings: EngineSettings) -> None:
+        self._server = server
+        self._settings = settings
+
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float, what: str) -> httpx.Response:
+        """One request and its whole answer, which may be an error of the server."""
+        self._trace(path, body, what)
+        with self._judged(what, timeout_s):
+            return self._server.post(path, body, timeout_s)
+
+    def _trace(self, path: str, body: Mapping[str, Any], what: str) -> None:
+        shown = body if len(str(body)) < LONGEST_SHOWN else f"{body.get('model')} ({what})"
+        self._settings.trace(f"POST {self._server.where}{path} {shown}")
+
+    @contextlib.contextmanager
+    def _judged(self, what: str, timeout_s: float, streamed: Streamed | None = None) -> Iterator[None]:
+        import httpx
+
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineUnavailable(f"the Ollama server at {self._server.where} does not answer: {error}") from error
+        except httpx.TimeoutException:
+            raise _too_late(what, timeout_s, streamed) from None
+        except httpx.HTTPError as error:
+            raw = streamed.raw if streamed else ""
+            text = f"the server ended the connection: {error}"
+            raise CellFailed(Status.ERROR, "engine_died", text, raw) from error
+
+    def generate(self, body: Mapping[str, Any], timeout_s: float) -> Streamed:
+        """One generation in pieces; never an incomplete one. Raises CellFailed, EngineUnavailable."""
+        import httpx
+
+        self._trace("/api/generate", body, "run")
+        client, limits = self._server.http, httpx.Timeout(timeout_s, connect=ANSWER_S)
+        streamed, started = Streamed(), time.monotonic()
+        with (
+            self._judged("run", timeout_s, streamed),
+            client.stream("POST", "/api/generate", json={**body, "stream": True}, timeout=limits) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                raise refusal(answer)
+            with _Deadline(answer, started + timeout_s) as deadline:
+                _collect(answer.iter_bytes(), streamed, started, deadline)
+        if deadline.has_passed:
+            raise _too_late("run", timeout_s, streamed)
+        streamed.duration_s = time.monotonic() - started
+        return _complete(streamed)
+
+    def count(self, body: Mapping[str, Any], timeout_s: float) -> int | None:
+        """The tokens of a prompt that may not be cut, by its evaluation or by its refusal; None where neither says."""
+        answer = self.post("/api/generate", {**body, "stream": False, "truncate": False}, timeout_s, "count")
+        if not answer.is_error:
+            count = _object(answer).get("prompt_eval_count")
+            return int(count) if count else None
+        failure = refusal(answer)
+        named = next(filter(None, (pattern.search(failure.error) for pattern in _TOKENS_NAMED)), None)
+        if named:
+            return int(named[1])
+        if failure.status == Status.TRUNCATED:
+            return None
+        raise failure
+
+    def embed(self, body: Mapping[str, Any], texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
+        """The vectors of these texts, none of them cut. Raises CellFailed, EngineUnavailable."""
+        found, spent_s, say_done = _Embedded(), 0.0, RowsDone(self._settings.say, len(texts))
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            if spent_s >= timeout_s:
+                raise _too_late("embed", timeout_s, None)
+            began = time.monotonic()
+            request = {**body, "input": batch, "truncate": False}
+            answer = self.post("/api/embed", request, timeout_s - spent_s, "embed")
+            spent_s += time.monotonic() - began
+            if answer.is_error:
+                raise _no_embeddings(refusal(answer))
+            found.add(_object(answer), len(batch))
+            say_done(found.rows)
+        return found.generation(spent_s)
+
+
+@dataclass
+class _Embedded:
+    """What the batches of one embedding request gave together."""
+
+    rows: int = 0
+    dimension: int = 0
+    tokens: int = 0
+    total_s: float = 0.0
+    load_s: float = 0.0
+
+    def add(self, answer: Mapping[str, Any], asked: int) -> None:
+        vectors = answer.get("embeddings")
+        if not isinstance(vectors, list) or len(vectors) != asked or not all(vectors):
+            given = len(vectors) if isinstance(vectors, list) else 0
+            text = f"{asked} texts were sent and {given} vectors came back"
+            raise CellFailed(Status.PARSE_ERROR, "protocol", text, json.dumps(answer)[:LONGEST_ERROR])
+        self.rows += len(vectors)
+        self.dimension = len(vectors[0])
+        self.tokens += int(answer.get("prompt_eval_count") or 0)
+        self.total_s += seconds(answer.get("total_duration")) or 0.0
+        self.load_s += seconds(answer.get("load_duration")) or 0.0
+
+    def generation(self, spent_s: float) -> Generation:
+        raw = {"rows": self.rows, "dimension": self.dimension, "prompt_eval_count": self.tokens}
+        return Generation(
+            text="",
+            prompt_eval_count=self.tokens or None,
+            prompt_eval_duration_s=None,
+            total_duration_s=self.total_s or None,
+            load_duration_s=self.load_s or None,
+            client_duration_s=spent_s,
+            raw=json.dumps(raw),
+            vectors=Vectors(self.rows, self.dimension),
+        )
+
+
+class _Deadline:
+    """Ends a stream at its deadline; httpx itself limits only the pause between two pieces."""
+
+    def __init__(self, answer: httpx.Response, at: float) -> None:
+        self.has_passed = False
+        self._socket = answer.extensions["network_stream"].get_extra_info("socket")
+        self._timer = threading.Timer(max(0.001, at - time.monotonic()), self._end)
+        self._timer.daemon = True
+
+    def _end(self) -> None:
+        self.has_passed = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+
+
+def _collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: _Deadline) -> None:
+    """Take the pieces as they come. Raises CellFailed for an error among them, httpx.HTTPError."""
+    import httpx
+
+    try:
+        for line in _lines(chunks):
+            found = _parsed(line, streamed)
+            if "error" in found:
+                raise _failure(_error_of(found), streamed.raw)
+            piece = found.get("response") or found.get("thinking")
+            if piece:
+                streamed.ttft_s = streamed.ttft_s or time.monotonic() - started
+                streamed.pieces.append(piece)
+            if found.get("done"):
+                streamed.last = found
+    except httpx.HTTPError:
+        if not deadline.has_passed:
+            raise
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in whole if line.strip())
+    if rest.strip():
+        yield rest
+
+
+def _parsed(line: bytes, streamed: Streamed) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    shown = line.decode("utf-8", "replace")[:LONGEST_SHOWN]
+    raise CellFailed(Status.PARSE_ERROR, "protocol", f"the server's answer is no JSON: {shown}", streamed.raw)
+
+
+def _complete(streamed: Streamed) -> Streamed:
+    if not streamed.last:
+        text = (
+            f"the answer broke off after {len(streamed.pieces)} pieces" if streamed.pieces else "nothing was answered"
+        )
+        raise CellFailed(Status.ERROR, "engine_died" if streamed.pieces else "no_statistics", text, streamed.raw)
+    if not any(streamed.last.get(name) for name in ("prompt_eval_count", "eval_count", "prompt_eval_duration")):
+        raise CellFailed(Status.ERROR, "no_statistics", "no statistics came with the answer", streamed.raw)
+    return streamed
+
+
+def _too_late(what: str, timeout_s: float, streamed: Streamed | None) -> CellFailed:
+    text = f"the {what} did not end in {timeout_s:g} s"
+    return CellFailed(Status.TIMEOUT, what, text, streamed.raw if streamed else "")
+
+
+def refusal(answer: httpx.Response) -> CellFailed:
+    """What an answer that is an error means for the cell."""
+    try:
+        text = _error_of(answer.json())
+    except (ValueError, KeyError, TypeError):
+        text = f"HTTP {answer.status_code}: {answer.text[:LONGEST_SHOWN].strip() or 'no text'}"
+    return _failure(text, answer.text[:LONGEST_ERROR])
+
+
+def _error_of(answer: Mapping[str, Any]) -> str:
+    error = answer["error"]
+    return error if isinstance(error, str) else json.dumps(error)
+
+
+def _failure(text: str, raw: str) -> CellFailed:
+    status, reason = classify(text)
+    return CellFailed(status, reason, text, raw)
+
+
+def _no_embeddings(failure: CellFailed) -> CellFailed:
+    if failure.reason != "capability":
+        return failure
+    return CellFailed(Status.ERROR, "cannot_embed", failure.error, failure.raw)
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    return _parsed(answer.content, Streamed())
+
+
+def seconds(nanoseconds: int | float | None) -> float | None:
+    """Ollama's durations are nanoseconds; absent is unknown."""
+    return None if nanoseconds is None else nanoseconds / NS

@@ -1,0 +1,134 @@
+"""Puts the pieces of one streamed chat answer together, with the times at which they came. No network."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.engines.openai.faults import Place
+
+TOKENS_PER_WORD = 1.3
+"""For servers that count nothing; such a count is marked as estimated."""
+
+
+class Pieces:
+    """What has come so far of one answer. Times in seconds of `time.monotonic`."""
+
+    def __init__(self, place: Place, started: float) -> None:
+        self._place = place
+        self._started = started
+        self._texts: list[str] = []
+        self._first: float | None = None
+        self._count = 0
+        self._choices = 0
+        self._finish: str | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._timings: Mapping[str, Any] = {}
+        self._head: dict[str, Any] = {}
+        self.events = 0
+
+    def take(self, event: object, now: float) -> None:
+        """One event of the stream. Raises ValueError for one that is no chat completion."""
+        if not isinstance(event, Mapping):
+            raise ValueError(f"{self._place.shown(event)!r} instead of an object")
+        self.events += 1
+        self._head = self._head or {name: event.get(name) for name in ("id", "model", "system_fingerprint")}
+        self._usage = _mapping(event.get("usage")) or self._usage
+        self._timings = _mapping(event.get("timings")) or self._timings
+        for choice in event.get("choices") or ():
+            self._take_choice(choice, now)
+
+    def _take_choice(self, choice: object, now: float) -> None:
+        if not isinstance(choice, Mapping):
+            raise ValueError("a choice that is no object")
+        self._choices += 1
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = _mapping(choice.get("delta") or choice.get("message"))
+        text = delta.get("content") or ""
+        if not isinstance(text, str):
+            raise ValueError("a content that is no text")
+        if text or delta.get("reasoning_content") or delta.get("reasoning"):
+            self._first = self._first or now
+            self._count += 1
+        self._texts.append(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def raw(self) -> str:
+        """Everything kept of the answer, as JSON and without the key."""
+        kept = {**self._head, "text": self.text, "finish_reason": self._finish, "usage": self._usage,
+                "timings": self._timings, "events": self.events}  # fmt: skip
+        return self._place.key.masked(json.dumps(kept, ensure_ascii=False, default=str))
+
+    def generation(self, *, streamed: bool) -> Generation:
+        """The whole answer. Raises CellFailed where it is none, or only half of one."""
+        duration_s = time.monotonic() - self._started
+        self._check()
+        count, cached = self._prompt_counts()
+        tokens = _count(self._timings.get("predicted_n")) or _count(self._usage.get("completion_tokens"))
+        words = len(self.text.split())
+        is_estimated = not tokens and words > 0
+        return Generation(
+            text=self._place.key.masked(self.text),
+            prompt_eval_count=count,
+            prompt_eval_duration_s=_seconds(self._timings.get("prompt_ms")),
+            eval_count=round(words * TOKENS_PER_WORD) if is_estimated else tokens,
+            eval_duration_s=_seconds(self._timings.get("predicted_ms")),
+            cached_count=cached,
+            printed_rate=_number(self._timings.get("prompt_per_second")),
+            client_duration_s=duration_s,
+            ttft_s=self._first - self._started if streamed and self._first else None,
+            raw=self.raw(),
+            chunk_count=self._count if streamed else None,
+            is_estimated=is_estimated,
+        )
+
+    def _check(self) -> None:
+        place, raw = self._place, self.raw()
+        if not self._choices:
+            came = "an answer with empty choices" if self.events else "an empty answer"
+            text = f"{place.url} gave {came}; a choice with a message was expected"
+            raise place.failed(Status.ERROR, "no_answer", text, raw)
+        if self._finish in ("content_filter", "error"):
+            text = f"{place.url} ended the answer with finish_reason {self._finish}; stop or length was expected"
+            raise place.failed(Status.ERROR, "refused", text, raw)
+        if not self._finish and not self._usage:
+            raise self.half("the stream ended without a finish_reason")
+
+    def half(self, what: str) -> Exception:
+        """The failure of an answer that was cut off."""
+        text = f"{self._place.url} broke off after {self._count} pieces of the answer: {what}"
+        return self._place.failed(Status.ERROR, "half_answer", text, self.raw())
+
+    def _prompt_counts(self) -> tuple[int | None, int | None]:
+        """All prompt tokens, and of them the cached ones."""
+        new, cached = _count(self._timings.get("prompt_n")), _count(self._timings.get("cache_n"))
+        if new is not None:
+            return new + (cached or 0), cached
+        details = _mapping(self._usage.get("prompt_tokens_details"))
+        return _count(self._usage.get("prompt_tokens")) or None, _count(details.get("cached_tokens"))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(str(value)) if is_number and 0 <= float(str(value)) < float("inf") else None
+
+
+def _count(value: object) -> int | None:
+    found = _number(value)
+    return None if found is None else int(found)
+
+
+def _seconds(milliseconds: object) -> float | None:
+    found = _number(milliseconds)
+    return None if found is None else found / 1000

@@ -1,0 +1,1 @@
+"""Embedding models of sentence-transformers, in a child process."""

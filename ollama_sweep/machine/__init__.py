@@ -1,0 +1,1 @@
+"""This computer: its files, processes, clocks, sensors and ports. It knows nothing of sweeps, engines and databases."""

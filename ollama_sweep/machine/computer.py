@@ -1,0 +1,345 @@
+"""What machine this is, in one line for titles and in facts for the surroundings' fingerprint, and what it does now.
+
+A sensor that is absent gives None or nothing, never zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ollama_sweep.core.errors import EngineStuck
+from ollama_sweep.core.units import format_bytes
+from ollama_sweep.machine import process
+
+NVIDIA_S = 10.0
+SYSTEM_FOLDER = Path("/sys/devices/system/cpu")
+PRESSURE_FOLDER = Path("/proc/pressure")
+SELF_SCALING = frozenset({"intel_pstate", "amd-pstate-epp"})
+"""Drivers whose governor `powersave` still raises the clock under load; their `preference` decides."""
+THROTTLES = {0x04: "power cap", 0x08: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)",
+             0x80: "power brake"}  # fmt: skip
+"""Bits of NVML's clocks_throttle_reasons that lower the clock below what was asked for."""
+POWER_CAP = 0x04
+FINGERPRINTED = ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH",
+                 "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_SCHED_SPREAD", "OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD",
+                 "LLAMA_ARG_FIT", "LLAMA_ARG_CACHE_RAM", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as its driver names it; memory in bytes."""
+
+    name: str
+    memory_bytes: int
+    free_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The computer; `memory_bytes` is what it has, `available_bytes` what is free now."""
+
+    system: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    available_bytes: int
+    gpus: tuple[Gpu, ...]
+
+    def line(self) -> str:
+        """`AMD EPYC, 16 cores, 128.0 GiB, 2 x NVIDIA L4 (22.5 GiB)`."""
+        parts = [self.processor, f"{self.cores} cores", format_bytes(self.memory_bytes)]
+        counted = {(gpu.name, gpu.memory_bytes): 0 for gpu in self.gpus}
+        for gpu in self.gpus:
+            counted[gpu.name, gpu.memory_bytes] += 1
+        for (name, memory), count in counted.items():
+            times = f"{count} x " if count > 1 else ""
+            parts.append(f"{times}{name} ({format_bytes(memory)})")
+        return ", ".join(parts if self.gpus else [*parts, "no GPU"])
+
+    def fingerprint(self) -> dict[str, str]:
+        """What makes numbers comparable: processor, cores, GPUs with driver, kernel, settings of the environment."""
+        settings = {name: os.environ[name] for name in FINGERPRINTED if name in os.environ}
+        gpus = "; ".join(f"{gpu.name} {gpu.driver}" for gpu in self.gpus)
+        return {"system": self.system, "processor": self.processor, "cores": str(self.cores), "gpus": gpus, **settings}
+
+
+def machine() -> Machine:
+    """Look at this computer. Sensors that are absent are left out, never zero."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        processor=processor_name(),
+        cores=os.cpu_count() or 1,
+        memory_bytes=memory.total,
+        available_bytes=memory.available,
+        gpus=gpus(),
+    )
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Every NVIDIA GPU; empty where `nvidia-smi` is absent, fails or hangs."""
+    rows = _nvidia("--query-gpu=name,memory.total,memory.free,driver_version", 4)
+    return tuple(_gpu(row) for row in rows if row[1].isdigit() and row[2].isdigit())
+
+
+def _nvidia(query: str, fields: int) -> list[list[str]]:
+    """The rows that `nvidia-smi` answers, each of so many fields."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        done = process.run([program, query, "--format=csv,noheader,nounits"], timeout_s=NVIDIA_S)
+    except (OSError, EngineStuck):  # a driver that hangs can keep its program in the kernel for good
+        return []
+    rows = [line.split(", ") for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return [[value.strip() for value in row] for row in rows if len(row) == fields]
+
+
+def _gpu(row: list[str]) -> Gpu:
+    mebibyte = 1024 * 1024
+    return Gpu(row[0], int(row[1]) * mebibyte, int(row[2]) * mebibyte, row[3])
+
+
+# -- what it does now ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Busy:
+    """How much of all cores is in use (0 to 1), and the busiest programs as (name, pid, cores in use)."""
+
+    share: float
+    programs: tuple[tuple[str, int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Battery:
+    """A battery's charge in percent, and whether the machine lives on it now."""
+
+    percent: float
+    is_in_use: bool
+
+
+@dataclass(frozen=True)
+class ClockPolicy:
+    """How Linux sets the processor's clock: governor, driver, and the driver's preference."""
+
+    governor: str
+    driver: str = ""
+    preference: str = ""
+
+    @property
+    def saves_power(self) -> bool:
+        """The clock stays low under load."""
+        if self.driver in SELF_SCALING:
+            return self.preference == "power"
+        return self.governor == "powersave"
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """What one NVIDIA GPU does now; `busy_share` is 0 to 1."""
+
+    index: str
+    name: str
+    celsius: float | None
+    busy_share: float | None
+    throttles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GpuLoad:
+    """What one NVIDIA GPU takes now, and whether its clock is held down; None where it does not say."""
+
+    index: str
+    power_w: float | None
+    used_bytes: int | None
+    is_throttled: bool | None
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A program that holds GPU memory."""
+
+    pid: int
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A llama-server that no Ollama watches any more."""
+
+    pid: int
+    memory_bytes: int
+
+
+def busy(seconds: float = 0.5, shown: int = 2) -> Busy:
+    """Watch the processor for a moment, this process left out of the programs."""
+    import psutil
+
+    seen = list(psutil.process_iter())
+    for program in seen:
+        with contextlib.suppress(psutil.Error, OSError):
+            program.cpu_percent(None)
+    psutil.cpu_percent(None)
+    time.sleep(seconds)
+    share = psutil.cpu_percent(None) / 100
+    used = []
+    for program in seen:
+        with contextlib.suppress(psutil.Error, OSError):
+            used.append((program.name(), program.pid, program.cpu_percent(None) / 100))
+    programs = sorted((entry for entry in used if entry[1] != os.getpid()), key=lambda entry: -entry[2])
+    return Busy(share, tuple(entry for entry in programs[:shown] if entry[2] >= 0.1))
+
+
+def pressure(kind: str, folder: Path = PRESSURE_FOLDER) -> float | None:
+    """The share of the last ten seconds in which some task waited for `cpu`, `memory` or `io` (Linux)."""
+    text = _text(folder / kind)
+    for word in text.partition("\n")[0].split():
+        name, _, value = word.partition("=")
+        if name == "avg10":
+            return float(value) / 100
+    return None
+
+
+def swap_used() -> tuple[int, int] | None:
+    """Bytes of swap in use and in all; None where there is none."""
+    import psutil
+
+    try:
+        found = psutil.swap_memory()
+    except (OSError, RuntimeError):
+        return None
+    return (found.used, found.total) if found.total else None
+
+
+def battery() -> Battery | None:
+    """The battery; None where there is none."""
+    import psutil
+
+    try:
+        found = psutil.sensors_battery()
+    except (OSError, RuntimeError, AttributeError):
+        return None
+    return None if found is None else Battery(found.percent, found.power_plugged is False)
+
+
+def clock_policy(folder: Path = SYSTEM_FOLDER) -> ClockPolicy | None:
+    """The governor of the cores (the saving one where they differ); None where the system does not say."""
+    policies = []
+    for cpufreq in sorted(folder.glob("cpu[0-9]*/cpufreq")):
+        names = ("scaling_governor", "scaling_driver", "energy_performance_preference")
+        governor, driver, preference = (_text(cpufreq / name).strip() for name in names)
+        if governor:
+            policies.append(ClockPolicy(governor, driver, preference))
+    return next((policy for policy in policies if policy.saves_power), policies[0] if policies else None)
+
+
+def gpu_states() -> tuple[GpuState, ...]:
+    """Temperature, load and lowered clocks of every NVIDIA GPU."""
+    query = "--query-gpu=index,name,temperature.gpu,utilization.gpu,clocks_throttle_reasons.active"
+    return tuple(_gpu_state(*row) for row in _nvidia(query, 5))
+
+
+def _gpu_state(index: str, name: str, celsius: str, busy_percent: str, reasons: str) -> GpuState:
+    used = float(busy_percent) / 100 if busy_percent.isdigit() else None
+    bits = _bits(reasons) or 0
+    throttles = tuple(text for bit, text in THROTTLES.items() if bits & bit)
+    return GpuState(index, name, float(celsius) if celsius.isdigit() else None, used, throttles)
+
+
+def is_throttled(bits: int | None) -> bool | None:
+    """Whether heat or the supply holds a GPU's clock down. The power limit of any hard work does not count."""
+    return None if bits is None else any(bits & bit for bit in THROTTLES if bit != POWER_CAP)
+
+
+def _bits(text: str) -> int | None:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None
+
+
+def gpu_loads() -> tuple[GpuLoad, ...]:
+    """Power, memory in use and lowered clocks of every NVIDIA GPU."""
+    rows = _nvidia("--query-gpu=index,power.draw,memory.used,clocks_throttle_reasons.active", 4)
+    return tuple(
+        GpuLoad(index, _number(power), _mebibytes(used), is_throttled(_bits(reasons)))
+        for index, power, used, reasons in rows
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text.replace(".", "", 1).isdigit() else None
+
+
+def _mebibytes(text: str) -> int | None:
+    return int(text) * 1024 * 1024 if text.isdigit() else None
+
+
+def gpu_processes() -> tuple[GpuProcess, ...]:
+    """Programs that compute on an NVIDIA GPU."""
+    rows = _nvidia("--query-compute-apps=pid,process_name,used_memory", 3)
+    return tuple(GpuProcess(int(pid), Path(name).name, _mebibytes(used)) for pid, name, used in rows if pid.isdigit())
+
+
+def visible(found: tuple[Gpu, ...], settings: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves; all of them where it names none by number."""
+    text = settings.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return found
+    words = [word.strip() for word in text.split(",")]
+    if words in ([""], ["-1"]):
+        return ()
+    if not all(word.isdigit() for word in words):
+        return found
+    return tuple(found[int(word)] for word in dict.fromkeys(words) if int(word) < len(found))
+
+
+def orphans() -> tuple[Orphan, ...]:
+    """llama-servers whose Ollama has died: they keep their memory and may still compute."""
+    import psutil
+
+    found = []
+    for program in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if program.name().startswith("llama-server") and _parent_is_gone(program.ppid()):
+                found.append(Orphan(program.pid, program.memory_info().rss))
+    return tuple(found)
+
+
+def _parent_is_gone(parent: int) -> bool:
+    """Init, or a session's reaper, has taken it over; in a container Ollama itself may be process 1."""
+    import psutil
+
+    if parent == 0:
+        return True
+    name = psutil.Process(parent).name()
+    return not name.startswith("ollama") and (parent == 1 or name in ("systemd", "init", "launchd"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

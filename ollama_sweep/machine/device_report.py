@@ -1,0 +1,313 @@
+"""What this computer is, as `device_info` of `report_<host>.json` has it, on Linux, macOS and Windows.
+
+Every fact has a chain of sources, the most telling one first; what no source knows is None. `fastfetch` is asked
+where it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ollama_sweep.machine import computer, process
+from ollama_sweep.machine.computer import Gpu, processor_name
+
+ASK_S = 10.0
+CUSTOM_PC = "custom_pc"
+SHARED = "shared with system RAM"
+_GIB = 2**30
+_AMD_VENDOR = "0x1002"
+_SAYS_NOTHING = re.compile(
+    r"(?i)to be filled|o\.?e\.?m|system product|system version|default string|not applicable|not specified|"
+    r"none|unknown|invalid|n/a|standard pc|virtual machine|all series"
+)
+_WINDOWS = ("powershell", "-NoProfile", "-NonInteractive", "-Command")
+
+Ask = Callable[[Sequence[str]], str]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """`device` is cuda, rocm, mps or cpu; `gpu_memory_gb` a number of GiB, or words where the GPU shares the RAM.
+
+    `machine` is the line that a sweep keeps of its computer; it is in no file.
+    """
+
+    platform: str
+    device: str
+    ram_gb: float
+    processor: str
+    gpu_name: str | None = None
+    gpu_memory_gb: float | str | None = None
+    host: str = CUSTOM_PC
+    machine: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields in the order of the file."""
+        return {
+            "platform": self.platform,
+            "device": self.device,
+            "ram_gb": self.ram_gb,
+            "processor": self.processor,
+            "gpu_name": self.gpu_name,
+            "gpu_memory_gb": self.gpu_memory_gb,
+            "host": self.host,
+        }
+
+
+@dataclass(frozen=True)
+class Graphics:
+    """A GPU: its name with the number of equal ones, its memory, and what programs compute on it with."""
+
+    name: str
+    memory_gb: float | str | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Computer:
+    """Where facts come from. `ask` runs a command and gives its output, "" where that fails; `root` holds /sys."""
+
+    system: str = field(default_factory=platform.system)
+    architecture: str = field(default_factory=platform.machine)
+    platform: str = field(default_factory=platform.platform)
+    root: Path = Path("/")
+    ask: Ask = field(default_factory=lambda: ask)
+    gpus: Callable[[], tuple[Gpu, ...]] = computer.gpus
+    processor: str = ""
+    ram_bytes: int = 0
+    machine: Callable[[], str] = lambda: computer.machine().line()
+
+    @property
+    def is_apple_silicon(self) -> bool:
+        return self.system == "Darwin" and self.architecture == "arm64"
+
+
+def ask(command: Sequence[str]) -> str:
+    """What a command prints; "" where it is not installed, fails or hangs."""
+    program = shutil.which(command[0])
+    if program is None:
+        return ""
+    try:
+        done = process.run([program, *command[1:]], timeout_s=ASK_S)
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def device_info(computer: Computer | None = None) -> DeviceInfo:
+    """Look at this computer. Never raises for a source that is missing or says nonsense."""
+    computer = computer or Computer()
+    fetched = _fastfetch(computer)
+    graphics = next((found for found in _graphics(computer, fetched) if found), None)
+    return DeviceInfo(
+        platform=computer.platform,
+        device=graphics.device if graphics else "cpu",
+        ram_gb=round((computer.ram_bytes or _ram_bytes()) / _GIB, 2),
+        processor=computer.processor or _processor(computer, fetched),
+        gpu_name=graphics.name if graphics else None,
+        gpu_memory_gb=graphics.memory_gb if graphics else None,
+        host=next((name for name in _hosts(computer, fetched) if name), CUSTOM_PC),
+        machine=computer.machine(),
+    )
+
+
+def _ram_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _processor(computer: Computer, fetched: dict[str, Any]) -> str:
+    if computer.system == "Darwin":
+        named = computer.ask(("sysctl", "-n", "machdep.cpu.brand_string")).strip()
+        if named:
+            return named
+    if computer.system == "Windows":
+        named = _windows(computer, "(Get-CimInstance Win32_Processor).Name")
+        if named:
+            return named
+    return processor_name() if computer.system == platform.system() else _text(fetched.get("CPU"), "cpu")
+
+
+# -- the model of the computer ---------------------------------------------------------------------------------------
+
+
+def _hosts(computer: Computer, fetched: dict[str, Any]) -> Iterator[str]:
+    """Names of the computer's model, the best first; those that say nothing are empty."""
+    if computer.system == "Darwin":
+        yield computer.ask(("sysctl", "-n", "hw.model")).strip()
+        yield _text(fetched.get("Host"), "family")
+    yield _telling(_text(fetched.get("Host"), "name"))
+    if computer.system == "Linux":
+        for source in ("sys/devices/virtual/dmi/id/product_name", "sys/class/dmi/id/product_name",
+                       "proc/device-tree/model"):  # fmt: skip
+            yield _telling(_line(computer.root / source))
+    if computer.system == "Windows":
+        yield _telling(_windows(computer, "(Get-CimInstance Win32_ComputerSystem).Model"))
+
+
+def _telling(name: str) -> str:
+    """A name, or "" for what a board's maker left in the field."""
+    name = " ".join(name.split())
+    return "" if _SAYS_NOTHING.search(name) else name[:80]
+
+
+# -- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def _graphics(computer: Computer, fetched: dict[str, Any]) -> Iterator[Graphics | None]:
+    yield _nvidia(computer)
+    if computer.system == "Linux":
+        yield _amd_by_tool(computer)
+        yield _amd_by_driver(computer)
+    if computer.system == "Darwin":
+        yield _apple(computer, fetched)
+    yield _fetched_gpu(fetched)
+    if computer.system == "Windows":
+        yield _windows_gpu(computer)
+
+
+def _nvidia(computer: Computer) -> Graphics | None:
+    found = computer.gpus()
+    if not found:
+        return None
+    return Graphics(_together([gpu.name for gpu in found]), _gib(sum(gpu.memory_bytes for gpu in found)), "cuda")
+
+
+def _amd_by_tool(computer: Computer) -> Graphics | None:
+    """Of `rocm-smi`: {"card0": {"Card Series": …, "VRAM Total Memory (B)": …}}."""
+    answer = _json(computer.ask(("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")))
+    cards = [card for name, card in answer.items() if name.startswith("card") and isinstance(card, dict)]
+    if not cards:
+        return None
+    fields = [{str(name).lower(): value for name, value in card.items()} for card in cards]
+    names = [_first(card, "card series", "card model", "device name") or "AMD GPU" for card in fields]
+    sizes = [_first(card, "vram total memory (b)") for card in fields]
+    total = sum(int(size) for size in sizes if size.isdigit())
+    return Graphics(_together(names), _gib(total) if total else None, "rocm")
+
+
+def _first(card: dict[str, object], *names: str) -> str:
+    return next((str(card[name]).strip() for name in names if card.get(name)), "")
+
+
+def _amd_by_driver(computer: Computer) -> Graphics | None:
+    """What the kernel's driver says of AMD cards; `rocm` only where programs can compute on them (/dev/kfd)."""
+    names, total = [], 0
+    for device in sorted(computer.root.glob("sys/class/drm/card[0-9]*/device")):
+        size = _line(device / "mem_info_vram_total")
+        if _line(device / "vendor") == _AMD_VENDOR and size.isdigit():
+            names.append(_line(device / "product_name") or "AMD GPU")
+            total += int(size)
+    if not names:
+        return None
+    return Graphics(_together(names), _gib(total), "rocm" if (computer.root / "dev/kfd").exists() else "cpu")
+
+
+def _apple(computer: Computer, fetched: dict[str, Any]) -> Graphics | None:
+    """`Apple M4 Pro (20 cores)`: of system_profiler, else of fastfetch."""
+    answer = _json(computer.ask(("system_profiler", "SPDisplaysDataType", "-json")))
+    cards = answer.get("SPDisplaysDataType")
+    for card in cards if isinstance(cards, list) else []:
+        name, cores = _text(card, "sppci_model"), _text(card, "sppci_cores")
+        if name:
+            return _apple_gpu(computer, name, cores, _text(card, "spdisplays_vram"))
+    for gpu in _gpus_of(fetched):
+        return _apple_gpu(computer, _text(gpu, "name"), _text(gpu, "coreCount"), "")
+    return _apple_gpu(computer, "Apple GPU", "", "") if computer.is_apple_silicon else None
+
+
+def _apple_gpu(computer: Computer, name: str, cores: str, memory: str) -> Graphics:
+    if computer.is_apple_silicon:
+        return Graphics(f"{name} ({cores} cores)" if cores.isdigit() else name, SHARED, "mps")
+    size = re.match(r"([\d.]+) (GB|MB)", memory)
+    gigabytes = float(size[1]) / (1 if size[2] == "GB" else 1024) if size else None
+    return Graphics(name, gigabytes, "cpu")
+
+
+def _fetched_gpu(fetched: dict[str, Any]) -> Graphics | None:
+    """A GPU that only fastfetch knows: nothing here computes on it as far as is known."""
+    found = _gpus_of(fetched)
+    if not found:
+        return None
+    memory = found[0].get("memory")
+    dedicated = memory.get("dedicated") if isinstance(memory, dict) else None
+    total = _text(dedicated, "total")
+    is_shared = _text(found[0], "type") == "Integrated"
+    size = SHARED if is_shared else _gib(int(total)) if total.isdigit() and int(total) else None
+    return Graphics(_together([_text(gpu, "name") for gpu in found]), size, "cpu")
+
+
+def _windows_gpu(computer: Computer) -> Graphics | None:
+    """AdapterRAM has 32 bits: 4 GiB and more cannot be told from it."""
+    text = _windows(computer, "Get-CimInstance Win32_VideoController | Select-Object Name, AdapterRAM | ConvertTo-Json")
+    answer = _parsed(text)
+    cards = [card for card in (answer if isinstance(answer, list) else [answer]) if isinstance(card, dict)]
+    names = [name for card in cards if (name := _text(card, "Name")) and "Basic" not in name]
+    if not names:
+        return None
+    size = _text(next(card for card in cards if _text(card, "Name") == names[0]), "AdapterRAM")
+    is_known = size.isdigit() and 0 < int(size) < 4 * _GIB - 2**21
+    return Graphics(_together(names), _gib(int(size)) if is_known else None, "cpu")
+
+
+# -- sources ---------------------------------------------------------------------------------------------------------
+
+
+def _fastfetch(computer: Computer) -> dict[str, Any]:
+    """What fastfetch says of Host, CPU and GPU, by module; empty where it is not installed."""
+    answer = _parsed(computer.ask(("fastfetch", "--logo", "none", "--structure", "Host:CPU:GPU", "--format", "json")))
+    if not isinstance(answer, list):
+        return {}
+    return {str(entry.get("type")): entry.get("result") for entry in answer if isinstance(entry, dict)}
+
+
+def _gpus_of(fetched: dict[str, Any]) -> list[dict[str, Any]]:
+    found = fetched.get("GPU")
+    return [gpu for gpu in found if isinstance(gpu, dict) and gpu.get("name")] if isinstance(found, list) else []
+
+
+def _windows(computer: Computer, script: str) -> str:
+    return computer.ask((*_WINDOWS, script)).strip()
+
+
+def _together(names: Sequence[str]) -> str:
+    """`2 x NVIDIA L4, AMD GPU`."""
+    counted = {name: list(names).count(name) for name in names}
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counted.items())
+
+
+def _gib(size: int) -> float:
+    return round(size / _GIB, 2)
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip("\0 \n")
+    except OSError:
+        return ""
+
+
+def _json(text: str) -> dict[str, Any]:
+    found = _parsed(text)
+    return found if isinstance(found, dict) else {}
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _text(holder: object, name: str) -> str:
+    """A field as text; "" where there is none."""
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return "" if value is None else str(value).strip()

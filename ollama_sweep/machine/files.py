@@ -1,0 +1,221 @@
+"""Files written whole or not at all, and names that are safe on every disk."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from ollama_sweep.core.errors import ConfigError, StorageError, nearest
+from ollama_sweep.core.strict_yaml import Node
+
+Writer = Callable[[BinaryIO], object]
+MAX_NAME_BYTES = 100
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\.ollama-sweep\.(\d+)-[0-9a-f]{8}\.tmp")
+
+
+def write_whole(path: Path, content: bytes | Writer) -> None:
+    """Write a file so that at every moment the old one or the new one is there, whole.
+
+    The content goes to a temporary file in the same folder, to the disk, and then takes the name. `content` is the
+    bytes, or a function that writes them. Raises StorageError where the disk refuses; the old file is then unchanged.
+    """
+    try:
+        if _is_device(path):
+            with path.open("wb") as device:
+                content(device) if callable(content) else device.write(content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
+        temporary = path.parent / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            _write_through(temporary, content)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _is_device(path: Path) -> bool:
+    """A device or a pipe (`-o /dev/stdout`) is written to, never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were ended while they wrote."""
+    for leftover in folder.glob(".ollama-sweep.*.tmp"):
+        owner = _TEMPORARY.fullmatch(leftover.name)
+        if owner and not _is_alive(int(owner.group(1))):
+            leftover.unlink(missing_ok=True)
+
+
+def too_many_files(error: Exception) -> str:
+    """Words for an error of a process that may open no further file, with its limit; "" for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return ""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"too many open files (the limit is {limit}). Raise it, for example: ulimit -n 4096"
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """The path of generated names in a folder, made safe. Raises ConfigError where a link leads out of the folder.
+
+    The folder itself may lie anywhere: the person chose it.
+    """
+    path = folder.joinpath(*(safe_name(name) for name in names))
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"would be written outside {folder}", str(path))
+    return path
+
+
+def safe_name(text: str, *, exact: bool = True) -> str:
+    """A file name for any text: `CON`, `a/b`, 300 characters.
+
+    A good name stays as it is. Another is changed, and with `exact` ends in a digest of the text, so that two texts
+    never share a name.
+    """
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in unicodedata.normalize("NFC", text))
+    kept = _cut(kept.strip(".-") or "unnamed", MAX_NAME_BYTES)
+    if _RESERVED.fullmatch(kept):
+        kept = f"_{kept}"
+    if kept == text or (not exact and len(text.encode()) <= MAX_NAME_BYTES):
+        return kept
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{_cut(kept, MAX_NAME_BYTES - 9)}-{digest}"
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
+def _write_through(temporary: Path, content: bytes | Writer) -> None:
+    with open(temporary, "xb") as stream:
+        if callable(content):
+            content(stream)
+        else:
+            stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name itself durable, on systems where a folder can be opened."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _is_alive(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid)
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{path}: no space left; the old file is unchanged")
+    return StorageError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this program."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ollama-sweep"
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:` and the digest of a file's content; hashed again only when size or time of change differ."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror or error})", str(path)) from None
+    stamp = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    memory = cache_folder() / "digests.json"
+    known = _remembered(memory)
+    if stamp not in known:
+        with path.open("rb") as stream:
+            known = {**known, stamp: "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()}
+        with contextlib.suppress(OSError, StorageError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(known, indent=0).encode())
+    return known[stamp]
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(digest) for name, digest in known.items()} if isinstance(known, dict) else {}
+
+
+def expanded(path: str) -> Path:
+    """The path with `~` written out, where that is possible."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def check_file(path: Path, asked: Node | None = None) -> int:
+    """The size in bytes of a file that is there; `asked` is the key that names it. Raises ConfigError."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _unreadable(path, f"file not found{_similar(path)}", asked) from None
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read ({error.strerror})", asked) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise _unreadable(path, "is a folder, not a file", asked)
+    if not stat.S_ISREG(status.st_mode):
+        raise _unreadable(path, "is not a regular file", asked)
+    return status.st_size
+
+
+def read_text(path: Path, limit_mb: int, asked: Node | None = None) -> str:
+    """A whole file as text, without a byte order mark; `asked` is the key that names it. Raises ConfigError."""
+    size_mb = check_file(path, asked) / (1 << 20)
+    if size_mb > limit_mb:
+        raise _unreadable(path, f"is {math.ceil(size_mb * 10) / 10:g} MB; the limit is {limit_mb} MB", asked)
+    try:
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        return content.decode()
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read ({error.strerror})", asked) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _unreadable(f"{path}:{line}", f"is not UTF-8 (byte 0x{error.object[error.start]:02x})", asked) from None
+
+
+def _unreadable(path: Path | str, what: str, asked: Node | None) -> ConfigError:
+    return asked.error(f"{path}: {what}") if asked else ConfigError(what, str(path))
+
+
+def _similar(path: Path) -> str:
+    try:
+        hint = nearest(path.name, (other.name for other in islice(path.parent.iterdir(), 1000)))
+    except OSError:
+        return ""
+    return f".{hint}" if hint else ""

@@ -1,0 +1,1 @@
+"""What will be measured: from a sweep file to ordered cells. Nothing is measured here and nothing is written."""

@@ -1,0 +1,103 @@
+"""SweepSpec -> ordered cells, and what can be said of them before any runs. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.options import Options, Scalar, is_server_setting
+from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
+from ollama_sweep.tasks.base import Setup
+
+NOT_OPTIONS = frozenset({"model", "task"})
+
+
+def cells(spec: SweepSpec) -> list[Cell]:
+    """Every cell that `exclude` leaves, in the order of the sweep. Raises ConfigError where none is left."""
+    return list(each_cell(spec))
+
+
+def each_cell(spec: SweepSpec) -> Iterator[Cell]:
+    """The same one after the other: only the order `shuffled` needs all of them at once."""
+    kept = _kept(spec)
+    if spec.order == "shuffled":
+        shuffled = list(kept)
+        random.Random(len(shuffled)).shuffle(shuffled)  # noqa: S311 - the same order at every start
+        kept = iter(shuffled)
+    first = next(kept, None)
+    if first is None:
+        raise ConfigError("exclude leaves no cell", "exclude")
+    yield first
+    yield from kept
+
+
+def _kept(spec: SweepSpec) -> Iterator[Cell]:
+    combined = (_cell(spec, coordinates) for coordinates in _coordinates(spec))
+    return (cell for cell in combined if not _is_excluded(spec, cell))
+
+
+def _coordinates(spec: SweepSpec) -> Iterator[Options]:
+    """Combinations of all dimensions in nesting order, outermost first."""
+    names = nesting(spec)
+    values = [_in_order(spec, name) for name in names]
+    for combination in itertools.product(*values):
+        yield tuple(zip(names, combination, strict=True))
+
+
+def nesting(spec: SweepSpec) -> tuple[str, ...]:
+    """Dimension names, outermost first: server settings, model, others as written, num_ctx, num_batch, the task."""
+    server = [name for name in spec.dimensions if is_server_setting(name)]
+    further = [name for name in spec.dimensions if name not in (*server, "model", "num_ctx", "num_batch", "task")]
+    main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
+    names = [*server, "model", *further, *main, "task"]
+    return tuple(name for name in names if name in spec.dimensions)
+
+
+def _in_order(spec: SweepSpec, name: str) -> Sequence[Scalar]:
+    values = spec.dimensions[name]
+    return bisected(values) if name == "num_ctx" and spec.order == "columns-bisected" else values
+
+
+def bisected(values: Sequence[Scalar]) -> list[Scalar]:
+    """First, last, middle, quarters …: each value once, the whole range visible early."""
+    if not values:
+        return []
+    order = [0, len(values) - 1]
+    gaps = [(0, len(values) - 1)]
+    while gaps:
+        halves = []
+        for low, high in gaps:
+            middle = (low + high) // 2
+            if middle in (low, high):
+                continue
+            order.append(middle)
+            halves += [(low, middle), (middle, high)]
+        gaps = halves
+    return [values[index] for index in dict.fromkeys(order)]
+
+
+def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
+    swept = dict(coordinates)
+    task = str(swept.get("task", spec.task))
+    setup = spec.setups.get(task, Setup())
+    further = {name: value for name, value in swept.items() if name not in NOT_OPTIONS}
+    asked = {"num_predict": DEFAULT_NUM_PREDICT, **setup.defaults, **spec.options, **setup.request, **further}
+    options = {name: value for name, value in asked.items() if not is_server_setting(name)}
+    server = {name: value for name, value in {**spec.server, **further}.items() if is_server_setting(name)}
+    return Cell(
+        coordinates=coordinates,
+        model=setup.model or str(swept.get("model", spec.model)),
+        options=tuple(sorted(options.items())),
+        task=task,
+        task_options=setup.options,
+        server=tuple(sorted(server.items())),
+        system=setup.system,
+    )
+
+
+def _is_excluded(spec: SweepSpec, cell: Cell) -> bool:
+    known = {**dict(cell.options), **dict(cell.coordinates)}
+    return any(exclusion.matches(known) for exclusion in spec.exclude)

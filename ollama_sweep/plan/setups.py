@@ -1,0 +1,59 @@
+"""The tasks of a sweep, set up as its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.core.text import one_line
+from ollama_sweep.plan.spec import Repeats, SweepSpec
+from ollama_sweep.plan.survey import refuse_settings_of_a_strange_server
+from ollama_sweep.tasks import load
+from ollama_sweep.tasks.base import Setup
+
+
+def with_tasks(spec: SweepSpec) -> SweepSpec:
+    """The sweep with its tasks set up, which reads their data. Raises ConfigError.
+
+    What a named engine cannot have is refused here as well, before anything waits for a server.
+    """
+    refuse_settings_of_a_strange_server(spec, spec.engine)
+    setups = set_up(spec.task_names, spec.task_options)
+    return replace(spec, setups=setups, warnings=(*spec.warnings, *warnings(setups, spec.repeats)))
+
+
+def set_up(names: Iterable[str], given: Mapping[str, Mapping[str, Node]]) -> dict[str, Setup]:
+    """The setups of a sweep's tasks, by name; `given` is what the file says under `tasks:`.
+
+    Raises ConfigError for an unknown task, for options of a task that the sweep does not run, and as `Task.setup`.
+    """
+    wanted = list(dict.fromkeys(names))
+    for name, options in given.items():
+        if name not in wanted:
+            place = next((node.place for node in options.values()), f"tasks.{name}")
+            hint = nearest(name, wanted)
+            message = f"tasks.{one_line(name)}: this sweep does not run it; it runs {', '.join(wanted)}.{hint}"
+            raise ConfigError(message, place)
+    return {name: _set_up(name, given.get(name, {})) for name in wanted}
+
+
+def _set_up(name: str, given: Mapping[str, Node]) -> Setup:
+    """A task's setup; how often an unanswered question is asked again is part of what its cells are known by.
+
+    It decides which questions count as failed. How often every question is asked is not: more rounds are added.
+    """
+    made = load(name).setup(given)
+    if not made.questions:
+        return made
+    return replace(made, options=tuple(sorted({**dict(made.options), "max_retries": made.max_retries}.items())))
+
+
+def warnings(setups: Mapping[str, Setup], repeats: Repeats) -> tuple[str, ...]:
+    """What a sweep's `repeats` ask of its tasks and cannot have, in words; empty where there is nothing to say."""
+    asked = [f"{name} {one.repeats or repeats.minimum}" for name, one in setups.items() if one.questions]
+    if repeats.until is None or not asked:
+        return ()
+    text = "repeats.until holds for the main task only; questions are asked a fixed number of times"
+    return (f"{text}: {', '.join(asked)}",)

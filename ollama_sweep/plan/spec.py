@@ -1,0 +1,107 @@
+"""A sweep as the person wrote it, checked: what `config` makes of a YAML file and the command line. No I/O.
+
+Every field says whether it is `identity` (part of what a cell measures) or `runtime` (how it is measured);
+a test fails for a field that says neither. The small language of `exclude:` is here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.machine.conditions import Conditions
+from ollama_sweep.tasks.base import Setup
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.strict_yaml import Node
+
+
+IDENTITY = {"role": "identity"}
+RUNTIME = {"role": "runtime"}
+DEFAULT_NUM_PREDICT = 2
+"""Only prompt processing is wanted of the main task."""
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """The prompt: a text (from a file or given), or `tokens`, a length the text is made to on the model."""
+
+    text: str | None = field(metadata=IDENTITY)
+    tokens: int | None = field(default=None, metadata=IDENTITY)
+    source: str = field(default="", metadata=RUNTIME)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Measured runs per attempt: at least `minimum`; up to `maximum` until their interval is `until` wide."""
+
+    minimum: int = 3
+    maximum: int = 3
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Interim:
+    """When pictures are drawn while the sweep runs: after so many cells, or seconds; both None: never."""
+
+    cells: int | None = None
+    seconds: float | None = 1800.0
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """One `exclude:` line, e.g. `num_batch > num_ctx`; `matches` gets a cell's dimension values and options."""
+
+    text: str
+    matches: Callable[[Mapping[str, Scalar]], bool]
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """One sweep. `dimensions` maps each swept name to its values, in the order the file gives them.
+
+    num_ctx and num_batch are always among them where a prompt's rate is measured. `options` are load and request
+    options that are not swept, num_predict among them where only the main task runs. `model` is "" where `model` is a
+    dimension. `task_options` is what the file says under `tasks:`, by task; `setups` what the tasks make of it
+    (`survey.with_tasks`).
+    """
+
+    model: str = field(metadata=IDENTITY)
+    dimensions: Mapping[str, tuple[Scalar, ...]] = field(metadata=IDENTITY)
+    prompt: PromptSpec = field(metadata=IDENTITY)
+    template: str = field(default="", metadata=IDENTITY)
+    options: Mapping[str, Scalar] = field(default_factory=dict, metadata=IDENTITY)
+    server: Mapping[str, Scalar] = field(default_factory=dict, metadata=IDENTITY)
+    task: str = field(default=MAIN_TASK, metadata=IDENTITY)
+    task_options: Mapping[str, Mapping[str, Node]] = field(default_factory=dict, metadata=RUNTIME)
+    setups: Mapping[str, Setup] = field(default_factory=dict, metadata=IDENTITY)
+    engine: str = field(default="auto", metadata=IDENTITY)
+    engine_options: Mapping[str, str] = field(default_factory=dict, metadata=IDENTITY)
+    exclude: tuple[Exclusion, ...] = field(default=(), metadata=RUNTIME)
+    name: str = field(default="sweep", metadata=RUNTIME)
+    template_path: Path | None = field(default=None, metadata=RUNTIME)
+    config_path: Path | None = field(default=None, metadata=RUNTIME)
+    warmup: int = field(default=1, metadata=RUNTIME)
+    repeats: Repeats = field(default=Repeats(), metadata=RUNTIME)
+    timeout_s: float = field(default=600.0, metadata=RUNTIME)
+    load_timeout_s: float = field(default=600.0, metadata=RUNTIME)
+    retries: int = field(default=1, metadata=RUNTIME)
+    order: str = field(default="column-first", metadata=RUNTIME)
+    conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
+    interim: Interim = field(default=Interim(), metadata=RUNTIME)
+    control: Interim = field(default=Interim(50, None), metadata=RUNTIME)
+    host: str | None = field(default=None, metadata=RUNTIME)
+    managed: bool = field(default=False, metadata=RUNTIME)
+    restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)
+    ollama: str | None = field(default=None, metadata=RUNTIME)
+    api_key_env: str | None = field(default=None, metadata=RUNTIME)
+    warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks of the sweep, in the order of the file."""
+        return tuple(str(name) for name in self.dimensions.get("task", (self.task,)))

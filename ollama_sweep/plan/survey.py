@@ -1,0 +1,236 @@
+"""What a sweep must know before its first cell: the models, the prompt's true length, which cells can be valid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ollama_sweep import tasks
+from ollama_sweep.core.cell import KEY_VERSION, Cell, cell_key
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.options import is_server_setting
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.engines.base import Engine, EngineInfo, ModelInfo
+from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.plan import fit, grid
+from ollama_sweep.plan.lengths import Counting, PromptMemory, SentPrompt, question_hash
+from ollama_sweep.plan.models import resolved
+from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.store.rows import PlannedCell
+from ollama_sweep.tasks.base import Setup
+
+_MEDIA = re.compile(r"(?:[./~\\]|[A-Za-z]:)\S*?\.(?:png|jpe?g|webp|wav)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything `plan` shows and `run` needs. `models` are by name, `prompts` by task and model."""
+
+    spec: SweepSpec
+    engine: str
+    info: EngineInfo
+    models: Mapping[str, ModelInfo]
+    prompts: Mapping[tuple[str, str], SentPrompt]
+    modelfile: str
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell in order. Made only where it is needed: a sweep of a million cells goes on without it."""
+        return tuple(grid.cells(self.spec))
+
+    @cached_property
+    def task_versions(self) -> dict[str, int]:
+        """Version by name of every task of the sweep."""
+        return {name: tasks.load(name).version for name in self.spec.task_names}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes exactly when the materialised plan must be made again."""
+        spec = self.spec
+        content = {
+            "key_version": KEY_VERSION,
+            "engine": self.engine,
+            "models": {name: model.digest for name, model in self.models.items()},
+            "prompts": {" ".join(name): [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
+            "tasks": self.task_versions,
+            "setups": {name: _setup_picture(setup) for name, setup in spec.setups.items()},
+            "modelfile": self.modelfile,
+            "dimensions": [[name, *values] for name, values in spec.dimensions.items()],
+            "options": dict(spec.options),
+            "server": dict(spec.server),
+            "exclude": [exclusion.text for exclusion in spec.exclude],
+            "order": spec.order,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def lengths(self) -> Iterator[tuple[str, str, int]]:
+        """What was counted: digest of the model, identity of the text, its tokens."""
+        for (task, model), prompt in self.prompts.items():
+            digest = self.models[model].digest
+            if prompt.is_own_prompt and prompt.is_new and prompt.tokens is not None:
+                yield digest, prompt.hash, prompt.tokens
+            questions = {question.id: question for question in prompt.questions}
+            for name, tokens in prompt.lengths.items():
+                if tokens is not None:
+                    yield digest, question_hash(self.spec.setups[task], questions[name]), tokens
+
+    def planned(self) -> Iterator[PlannedCell]:
+        """The cells with their keys, those that cannot fit the prompt as skipped; in the sweep's order.
+
+        Raises ConfigError at the end where no cell fits.
+        """
+        fitting = 0
+        for cell in grid.each_cell(self.spec):
+            planned = self._planned(cell)
+            fitting += planned.status is Status.PENDING
+            yield planned
+        if not fitting:
+            raise self._nothing_fits()
+
+    def _nothing_fits(self) -> ConfigError:
+        tokens = max(prompt.tokens or 0 for prompt in self.prompts.values())
+        largest = max(fit.usable_ctx(cell, self.models[cell.model]) for cell in self.cells)
+        needed = tokens + min(cell.num_predict for cell in self.cells) + 1
+        return ConfigError(
+            f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
+            self.spec.prompt.source or "prompt",
+        )
+
+    def _planned(self, cell: Cell) -> PlannedCell:
+        model, prompt = self.models[cell.model], self.prompts[cell.task, cell.model]
+        key = cell_key(
+            cell,
+            engine=self.engine,
+            model_digest=model.digest,
+            modelfile=self.modelfile,
+            prompt_hash=prompt.hash,
+            task_version=self.task_versions[cell.task],
+        )
+        fitting = self.fits(cell)
+        return PlannedCell(
+            key=key,
+            cell=cell,
+            model_digest=model.digest,
+            prompt_hash=prompt.hash,
+            quantization=model.quantization,
+            parameter_size=model.parameter_size,
+            status=Status.PENDING if fitting else Status.SKIPPED,
+            reason="" if fitting else "does_not_fit",
+        )
+
+    def fits(self, cell: Cell) -> bool:
+        """The prompt fits the cell's context; true where its length is not known."""
+        tokens = self.prompts[cell.task, cell.model].tokens
+        return tokens is None or fit.fits(cell, self.models[cell.model], tokens)
+
+    def too_long(self, cell: Cell) -> int:
+        """How many of its task's questions do not fit the cell's context."""
+        lengths = self.prompts[cell.task, cell.model].lengths.values()
+        return sum(tokens is not None and not fit.fits(cell, self.models[cell.model], tokens) for tokens in lengths)
+
+    def picture(self) -> dict[str, object]:
+        """The sweep's settings as plain data, for people and for `changes`."""
+        spec = self.spec
+        own = [prompt for prompt in self.prompts.values() if prompt.is_own_prompt]
+        return {
+            "model": sorted({f"{name} {model.digest}" for name, model in self.models.items()}),
+            "prompt": sorted({prompt.hash for prompt in self.prompts.values()}),
+            "prompt_tokens": max((prompt.tokens or 0 for prompt in own), default=0),
+            "modelfile": self.modelfile,
+            "template": spec.template,
+            "options": dict(spec.options),
+            "tasks": {name: _setup_picture(setup) for name, setup in spec.setups.items() if setup.questions},
+            "server": dict(spec.server),
+            "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
+            "num_predict": spec.options.get("num_predict"),
+            "engine_version": self.info.version,
+            "repeats": spec.repeats.minimum,
+            "rounds": {name: one.repeats or spec.repeats.minimum for name, one in spec.setups.items() if one.questions},
+            "warmup": spec.warmup,
+            "timeout_s": spec.timeout_s,
+            "order": spec.order,
+            "host": self.info.where,
+        }
+
+
+def survey(
+    spec: SweepSpec, engine_name: str, engine: Engine, memory: PromptMemory, say: Callable[[str], None]
+) -> Survey:
+    """Ask the engine what must be known. Raises ConfigError where no cell fits, EngineUnavailable."""
+    refuse_what_cannot_be_set(spec, engine_name, engine)
+    info = engine.describe()
+    refuse_settings_of_a_strange_server(spec, engine_name)
+    spec = resolved(spec, engine, asked_kinds(spec), say)
+    asked = list(dict.fromkeys((task, model) for task in spec.task_names for model in _models_of(spec, task)))
+    models = {name: engine.model_info(name) for name in dict.fromkeys(model for _, model in asked)}
+    for model in models.values():
+        _refuse_media(spec, model)
+    canonical = canonical_modelfile(spec)
+    counting = Counting(spec, engine_name, engine, canonical, memory, say)
+    sent = {(task, model): counting.sent(task, models[model]) for task, model in asked}
+    return Survey(spec, engine_name, info, models, sent, canonical)
+
+
+def asked_kinds(spec: SweepSpec) -> frozenset[str]:
+    """The kinds of the tasks that ask the sweep's own models."""
+    return frozenset(tasks.load(task).kind for task in spec.task_names if not spec.setups.get(task, Setup()).model)
+
+
+def _models_of(spec: SweepSpec, task: str) -> list[str]:
+    own = spec.setups[task].model if task in spec.setups else ""
+    return [own] if own else [str(name) for name in spec.dimensions.get("model", (spec.model,))]
+
+
+def _setup_picture(setup: Setup) -> list[object]:
+    return [dict(setup.options), {**setup.defaults, **setup.request}, setup.model, setup.hash]
+
+
+def refuse_what_cannot_be_set(spec: SweepSpec, engine_name: str, engine: Engine) -> None:
+    """Raise ConfigError where the engine has no way to set a dimension, or to do a task."""
+    for task in spec.task_names:
+        if tasks.load(task).kind not in engine.kinds:
+            raise ConfigError(f"the engine {engine_name} cannot do the task {task}", "task")
+    if engine.settable is None:
+        return
+    known = engine.settable | {"model", "task"}
+    implied = {"num_predict"} if "num_predict" not in spec.dimensions else set()
+    for name in (*spec.dimensions, *spec.options, *spec.server):
+        if name not in known | implied:
+            can = ", ".join(sorted(engine.settable)) or "nothing"
+            raise ConfigError(f"the engine {engine_name} cannot set {name}; it can set {can}", name)
+    if spec.template and "modelfile" not in known:
+        raise ConfigError(f"the engine {engine_name} takes no Modelfile", "modelfile")
+
+
+def refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str) -> None:
+    named = [name for name in (*spec.server, *spec.dimensions) if is_server_setting(name)]
+    if named and engine_name.startswith("ollama") and not spec.managed:
+        raise ConfigError(f"{named[0]} is a setting of the whole server; it needs `server: managed`", named[0])
+
+
+def _refuse_media(spec: SweepSpec, model: ModelInfo) -> None:
+    """`ollama run` loads files that a prompt names as pictures or sound, and cuts their names out of the text."""
+    if not {"vision", "audio"} & set(model.capabilities) or spec.prompt.text is None:
+        return
+    named = [match for match in _MEDIA.findall(spec.prompt.text) if Path(match).expanduser().is_file()]
+    if named:
+        raise ConfigError(
+            f"Ollama would load {named[0]} as a picture or sound, because {model.name} understands them. "
+            "Take the path out of the prompt",
+            spec.prompt.source or "prompt",
+        )
+
+
+def canonical_modelfile(spec: SweepSpec) -> str:
+    """The template's part of a cell's identity: without FROM, comments and what the sweep sets itself."""
+    options = json.dumps(dict(spec.engine_options), sort_keys=True) if spec.engine_options else ""
+    if not spec.template:
+        return options
+    own = {*spec.options, *spec.dimensions}
+    return options + modelfile.canonical(modelfile.parse(spec.template, str(spec.template_path), allow_local=True), own)

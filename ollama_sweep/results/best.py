@@ -1,0 +1,227 @@
+"""The best cells of a sweep, in words: a set, not a point, with what speaks against taking it as it is. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ollama_sweep.core.cell import MAIN_TASK, model_label
+from ollama_sweep.core.metrics import Metric, default_metric, find_metric, range_and_runs
+from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
+from ollama_sweep.core.stats import best_set, interval_of, value_of
+from ollama_sweep.results.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
+
+MOST_TIED = 5
+_WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
+           Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best cell of some results, those tied with it, and what to know before using it.
+
+    `by_context` holds the best cell of each num_ctx, everything else as in the winner; `by_model` the best of each
+    model where there are several. `winner` is None where nothing was measured.
+    """
+
+    metric: Metric
+    winner: CellResult | None
+    tied: tuple[CellResult, ...] = ()
+    by_context: tuple[CellResult, ...] = ()
+    by_model: tuple[CellResult, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        return {
+            "metric": self.metric.name,
+            "best": _as_dict(self.winner, self.metric) if self.winner else None,
+            "tied": [_as_dict(cell, self.metric) for cell in self.tied],
+            "best_of_each_num_ctx": [_as_dict(cell, self.metric) for cell in self.by_context],
+            "best_of_each_model": [_as_dict(cell, self.metric) for cell in self.by_model],
+            "warnings": list(self.warnings),
+        }
+
+
+def by_task(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    """The results of each task; the main one, which measures the prompt, comes first."""
+    tasks = sorted(dict.fromkeys(result.task for result in results), key=lambda task: task != MAIN_TASK)
+    return {task: [result for result in results if result.task == task] for task in tasks}
+
+
+def best_cells(results: Sequence[CellResult], metric: str | None = None) -> Best:
+    """The best cells by a metric; None: by that of the main task, among its cells.
+
+    Raises ConfigError for a metric that the results do not have.
+    """
+    if metric is None:
+        results = next(iter(by_task(results).values()), [])
+        metric = default_metric(results)
+    found = find_metric(metric, results)
+    grids = make_grids(results)
+    winner, tied = _best(found, [cell for grid in grids for cell in grid.cells.values()])
+    if winner is None:
+        return Best(found, None)
+    home = next(grid for grid in grids if any(cell is winner for cell in grid.cells.values()))
+    columns = [[cell for place, cell in home.cells.items() if place[0] == column] for column in home.columns]
+    models = list(dict.fromkeys(result.model for result in results))
+    by_model = [_best(found, [result for result in results if result.model == model])[0] for model in models]
+    return Best(
+        metric=found,
+        winner=winner,
+        tied=tied,
+        by_context=tuple(cell for column in columns if (cell := _best(found, column)[0])),
+        by_model=tuple(cell for cell in by_model if cell) if len(models) > 1 else (),
+        warnings=tuple(_warnings(results, home, winner, tied, found)),
+    )
+
+
+def describe_best(results: Sequence[CellResult], metric: str | None = None, *, contexts: bool = True) -> str:
+    """The best in words; with `contexts` also the best num_batch of each num_ctx as a table.
+
+    Without a metric the main task is described so, and every further one in a line.
+    """
+    parts = by_task(results) if metric is None else {}
+    if len(parts) < 2:
+        return _described(results, best_cells(results, metric), contexts=contexts)
+    first, *others = parts.items()
+    lines = [f"{first[0]}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
+    for task, members in others:
+        best = best_cells(members)
+        lines.append(f"{task}: {_in_a_line(members, best)}")
+    return "\n".join(lines)
+
+
+def _in_a_line(results: Sequence[CellResult], best: Best) -> str:
+    if best.winner is None:
+        return _nothing(results, best.metric)
+    tied = f" Tied with it: {_tied_words(best)}." if best.tied else ""
+    return f"best {best.metric.words}, {_sentence(best.winner, best.metric)}.{tied}"
+
+
+def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> str:
+    if best.winner is None:
+        return _nothing(results, best.metric)
+    lines = [f"Best: {_sentence(best.winner, best.metric)}."]
+    if best.tied:
+        lines.append(f"Tied with it: {_tied_words(best)}.")
+    if best.by_model:
+        lines += [
+            "Best of each model:",
+            *(f"  {model_label(cell.model)}: {_sentence(cell, best.metric)}" for cell in best.by_model),
+        ]
+    if contexts and len(best.by_context) > 1:
+        lines += _context_table(best)
+    return "\n".join([*lines, *(f"Note: {warning}" for warning in best.warnings)])
+
+
+def in_coordinates(cell: CellResult) -> str:
+    """`num_ctx 4096 with num_batch 256`, other dimensions after it."""
+    x, y = place_of(cell)
+    place = [in_words([(name, value)]) for name, value in ((X, x), (Y, y)) if value is not None]
+    others = in_words(pair for pair in cell.coordinates.items() if pair[0] not in (X, Y))
+    return ", ".join(part for part in (" with ".join(place), others) if part) or cell.model
+
+
+def _best(metric: Metric, cells: Sequence[CellResult]) -> tuple[CellResult | None, tuple[CellResult, ...]]:
+    return best_set(cells, metric.name, higher_is_better=metric.better >= 0)
+
+
+def _sentence(cell: CellResult, metric: Metric) -> str:
+    value = value_of(cell, metric.name)
+    return f"{in_coordinates(cell)}: {metric.with_unit(value or 0.0)}{_spread(cell, metric)}"
+
+
+def _spread(cell: CellResult, metric: Metric) -> str:
+    text = range_and_runs(cell, metric)
+    return f" ({text})" if text else ""
+
+
+def _tied_words(best: Best) -> str:
+    shown = [
+        f"{in_coordinates(cell)} ({best.metric.text(value_of(cell, best.metric.name) or 0.0)})"
+        for cell in best.tied[:MOST_TIED]
+    ]
+    more = len(best.tied) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _context_table(best: Best) -> list[str]:
+    unit = best.metric.unit if not best.metric.is_bytes else ""
+    rows = [("num_ctx", "num_batch", unit or best.metric.name, "")]
+    for cell in best.by_context:
+        value = value_of(cell, best.metric.name) or 0.0
+        star = " ★" if cell is best.winner else ""
+        x, y = place_of(cell)
+        rows.append((str(x), str(y), best.metric.text(value), _spread(cell, best.metric) + star))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    head = "Best num_batch of each num_ctx:"
+    return [head, *("  " + "  ".join(row[i].rjust(widths[i]) for i in range(3)) + row[3] for row in rows)]
+
+
+def _warnings(
+    results: Sequence[CellResult], home: Grid, winner: CellResult, tied: Sequence[CellResult], metric: Metric
+) -> list[str]:
+    flags = flags_of(winner)
+    found = [f"the best cell is {flag}: {FLAG_MEANINGS[flag]}." for flag in _WARNED if flag in flags]
+    if Flag.CLAMPED in winner.flags:
+        found += _effective(winner)
+    found += _edge(home, winner, tied) or _smaller(winner, tied)
+    if metric.is_per_run and winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
+        found.append("the best cell ran once: its spread is unknown, so ties cannot be told.")
+    done = progress(results)
+    open_cells = done.total - done.measured - done.failed - done.skipped
+    if open_cells:
+        found.append(f"{open_cells} of {done.total} cells are not measured yet, the best may change.")
+    return found
+
+
+def _effective(winner: CellResult) -> list[str]:
+    used = [(name, winner.metrics.get(f"effective_{name}")) for name in (X, Y)]
+    really = [(name, int(value)) for name, value in used if value and value != winner.coordinates.get(name)]
+    return [f"what really ran there is {in_words(really)}."] if really else []
+
+
+def _edge(home: Grid, winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
+    """The best num_batch is the smallest or largest of the sweep, and nothing inside is as good."""
+    if len(home.rows) < 2 or Flag.UNFILLED in flags_of(winner):
+        return []
+    for edge, word, direction in ((home.rows[-1], "largest", "a larger"), (home.rows[0], "smallest", "a smaller")):
+        if place_of(winner)[1] == edge and all(place_of(cell)[1] == edge for cell in tied):
+            return [f"num_batch {edge} is the {word} of this sweep; {direction} one may be better still."]
+    return []
+
+
+def _smaller(winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
+    """The smallest num_batch that does as well at the same num_ctx."""
+    num_ctx, num_batch = place_of(winner)
+    beside = [place_of(cell)[1] for cell in tied if {**cell.coordinates, Y: None} == {**winner.coordinates, Y: None}]
+    smaller = [batch for batch in beside if isinstance(batch, int) and isinstance(num_batch, int) and batch < num_batch]
+    if not smaller:
+        return []
+    return [f"num_batch {min(smaller)} is tied with it at num_ctx {num_ctx} and needs less memory."]
+
+
+def _nothing(results: Sequence[CellResult], metric: Metric) -> str:
+    done = progress(results)
+    if done.measured:
+        return f"No cell has a believed {metric.name}."
+    if not done.failed:
+        return "No measured cells yet."
+    causes = Counter(failure_label(result.status, result.reason) for result in results if result.status.is_failure)
+    return f"No cell has a number: {', '.join(f'{label} ({count})' for label, count in causes.most_common())}."
+
+
+def _as_dict(cell: CellResult, metric: Metric) -> dict[str, object]:
+    found = interval_of(cell, metric.name)
+    return {
+        **cell.coordinates,
+        "model": cell.model,
+        metric.name: value_of(cell, metric.name),
+        "low": found.low,
+        "high": found.high,
+        "coverage": found.coverage,
+        "runs": int(cell.metrics.get("runs", 0)),
+        "flags": sorted(flags_of(cell)),
+    }

@@ -1,0 +1,207 @@
+"""Answers from another tool's `results_local.csv`: model, prompt_id, output, score, latency_sec, metadata.
+
+`metadata` is JSON (or what Python prints of a dict) with total, prompt_eval and eval durations and counts. Durations
+without a unit in their name are seconds, or nanoseconds where they are in the billions: those are converted, and said.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.outcome import Answer, AnswerRow
+from ollama_sweep.core.text import one_line
+from ollama_sweep.machine.files import read_text
+
+COLUMNS = ("model", "prompt_id", "output", "score", "latency_sec", "metadata")
+NEEDED = ("model", "latency_sec")
+LIMIT_MB = 100
+_MORE = ("engine", "task", "failure")
+_NANOSECONDS_FROM = 1e6
+"""Seconds would be eleven days; of an answer that took a millisecond these are nanoseconds."""
+_DURATIONS = {
+    "total_duration": "total_duration_s", "total": "total_duration_s",
+    "prompt_eval_duration": "prompt_eval_duration_s", "prompt_eval": "prompt_eval_duration_s",
+    "prompt_duration": "prompt_eval_duration_s", "eval_duration": "eval_duration_s", "eval": "eval_duration_s",
+    "load_duration": "load_duration_s", "load": "load_duration_s", "ttft": "ttft_s",
+}  # fmt: skip
+_COUNTS = {
+    "prompt_eval_count": "prompt_eval_count", "prompt_count": "prompt_eval_count",
+    "prompt_tokens": "prompt_eval_count", "input_tokens": "prompt_eval_count", "eval_count": "eval_count",
+    "output_tokens": "eval_count", "completion_tokens": "eval_count", "output_count": "eval_count",
+}  # fmt: skip
+_UNITS_S = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_WITH_UNIT = re.compile(rf"(.+)_({'|'.join(_UNITS_S)})")
+_TRUTH = {"true": 1.0, "false": 0.0}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The rows of a file, and what a person should know of how they were read."""
+
+    rows: tuple[AnswerRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One row of the file: its fields by column, and where it stands."""
+
+    fields: Mapping[str, str]
+    place: str
+
+    def get(self, column: str) -> str:
+        return self.fields.get(column, "").strip()
+
+    def error(self, message: str) -> ConfigError:
+        return ConfigError(message, self.place)
+
+    def number(self, column: str) -> float | None:
+        """A number of 0 or more; None where the field is empty."""
+        text = self.get(column)
+        if not text:
+            return None
+        value = _TRUTH.get(text.lower()) if column == "score" else None
+        try:
+            value = float(text) if value is None else value
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (value < 0 and column != "score"):
+            allowed = "a number, true or false" if column == "score" else "a number of 0 or more"
+            raise self.error(f"{column}: {one_line(text)!r} is not {allowed}, and it may be empty")
+        return value
+
+
+def read_answers(path: Path) -> Foreign:
+    """All rows of a file; one without latency, or with a text in `failure`, is a failed answer.
+
+    Raises ConfigError with the file's line and what is allowed.
+    """
+    converted = 0
+    rows: list[AnswerRow] = []
+    for line in _lines(read_text(path, LIMIT_MB), path):
+        row, was_converted = _row(line, path.stem, len(rows) + 1)
+        converted += was_converted
+        rows.append(row)
+    if not rows:
+        raise ConfigError("has no rows below its header; a row is one answer", str(path))
+    said = f"{path}: durations of {converted} row{'s' if converted > 1 else ''} were nanoseconds; converted to seconds"
+    return Foreign(tuple(rows), (said,) if converted else ())
+
+
+def _lines(text: str, path: Path) -> Iterator[_Line]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(len(text) + 1)
+    columns: list[str] | None = None
+    begin = 1
+    try:
+        for fields in reader:
+            place, begin = f"{path}:{begin}", reader.line_num + 1
+            if columns is None:
+                columns = _checked_header([field.strip() for field in fields], place)
+            elif len(fields) == len(columns):
+                yield _Line(dict(zip(columns, fields, strict=True)), place)
+            elif fields:
+                raise ConfigError(f"has {len(fields)} fields; the header has {len(columns)}", place)
+    except csv.Error as error:
+        raise ConfigError(
+            f"is not CSV ({error}); fields with commas or line breaks need quotes", f"{path}:{begin}"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    if columns is None:
+        raise ConfigError(f"is empty; its first line must be {','.join(COLUMNS)}", str(path))
+
+
+def _checked_header(columns: list[str], place: str) -> list[str]:
+    for name in NEEDED:
+        if name not in columns:
+            hint = nearest(name, columns).replace("Did you mean", "Is it")
+            found = one_line(", ".join(columns))
+            raise ConfigError(f"has no column {name}; it has {found}.{hint} Known: {', '.join(COLUMNS)}", place)
+    for name in columns:
+        if columns.count(name) > 1:
+            raise ConfigError(f"the column {name} is there {columns.count(name)} times", place)
+    return columns
+
+
+def _row(line: _Line, sweep: str, number: int) -> tuple[AnswerRow, bool]:
+    """The row, and whether its durations were nanoseconds."""
+    model = line.get("model")
+    if not model:
+        raise line.error("model: is empty; every row names its model")
+    latency_s, score = line.number("latency_sec"), line.number("score")
+    numbers, was_converted = _metadata(line)
+    if latency_s is not None and latency_s >= _NANOSECONDS_FROM:
+        latency_s, was_converted = latency_s * 1e-9, True
+    failure = line.get("failure") or ("" if latency_s is not None else "no latency")
+    answer = Answer(line.get("prompt_id") or str(number), "", "", line.fields.get("output", ""), failure)
+    row = AnswerRow(
+        sweep=sweep, engine=line.get("engine"), model=model, task=line.get("task"), cell="", coordinates={},
+        number=number, answer=answer, latency_s=latency_s or 0.0, scores={} if score is None else {"score": score},
+        ttft_s=numbers.get("ttft_s"), load_duration_s=numbers.get("load_duration_s"),
+        prompt_eval_count=_whole(numbers.get("prompt_eval_count")), eval_count=_whole(numbers.get("eval_count")),
+        prompt_eval_duration_s=numbers.get("prompt_eval_duration_s"),
+        eval_duration_s=numbers.get("eval_duration_s"), total_duration_s=numbers.get("total_duration_s"),
+    )  # fmt: skip
+    return row, was_converted
+
+
+def _whole(count: float | None) -> int | None:
+    return None if count is None else round(count)
+
+
+def _metadata(line: _Line) -> tuple[dict[str, float], bool]:
+    """The numbers of `metadata` by the names of AnswerRow, and whether some were nanoseconds."""
+    found: dict[str, float] = {}
+    without_unit: dict[str, float] = {}
+    for key, value in _mapping(line).items():
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()
+        stem, unit = match.groups() if (match := _WITH_UNIT.fullmatch(name)) else (name, "")
+        if value is None or (name not in _COUNTS and stem not in _DURATIONS):
+            continue
+        number = _number(line, str(key), value)
+        if name in _COUNTS:
+            if not number.is_integer():
+                raise line.error(f"metadata: {key} is {number:g}; a count of tokens is a whole number")
+            found[_COUNTS[name]] = number
+        elif unit:
+            found[_DURATIONS[stem]] = number * _UNITS_S[unit]
+        else:
+            without_unit[_DURATIONS[stem]] = number
+    is_ns = max(without_unit.values(), default=0.0) >= _NANOSECONDS_FROM
+    return {**found, **{name: value * (1e-9 if is_ns else 1.0) for name, value in without_unit.items()}}, is_ns
+
+
+def _mapping(line: _Line) -> Mapping[object, object]:
+    text = line.get("metadata")
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            value = text
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        wanted = 'JSON such as {"total_duration": 1.5, "eval_count": 20}'
+        raise line.error(f"metadata: {one_line(text)!r} is not {wanted}, and it may be empty")
+    return value
+
+
+def _number(line: _Line, key: str, value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:  # type: ignore[arg-type,operator]
+        raise line.error(f"metadata: {key} is {one_line(repr(value))}; write a number of 0 or more, or null")
+    return float(value)  # type: ignore[arg-type]

@@ -1,0 +1,303 @@
+"""What answers and cells say per model and task: mean, median, P95, P99, max, success, cost. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Status
+from ollama_sweep.core.stats import median, percentile
+from ollama_sweep.results.answers import answered, cost, mean
+from ollama_sweep.results.prices import PriceTable
+
+PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
+_HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position"})
+_OF_THE_LOAD = re.compile(r"load_duration_s|size_|peak_|(cpu_|gpu_)?energy_j$|throttled_s$|task_score$")
+"""Numbers of a cell that its answers do not have; the others are their means and counts."""
+SPEEDS = frozenset(
+    {"output_words", "generation_time_s", "chars_per_s", "tokens_per_s", "rows_per_s", "encoding_time_s",
+     "embedding_dimension"}
+)  # fmt: skip
+"""Scores of an answer that are no judgement of it."""
+
+_COUNTS = frozenset({"keys_present", "hallucinated_values", "placeholder_values"})
+Identity = tuple[str, str, str]
+"""Model, engine and sweep."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several numbers say; the percentiles by `PERCENTILE_METHOD`."""
+
+    count: int
+    mean: float
+    median: float
+    p95: float
+    p99: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | int]:
+        """With the names people know: n, mean, median, p95, p99, min, max."""
+        return {
+            "n": self.count, "mean": self.mean, "median": self.median, "p95": self.p95, "p99": self.p99,
+            "min": self.low, "max": self.high,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the answers cost, in the currency of the table; `by_cell` by the cell's key."""
+
+    total: float
+    tokens: int
+    answers: int
+    by_cell: Mapping[str, float]
+    currency: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        per_cell = spread(self.by_cell.values())
+        return {
+            "currency": self.currency or None,
+            "total": self.total,
+            "per_token": self.total / self.tokens if self.tokens else None,
+            "per_answer": self.total / self.answers if self.answers else None,
+            "per_cell": per_cell.as_dict() if per_cell else None,
+            "by_cell": dict(self.by_cell),
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """One model at one task: its answers and cells, and what they say. `label` is the model's name for people.
+
+    `spreads` are by name: numbers of answers where there are any, else of cells, and those that only cells have.
+    """
+
+    label: str
+    model: str
+    engine: str
+    sweep: str
+    task: str
+    rows: tuple[AnswerRow, ...] = ()
+    cells: tuple[CellResult, ...] = ()
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    costs: Costs | None = None
+
+    @property
+    def asked(self) -> int:
+        """Questions; cells that were tried where the task keeps no answers."""
+        return len(self.rows) or sum(cell.status.counts for cell in self.cells)
+
+    @property
+    def succeeded(self) -> int:
+        return len(answered(self.rows)) if self.rows else sum(cell.status is Status.OK for cell in self.cells)
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share (0 to 1) of questions that were answered, or of tried cells that were measured."""
+        return self.succeeded / self.asked if self.asked else None
+
+    @property
+    def requests_per_min(self) -> float | None:
+        """60 / mean latency."""
+        found = self.spreads.get("latency_s")
+        return 60 / found.mean if found and found.mean > 0 else None
+
+    def fact(self, name: str) -> str | None:
+        """`quantization` or `parameter_size`, of an answer or of a cell."""
+        found: list[Scalar] = [getattr(row, name) for row in self.rows[:1]]
+        found += [cell.row.get(name) for cell in self.cells[:1]]
+        return next((str(value) for value in found if value), None)
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "label": self.label,
+            "task": self.task,
+            "engine": self.engine,
+            "sweep": self.sweep,
+            "quantization": self.fact("quantization"),
+            "parameter_size": self.fact("parameter_size"),
+            "cells": len(self.cells) or len({row.cell for row in self.rows}),
+            "asked": self.asked,
+            "succeeded": self.succeeded,
+            "success_rate": self.success_rate,
+            "requests_per_min": self.requests_per_min,
+            "numbers": {name: found.as_dict() for name, found in self.spreads.items()},
+            "categories": categories(self.rows),
+            "cost": self.costs.as_dict() if self.costs else None,
+        }
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """The spread of the finite ones among the values; None where there is none."""
+    kept = [float(value) for value in values if math.isfinite(value)]
+    if not kept:
+        return None
+    return Spread(
+        len(kept), mean(kept), median(kept), percentile(kept, 0.95), percentile(kept, 0.99), min(kept), max(kept)
+    )
+
+
+def tokens_per_second(row: AnswerRow) -> float | None:
+    """Output tokens over the whole latency, the wait for the first one included."""
+    return row.eval_count / row.latency_s if row.eval_count is not None and row.latency_s > 0 else None
+
+
+def make_groups(
+    rows: Sequence[AnswerRow], results: Sequence[CellResult], prices: PriceTable | None = None
+) -> list[Group]:
+    """One group for each model and task, by task in the order of the sweep, then by model."""
+    labels = labels_of([*map(_row_identity, rows), *map(_cell_identity, results)])
+    found: dict[tuple[str, Identity], tuple[list[AnswerRow], list[CellResult]]] = {}
+    for cell in results:
+        found.setdefault((cell.task, _cell_identity(cell)), ([], []))[1].append(cell)
+    for row in rows:
+        found.setdefault((row.task, _row_identity(row)), ([], []))[0].append(row)
+    tasks = list(dict.fromkeys(task for task, _ in found))
+    made = [
+        Group(
+            labels[identity],
+            *identity,
+            task,
+            tuple(own),
+            tuple(cells),
+            _spreads(own, cells),
+            _costs(own, cells, prices),
+        )
+        for (task, identity), (own, cells) in found.items()
+        if own or any(cell.status.counts for cell in cells)
+    ]
+    return sorted(made, key=lambda group: (tasks.index(group.task), group.label))
+
+
+def labels_of(identities: Iterable[Identity]) -> dict[Identity, str]:
+    """Names for people: the model, with its engine or its sweep where that is needed to tell two apart."""
+    known = list(dict.fromkeys(identities))
+    several = len({engine for _, engine, _ in known}) > 1
+    short = {one: f"{model_label(one[0])} @ {one[1]}" if several else model_label(one[0]) for one in known}
+    names = list(short.values())
+    return {one: f"{name}, {one[2]}" if names.count(name) > 1 else name for one, name in short.items()}
+
+
+def _row_identity(row: AnswerRow) -> Identity:
+    return row.model, row.engine, row.sweep
+
+
+def _cell_identity(cell: CellResult) -> Identity:
+    return cell.model, str(cell.row.get("engine") or ""), str(cell.row.get("sweep") or "")
+
+
+def _spreads(rows: Sequence[AnswerRow], cells: Sequence[CellResult]) -> dict[str, Spread]:
+    numbers: dict[str, list[float]] = {}
+    for row in answered(rows):
+        for name, value in _numbers_of(row).items():
+            numbers.setdefault(name, []).append(value)
+    of_cells: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.status is Status.OK:
+            for name, value in cell.metrics.items():
+                of_cells.setdefault(name, []).append(float(value))
+    for name, values in of_cells.items():
+        is_shown = name not in _HIDDEN and not name.startswith("effective_")
+        if is_shown and name not in numbers and (not rows or _OF_THE_LOAD.match(name)):
+            numbers[name] = values
+    return {name: found for name, values in numbers.items() if (found := spread(values))}
+
+
+def _numbers_of(row: AnswerRow) -> dict[str, float]:
+    chars = len(row.answer.text)
+    found = {
+        "latency_s": row.latency_s,
+        "ttft_s": row.ttft_s,
+        "tokens_per_second": tokens_per_second(row),
+        "decode_tps": row.decode_tps,
+        "chars_per_s": chars / row.latency_s if chars and row.latency_s > 0 else None,
+        "prompt_tokens": row.prompt_eval_count,
+        "output_tokens": row.eval_count,
+        **{name: value for name, value in row.scores.items() if name != "tokens_per_s"},
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def is_embedding(row: AnswerRow) -> bool:
+    """The answer is vectors."""
+    return "rows_per_s" in row.scores
+
+
+def judgements(row: AnswerRow) -> dict[str, float]:
+    """The scores of an answer that judge it."""
+    return {name: value for name, value in row.scores.items() if name not in SPEEDS}
+
+
+def checks_of(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
+    """By score: its mean, over how many answers, and where it is a yes or no the failures as `k/n`."""
+    found: dict[str, list[float]] = {}
+    for row in answered(rows):
+        for name, value in judgements(row).items():
+            found.setdefault(name, []).append(value)
+    made: dict[str, dict[str, object]] = {}
+    for name, values in found.items():
+        made[name] = {"mean": mean(values), "n": len(values)}
+        if set(values) <= {0.0, 1.0} and name not in _COUNTS:
+            made[name]["failures"] = f"{values.count(0.0)}/{len(values)}"
+    return made
+
+
+def categories(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
+    """By category: asked, succeeded, mean tokens/s and mean score (None where there is none); {} without categories."""
+    found: dict[str, list[AnswerRow]] = {}
+    for row in rows:
+        if row.answer.category:
+            found.setdefault(row.answer.category, []).append(row)
+    return {name: _category(members) for name, members in found.items()}
+
+
+def _category(rows: Sequence[AnswerRow]) -> dict[str, object]:
+    rates = [rate for row in answered(rows) if (rate := tokens_per_second(row)) is not None]
+    scores = [row.scores["score"] for row in answered(rows) if "score" in row.scores]
+    return {
+        "asked": len(rows),
+        "succeeded": len(answered(rows)),
+        "mean_tokens_per_second": mean(rates) if rates else None,
+        "mean_score": mean(scores) if scores else None,
+    }
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+
+def _costs(rows: Sequence[AnswerRow], cells: Sequence[CellResult], prices: PriceTable | None) -> Costs | None:
+    if prices is None:
+        return None
+    if not rows:
+        return _costs_of_cells(cells, prices)
+    by_cell: dict[str, float] = {}
+    tokens = answers = 0
+    for row in answered(rows):
+        price = cost(row, prices)
+        if price is not None:
+            by_cell[row.cell] = by_cell.get(row.cell, 0.0) + price
+            tokens += (row.prompt_eval_count or 0) + (row.eval_count or 0)
+            answers += 1
+    return Costs(math.fsum(by_cell.values()), tokens, answers, by_cell, prices.currency) if answers else None
+
+
+def _costs_of_cells(cells: Sequence[CellResult], prices: PriceTable) -> Costs | None:
+    """Of a task without answers: its believed runs at the medians of their tokens."""
+    by_cell: dict[str, float] = {}
+    tokens = runs = 0
+    for cell in cells:
+        price, count = prices.price_of(cell.model), cell.metrics.get("runs", 0)
+        read, written = cell.metrics.get("prompt_eval_count"), cell.metrics.get("eval_count")
+        if price is None or read is None or written is None or cell.status is not Status.OK or not count:
+            continue
+        by_cell[cell.key] = count * (read * price.input_per_token + written * price.output_per_token)
+        tokens += round(count * (read + written))
+        runs += round(count)
+    return Costs(math.fsum(by_cell.values()), tokens, runs, by_cell, prices.currency) if by_cell else None

@@ -1,0 +1,85 @@
+"""Pictures. A plot draws what it collected and looks nothing up.
+
+A file in this folder is a plot and its name is the file's name, apart from `shared` (what several plots use).
+
+A plot is a pure `collect(rows, options)` that says everything the picture will say, and a `draw(data, axes)`.
+Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their kept answers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.results.prices import PriceTable
+
+ENTRY_POINTS = "ollama_sweep.plots"
+NO_PLOTS = frozenset({"shared"})
+CELLS, ANSWERS = "cells", "answers"
+OPTIONS = frozenset({"metric", "x", "y", "prices"})
+"""What a person may choose of PlotOptions."""
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What a picture says beside the results. `prompt_tokens` None: what the results say themselves.
+
+    `metric` None: the one that the plot, or the task of a grid, is about. `x` and `y` are dimensions; "" is what the
+    plot takes by itself. `prices` are needed for costs.
+    """
+
+    metric: str | None = None
+    sweep: str = ""
+    machine: str = ""
+    prompt_tokens: int | None = None
+    x: str = ""
+    y: str = ""
+    prices: PriceTable | None = None
+
+
+class Plot(Protocol):
+    """The shape of a plot's file. It gets cells, or answers where it has `TAKES = ANSWERS`."""
+
+    def collect(self, rows: Any, options: PlotOptions) -> Sequence[Any]:
+        """What the pictures will show, one item a picture. Raises ConfigError."""
+
+    def draw(self, data: Any, axes: Any) -> None:
+        """One picture into matplotlib's axes."""
+
+    def save_all(self, rows: Any, options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
+        """Write all pictures, each whole or not at all; their paths."""
+
+
+def known() -> tuple[str, ...]:
+    """Names of all plots: the files here, and those other packages add by entry points."""
+    own = {module.name for module in pkgutil.iter_modules(__path__)} - NO_PLOTS
+    return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
+
+
+def load(name: str) -> Plot:
+    """Import the plot's file, only now. Raises ConfigError for an unknown name."""
+    if name not in known():
+        raise ConfigError(f"unknown plot {name}. Known: {', '.join(known())}.{nearest(name, known())}", "plot")
+    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    return cast("Plot", added[name].load() if name in added else importlib.import_module(f"{__name__}.{name}"))
+
+
+def takes(plot: Plot) -> str:
+    """What a plot is made of: CELLS or ANSWERS."""
+    return str(getattr(plot, "TAKES", CELLS))
+
+
+def uses(plot: Plot) -> frozenset[str]:
+    """Which of OPTIONS a plot looks at, its `USES`; all where it does not say."""
+    return frozenset(getattr(plot, "USES", OPTIONS))
+
+
+def about(plot: Plot) -> str:
+    """The first line of a plot's description."""
+    return (plot.__doc__ or "").strip().partition("\n")[0]

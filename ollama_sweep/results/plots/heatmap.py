@@ -1,0 +1,75 @@
+"""The map of a sweep: num_ctx across, num_batch down, the metric in every cell, failures as results.
+
+`collect` is pure and says everything the picture will say; `draw` only draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ollama_sweep.core.outcome import CellResult
+from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
+from ollama_sweep.results.plots import PlotOptions
+from ollama_sweep.results.plots.shared import figures, heatmap_data
+from ollama_sweep.results.plots.shared.figures import SUFFIXES
+from ollama_sweep.results.plots.shared.heatmap_data import CellMark, HeatmapData, Kind, own_metric
+
+USES = frozenset({"metric"})
+__all__ = ["SUFFIXES", "USES", "CellMark", "HeatmapData", "Kind", "collect", "draw", "picture", "render", "save_all"]
+
+
+def collect(results: Sequence[CellResult], options: PlotOptions) -> list[HeatmapData]:
+    """What the pictures show, one per combination of the dimensions other than num_ctx and num_batch.
+
+    Without a metric in the options every picture has the one its task is about. Raises ConfigError for a metric that
+    the results do not have.
+    """
+    return heatmap_data.collect(results, options)
+
+
+def draw(data: HeatmapData, axes: Any) -> None:
+    """Draw one map into matplotlib's axes; titles and legend stand around them."""
+    from ollama_sweep.results.plots.shared import heatmap_drawing
+
+    with figures.style():
+        heatmap_drawing.draw(data, axes)
+
+
+def render(data: HeatmapData, path: Path, dpi: float | None = None) -> None:
+    """Write one picture, whole or not at all; png, svg or pdf by the suffix. Raises ConfigError, StorageError."""
+    from ollama_sweep.results.plots.shared import heatmap_drawing
+
+    figures.write(path, lambda: heatmap_drawing.make_figure(data), dpi or heatmap_drawing.sensible_dpi(data))
+
+
+def picture(data: HeatmapData, file_format: str = "png", dpi: float | None = None) -> bytes:
+    """The bytes of one picture."""
+    from ollama_sweep.results.plots.shared import heatmap_drawing
+
+    dpi = dpi or heatmap_drawing.sensible_dpi(data)
+    return figures.picture(lambda: heatmap_drawing.make_figure(data), file_format, dpi)
+
+
+def save_all(
+    results: Sequence[CellResult],
+    options: PlotOptions,
+    folder: Path,
+    *,
+    suffix: str = ".png",
+    dpi: float | None = None,
+) -> list[Path]:
+    """Write all pictures of a sweep into a folder; their paths. Raises ConfigError, StorageError.
+
+    `heatmap_highlighted` has the metric that the task is about, `heatmap_METRIC` any other one.
+    """
+    pictures = collect(results, options)
+    grids = make_grids(results) or [Grid((), "", (), (), {})]
+    paths = []
+    for data, grid, name in zip(pictures, grids, file_suffixes(grids), strict=True):
+        what = "highlighted" if data.metric == own_metric(grid) else data.metric.name
+        path = folder / f"heatmap_{what}{name}{suffix}"
+        render(data, path, dpi)
+        paths.append(path)
+    return paths

@@ -1,0 +1,9 @@
+"""Generation time against output tokens: a point for each answer."""
+
+from ollama_sweep.results.plots import ANSWERS
+from ollama_sweep.results.plots.shared.scatter_chart import Scatter
+
+TAKES = ANSWERS
+USES: frozenset[str] = frozenset()
+_scatter = Scatter("output_tokens_vs_eval_duration", x="output_tokens", y="eval_duration_s")
+collect, draw, save_all = _scatter.collect, _scatter.draw, _scatter.save_all

@@ -1,0 +1,1 @@
+"""What several plots use: figures, text, colours, legends. No plot lives here."""

@@ -1,0 +1,1 @@
+"""Measuring: a session, its cells, its attempts, and whoever listens. Nothing here prints."""

@@ -1,0 +1,181 @@
+"""One attempt at one cell: prepare the engine, warm up, run, judge. It stores nothing."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ollama_sweep.core import judge, stats
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.crashpoints import reached
+from ollama_sweep.core.errors import CellFailed, EngineMissing, SweepError, keeping
+from ollama_sweep.core.events import Event, Notice, RunFinished
+from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
+from ollama_sweep.core.summary import summarize, summarize_answers
+from ollama_sweep.engines.base import Engine
+from ollama_sweep.machine.files import too_many_files
+from ollama_sweep.machine.telemetry import NoTelemetry, Watch
+from ollama_sweep.plan import prompts
+from ollama_sweep.plan.lengths import SentPrompt
+from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.run.questions import Asking
+from ollama_sweep.run.stopping import StopNow
+from ollama_sweep.tasks.base import Task
+
+
+def system_oom_kills() -> int:
+    """How many processes the kernel has ended for want of memory since the start (Linux; elsewhere always 0)."""
+    try:
+        text = Path("/proc/vmstat").read_text("ascii")
+    except OSError:
+        return 0
+    counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+    return int(counts[0]) if counts else 0
+
+
+def _energy_per_token(seen: Mapping[str, float], runs: Sequence[Run]) -> dict[str, float]:
+    """J for each token that was really read or written in this attempt, the warm-up's as well."""
+    tokens = sum((run.prompt_eval_count or 0) - (run.cached_count or 0) + (run.eval_count or 0) for run in runs)
+    return {"energy_per_token_j": seen["energy_j"] / tokens} if "energy_j" in seen and tokens else {}
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a sweep measures: its settings, what is sent by task and model, its tasks by name, and the engine."""
+
+    spec: SweepSpec
+    sent: Mapping[tuple[str, str], SentPrompt]
+    tasks: Mapping[str, Task]
+    engine: Engine
+    emit: Callable[[Event], None]
+    has_gpu: bool = False
+    oom_kills: Callable[[], int] = system_oom_kills
+    watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
+
+    def outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
+        """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
+
+        `earlier` are believed runs of former attempts at this cell, which its median speaks for as well.
+        """
+        runs: list[Run] = []
+        effective, killed_before = Effective(), self.oom_kills()
+        watch = self.watch(self.engine.processes)
+        try:
+            effective = self.engine.prepare(cell)
+            reached("after_prepare")
+            watch.start()
+            self._collect_runs(cell, runs, earlier, effective, watch)
+            return self._judged(cell, runs, earlier, effective, watch.stop())
+        except CellFailed as failure:
+            return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before)
+        except (StopNow, SweepError, MemoryError):
+            raise
+        except Exception as error:
+            if text := too_many_files(error):
+                raise EngineMissing(text) from error
+            return Outcome(Status.ERROR, "bug", traceback.format_exc(), runs=tuple(runs), effective=effective)
+        finally:
+            watch.stop()
+            for name in watch.newly_lost():
+                self.emit(Notice(f"Warning: {name} no longer answers; what it measured is unknown from now on"))
+
+    def _judged(
+        self, cell: Cell, runs: Sequence[Run], earlier: Sequence[Run], effective: Effective, seen: Mapping[str, float]
+    ) -> Outcome:
+        sent = self._sent(cell)
+        if sent.is_own_prompt:
+            summary = summarize([*earlier, *runs])
+        else:
+            measured = [run for run in (*earlier, *runs) if not run.warmup]
+            summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured))
+        summary = replace(summary, scores={**summary.scores, **seen, **_energy_per_token(seen, runs)})
+        return judge.judge_attempt(
+            cell, runs, summary, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu
+        )
+
+    def _sent(self, cell: Cell) -> SentPrompt:
+        return self.sent[cell.task, cell.model]
+
+    def _tokens(self, cell: Cell) -> int | None:
+        """The length of the sweep's own prompt: questions of tasks differ in theirs."""
+        return self._sent(cell).tokens if self._sent(cell).is_own_prompt else None
+
+    def _failed(
+        self, cell: Cell, failure: CellFailed, runs: Sequence[Run], effective: Effective, oom_kills: int
+    ) -> Outcome:
+        nothing = summarize([])
+        flags = judge.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
+        status, reason = Status(failure.status), failure.reason
+        if reason in ("killed", "runner_died") and oom_kills > 0:
+            status, reason = Status.OOM, "host_oom"
+        return Outcome(
+            status=status,
+            reason=reason,
+            error=failure.error,
+            flags=frozenset(flags),
+            runs=tuple(replace(run, believed=False, doubt=run.doubt or "attempt_failed") for run in runs),
+            effective=effective,
+            raw=failure.raw,
+        )
+
+    def _collect_runs(
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+    ) -> None:
+        if not self._sent(cell).is_own_prompt:
+            return self._ask_questions(cell, runs, earlier, effective, watch)
+        runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
+        reached("after_warmup")
+        wanted = max(1, self.spec.repeats.minimum - len(earlier))
+        while self._wants_more(runs, wanted, len(earlier)):
+            number = len(earlier) + 1 + sum(not run.warmup for run in runs)
+            runs.append(self._run(cell, number, warmup=False))
+            reached("after_run")
+        return None
+
+    def _ask_questions(
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+    ) -> None:
+        setup, sent = self.spec.setups[cell.task], self._sent(cell)
+        asking = Asking(
+            cell=cell,
+            effective=effective,
+            task=self.tasks[cell.task],
+            setup=setup,
+            sent=sent,
+            engine=self.engine,
+            timeout_s=self.spec.timeout_s,
+            watch=watch,
+            emit=self.emit,
+            first=max((run.number for run in earlier), default=0) + 1,
+        )
+        for number in range(1, self.spec.warmup + 1):
+            runs.extend(asking.warm_up(number))
+        reached("after_warmup")
+        rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)  # answered or not
+        for run in asking.ask_all(max(1, rounds)):
+            runs.append(run)
+            reached("after_run")
+
+    def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:
+        measured = [run for run in runs if not run.warmup]
+        if len(measured) < wanted:
+            return True
+        repeats = self.spec.repeats
+        if repeats.until is None or earlier + len(measured) >= repeats.maximum:
+            return False
+        rates = [run.prompt_eval_rate for run in measured if run.believed and run.prompt_eval_rate is not None]
+        return len(rates) < 2 or stats.relative_width(rates) > repeats.until
+
+    def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
+        sent, nonce = self._sent(cell), prompts.new_nonce()
+        text = prompts.with_nonce(nonce, sent.text)
+        generation = self.engine.generate(cell, text, self.spec.timeout_s)
+        with keeping(generation.raw):
+            scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
+            run = judge.judge_run(
+                generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
+            )
+        self.emit(RunFinished(cell, number, warmup, run.prompt_eval_rate))
+        return run

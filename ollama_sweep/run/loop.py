@@ -1,0 +1,276 @@
+"""The loop: pending -> attempt -> commit. It emits events and prints nothing.
+
+Each cell is two commits: `begin_attempt` before anything is started, `finish_attempt` with everything that came of
+it. Whatever dies in between costs that cell and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ollama_sweep.core import judge
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.crashpoints import reached
+from ollama_sweep.core.errors import PARSER, EngineStuck, EngineUnavailable, Stopped, StorageError, SweepError
+from ollama_sweep.core.events import (
+    CellFinished,
+    CellStarted,
+    GoingOn,
+    Notice,
+    OnHold,
+    SweepFinished,
+    SweepStarted,
+    Waiting,
+)
+from ollama_sweep.core.ledger import Ledger
+from ollama_sweep.core.outcome import RETRIED, Flag, Outcome, Run, Status
+from ollama_sweep.engines.base import Engine, EngineInfo
+from ollama_sweep.machine.clocks import suspended_s
+from ollama_sweep.machine.conditions import Wait
+from ollama_sweep.machine.files import write_whole
+from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.run.attempt import Measuring
+from ollama_sweep.run.drift import DriftWatch
+from ollama_sweep.run.stopping import StopNow, Stopping
+from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
+from ollama_sweep.store.rows import PendingCell
+from ollama_sweep.store.writer import Store
+
+T = TypeVar("T")
+BUGS_IN_A_ROW = 3
+DISK_WAIT_S = 60.0
+SUSPENDED_S = 5.0
+
+
+def rescue(database: Path, key: str, cell: Cell, outcome: Outcome) -> str:
+    """Write a cell that the database would not take to a file beside it; a sentence that says where, or "".
+
+    `recover` takes such files over.
+    """
+    content = {"key": key, "cell": asdict(cell), "outcome": asdict(outcome)}
+    file = database.with_name(f"{database.name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}.json")
+    try:
+        write_whole(file, json.dumps(content, default=sorted, indent=1).encode())
+    except StorageError:
+        return ""
+    return f"The cell at hand was saved to {file}"
+
+
+def _sentences(error: Exception, more: str) -> str:
+    return f"{str(error).rstrip('.')}. {more}" if more else str(error)
+
+
+def surroundings(info: EngineInfo, machine: Mapping[str, str]) -> dict[str, str]:
+    """The fingerprint beside a cell's key: what changes numbers without being asked for."""
+    return {"engine": info.name, "engine_version": info.version, **machine}
+
+
+@dataclass(frozen=True)
+class ShieldedLedger:
+    """The store's ledger for engines: its commits are never cut short by a signal."""
+
+    store: Ledger
+    stopping: Stopping
+
+    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
+        with self.stopping.shielded():
+            return self.store.record(kind, name, details)
+
+    def settle(self, number: int) -> None:
+        """Trouble with the database is left to what is stored next; the next run then finds it gone already."""
+        with self.stopping.shielded(), contextlib.suppress(StorageError):
+            self.store.settle(number)
+
+
+@dataclass
+class Execution:
+    """One `run`: the sweep's cells by their position in the plan, and everything that measures and keeps them."""
+
+    store: Store
+    sweep_id: int
+    spec: SweepSpec
+    cell_at: Callable[[int], Cell]
+    measuring: Measuring
+    engine: Engine
+    stopping: Stopping
+    emit: Emit
+    machine: Mapping[str, str] = field(default_factory=dict)
+    wait_engine_s: float = 600.0
+    wait_disk_s: float = 600.0
+    sleep_clock: Callable[[], float] = suspended_s
+    drift: DriftWatch | None = None
+    may_start: Callable[[], Wait | None] = lambda: None
+    _bugs: int = 0
+    _missed: int = 0
+    _missed_since: float = 0.0
+
+    def run(self) -> None:
+        """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
+        counts = self.store.counts(self.sweep_id)
+        done = sum(count for status, count in counts.items() if status.is_final)
+        self.emit(SweepStarted(self.spec.name, sum(counts.values()), done))
+        while (pending := self.store.next_pending(self.sweep_id)) is not None:
+            if self.stopping.requested:
+                self._stop()
+            self._hold()
+            self._measure(pending)
+        self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _hold(self) -> None:
+        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
+        said = None
+        while (wait := self.may_start()) is not None:
+            if said is None:
+                self._unload()
+            if wait.reason != said:
+                self.emit(OnHold(wait.reason, wait.until))
+                said = wait.reason
+            pause(wait.again_s, self.stopping)
+        if said is not None:
+            self.emit(GoingOn())
+
+    def _unload(self) -> None:
+        with contextlib.suppress(EngineUnavailable):
+            try:
+                with self.stopping.interruptible():
+                    self.engine.release(failed=False)
+            except StopNow:
+                self._stop()
+
+    def _stop(self) -> None:
+        self.emit(SweepFinished(self.spec.name, stopped=True))
+        raise stopped(self.stopping)
+
+    # -- one cell ------------------------------------------------------------------------------------------------
+
+    def _measure(self, pending: PendingCell) -> None:
+        """Attempts at one cell until one counts and needs no retry."""
+        cell = self.cell_at(pending.position)
+        self._look_at_engine()
+        for tried in range(self.spec.retries + 1):
+            retry = self._attempt(pending, cell, tried)
+            if not retry or self.stopping.requested:
+                break
+        self._look_for_drift()
+
+    def _look_for_drift(self) -> None:
+        if self.drift is None or self.stopping.requested:
+            return
+        try:
+            self.drift.after_cell()
+        except StopNow:
+            self._stop()
+        except EngineUnavailable as error:
+            self._wait_for_engine(error)
+
+    def _look_at_engine(self) -> None:
+        """Before anything is recorded the engine must answer; another version than before opens a new segment."""
+        info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s)
+        _, changed = self.store.segment(self.sweep_id, surroundings(info, self.machine))
+        for change in changed:
+            self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
+
+    def _attempt(self, pending: PendingCell, cell: Cell, tried: int) -> bool:
+        """One attempt, committed; true where the cell is to be tried again at once."""
+        earlier = self.store.believed_runs(pending.cell_id)
+        reached("before_begin")
+        attempt_id = self._when_there_is_room(
+            lambda: self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
+        )
+        self.emit(CellStarted(cell, pending.attempts + tried + 1))
+        reached("after_begin")
+        started, slept_s, stops = time.monotonic(), self.sleep_clock(), self.stopping.stops()
+        try:
+            outcome = self._outcome(cell, earlier)
+        except StopNow:
+            self._give_up(attempt_id, "stopped")
+            self._stop()
+        except EngineUnavailable as error:
+            self._give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
+            self._wait_for_engine(error)
+            return False
+        if self.sleep_clock() - slept_s > SUSPENDED_S:
+            outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
+        elif all(now > then for now, then in zip(self.stopping.stops(), stops, strict=True)):
+            outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
+        if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
+            outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
+        if judge.is_unstable(outcome.status, self.store.former_statuses(pending.cell_id)):
+            outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
+        retry = outcome.status in RETRIED and tried < self.spec.retries
+        reached("before_finish")
+        cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status
+        self._save(attempt_id, pending.key, cell, outcome, cell_status)
+        reached("after_finish")
+        self._missed = 0
+        self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
+        self._check_for_bugs(outcome)
+        if outcome.status is not Status.OK:
+            self._bring_to_rest()
+        reached("after_release")
+        return retry
+
+    def _save(self, attempt_id: int, key: str, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
+        """Commit; what cannot be stored goes to a file beside the database."""
+        try:
+            self._when_there_is_room(lambda: self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status))
+        except StorageError as error:
+            text = _sentences(error, rescue(self.store.path, key, cell, outcome))
+            if self.stopping.now:
+                raise Stopped(text, self.stopping.signal_number or 2) from error
+            raise StorageError(text) from error
+        except Stopped as stop:
+            text = _sentences(stop, rescue(self.store.path, key, cell, outcome))
+            raise Stopped(text, stop.exit_code - 128) from None
+
+    def _when_there_is_room(self, store: Callable[[], T]) -> T:
+        """Store something; a full disk is waited for. Raises StorageError, Stopped."""
+        until = time.monotonic() + self.wait_disk_s
+        while True:
+            try:
+                return store()
+            except StorageError as error:
+                if not error.no_space or time.monotonic() >= until:
+                    raise
+                self.emit(Waiting(str(error), DISK_WAIT_S))
+            pause(DISK_WAIT_S, self.stopping)
+
+    def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
+        self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
+
+    def _outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
+        with self.stopping.interruptible():
+            return self.measuring.outcome(cell, earlier)
+
+    # -- the surroundings ----------------------------------------------------------------------------------------
+
+    def _bring_to_rest(self) -> None:
+        """After a failure nothing of it may touch the next cell."""
+        try:
+            with self.stopping.interruptible():
+                self.engine.release(failed=True)
+        except StopNow:
+            self._stop()
+        except EngineUnavailable as error:
+            self._wait_for_engine(error)
+
+    def _wait_for_engine(self, error: EngineUnavailable) -> None:
+        """An engine that answers and refuses the cell all the same is away too: its time runs until an attempt ends."""
+        if not self._missed:
+            self._missed_since = time.monotonic()
+        left_s = self._missed_since + self.wait_engine_s - time.monotonic()
+        first_wait_s = min(FIRST_WAIT_S * 2 ** min(self._missed, 10), LONGEST_WAIT_S)
+        self._missed += 1
+        wait_for(self.engine.describe, self.stopping, self.emit, left_s, error, first_wait_s)
+        self.emit(Notice("The engine answers again"))
+
+    def _check_for_bugs(self, outcome: Outcome) -> None:
+        self._bugs = self._bugs + 1 if outcome.reason in ("bug", PARSER) else 0
+        if self._bugs >= BUGS_IN_A_ROW:
+            raise SweepError(f"{BUGS_IN_A_ROW} cells in a row met a bug of this program. The last:\n{outcome.error}")

@@ -1,0 +1,131 @@
+"""Asks the questions of a task, one after the other, and keeps what came of each. A failed one is kept apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ollama_sweep.core import judge
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import CellFailed
+from ollama_sweep.core.events import Event, Notice, RunFinished
+from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.outcome import Answer, Effective, Run, Status
+from ollama_sweep.engines.base import Engine
+from ollama_sweep.machine.telemetry import Watch
+from ollama_sweep.plan import prompts
+from ollama_sweep.plan.lengths import SentPrompt
+from ollama_sweep.tasks.base import Question, Setup, Task
+
+TAKES_THE_CELL = frozenset({Status.CRASHED, Status.OOM, Status.RESOURCE})
+"""After these the engine is gone or would fail the same way again; other failures are those of one question."""
+RETRY_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One attempt at a cell whose task has questions of its own. `first` is the number of its first run."""
+
+    cell: Cell
+    effective: Effective
+    task: Task
+    setup: Setup
+    sent: SentPrompt
+    engine: Engine
+    timeout_s: float
+    watch: Watch
+    emit: Callable[[Event], None]
+    first: int = 1
+    sleep: Callable[[float], None] = time.sleep
+
+    def warm_up(self, number: int) -> Iterator[Run]:
+        """One discarded run; one that fails is said and nothing more. Raises CellFailed where it takes the cell."""
+        question = self.setup.warmup or self.sent.questions[0]
+        try:
+            run = self._try(question, number, warmup=True, tries=1)
+        except CellFailed as failure:
+            if failure.status in TAKES_THE_CELL:
+                raise
+            self.emit(Notice(f"The warm-up of {self.cell.task} failed: {failure.error.splitlines()[0]}"))
+            self._rest_after(failure)
+        else:
+            self.emit(RunFinished(self.cell, number, True, run.prompt_eval_rate))
+            yield run
+
+    def ask_all(self, rounds: int) -> Iterator[Run]:
+        """Every question, so many times. Raises CellFailed where none was answered, or the engine is gone."""
+        failure: CellFailed | None = None
+        answered = 0
+        for offset, question in enumerate(self.sent.questions * rounds):
+            run, last = self._ask(question, self.first + offset)
+            failure, answered = last or failure, answered + run.believed
+            self.emit(RunFinished(self.cell, run.number, False, run.prompt_eval_rate))
+            yield run
+        if failure is not None and not answered:
+            text = f"none of {len(self.sent.questions)} questions was answered; the last: {failure.error}"
+            raise CellFailed(failure.status, "no_answers", text, failure.raw)
+
+    def _ask(self, question: Question, number: int) -> tuple[Run, CellFailed | None]:
+        """A question until it is answered or its tries are used up."""
+        started = time.monotonic()
+        failure = self._too_long(question)
+        tries = 0
+        while failure is None or (tries <= self.setup.max_retries and failure.status is not Status.TRUNCATED):
+            if tries:
+                self.sleep(RETRY_PAUSE_S)
+            tries += 1
+            try:
+                return self._try(question, number, warmup=False, tries=tries), None
+            except CellFailed as error:
+                if error.status in TAKES_THE_CELL:
+                    raise
+                failure = error
+                self._rest_after(error)
+            if failure.status is Status.TIMEOUT:
+                break
+        answer = Answer(question.id, question.category, question.text, failure=failure.error, tries=max(tries, 1))
+        return judge.unanswered(number, answer, time.monotonic() - started, failure.raw), failure
+
+    def _too_long(self, question: Question) -> CellFailed | None:
+        """What does not fit the context is not sent: Ollama would cut it without a word."""
+        tokens, num_ctx = self.sent.lengths.get(question.id), self.effective.num_ctx or self.cell.num_ctx
+        needed = (tokens or 0) + self.cell.num_predict + 1
+        if not tokens or not num_ctx or num_ctx >= needed:
+            return None
+        text = f"{question.id} needs num_ctx {needed} ({tokens} tokens) and has {num_ctx}, so it was not asked"
+        return CellFailed(Status.TRUNCATED, "does_not_fit", text)
+
+    def _rest_after(self, failure: CellFailed) -> None:
+        """A request that was given up goes on inside the engine and would spoil the next one."""
+        if failure.status is Status.TIMEOUT:
+            self.engine.release(failed=True)
+            self.engine.prepare(self.cell)
+
+    def _try(self, question: Question, number: int, *, warmup: bool, tries: int) -> Run:
+        self.watch.mark()
+        nonce = prompts.new_nonce() if self.setup.is_fresh else ""
+        generation = self._generate(question, nonce)
+        if generation.vectors is None and not generation.text.strip():
+            raise CellFailed(Status.ERROR, "empty_answer", f"{question.id}: the answer is empty", generation.raw)
+        answer = Answer(
+            item=question.id,
+            category=question.category,
+            prompt=question.text,
+            text=generation.text if generation.vectors is None else str(generation.vectors),
+            tries=tries,
+            chunk_count=generation.chunk_count,
+            is_estimated=generation.is_estimated,
+            peak_rss_bytes=self.watch.peak_since_mark(),
+        )
+        run = judge.judge_answer(
+            generation, number=number, warmup=warmup, nonce=nonce, answer=answer, is_fresh=self.setup.is_fresh,
+            expected_tokens=self.sent.lengths.get(question.id),
+        )  # fmt: skip
+        return run if warmup else replace(run, scores=self.task.score(question, generation))
+
+    def _generate(self, question: Question, nonce: str) -> Generation:
+        if question.texts:
+            return self.engine.embed(self.cell, question.texts, question.batch_size, self.timeout_s)
+        text = prompts.with_nonce(nonce, question.text) if nonce else question.text
+        return self.engine.generate(self.cell, text, self.timeout_s, fresh=self.setup.is_fresh)

@@ -1,0 +1,241 @@
+"""Begin and finish an attempt: what is stored of it, and what it makes of its cell."""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from ollama_sweep.core.cell import content_hash
+from ollama_sweep.core.crashpoints import reached
+from ollama_sweep.core.outcome import Answer, Outcome, Run, Status
+from ollama_sweep.store.plans import ROUNDS, canonical_json
+from ollama_sweep.store.schema import add_view_columns
+
+WHOLE = "attempt"
+"""The `part` of scores and raw output that belongs to the attempt, beside `run 1`, `warmup 1`, …"""
+_RUN_COLUMNS = (
+    "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "prompt_eval_rate",
+    "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s", "printed_rate",
+    "client_duration_s", "believed", "doubt", "ttft_s",
+)  # fmt: skip
+_SUMMARY_COLUMNS = (
+    "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
+    "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s",
+)  # fmt: skip
+
+
+def begin(
+    connection: sqlite3.Connection, sweep_id: int, cell_id: int, timeout_s: float, now: str, boot_id: str | None
+) -> int:
+    """A new attempt; the one this process has open for the cell already, where there is one."""
+    open_one = connection.execute(
+        "SELECT id FROM attempts WHERE cell_id = ? AND sweep_id = ? AND finished_at IS NULL AND pid = ?",
+        (cell_id, sweep_id, os.getpid()),
+    ).fetchone()
+    if open_one:
+        return int(open_one[0])
+    require_finite("timeout_s", timeout_s)
+    row = connection.execute(
+        """INSERT INTO attempts (cell_id, sweep_id, segment_id, repeats, number, status, timeout_s, started_at, pid,
+                boot_id)
+            SELECT ?, id, segment_id, repeats, (SELECT COALESCE(max(number), 0) + 1 FROM attempts WHERE cell_id = ?),
+                'started', ?, ?, ?, ? FROM sweeps WHERE id = ? RETURNING id""",
+        (cell_id, cell_id, timeout_s, now, os.getpid(), boot_id, sweep_id),
+    ).fetchone()
+    connection.execute("UPDATE cells SET status = 'started', reason = '' WHERE id = ?", (cell_id,))
+    return int(row[0])
+
+
+def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, cell_status: Status, now: str) -> None:
+    """Store an outcome once: an attempt that has ended the same way already is left as it is."""
+    row = connection.execute("SELECT status, cell_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+    if row is None:
+        raise ValueError(f"no attempt {attempt_id}")
+    stored, cell_id = row
+    if stored != Status.STARTED:
+        if stored != outcome.status:
+            raise ValueError(f"attempt {attempt_id} has ended as {stored}, not as {outcome.status}")
+        return
+    _store_attempt(connection, attempt_id, outcome, now)
+    _store_parts(connection, attempt_id, outcome)
+    reached("in_finish")
+    add_view_columns(connection, outcome.summary.scores, "score")
+    _update_cell(connection, cell_id, attempt_id, outcome, cell_status)
+
+
+def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> None:
+    effective = outcome.effective
+    values: dict[str, object] = {
+        "status": outcome.status.value, "reason": outcome.reason, "error": _clean(outcome.error),
+        "flags": ",".join(sorted(outcome.flags)), "finished_at": now,
+        **{name: getattr(outcome.summary, name) for name in _SUMMARY_COLUMNS},
+        "scores": canonical_json(dict(outcome.summary.scores)),
+        "effective_num_ctx": effective.num_ctx, "effective_num_batch": effective.num_batch,
+        "size_bytes": effective.size_bytes, "size_vram_bytes": effective.size_vram_bytes,
+        "load_duration_s": effective.load_duration_s, "others_loaded": ",".join(effective.others_loaded),
+    }  # fmt: skip
+    changes = ", ".join(f"{name} = :{name}" for name in values)
+    connection.execute(f"UPDATE attempts SET {changes} WHERE id = :id", {**values, "id": attempt_id})
+
+
+def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
+    names = ", ".join(_RUN_COLUMNS)
+    marks = ", ".join("?" for _ in _RUN_COLUMNS)
+    connection.executemany(
+        f"INSERT INTO runs (attempt_id, part, {names}) VALUES (?, ?, {marks})",
+        [(attempt_id, part_of(run), *(getattr(run, name) for name in _RUN_COLUMNS)) for run in outcome.runs],
+    )
+    connection.executemany(
+        "INSERT INTO scores (attempt_id, part, name, value) VALUES (?, ?, ?, ?)", list(_scores(attempt_id, outcome))
+    )
+    raw = [(WHOLE, outcome.raw), *((part_of(run), run.raw) for run in outcome.runs)]
+    connection.executemany(
+        "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
+        [(attempt_id, part, compress(text)) for part, text in raw if text],
+    )
+    _store_answers(connection, attempt_id, outcome)
+
+
+def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
+    found = [(part_of(run), run.answer) for run in outcome.runs if run.answer is not None]
+    connection.executemany(
+        "INSERT INTO prompts (hash, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(content_hash(answer.prompt), _clean(answer.prompt)) for _, answer in found],
+    )
+    connection.executemany(
+        """INSERT INTO answers (attempt_id, part, item, category, prompt_hash, output, failure, tries, chunk_count,
+                is_estimated, peak_rss_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            (attempt_id, part, _clean(answer.item), _clean(answer.category), content_hash(answer.prompt),
+             compress(answer.text), _clean(answer.failure), answer.tries, answer.chunk_count, answer.is_estimated,
+             answer.peak_rss_bytes)
+            for part, answer in found
+        ],
+    )  # fmt: skip
+
+
+def _scores(attempt_id: int, outcome: Outcome) -> Iterator[tuple[int, str, str, float]]:
+    for run in outcome.runs:
+        for name, value in run.scores.items():
+            yield attempt_id, part_of(run), name, value
+    for name, value in outcome.summary.scores.items():
+        yield attempt_id, WHOLE, name, value
+
+
+def _update_cell(
+    connection: sqlite3.Connection, cell_id: int, attempt_id: int, outcome: Outcome, cell_status: Status
+) -> None:
+    """The cell points at this attempt only where it is the last word; else it is pending and shows what it had.
+
+    Of a task with questions `runs` and `repeats` are both the rounds in which they were asked.
+    """
+    if outcome.status.counts:
+        connection.execute("UPDATE cells SET attempts = attempts + 1, deaths = 0 WHERE id = ?", (cell_id,))
+    if not cell_status.is_final:
+        connection.execute("UPDATE cells SET status = 'pending', reason = '' WHERE id = ?", (cell_id,))
+        return
+    connection.execute(
+        f"""UPDATE cells SET status = ?, reason = ?, runs = COALESCE({ROUNDS}, ?), attempt_id = attempts.id,
+                timeout_s = attempts.timeout_s, repeats = COALESCE({ROUNDS}, attempts.repeats)
+            FROM attempts WHERE attempts.id = ? AND cells.id = ?""",
+        (cell_status.value, outcome.reason, outcome.summary.runs, attempt_id, cell_id),
+    )
+
+
+def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | None) -> tuple[Run, ...]:
+    """The runs of a cell's earlier ok attempts that its numbers speak for, oldest first; of one segment if given.
+
+    Those are the believed ones, and every question that was asked and not answered.
+    """
+    names = ", ".join(f"runs.{name}" for name in _RUN_COLUMNS)
+    rows = connection.execute(
+        f"""SELECT {names}, attempts.id, runs.part, {_ANSWER}
+            FROM attempts JOIN runs ON runs.attempt_id = attempts.id
+                LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
+                LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
+            WHERE cell_id = ? AND status = 'ok' AND warmup = 0 AND (believed = 1 OR answers.part IS NOT NULL)
+                AND (? IS NULL OR segment_id = ?)
+            ORDER BY attempts.number, runs.number""",
+        (cell_id, segment, segment),
+    ).fetchall()
+    return tuple(_run(connection, row) for row in rows)
+
+
+_ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
+    answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes"""
+
+
+def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
+    values = dict(zip(_RUN_COLUMNS, row, strict=False))
+    attempt_id, part, *answer = row[len(_RUN_COLUMNS) :]
+    values.update(
+        warmup=bool(values["warmup"]), believed=bool(values["believed"]), answer=_answer(*answer),
+        scores=_scores_of(connection, attempt_id, part),
+    )  # fmt: skip
+    return Run(**values)  # type: ignore[arg-type]  # the columns are the fields
+
+
+def _answer(
+    item: object, category: object, prompt: object, output: object, failure: object, *rest: object
+) -> Answer | None:
+    """The answer of a run as it was; None where its task has no questions."""
+    if item is None:
+        return None
+    tries, chunk_count, is_estimated, peak_rss_bytes = rest
+    return Answer(
+        str(item), str(category), str(prompt), decompress(output), str(failure), tries, chunk_count,  # type: ignore[arg-type]
+        bool(is_estimated), peak_rss_bytes,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _scores_of(connection: sqlite3.Connection, attempt_id: object, part: object) -> dict[str, float]:
+    sql = "SELECT name, value FROM scores WHERE attempt_id = ? AND part = ?"
+    return dict(connection.execute(sql, (attempt_id, part)).fetchall())
+
+
+def part_of(run: Run) -> str:
+    return f"{'warmup' if run.warmup else 'run'} {run.number}"
+
+
+def compress(text: str) -> bytes:
+    return zlib.compress(text.encode("utf-8", "surrogatepass"), 6)
+
+
+def decompress(content: bytes) -> str:
+    return zlib.decompress(content).decode("utf-8", "surrogatepass")
+
+
+def _clean(text: str) -> str:
+    """Text as every SQLite shell shows it: no NUL, no half characters."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def check_finite(outcome: Outcome) -> None:
+    """Refuse NaN and infinity, which SQLite would turn into NULL without a word."""
+    _check_fields("summary", vars(outcome.summary))
+    _check_fields("effective", vars(outcome.effective))
+    for run in outcome.runs:
+        _check_fields(part_of(run), vars(run))
+
+
+def _check_fields(where: str, fields: Mapping[str, object]) -> None:
+    for name, value in _flat(fields.items()):
+        require_finite(f"{where}.{name}", value)
+
+
+def _flat(items: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    for name, value in items:
+        if isinstance(value, Mapping):
+            yield from _flat(value.items())
+        else:
+            yield name, value
+
+
+def require_finite(name: str, value: object) -> None:
+    """Raise ValueError for NaN and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; only finite numbers are stored")

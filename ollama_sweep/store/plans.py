@@ -1,0 +1,205 @@
+"""Register a sweep: its plan in order, and which of the known cells have to be measured again. Set-based SQL."""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from ollama_sweep.core.options import Options, Scalar
+from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.store.rows import PlannedCell, SweepHeader
+from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT, add_view_columns
+
+_CHUNK = 2000
+_IN_SWEEP = "EXISTS (SELECT 1 FROM plan WHERE cell_id = cells.id AND sweep_id = :sweep_id"
+ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answers ON answers.attempt_id = a.id
+    WHERE a.cell_id = cells.id AND a.status = 'ok' AND part LIKE 'run %')"""
+"""How often every question of a cell was asked, answered or not; NULL where its task has no questions."""
+
+_RULES = (
+    # More time than it had.
+    f"""UPDATE cells SET status = 'pending', reason = ''
+        WHERE status = 'timeout' AND timeout_s < :timeout_s AND {_IN_SWEEP})""",
+    # More runs than were asked for and than it has.
+    f"""UPDATE cells SET status = 'pending'
+        WHERE status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum AND {_IN_SWEEP})
+            AND task NOT IN (SELECT key FROM json_each(:rounds))""",
+    # The same of a task with questions; `most_rounds` lets the index find that there is nothing to do.
+    f"""UPDATE cells SET status = 'pending'
+        WHERE status = 'ok' AND repeats < :most_rounds AND {_IN_SWEEP})
+            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task)""",
+    # Planned again after it was left out.
+    f"""UPDATE cells SET status = 'pending', reason = '' WHERE status = 'skipped' AND {_IN_SWEEP} AND skip IS NULL)""",
+    # Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells.
+    """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
+        WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND cells.id = plan.cell_id
+            AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))""",
+)
+_RETRY = f"""UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE status = :status AND {_IN_SWEEP})"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings that decide what is measured again: see `CellState.why_again`, which says the same of one cell.
+
+    `repeats_minimum` is for the sweep's own prompt; how often a task asks its questions stands in the sweep's `spec`
+    under `rounds`, by task.
+    """
+
+    timeout_s: float
+    repeats_minimum: int
+    retry: frozenset[Status]
+
+    def __post_init__(self) -> None:
+        if strange := self.retry - FAILURES:
+            raise ValueError(f"cannot be retried: {', '.join(sorted(strange))}")
+
+
+def canonical_json(value: object) -> str:
+    """JSON as it is stored. NaN and infinity are refused (ValueError)."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def options_json(options: Options) -> str:
+    return canonical_json(dict(options)) if options else "{}"
+
+
+def options_of(text: str) -> Options:
+    pairs: Mapping[str, Scalar] = json.loads(text)
+    return tuple(pairs.items())
+
+
+def save_sweep(connection: sqlite3.Connection, header: SweepHeader, repeats: int, now: str) -> int:
+    """Insert or update the sweep by its name; it becomes the one that ran last."""
+    row = connection.execute(
+        """INSERT INTO sweeps (name, engine, config_path, spec, plan_fingerprint, machine, dimensions, repeats,
+                created_at, last_run_at, run_order, pid)
+            VALUES (?, ?, ?, ?, '', ?, ?, ?, ?, ?, (SELECT COALESCE(max(run_order), 0) + 1 FROM sweeps), ?)
+            ON CONFLICT (name) DO UPDATE SET engine = excluded.engine, config_path = excluded.config_path,
+                spec = excluded.spec, machine = excluded.machine, dimensions = excluded.dimensions,
+                repeats = excluded.repeats, last_run_at = excluded.last_run_at, run_order = excluded.run_order,
+                pid = excluded.pid
+            RETURNING id""",
+        (header.name, header.engine, header.config_path, canonical_json(header.spec), header.machine,
+         canonical_json(header.dimensions), repeats, now, now, os.getpid()),
+    ).fetchone()  # fmt: skip
+    return int(row[0])
+
+
+def known_sweep(connection: sqlite3.Connection, header: SweepHeader) -> int | None:
+    """The number of the sweep whose materialised plan is this very one."""
+    row = connection.execute(
+        "SELECT id FROM sweeps WHERE name = ? AND plan_fingerprint = ?", (header.name, header.plan_fingerprint)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def replace_plan(
+    connection: sqlite3.Connection, sweep_id: int, header: SweepHeader, cells: Iterable[PlannedCell]
+) -> None:
+    """Insert the cells nobody knows yet and make the plan anew; known cells are left as they are."""
+    connection.execute("DELETE FROM plan WHERE sweep_id = ?", (sweep_id,))
+    connection.execute("DELETE FROM status_counts WHERE sweep_id = ?", (sweep_id,))
+    position = 0
+    for chunk in _chunks(cells):
+        connection.executemany(_INSERT_CELL, (_cell_row(header.engine, planned) for planned in chunk))
+        rows = [_plan_row(sweep_id, position + offset, planned) for offset, planned in enumerate(chunk)]
+        connection.executemany(_INSERT_PLAN, rows)
+        position += len(chunk)
+    connection.execute(
+        """INSERT INTO status_counts (sweep_id, status, cells)
+            SELECT sweep_id, status, count(*) FROM plan JOIN cells ON cells.id = cell_id
+            WHERE sweep_id = ? GROUP BY status""",
+        (sweep_id,),
+    )
+    connection.execute("UPDATE sweeps SET plan_fingerprint = ? WHERE id = ?", (header.plan_fingerprint, sweep_id))
+    add_view_columns(connection, header.dimensions, "dimension")
+
+
+def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
+    """Make pending what has to be measured (again), and skipped what is left out; everything else keeps its status."""
+    rounds = _rounds(connection, sweep_id)
+    values = {
+        "sweep_id": sweep_id,
+        "timeout_s": wanted.timeout_s,
+        "repeats_minimum": wanted.repeats_minimum,
+        "rounds": canonical_json(rounds),
+        "most_rounds": max(rounds.values(), default=0),
+    }
+    for status in sorted(wanted.retry):
+        connection.execute(_RETRY, {"sweep_id": sweep_id, "status": status.value})
+    for rule in _RULES:
+        connection.execute(rule, values)
+
+
+def _rounds(connection: sqlite3.Connection, sweep_id: int) -> dict[str, int]:
+    """How often each task with questions asks them in this sweep."""
+    (spec,) = connection.execute("SELECT spec FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
+    found: dict[str, int] = json.loads(spec).get("rounds", {})
+    return found
+
+
+def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:
+    """End every open attempt as interrupted; its cell is pending again, or parked after too many unexplained deaths."""
+    rows = connection.execute(
+        "SELECT id, cell_id, sweep_id, boot_id FROM attempts WHERE finished_at IS NULL"
+    ).fetchall()
+    for attempt_id, cell_id, sweep_id, attempt_boot in rows:
+        rebooted = boot_id and attempt_boot and boot_id != attempt_boot
+        connection.execute(
+            "UPDATE attempts SET status = 'interrupted', reason = ?, finished_at = ? WHERE id = ?",
+            (REBOOT if rebooted else DIED, now, attempt_id),
+        )
+        (deaths,) = connection.execute(
+            "UPDATE cells SET status = 'pending', reason = '', deaths = deaths + 1 WHERE id = ? RETURNING deaths",
+            (cell_id,),
+        ).fetchone()
+        if deaths >= DEATHS_UNTIL_PARKED:
+            _park(connection, cell_id, sweep_id, say)
+
+
+def _park(connection: sqlite3.Connection, cell_id: int, sweep_id: int, say: Callable[[str], None]) -> None:
+    connection.execute("UPDATE cells SET status = 'error', reason = ? WHERE id = ?", (PARKED, cell_id))
+    row = connection.execute(
+        "SELECT coordinates FROM plan WHERE cell_id = ? AND sweep_id = ?", (cell_id, sweep_id)
+    ).fetchone()
+    label = ", ".join(f"{name} {value}" for name, value in options_of(row[0])) if row else f"cell {cell_id}"
+    say(f"{label}: the sweep died {DEATHS_UNTIL_PARKED} times in a row in this cell; it is left out. --retry error")
+
+
+_INSERT_CELL = """
+INSERT INTO cells (key, engine, model, model_digest, num_ctx, num_batch, options, server, task, task_options,
+    prompt_hash, quantization, parameter_size, status, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
+"""
+_INSERT_PLAN = """
+INSERT INTO plan (sweep_id, position, cell_id, coordinates, model, skip, pending)
+SELECT ?, ?, id, ?, NULLIF(?, model), ?, status = 'pending' FROM cells WHERE key = ?
+"""
+
+
+def _cell_row(engine: str, planned: PlannedCell) -> tuple[str | int | None, ...]:
+    cell = planned.cell
+    if planned.status not in (Status.PENDING, Status.SKIPPED):
+        raise ValueError(f"a planned cell is pending or skipped, not {planned.status}")
+    return (
+        planned.key, engine, cell.model, planned.model_digest, cell.num_ctx, cell.num_batch, options_json(cell.options),
+        options_json(cell.server), cell.task, options_json(cell.task_options), planned.prompt_hash,
+        planned.quantization, planned.parameter_size, planned.status.value, planned.reason,
+    )  # fmt: skip
+
+
+def _plan_row(sweep_id: int, position: int, planned: PlannedCell) -> tuple[str | int | None, ...]:
+    skip = planned.reason if planned.status is Status.SKIPPED else None
+    return sweep_id, position, options_json(planned.cell.coordinates), planned.cell.model, skip, planned.key
+
+
+def _chunks(cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
+    iterator = iter(cells)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk

@@ -1,0 +1,1 @@
+"""What can be read of a damaged database. It writes into a new one only."""

@@ -1,0 +1,162 @@
+"""What goes into the database and comes out of it, as plain dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Flag, Status
+
+
+@dataclass(frozen=True)
+class SweepHeader:
+    """A sweep as `run` registers it.
+
+    `engine` is the one that runs (never `auto`); `spec` a JSON-ready picture of the settings, for people and for
+    "what changed"; `plan_fingerprint` changes exactly when the materialised plan has to be made again;
+    `machine` one line about the computer; `dimensions` the swept names, outermost first.
+    """
+
+    name: str
+    engine: str
+    config_path: str
+    spec: Mapping[str, object]
+    plan_fingerprint: str
+    machine: str
+    dimensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell of the plan with its key; `status` is PENDING, or SKIPPED with a reason (`does_not_fit`)."""
+
+    key: str
+    cell: Cell
+    model_digest: str
+    prompt_hash: str
+    quantization: str | None = None
+    parameter_size: str | None = None
+    status: Status = Status.PENDING
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PendingCell:
+    """The next cell to measure: where it stands and how many attempts it had that count."""
+
+    cell_id: int
+    key: str
+    position: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What is known of one key: for `plan`, and to decide what has to run again.
+
+    `runs` are believed runs; `repeats` how many were asked for when it was measured; `timeout_s` the limit then. Of a
+    task with questions both are the rounds in which every question was asked.
+    """
+
+    status: Status
+    reason: str
+    runs: int
+    timeout_s: float | None
+    repeats: int = 0
+
+    def why_again(self, *, timeout_s: float, repeats_minimum: int, retry: frozenset[Status] = frozenset()) -> str:
+        """Why `run` would measure it, in words; empty where it is done. The rules of `Store.register_sweep`.
+
+        `repeats_minimum` is that of the cell's task, where it has its own.
+        """
+        if not self.status.is_final:
+            return "not measured yet"
+        if self.status in retry:
+            return f"retry of {self.status}"
+        if self.status is Status.TIMEOUT and self.timeout_s is not None and self.timeout_s < timeout_s:
+            return f"timed out after {self.timeout_s:g} s, the limit is {timeout_s:g} s now"
+        if self.status is Status.OK and max(self.runs, self.repeats) < repeats_minimum:
+            return f"has {self.runs} runs, {repeats_minimum} are asked for now"
+        return ""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A registered sweep as read back. Times are ISO 8601 in UTC; `pid` that of the process that ran it last."""
+
+    sweep_id: int
+    name: str
+    engine: str
+    config_path: str
+    spec: Mapping[str, object]
+    plan_fingerprint: str
+    machine: str
+    dimensions: tuple[str, ...]
+    created_at: str
+    last_run_at: str
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class RunningAttempt:
+    """The attempt that has begun and not ended. Where no process holds the database, it died with its process."""
+
+    cell: str
+    number: int
+    started_at: str
+    coordinates: Mapping[str, Scalar] = field(default_factory=dict)
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class ControlCell:
+    """The cell that is measured again to see drift: where it stands, and its first rate in tokens/s."""
+
+    cell_id: int
+    position: int
+    prompt_eval_rate: float
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One attempt of a cell's history. `segment` numbers the surroundings it was measured in."""
+
+    attempt_id: int
+    sweep: str
+    number: int
+    status: Status
+    reason: str
+    error: str
+    flags: frozenset[Flag]
+    runs: int
+    prompt_eval_rate: float | None
+    timeout_s: float | None
+    started_at: str
+    finished_at: str | None
+    segment: int | None
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """One of the last errors of a sweep."""
+
+    coordinates: Mapping[str, Scalar]
+    status: Status
+    reason: str
+    error: str
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a database for writing. `since` is ISO 8601 in UTC; 0 and "" where it left no word.
+
+    `note` is what it waits for now, "" while it measures.
+    """
+
+    pid: int = 0
+    since: str = ""
+    host: str = ""
+    note: str = ""

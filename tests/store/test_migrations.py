@@ -1,0 +1,165 @@
+"""A database that an older version of this program made: it is brought up to date whole or not at all."""
+
+# ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sweep_runner import statuses
+from sweeping import Program, label, program
+
+from ollama_sweep.core.cell import content_hash
+from ollama_sweep.store import schema
+from ollama_sweep.store.transactions import Guarding
+from ollama_sweep.store.writer import Store
+
+DONE = {label(512, 2): 4, label(512, 4): 4}
+FINISHED = "select * from results where status = 'ok' order by position"
+OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
+BACK_TO_1 = """
+DROP TABLE answers;
+ALTER TABLE runs DROP COLUMN ttft_s;
+DELETE FROM _sqlite_migrations WHERE name = '2_answers';
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old(program: Program) -> Path:
+    """A database of version 1 with two finished cells."""
+    program("run", program.grid(num_ctx=512)).must()
+    path = program.folder / "sweeps.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(BACK_TO_1)
+    return path
+
+
+def version(path: Path) -> int:
+    """The version in the file's header; its integrity and its tables are those of that version."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
+        migrations = [name for (name,) in connection.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
+    assert ("answers" in tables, "ttft_s" in columns, len(migrations)) == (found >= 2, found >= 2, found)
+    return int(found)
+
+
+def test_the_first_version_is_the_one_that_is_tested(old: Path, tmp_path: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "first.db")) as first,
+        contextlib.closing(sqlite3.connect(old)) as found,
+    ):
+        first.executescript(schema._TABLES_1)
+        assert set(found.execute(OBJECTS)) == set(first.execute(OBJECTS))
+    assert version(old) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (schema._TABLES_1, "sha256:4d5bb71935c73f222cc576935e6a83ec89d639f1f99a5c1650910cd042be5272"),
+        (schema._TABLES_2, "sha256:afadd3743bb4da752cd6d413108e9ddb703a73f47d972af09fcbfc9b2b7cfd08"),
+    ],
+    ids=["1", "2"],
+)
+def test_a_migration_is_never_changed(text: str, known: str) -> None:
+    """There are files that were made with it: a change of them is a migration of its own."""
+    assert content_hash(text) == known
+
+
+def test_run_brings_it_up_to_date_keeps_what_is_there_and_goes_on(program: Program, old: Path) -> None:
+    before = program.rows(sql=FINISHED)
+    said = program("run", program.grid()).must().stdout
+    assert version(old) == schema.USER_VERSION
+    assert "2 of 4 cells already done, 2 to run" in said
+    assert program.measured() == {**DONE, label(1024, 2): 4, label(1024, 4): 4}
+    assert program.rows(sql=FINISHED)[:2] == before
+    assert set(statuses(program.rows()).values()) == {"ok"}
+    assert [row["ttft_s"] is None for row in program.rows(sql="select ttft_s from runs order by attempt_id")] == (
+        [True] * 8 + [False] * 8
+    )
+
+
+def dies_at(path: Path, statement: int) -> bool:
+    """Open the database in a process that is killed before its n-th statement; whether it came so far."""
+
+    class Dies(sqlite3.Connection):
+        def __init__(self, *arguments: object, **named: object) -> None:
+            super().__init__(*arguments, **named)  # type: ignore[arg-type]
+            self.seen = 0
+            self.set_trace_callback(self.count)
+
+        def count(self, _sql: str) -> None:
+            self.seen += 1
+            if self.seen == statement:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            Store.open(path, guarding=Guarding(factory=Dies)).close()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_a_death_at_any_statement_leaves_the_old_version_or_the_new_one(program: Program, old: Path) -> None:
+    before, kept = program.rows(sql=FINISHED), old.with_name("kept.db")
+    shutil.copy(old, kept)
+    seen: list[int] = []
+    while True:
+        for name in ("sweeps.db", "sweeps.db-wal", "sweeps.db-shm"):
+            old.with_name(name).unlink(missing_ok=True)
+        shutil.copy(kept, old)
+        died = dies_at(old, len(seen) + 1)
+        seen.append(version(old))
+        assert program.rows(sql=FINISHED) == before
+        said = program("run", program.grid(num_ctx=512)).must().stdout
+        assert "2 of 2 cells already done, 0 to run" in said
+        assert version(old) == schema.USER_VERSION
+        assert program.rows(sql=FINISHED) == before
+        if not died:
+            break
+    assert program.measured() == DONE
+    assert seen == sorted(seen), "once it is the new one it stays so"
+    assert seen.count(1) > 10
+    assert seen[-1] == schema.USER_VERSION
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["watch"],
+        ["heatmap"],
+        ["export", "--format", "csv"],
+        ["best"],
+        ["report"],
+        ["plot", "heatmap"],
+        ["plan", "grid.yaml"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_reader_says_what_to_do_and_leaves_it_as_it_is(words: list[str], program: Program, old: Path) -> None:
+    found = program(*words).must(2)
+    assert found.stderr == "error: sweeps.db was made by an older version; `sweep.py run` brings it up to date\n"
+    assert found.stdout == ""
+    assert version(old) == 1
+
+
+def test_doctor_says_so_and_recover_copies_it(program: Program, old: Path) -> None:
+    before = program.rows(sql=FINISHED)
+    line = "sweeps.db was made by an older version; `sweep.py run` brings it up to date"
+    assert line in program("doctor", "grid.yaml").stdout
+    program("recover", "--to", "copy.db").must()
+    assert version(program.folder / "copy.db") == schema.USER_VERSION
+    assert program.rows("copy.db", FINISHED) == before
+    assert version(old) == 1
