@@ -11,7 +11,7 @@ from ollama_sweep.store.records import ControlCell, PendingCell, PlannedCell
 
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
-FROM main.plan INDEXED BY plan_pending CROSS JOIN cells ON cells.id = plan.cell_id
+FROM plan INDEXED BY plan_pending CROSS JOIN cells ON cells.id = plan.cell_id
 WHERE plan.sweep_id = ? AND plan.pending = 1 ORDER BY plan.position LIMIT 1
 """
 CELL_BY_KEY = """
