@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError, SweepError
 from ollama_sweep.machine.files import too_many_files
-from ollama_sweep.store.schema import APPLICATION_ID, USER_VERSION
+from ollama_sweep.store import schema
 
 BUSY_TIMEOUT_MS = 1000
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -112,7 +112,7 @@ def _set(connection: sqlite3.Connection, name: str, value: str, expected: str | 
 
 
 def connect_ro(path: Path) -> sqlite3.Connection:
-    """A connection that can only read, to a database that exists and is ours.
+    """A connection that can only read, to a database that exists and is ours; an older one is read as it is.
 
     A database in WAL mode is read through its `-wal` and `-shm` files; where they are missing a reader makes them. In a
     folder that it cannot write this fails, and then there is no writer either and nothing outside the main file (no
@@ -135,12 +135,12 @@ def connect_ro(path: Path) -> sqlite3.Connection:
 def _readable(uri: str, path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
     try:
-        connection.execute("PRAGMA query_only = ON")
         version = schema_version(connection, path)
         if version == 0:
             raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
-        if version < USER_VERSION:
-            raise ConfigError(f"{path} was made by an older version; `sweep.py run` brings it up to date")
+        if version < schema.USER_VERSION:
+            schema.read_as_latest(connection)
+        connection.execute("PRAGMA query_only = ON")
     except sqlite3.OperationalError:
         connection.close()
         raise
@@ -153,17 +153,31 @@ def _readable(uri: str, path: Path) -> sqlite3.Connection:
     return connection
 
 
+def remove_empty_log(path: Path) -> None:
+    """Let SQLite take away a log without anything in it, and its index: what a reader made and cannot remove itself.
+
+    It does so when the last connection ends, and writes the log into the database then; so only an empty one is gone
+    about, and only while nobody can begin to write.
+    """
+    log = wal_path(path)
+    if not log.exists() or _size(log) > 0:
+        return
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as last:
+        last.execute("PRAGMA user_version").fetchone()
+
+
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     """The schema's version; 0 for an empty database. Raises DatabaseInUse for one of another program."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 6")]
-    if application != APPLICATION_ID and (tables or application != 0):
+    if application != schema.APPLICATION_ID and (tables or application != 0):
         shown = ", ".join(tables[:5]) + (", ..." if len(tables) > 5 else "")
         raise DatabaseInUse(f"{path} belongs to another program (tables: {shown or 'none'})")
-    if application != APPLICATION_ID:
+    if application != schema.APPLICATION_ID:
         return 0
-    if version > USER_VERSION:
+    if version > schema.USER_VERSION:
         raise ConfigError(f"{path} was made by a newer version of this program; update it")
     return int(version)
 

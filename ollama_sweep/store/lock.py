@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import platform
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,6 +83,25 @@ def holder(path: Path) -> Holder | None:
         return None
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def kept_free(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the database for writing; where that is so, nobody can begin to while the block runs.
+
+    Only for the blink of an eye: a writer that wants to begin waits no longer.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            file = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
+            held.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:  # nobody has ever written here: it is a copy
+            yield True
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def _is_at(file: int, path: Path) -> bool:

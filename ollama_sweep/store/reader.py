@@ -17,7 +17,7 @@ from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Flag, Status
 from ollama_sweep.store import file as files
-from ollama_sweep.store import kept, lock, queries
+from ollama_sweep.store import kept, lock, queries, schema
 from ollama_sweep.store.attempts import decompress
 from ollama_sweep.store.rows import AttemptRow, CellState, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
@@ -49,7 +49,11 @@ class Reader:
             raise ConfigError(f"{path} is a folder; --db takes a file")
         if path.stat().st_size == 0:
             raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
-        return cls(path, files.connect_ro(path))
+        try:
+            return cls(path, files.connect_ro(path))
+        except ConfigError:  # it is ours, and newer
+            _tidy(path)
+            raise
 
     def __enter__(self) -> Reader:
         return self
@@ -61,6 +65,7 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
+        _tidy(self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -115,10 +120,9 @@ class Reader:
                 yield _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
 
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
-        """The kept answers of the sweep's tasks, in the order of the plan; a database of an older version has none."""
+        """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
-            if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'answers'"):
-                yield from kept.answers(self._connection, sweep_id)
+            yield from kept.answers(self._connection, sweep_id)
 
     def rates(self, sweep_id: int) -> dict[str, list[float]]:
         """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""
@@ -146,7 +150,7 @@ class Reader:
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended."""
-        sql = """SELECT cells.key, number, started_at, coordinates, pid FROM attempts INDEXED BY attempts_open
+        sql = """SELECT cells.key, number, started_at, coordinates, pid FROM main.attempts INDEXED BY attempts_open
             JOIN cells ON cells.id = attempts.cell_id
             LEFT JOIN plan ON plan.cell_id = cells.id AND plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC LIMIT 1"""
@@ -156,7 +160,7 @@ class Reader:
 
     def next_cell(self, sweep_id: int) -> dict[str, Scalar] | None:
         """The coordinates of the cell whose turn is next; None where no cell is pending."""
-        sql = """SELECT coordinates FROM plan INDEXED BY plan_pending
+        sql = """SELECT coordinates FROM main.plan INDEXED BY plan_pending
             WHERE sweep_id = ? AND pending = 1 ORDER BY position LIMIT 1"""
         for (coordinates,) in self._rows(sql, sweep_id):
             return dict(json.loads(coordinates))
@@ -164,7 +168,7 @@ class Reader:
 
     def recent(self, sweep_id: int, n: int) -> list[float]:
         """How many seconds the last finished attempts of the sweep took, the newest first."""
-        sql = """SELECT started_at, finished_at FROM attempts INDEXED BY attempts_sweep
+        sql = """SELECT started_at, finished_at FROM main.attempts INDEXED BY attempts_sweep
             WHERE sweep_id = ? AND finished_at IS NOT NULL AND status <> 'interrupted' ORDER BY id DESC LIMIT ?"""
         return [
             max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
@@ -173,7 +177,7 @@ class Reader:
 
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""
-        sql = """SELECT coordinates, status, reason, error, finished_at FROM attempts INDEXED BY attempts_error
+        sql = """SELECT coordinates, status, reason, error, finished_at FROM main.attempts INDEXED BY attempts_error
             LEFT JOIN plan ON plan.cell_id = attempts.cell_id AND plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND error <> '' ORDER BY attempts.id DESC LIMIT ?"""
         return [
@@ -192,7 +196,7 @@ class Reader:
 
     def raw_outputs(self, attempt_id: int) -> dict[str, str]:
         """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
-        sql = "SELECT part, content FROM raw_outputs WHERE attempt_id = ? ORDER BY rowid"
+        sql = "SELECT part, content FROM main.raw_outputs WHERE attempt_id = ? ORDER BY rowid"
         return {part: decompress(content) for part, content in self._rows(sql, attempt_id)}
 
     def drifts(self, sweep_id: int, n: int) -> list[tuple[str, float]]:
@@ -218,6 +222,11 @@ class Reader:
         """The process that holds the database for writing now."""
         return lock.holder(self.path)
 
+    @property
+    def is_older(self) -> bool:
+        """An older version of this program made it, and no `run` has brought it up to date yet."""
+        return bool(self._rows("PRAGMA user_version")[0][0] < schema.USER_VERSION)
+
     def warnings(self) -> list[str]:
         """What a person should know of the file: who can read it, a log that grows."""
         size = files.wal_size(self.path)
@@ -242,6 +251,13 @@ class Reader:
             if files.is_storage(error):
                 raise files.storage_error(error, self.path) from error
             raise
+
+
+def _tidy(path: Path) -> None:
+    """Nothing that reading made stays beside the database."""
+    with lock.kept_free(path) as is_free:
+        if is_free:
+            files.remove_empty_log(path)
 
 
 def _sweep_row(row: tuple[Any, ...]) -> SweepRow:

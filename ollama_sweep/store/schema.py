@@ -11,6 +11,7 @@ The view shows exact numbers, never rounded: it is also what `export` and the pi
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x4F535750
 """`OSWP`, in the file's header: this database is ours."""
-USER_VERSION = 2
-"""How many migrations this program knows; that of the file is in its header."""
 DIED, REBOOT, PARKED = "died", "reboot", "parked"
 """Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
 DEATHS_UNTIL_PARKED = 3
@@ -262,6 +261,11 @@ CREATE TABLE answers (
 """
 """Answers to the questions of tasks; the questions themselves are in `prompts`."""
 
+MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2))
+"""What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
+USER_VERSION = len(MIGRATIONS)
+"""The version of this program; that of a file is in its header."""
+
 _BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
 _MEASURED = (
     "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_duration_s",
@@ -280,20 +284,48 @@ def apply_migrations(connection: sqlite3.Connection, version: int) -> None:
     from sqlite_utils import Database, Migrations  # heavy (it imports pandas where installed), and rarely needed
 
     migrations = Migrations("ollama_sweep")
+    for name, script in MIGRATIONS:
 
-    @migrations(name="1_tables")
-    def tables(db: Database) -> None:
-        db.executescript(_TABLES_1)
-        create_view(db.conn)
-
-    @migrations(name="2_answers")
-    def answers(db: Database) -> None:
-        db.executescript(_TABLES_2)
-        create_view(db.conn)
+        @migrations(name=name)
+        def migrate(db: Database, script: str = script) -> None:
+            db.executescript(script)
+            create_view(db.conn)
 
     migrations.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+
+
+def read_as_latest(connection: sqlite3.Connection) -> None:
+    """Let a connection that can only read see an older file as one of this version; the file stays as it is.
+
+    A column that the file lacks has its default, which is NULL for most; a table that it lacks is empty; the view is
+    this version's. All are temporary views in memory: a name without a schema means them first. Such a view has no
+    index and no rowid to name, so a query that names one says `main.`, and asks for old columns only.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as latest:
+        latest.executescript("".join(script for _, script in MIGRATIONS))
+        wanted, found = _columns(latest), _columns(connection)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for table, columns in wanted.items():
+        missing = [f"{default} AS {name}" for name, default in columns.items() if name not in found.get(table, {})]
+        if table not in found:
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {', '.join(missing)} WHERE false")
+        elif missing:
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {', '.join(missing)} FROM main.{table}")
+    connection.execute(f"CREATE TEMP VIEW results AS {_results_sql(_added(connection))}")
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
+    """The columns of each table with their defaults."""
+    found: dict[str, dict[str, str]] = {}
+    for table, column, default in connection.execute(
+        """SELECT tables.name, columns.name, COALESCE(columns.dflt_value, 'NULL')
+            FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns
+            WHERE tables.type = 'table' ORDER BY columns.cid"""
+    ):
+        found.setdefault(table, {})[column] = default
+    return found
 
 
 def add_view_columns(connection: sqlite3.Connection, names: Iterable[str], kind: str) -> None:
@@ -310,9 +342,12 @@ def add_view_columns(connection: sqlite3.Connection, names: Iterable[str], kind:
 
 def create_view(connection: sqlite3.Connection) -> None:
     """(Re)create the view `results` with the columns that `view_columns` asks for."""
-    added = connection.execute("SELECT name, kind FROM view_columns ORDER BY rowid").fetchall()
     connection.execute("DROP VIEW IF EXISTS results")
-    connection.execute(f"CREATE VIEW results AS {_results_sql(added)}")
+    connection.execute(f"CREATE VIEW results AS {_results_sql(_added(connection))}")
+
+
+def _added(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    return connection.execute("SELECT name, kind FROM main.view_columns ORDER BY rowid").fetchall()
 
 
 def _results_sql(added: Iterable[tuple[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +38,9 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     import json
 
     spec = shared.spec_from(config, given)
-    reader = shared.reader_if_there(db)
-    found, states = _survey(spec, reader, verbose=verbose, remote=given["remote"], setup=given["setup"])
-    picture = _picture(found.spec, reader, found, states)
+    with shared.reader_if_there(db) or contextlib.nullcontext() as reader:
+        found, states = _survey(spec, reader, verbose=verbose, remote=given["remote"], setup=given["setup"])
+        picture = _picture(found.spec, reader, found, states)
     if as_json:
         click.echo(json.dumps(picture, indent=2, ensure_ascii=False))
         return

@@ -77,7 +77,7 @@ def _of_file(db: Path) -> Iterator[Finding]:
         return
     try:
         reader = Reader.open(db)
-    except ConfigError as error:  # ours, so it is only older than this program
+    except ConfigError as error:  # ours, so it is only empty
         yield warning("database", str(error))
         return
     except SweepError as error:
@@ -99,6 +99,8 @@ def _of_content(db: Path, reader: Reader) -> Iterator[Finding]:
         return
     names = ", ".join(row.name for row in sweeps[:3]) + (", ..." if len(sweeps) > 3 else "")
     yield ok("database", f"{db} is sound ({format_bytes(db.stat().st_size)}, sweeps: {names or 'none'})")
+    if reader.is_older:
+        yield warning("database", f"{db} was made by an older version; `sweep.py run` brings it up to date")
     for text in reader.warnings():
         hint = f"chmod 600 {db}" if os.name == "posix" and "others can read" in text else ""
         yield warning("database", text, hint)
