@@ -41,12 +41,12 @@ VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
 
 
-def answering_version(url: str, timeout_s: float = 2.0) -> str | None:
-    """The version of the Ollama server at a URL; None where none answers."""
+def answering_version(url: str, timeout_s: float = 2.0, client: httpx.Client | None = None) -> str | None:
+    """The version of the Ollama server at a URL; None where none answers. Asked of an open `client` it costs little."""
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/api/version", timeout=timeout_s)
+        answer = (client or httpx).get(f"{url}/api/version", timeout=timeout_s)
         return str(answer.json()["version"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
@@ -90,7 +90,7 @@ class OllamaServer:
         assert self._service is not None
         if not self._service.is_alive:
             self._settings.say("The sweep's own Ollama server has died: it is started again")
-        elif answering_version(self._url, ANSWER_S) is None:
+        elif answering_version(self._url, ANSWER_S, self.http) is None:
             self._settings.say("The sweep's own Ollama server does not answer: it is ended and started again")
             self._service.end()
         else:
@@ -99,7 +99,7 @@ class OllamaServer:
 
     def _answer(self) -> str:
         """The version of the server that was found; a dead one is brought back where there is a way."""
-        version = answering_version(self._url, ANSWER_S)
+        version = answering_version(self._url, ANSWER_S, self.http)
         if version is None:
             self._was_away = True
             version = self._restart_found("does not answer")
