@@ -68,9 +68,10 @@ def analysis_by(model: str, groups: Sequence[Group], row: SweepRow, given: Mappi
 def asking(model: str, row: SweepRow, given: Mapping[str, Any]) -> Iterator[Callable[[str], str]]:
     """`ask(prompt)` gives the model's answer. Raises ConfigError, EngineUnavailable, CellFailed."""
     from ollama_sweep.core.cell import Cell
+    from ollama_sweep.plan.engine import open_engine
 
     settings = _settings(row, given)
-    engine = shared.open_engine(_engine_name(row, given, settings), settings)
+    engine = open_engine(_engine_name(row, given, settings), settings)
     try:
         options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
         cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,15 +10,15 @@ import click
 
 from ollama_sweep.cli import task_options
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
 if TYPE_CHECKING:
     from ollama_sweep.core.ledger import Ledger
-    from ollama_sweep.engines.base import Engine, EngineSettings
+    from ollama_sweep.engines.base import EngineSettings
     from ollama_sweep.plan.spec import SweepSpec
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
-DEFAULT_DB = "sweeps.db"
 DEFAULT_CONFIG = "configs/default.yaml"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,40 +139,11 @@ def engine_settings(
     remote: bool = False,
     setup: bool = False,
 ) -> EngineSettings:
-    """What an engine of this sweep is told."""
-    from ollama_sweep.engines.base import EngineSettings
+    """What an engine of this sweep is told; --verbose shows its commands on stderr."""
+    from ollama_sweep.plan import engine
 
-    settings = EngineSettings(
-        host=spec.host,
-        ollama=spec.ollama,
-        template=spec.template,
-        timeout_s=spec.timeout_s,
-        load_timeout_s=spec.load_timeout_s,
-        allow_remote=remote,
-        managed=spec.managed,
-        restart_command=spec.restart_command,
-        api_key_env=spec.api_key_env,
-        extra={**spec.engine_options, **({"setup": "yes"} if setup else {})},
-        say=say,
-        trace=trace_to_stderr(verbose),
-    )
-    return settings if ledger is None else replace(settings, ledger=ledger)
-
-
-def engine_name(spec: SweepSpec, settings: EngineSettings, pinned: str | None) -> str:
-    """The engine to use: the one asked for, the one this sweep began with, or what `auto` finds."""
-    from ollama_sweep import engines
-
-    if spec.engine != "auto":
-        return spec.engine
-    return pinned or engines.choose(settings)
-
-
-def open_engine(name: str, settings: EngineSettings) -> Engine:
-    """The engine by name. Raises ConfigError for an unknown one."""
-    from ollama_sweep import engines
-
-    return engines.load(name, settings)
+    trace = trace_to_stderr(verbose)
+    return engine.engine_settings(spec, ledger=ledger, say=say, trace=trace, remote=remote, setup=setup)
 
 
 def reader_if_there(db: Path) -> Reader | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.outcome import Outcome
+from ollama_sweep.core.outcome import Outcome, Status
 
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """Counts of cells: all of the sweep, those that have a final state already."""
+    """Counts of cells: all of the sweep, those that have a final state already, and each status by itself."""
 
     name: str
     total: int
     done: int
+    counts: Mapping[Status, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

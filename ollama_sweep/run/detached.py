@@ -1,9 +1,4 @@
-"""A sweep without a terminal: start it detached, its log, requests to stop and to pause, one sweep per server.
-
-Beside a database `sweeps.db` lie `sweeps.db.lock` (who writes; it ends with its process), `sweeps.db.log` (what a
-detached run says) and, while a pause is asked for, `sweeps.db.pause`. A request to stop is a signal, and it is sent
-only to the process that is seen to have the lock file open.
-"""
+"""A sweep without a terminal: started in the background, what it tells the terminal that started it, its log."""
 
 from __future__ import annotations
 
@@ -12,15 +7,16 @@ import os
 import select
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
-from ollama_sweep.run.stopping import AFTER_CELL, NOW
+import ollama_sweep
+from ollama_sweep.core.errors import DatabaseInUse, StorageError
+from ollama_sweep.core.events import CellFinished, Event, SweepStarted
+from ollama_sweep.core.outcome import Status
+from ollama_sweep.store import file as files
 from ollama_sweep.store import lock
-from ollama_sweep.store.rows import Holder
+from ollama_sweep.store.beside import log_path
 
 DETACHED = "OLLAMA_SWEEP_DETACHED"
 """In the environment of a detached run: the number of the pipe on which it says that it has begun."""
@@ -28,32 +24,28 @@ LOG_BYTES = 8 * 1024 * 1024
 POLL_S = 0.1
 
 
-def log_path(db: Path) -> Path:
-    """The log of a detached run; the same for every name that leads to the database."""
-    return _beside(db, ".log")
-
-
-def pause_path(db: Path) -> Path:
-    """The file that asks for a pause as long as it is there."""
-    return _beside(db, ".pause")
-
-
-def _beside(db: Path, suffix: str) -> Path:
-    real = db.resolve()
-    return real.with_name(real.name + suffix)
-
-
 def program_words() -> list[str]:
     """How this program was started, without its own arguments: `python sweep.py` or `python .../ollama-sweep`."""
     own = len(sys.orig_argv) - len(sys.argv[1:])
     if sys.orig_argv[own:] == sys.argv[1:]:
         return [sys.executable, *sys.orig_argv[1:own]]
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(ollama_sweep.__file__).resolve().parent.parent)
     code = f"import sys; sys.path.insert(0, {root!r}); from ollama_sweep.cli import main; main()"
     return [sys.executable, "-c", code]
 
 
 # -- detach: the parent's side ---------------------------------------------------------------------------------------
+
+
+def check(db: Path, *, allow_network: bool) -> None:
+    """What can be seen before a run is started that nobody watches. Raises ConfigError, DatabaseInUse, StorageError."""
+    files.check_place(db, allow_network, files.file_system)
+    files.check_writable(db)
+    if db.exists() and db.stat().st_size > 0:
+        files.check_ours(db)
+    holder = lock.holder(db)
+    if holder is not None:
+        raise DatabaseInUse(lock.already_running(holder))
 
 
 class Start:
@@ -128,7 +120,10 @@ def shown(line: bytes) -> str:
 
 
 class Announcement:
-    """What a detached run owes to the process that started it; for every other run it does nothing."""
+    """What a detached run owes to the process that started it; for every other run it does nothing.
+
+    It listens to the sweep, and is made once the sweep is registered and goes on by itself.
+    """
 
     def __init__(self, pipe: int | None) -> None:
         self._pipe = pipe
@@ -149,13 +144,27 @@ class Announcement:
         """This is a detached run."""
         return self._pipe is not None
 
-    def make(self, cells_left: int) -> None:
-        """The sweep is registered and goes on by itself."""
-        if self._pipe is not None:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, SweepStarted) and self._pipe is not None:
             with contextlib.suppress(OSError):
-                os.write(self._pipe, b"%d\n" % cells_left)
+                os.write(self._pipe, b"%d\n" % event.counts.get(Status.PENDING, 0))
             os.close(self._pipe)
             self._pipe = None
+
+
+def log_keeper(db: Path) -> Callable[[Event], None]:
+    """Listens to a sweep and keeps the log short where this run's output goes to it."""
+    log = log_path(db)
+    try:
+        is_ours = os.path.samestat(os.fstat(1), log.stat())
+    except OSError:
+        is_ours = False
+
+    def listen(event: Event) -> None:
+        if is_ours and isinstance(event, CellFinished):
+            keep_short(log)
+
+    return listen
 
 
 def keep_short(log: Path, limit: int = LOG_BYTES) -> None:
@@ -172,147 +181,3 @@ def keep_short(log: Path, limit: int = LOG_BYTES) -> None:
             file.truncate()
     except OSError:
         return
-
-
-# -- stop ------------------------------------------------------------------------------------------------------------
-
-
-def ask_to_stop(db: Path, found: Holder, *, now: bool) -> Callable[[], bool]:
-    """Send the holder the signal of `stop` or `stop --now`, once it is known to be the sweep on this database.
-
-    Returns a question: whether it has ended. Raises DatabaseInUse where it is another program, or may not be asked.
-    """
-    import platform
-
-    import psutil
-
-    if found.host and found.host != platform.node()[:256]:
-        raise DatabaseInUse(f"the sweep runs on host {found.host} (pid {found.pid}); stop it there")
-    try:
-        running = psutil.Process(found.pid)
-        if found.pid == os.getpid() or not _has_open(running, lock.lock_path(db)):
-            raise DatabaseInUse(_not_ours(db, found.pid, running.name()))
-        running.send_signal(NOW if now else AFTER_CELL)
-    except psutil.NoSuchProcess:
-        if lock.holder(db) is not None:
-            raise DatabaseInUse(_not_ours(db, found.pid, "gone")) from None
-        return lambda: True
-    except psutil.AccessDenied:
-        raise DatabaseInUse(f"pid {found.pid} belongs to another user, who can stop it") from None
-    return lambda: not running.is_running() or not is_alive(found.pid)
-
-
-def is_alive(pid: int) -> bool:
-    """This process has not ended."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _has_open(running: object, file: Path) -> bool:
-    import psutil
-
-    assert isinstance(running, psutil.Process)
-    return any(os.path.realpath(entry.path) == str(file) for entry in running.open_files())
-
-
-def _not_ours(db: Path, pid: int, name: str) -> str:
-    return (
-        f"{db} is held, but pid {pid} ({name}) is not the sweep that holds it, so nothing was sent to it. "
-        f"Look who has the file open: fuser {lock.lock_path(db)}"
-    )
-
-
-def wait_for_end(has_ended: Callable[[], bool], longest_s: float = float("inf")) -> bool:
-    """Wait until the process has ended; false where it has not in time."""
-    until = time.monotonic() + longest_s
-    while not has_ended():
-        if time.monotonic() > until:
-            return False
-        time.sleep(POLL_S)
-    return True
-
-
-# -- pause -----------------------------------------------------------------------------------------------------------
-
-
-def ask_to_pause(db: Path) -> None:
-    """Before its next cell a sweep on this database waits, also one that starts later. Raises StorageError."""
-    from ollama_sweep.machine.files import write_whole
-
-    if paused_since(db) is None:
-        write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
-
-
-def paused_since(db: Path) -> datetime | None:
-    """Since when a pause is asked for, in local time; None where none is."""
-    try:
-        return datetime.fromtimestamp(pause_path(db).stat().st_mtime)
-    except OSError:
-        return None
-
-
-def ask_to_continue(db: Path) -> bool:
-    """Take the pause back; false where none was asked for. Raises StorageError."""
-    file = pause_path(db)
-    try:
-        file.unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StorageError(f"{file}: cannot be removed ({error.strerror or error})") from error
-    return True
-
-
-# -- one sweep per server --------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def claimed(things: Mapping[str, str], db: Path, say: Callable[[str], None], *, share: bool = False) -> Iterator[None]:
-    """Hold these things (key -> words, `Ollama at http://…`) against other sweeps of this user while the block runs.
-
-    Raises DatabaseInUse, which names the other sweep; with `share` what is taken is left to the other.
-    """
-    with contextlib.ExitStack() as held:
-        for key, words in things.items():
-            claim = _claim(key, words, db, say, share=share)
-            if claim is not None:
-                held.callback(claim.release, remove=True)
-        yield
-
-
-def _claim(key: str, words: str, db: Path, say: Callable[[str], None], *, share: bool) -> lock.WriterLock | None:
-    from ollama_sweep.machine.files import cache_folder, safe_name
-
-    file = cache_folder() / "in-use" / safe_name(key)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        claim = lock.WriterLock(file)
-    except (OSError, StorageError) as error:
-        say(f"Warning: nothing keeps a second sweep away from {words}: {error}")
-        return None
-    except DatabaseInUse:
-        if share:
-            return None
-        raise DatabaseInUse(_taken(words, lock.holder(file) or Holder())) from None
-    claim.note(str(db.resolve()))
-    return claim
-
-
-def _taken(words: str, other: Holder) -> str:
-    by = f"pid {other.pid} since {lock.local_time(other.since)}, database {other.note}" if other.pid else "another run"
-    return (
-        f"{words} is in use by another sweep ({by}). Two at once spoil each other's numbers: "
-        "wait for it or stop it, or run both with --share-server"
-    )
-
-
-def require_running(db: Path) -> Holder:
-    """Who runs a sweep on this database. Raises ConfigError where nobody does."""
-    found = lock.holder(db)
-    if found is None:
-        raise ConfigError(f"no sweep runs on {db}. Start or go on with: ollama-sweep run CONFIG")
-    return found

@@ -27,7 +27,7 @@ class InterimPictures:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, SweepStarted):
-            self._left = event.total - event.done
+            self._left, self._drawn_at = event.total - event.done, time.monotonic()
         elif isinstance(event, CellFinished) and not event.will_retry:
             self._left -= 1
             self._cells += 1

@@ -114,7 +114,7 @@ class Execution:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
         counts = self.store.counts(self.sweep_id)
         done = sum(count for status, count in counts.items() if status.is_final)
-        self.emit(SweepStarted(self.spec.name, sum(counts.values()), done))
+        self.emit(SweepStarted(self.spec.name, sum(counts.values()), done, counts))
         while (pending := self.store.next_pending(self.sweep_id)) is not None:
             if self.stopping.requested:
                 self._stop()

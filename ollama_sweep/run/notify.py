@@ -11,8 +11,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 
-from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.errors import ConfigError, NotBelieved, Stopped
 from ollama_sweep.core.events import (
     CellFinished,
     CellStarted,
@@ -26,8 +27,11 @@ from ollama_sweep.core.events import (
 )
 from ollama_sweep.core.outcome import Status, failure_label
 from ollama_sweep.core.units import format_duration
+from ollama_sweep.plan.spec import SweepSpec
 
 VARIABLE = "OLLAMA_SWEEP_NOTIFY"
+STALL_S = 300.0
+"""So much longer than one step may take until it is called a stall."""
 GOODBYE_S = 15.0
 """How long the end of a run waits for messages that are still under way."""
 
@@ -66,10 +70,16 @@ def sender(environment: Mapping[str, str] = os.environ) -> Send | None:
 
 
 class Notifier:
-    """Listens to the events of one sweep. `patience_s` without progress is a stall; a hold is none."""
+    """Listens to the events of one sweep. `patience_s` without progress is a stall; a hold is none.
 
-    def __init__(self, name: str, send: Send, say: Callable[[str], None], patience_s: float) -> None:
+    As a block it tells the error that ends the run, where the run `is_alone` or has measured something, and closes.
+    """
+
+    def __init__(
+        self, name: str, send: Send, say: Callable[[str], None], patience_s: float, *, is_alone: bool = True
+    ) -> None:
         self._name, self._send, self._say, self._patience_s = name, send, say, patience_s
+        self._is_alone = is_alone
         self._messages: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._told: set[str] = set()
         self._progress_at: float | None = None
@@ -78,12 +88,21 @@ class Notifier:
         self._thread = threading.Thread(target=self._work, name="notifications", daemon=True)
         self._thread.start()
 
-    def already_had(self, status: Status) -> None:
-        """An earlier run of the sweep has met this; it is no news."""
-        self._told.add(str(status))
+    def __enter__(self) -> Notifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_failure = isinstance(error, Exception) and not isinstance(error, Stopped | NotBelieved)
+        if is_failure and (self.measured or self._is_alone):
+            self.failed(str(error))
+        self.close()
 
     def __call__(self, event: Event) -> None:
         match event:
+            case SweepStarted() if event.counts.get(Status.OOM):
+                self._told.add(str(Status.OOM))  # an earlier run has met it: no news
             case CellStarted():
                 self._at = f"at {event.cell.label()}"
             case CellFinished():
@@ -153,3 +172,9 @@ class Notifier:
         if not delivered and "failure" not in self._told:
             self._told.add("failure")
             self._say(f"Warning: a notification ({title}) could not be sent; the sweep goes on")
+
+
+def notifier(spec: SweepSpec, send: Send, say: Callable[[str], None], *, is_alone: bool) -> Notifier:
+    """What tells a person of this sweep; `is_alone`: nobody sits in front of it."""
+    patience_s = max(spec.timeout_s, spec.load_timeout_s) + STALL_S
+    return Notifier(spec.name, send, say, patience_s, is_alone=is_alone)

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM: the first finishes the cell, the second stops now. A handler only sets a flag.
 
 `stop` and `stop --now` send signals of their own, so that asking twice for the first never becomes the second.
+`Stopping.stop` is the same from inside the program, for any thread; it is the only way where a sweep runs beside the
+main thread, which alone can take signals.
 
 Work that may be cut short stands inside `interruptible()`; there the second signal raises `StopNow`. A commit never
 stands inside it, so no signal can cut one in two.
@@ -8,10 +10,13 @@ stands inside it, so no signal can cut one in two.
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from ollama_sweep.machine.clocks import Heartbeat
 
@@ -24,11 +29,14 @@ class StopNow(Exception):
 
 
 class Stopping:
-    """What was asked by signals so far. `say` is called once, at the first."""
+    """What was asked so far, by signals or by `stop`. `say` is called once, at the first."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
         self._say = say
         self._interruptible = False
+        self._thread: int | None = None
+        self._is_cut = False
+        self._cutting = threading.RLock()
         self.signal_number: int | None = None
         self.now = False
         self._continued = 0
@@ -38,9 +46,35 @@ class Stopping:
     def requested(self) -> bool:
         return self.signal_number is not None
 
+    def stop(self, *, now: bool = False) -> None:
+        """End the sweep after the cell at hand, or now. For any thread, also before the sweep begins.
+
+        What waits inside a library is cut short when it comes back to Python.
+        """
+        with self._cutting:
+            first, was_now = not self.requested, self.now
+            self._ask(NOW if now else AFTER_CELL)
+            if self.now and not was_now and self._interruptible and self._thread is not None:
+                self._is_cut = True
+                _raise_in(self._thread, StopNow)
+        if first:
+            self._announce()
+
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handlers while the block runs, also where a shell has set SIGINT to ignore (`sh -c 'run &'`).
+        """The block is what is stopped, by signals where it runs in the main thread: no other can take them."""
+        self._thread, self._heartbeat = threading.get_ident(), Heartbeat()
+        before = self._install() if threading.current_thread() is threading.main_thread() else {}
+        self._heartbeat.start()
+        try:
+            yield
+        finally:
+            self._heartbeat.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _install(self) -> dict[signal.Signals, Any]:
+        """Handlers, also where a shell has set SIGINT to ignore (`sh -c 'run &'`); those that were there before.
 
         A SIGHUP that is ignored (nohup, --detach) stays ignored.
         """
@@ -49,13 +83,7 @@ class Stopping:
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._handle) for number in numbers}
         before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._count_continued)
-        self._heartbeat.start()
-        try:
-            yield
-        finally:
-            self._heartbeat.stop()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return before
 
     def _count_continued(self, number: int, frame: FrameType | None) -> None:
         self._continued += 1
@@ -69,18 +97,27 @@ class Stopping:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first = not self.requested
+        self._ask(number)
+        if first:
+            self._announce()
+        self._check()
+
+    def _ask(self, number: int) -> None:
+        first = not self.requested
         self.now = self.now or number == NOW or (not first and number != AFTER_CELL)
         if first:
             self.signal_number = signal.SIGTERM if number in (AFTER_CELL, NOW) else number
-            if self.now:
-                self._say("Stopping now …; the cell at hand is measured again next time")
-            else:
-                self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
-        self._check()
+
+    def _announce(self) -> None:
+        if self.now:
+            self._say("Stopping now …; the cell at hand is measured again next time")
+        else:
+            self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
 
     def _check(self) -> None:
-        if self.now and self._interruptible:
-            raise StopNow
+        with self._cutting:
+            if self.now and self._interruptible and not self._is_cut:
+                raise StopNow
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -91,13 +128,29 @@ class Stopping:
             yield
         finally:
             self._interruptible = False
+            self._take_back()
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """A part of an interruptible block that must not be cut short (a commit)."""
         before, self._interruptible = self._interruptible, False
+        self._take_back()
         try:
             yield
         finally:
             self._interruptible = before
         self._check()
+
+    def _take_back(self) -> None:
+        """From here on nothing that `stop` has sent may arrive: what has not, is found by the next `_check`."""
+        with self._cutting:
+            if self._is_cut and self._thread is not None:
+                _raise_in(self._thread, None)
+            self._is_cut = False
+
+
+def _raise_in(thread: int, kind: type[Exception] | None) -> None:
+    """Let this exception come up in another thread, at its next step in Python; None takes it back."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
+    )

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,12 +28,16 @@ def lock_path(path: Path) -> Path:
 
 
 class WriterLock:
-    """Held from its making until `release`. Raises DatabaseInUse where another process holds it."""
+    """Held from its making until `release`. Raises DatabaseInUse where another process holds it.
+
+    It also says whether a signal reaches the holder: only a program's main thread can take one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = lock_path(path)
         self._file: int | None = None
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._hears_signals = threading.current_thread() is threading.main_thread()
         while self._file is None:
             file = _open(self._path, path)
             try:
@@ -52,7 +57,9 @@ class WriterLock:
         if self._file is None:
             return
         line = " ".join(text.split())[: _SIGNATURE_BYTES // 8]
-        signature = f"pid {os.getpid()}\nsince {self._since}\nhost {platform.node()[:256]}\nnote {line}\n".encode()
+        signals = "" if self._hears_signals else "signals unheard\n"
+        host = platform.node()[:256]
+        signature = f"pid {os.getpid()}\nsince {self._since}\nhost {host}\nnote {line}\n{signals}".encode()
         try:
             os.pwrite(self._file, signature.ljust(_SIGNATURE_BYTES), 0)
         except OSError:
@@ -138,7 +145,7 @@ def _signature(file: int) -> Holder:
                  if " " in line)  # fmt: skip
     pid = words.get("pid", "")
     return Holder(pid=int(pid) if pid.isdecimal() else 0, since=words.get("since", ""), host=words.get("host", ""),
-                  note=words.get("note", ""))  # fmt: skip
+                  note=words.get("note", ""), hears_signals="signals" not in words)  # fmt: skip
 
 
 def already_running(found: Holder) -> str:

@@ -153,10 +153,12 @@ class FailedAttempt:
 class Holder:
     """The process that holds a database for writing. `since` is ISO 8601 in UTC; 0 and "" where it left no word.
 
-    `note` is what it waits for now, "" while it measures.
+    `note` is what it waits for now, "" while it measures. `hears_signals` is false for a thread of a program that a
+    signal would end.
     """
 
     pid: int = 0
     since: str = ""
     host: str = ""
     note: str = ""
+    hears_signals: bool = True

@@ -13,11 +13,11 @@ from ollama_fixture import until
 from openai_server import Scripted, chunk, end, scripted_server, stream, usage
 from sweeping import Program, program
 
-from ollama_sweep.cli.unattended import _claims
 from ollama_sweep.engines.base import EngineInfo
 from ollama_sweep.machine import ports
 from ollama_sweep.machine.computer import Gpu
 from ollama_sweep.plan.spec import PromptSpec, SweepSpec
+from ollama_sweep.run.claims import needs
 
 L4, A2 = Gpu("NVIDIA L4", 24 << 30, 20 << 30, "550"), Gpu("NVIDIA A2", 16 << 30, 9 << 30, "550")
 GPU_0, GPU_1, PROCESSOR = "GPU 0 (NVIDIA L4)", "GPU 1 (NVIDIA A2)", "This computer's processor"
@@ -33,7 +33,7 @@ def claimed(
     where: str, gpus: tuple[Gpu, ...] = (), engine: str = "ollama", given: str | None = None, server: str = "found"
 ) -> list[str]:
     spec = SweepSpec(model="m", dimensions={}, prompt=PromptSpec("a"), host=given)
-    return list(_claims(spec, EngineInfo(engine, "1", where, {"server": server}), lambda: gpus).values())
+    return list(needs(spec, EngineInfo(engine, "1", where, {"server": server}), lambda: gpus).values())
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def test_a_host_that_an_embedded_engine_does_not_use_changes_nothing(given: str,
 
 def test_a_server_and_an_embedded_engine_on_one_gpu_are_in_each_others_way(settings: Mapping[str, str]) -> None:
     spec = SweepSpec(model="m", dimensions={}, prompt=PromptSpec("a"))
-    needs = [
-        set(_claims(spec, EngineInfo(name, "1", where, {}), lambda: (L4,)))
+    needed = [
+        set(needs(spec, EngineInfo(name, "1", where, {}), lambda: (L4,)))
         for name, where in (("ollama", HERE), ("llamacpp", "embedded"), ("openai", "http://127.0.0.1:8080/v1"))
     ]
-    assert set.intersection(*needs) == {f"{platform.node()} gpu 0"}
+    assert set.intersection(*needed) == {f"{platform.node()} gpu 0"}
 
 
 # Refused in earnest

@@ -19,12 +19,12 @@ def command(db: Path) -> None:
     Example:
       ollama-sweep continue
     """
-    from ollama_sweep.run import detached
+    from ollama_sweep.run import control
     from ollama_sweep.store import lock
 
     if not db.exists():
         raise ConfigError(f"no database at {db}. Start with: ollama-sweep run CONFIG")
-    was_paused, found = detached.ask_to_continue(db), lock.holder(db)
+    was_paused, found = control.ask_to_continue(db), lock.holder(db)
     if found is None and not was_paused:
         raise ConfigError(f"{db} is not paused, and no sweep runs on it. Go on with: ollama-sweep run CONFIG")
     if found is None:

@@ -34,9 +34,9 @@ def command(follow: bool, lines: int, db: Path) -> None:
       ollama-sweep logs -n 100
       ollama-sweep logs -f
     """
-    from ollama_sweep.run import detached
+    from ollama_sweep.store.beside import log_path
 
-    log = detached.log_path(db)
+    log = log_path(db)
     if not log.exists():
         if not db.exists():
             raise ConfigError(f"no database at {db}. Start with: ollama-sweep run CONFIG --detach")
@@ -64,7 +64,7 @@ def _go_back(file: BinaryIO, lines: int) -> None:
 
 def _follow(file: BinaryIO, db: Path, last: bytes) -> None:
     """Print what comes until the run has ended, its pictures and last words included."""
-    from ollama_sweep.run import detached
+    from ollama_sweep.run import control
     from ollama_sweep.store import lock
 
     pid, until = 0, float("inf")
@@ -72,14 +72,14 @@ def _follow(file: BinaryIO, db: Path, last: bytes) -> None:
         found = lock.holder(db)
         if found is not None:
             pid, until = found.pid, time.monotonic() + LAST_WORDS_S
-        is_running = found is not None or (time.monotonic() < until and bool(pid) and detached.is_alive(pid))
+        is_running = found is not None or (time.monotonic() < until and bool(pid) and control.is_alive(pid))
         _find_again(file, last)
         new = file.read()
         last = (last + new)[-REMEMBERED_BYTES:]
         _print(new)
         if not is_running and not new:
             return
-        time.sleep(detached.POLL_S)
+        time.sleep(control.POLL_S)
 
 
 def _find_again(file: BinaryIO, last: bytes) -> None:

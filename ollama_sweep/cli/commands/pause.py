@@ -20,14 +20,14 @@ def command(db: Path) -> None:
       ollama-sweep pause
       ollama-sweep continue
     """
-    from ollama_sweep.cli.unattended import db_words
-    from ollama_sweep.run import detached
+    from ollama_sweep.run import control
     from ollama_sweep.store import lock
+    from ollama_sweep.store.beside import db_words, paused_since
 
     if not db.exists():
         raise ConfigError(f"no database at {db}, so there is nothing to pause")
-    since, found, end = detached.paused_since(db), lock.holder(db), db_words(db)
-    detached.ask_to_pause(db)
+    since, found, end = paused_since(db), lock.holder(db), db_words(db)
+    control.ask_to_pause(db)
     if since is not None:
         click.echo(f"Was paused already, since {since:%Y-%m-%d %H:%M}")
     elif found is not None:

@@ -51,6 +51,7 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 def _survey(
     spec: SweepSpec, reader: Reader | None, *, verbose: bool, remote: bool, setup: bool
 ) -> tuple[Survey, dict[str, CellState]]:
+    from ollama_sweep.plan.engine import engine_name, open_engine
     from ollama_sweep.plan.lengths import NoMemory
     from ollama_sweep.plan.survey import survey
 
@@ -58,8 +59,8 @@ def _survey(
         click.echo(line, err=True)
 
     settings = shared.engine_settings(spec, say=say, verbose=verbose, remote=remote, setup=setup)
-    name = shared.engine_name(spec, settings, pinned_engine(reader, spec.name))
-    engine = shared.open_engine(name, settings)
+    name = engine_name(spec, settings, pinned_engine(reader, spec.name))
+    engine = open_engine(name, settings)
     try:
         found = survey(spec, name, engine, reader or NoMemory(), say)
     finally:

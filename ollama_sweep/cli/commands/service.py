@@ -55,7 +55,8 @@ def _plan(words: tuple[str, ...]) -> Plan:
     from ollama_sweep.cli import shared
     from ollama_sweep.cli.commands import run
     from ollama_sweep.machine import service
-    from ollama_sweep.run import detached
+    from ollama_sweep.run.detached import program_words
+    from ollama_sweep.store.beside import log_path
 
     given: dict[str, Any] = run.command.make_context("ollama-sweep service", list(words)).params
     if given.get("detach"):
@@ -64,9 +65,9 @@ def _plan(words: tuple[str, ...]) -> Plan:
     config = [] if given["config"] else [str(spec.config_path)]
     return service.Plan(
         name=spec.name,
-        words=(*_program(detached.program_words()), "run", *config, *words),
+        words=(*_program(program_words()), "run", *config, *words),
         folder=Path.cwd(),
-        log=detached.log_path(given["db"]),
+        log=log_path(given["db"]),
         settings=service.settings_of(os.environ),
     )
 

@@ -49,7 +49,7 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
 
 def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
     """Everything that `status` and `watch` say, as plain data."""
-    from ollama_sweep.run import detached
+    from ollama_sweep.store.beside import log_path, paused_since
 
     row = shared.find_sweep(reader, config)
     counts = reader.counts(row.sweep_id)
@@ -59,7 +59,7 @@ def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
     total = sum(counts.values())
     done = sum(count for status, count in counts.items() if status.is_final)
     running = _running(reader, row.sweep_id) if is_running else None
-    log = detached.log_path(reader.path)
+    log = log_path(reader.path)
     return {
         "sweep": row.name,
         "engine": row.engine,
@@ -75,7 +75,7 @@ def make_picture(reader: Reader, config: str | None) -> dict[str, Any]:
         "process": _process(holder) if holder and is_running else None,
         "other_sweep": None if holder is None or other is None else {"sweep": other, "pid": holder.pid},
         "waiting": holder.note if holder and is_running else "",
-        "paused": detached.paused_since(reader.path) is not None,
+        "paused": paused_since(reader.path) is not None,
         **time_left(reader.recent(row.sweep_id, RECENT_CELLS), total - done, running["seconds"] if running else 0.0),
         "drift": next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         "last_run_at": row.last_run_at,

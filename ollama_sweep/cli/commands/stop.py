@@ -26,20 +26,20 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
       ollama-sweep stop
       ollama-sweep stop --now
     """
-    from ollama_sweep.cli.unattended import db_words
-    from ollama_sweep.run import detached
+    from ollama_sweep.run import control
+    from ollama_sweep.store.beside import db_words
 
     if not db.exists():
         raise ConfigError(f"no database at {db}, so no sweep runs on it")
-    found = detached.require_running(db)
+    found = control.require_running(db)
     cell = _cell(db)
-    has_ended = detached.ask_to_stop(db, found, now=now)
+    has_ended = control.ask_to_stop(db, found, now=now)
     click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
     if no_wait:
         click.echo(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
         return
     try:
-        ended = detached.wait_for_end(has_ended, NOW_S if now else float("inf"))
+        ended = control.wait_for_end(has_ended, NOW_S if now else float("inf"))
     except KeyboardInterrupt:
         click.echo("Not waiting any longer; the sweep stops by itself as it was asked to")
         return
@@ -73,7 +73,7 @@ def _cell(db: Path) -> str:
 
 
 def _ended(db: Path) -> list[str]:
-    from ollama_sweep.cli.unattended import db_words
+    from ollama_sweep.store.beside import db_words
 
     picture = _picture(db)
     if not picture:

@@ -1,0 +1,337 @@
+"""One measuring of a sweep, from a checked spec to its last cell. It prints nothing.
+
+`measure` is that for a program in Python; the command `run` makes a `Session` of its own and shows what it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, TypeVar, Unpack
+
+from ollama_sweep import engines, tasks
+from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.crashpoints import reached
+from ollama_sweep.core.errors import ConfigError, Stopped, SweepError, nearest
+from ollama_sweep.core.events import Notice
+from ollama_sweep.core.ledger import Ledger
+from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
+from ollama_sweep.machine import computer, keep_awake
+from ollama_sweep.machine.computer import Machine
+from ollama_sweep.machine.telemetry import Telemetry
+from ollama_sweep.plan.changes import changes
+from ollama_sweep.plan.engine import engine_name, engine_settings, open_engine, silent
+from ollama_sweep.plan.grid import nesting
+from ollama_sweep.plan.lengths import SentPrompt
+from ollama_sweep.plan.setups import with_tasks
+from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.plan.survey import Survey, survey
+from ollama_sweep.run import claims
+from ollama_sweep.run.attempt import Measuring
+from ollama_sweep.run.drift import DriftWatch
+from ollama_sweep.run.hold import Hold
+from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
+from ollama_sweep.run.loop import Execution, ShieldedLedger
+from ollama_sweep.run.stopping import Stopping
+from ollama_sweep.run.waiting import wait_for
+from ollama_sweep.store.beside import DEFAULT_DB
+from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.rows import SweepHeader, SweepRow
+from ollama_sweep.store.writer import Store
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a person may want of one session, beside the sweep itself.
+
+    `retry`: failures that are run again. `remote`: a host may be another machine. `setup`: an engine may download a
+    model. `no_pause`: a machine that has become slower or faster is no reason to wait. `trace` gets a line for each
+    command and request.
+    """
+
+    retry: frozenset[Status] = frozenset()
+    wait_engine_s: float = 600.0
+    remote: bool = False
+    setup: bool = False
+    share_server: bool = False
+    keep_awake: bool = False
+    no_pause: bool = False
+    allow_network_db: bool = False
+    trace: Say = silent
+
+
+class Options(TypedDict, total=False):
+    """The same for `measure`, without `retry`."""
+
+    wait_engine_s: float
+    remote: bool
+    setup: bool
+    share_server: bool
+    keep_awake: bool
+    no_pause: bool
+    allow_network_db: bool
+    trace: Say
+
+
+def failures(names: Sequence[str], where: str) -> frozenset[Status]:
+    """The failures of these names. Raises ConfigError."""
+    known = {str(status): status for status in FAILURES}
+    for name in names:
+        if name not in known:
+            text = f"{name} is not a failure. Allowed: {', '.join(sorted(known))}.{nearest(name, known)}"
+            raise ConfigError(text, where)
+    return frozenset(known[name] for name in names)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a session ended. `sweep` is None where it was stopped before its sweep was registered."""
+
+    sweep: SweepRow | None
+    counts: Mapping[Status, int]
+    stopped: Stopped | None = None
+
+
+def measure(
+    spec: SweepSpec,
+    db: str | Path = DEFAULT_DB,
+    *,
+    listeners: Iterable[Listener] = (),
+    stopping: Stopping | None = None,
+    retry: Iterable[str] = (),
+    **options: Unpack[Options],
+) -> Ended:
+    """Start a sweep or go on where it was; returns once no cell is pending.
+
+    `listeners` are called with each event of `core.events`; `retry` names failures that are run again.
+    `stopping.stop()` ends the sweep after its cell, from any thread, and so do Ctrl-C and SIGTERM where this is called
+    in the main thread. Raises Stopped then; ConfigError, DatabaseInUse, StorageError, EngineUnavailable, and SweepError
+    for a bug or a listener that failed. What was measured until then is saved.
+    """
+    heard = Listeners(guarded(listener) for listener in listeners)
+
+    def say(line: str) -> None:
+        heard(Notice(line))
+
+    ready = spec if set(spec.task_names) <= set(spec.setups) else with_tasks(spec)
+    chosen = SessionOptions(retry=failures(tuple(retry), "retry"), **options)
+    ended = Session(ready, Path(db), chosen, (heard,), say=say, tell=say, stopping=stopping).run()
+    if ended.stopped is not None:
+        raise ended.stopped
+    return ended
+
+
+class Session:
+    """One call of `run`. `say` takes a line at any time, `tell` one of those at the beginning."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        db: Path,
+        options: SessionOptions,
+        listeners: Iterable[Listener] = (),
+        *,
+        say: Say = silent,
+        tell: Say = silent,
+        stopping: Stopping | None = None,
+    ) -> None:
+        self.spec, self.db, self.options = spec, db, options
+        self._emit = Listeners(listeners)
+        self._say, self._tell = say, tell
+        self._stopping = stopping or Stopping()
+
+    def stop(self, *, now: bool = False) -> None:
+        """End after the cell at hand, or now; from any thread."""
+        self._stopping.stop(now=now)
+
+    def run(self) -> Ended:
+        """Measure to the end, or until somebody stops it. Raises whatever else ends a sweep before its time."""
+        self._check_engine()
+        is_new = not self.db.exists()
+        store = Store.open(self.db, allow_network=self.options.allow_network_db, say=self._say)
+        store.hurry_when(lambda: self._stopping.now)
+        stopped: Stopped | None = None
+        try:
+            with self._stopping.installed():
+                self._measure(store)
+        except Stopped as stop:
+            stopped = stop
+        finally:
+            if is_new:
+                store.discard()
+            else:
+                store.close()
+        return self._ended(stopped)
+
+    def _ended(self, stopped: Stopped | None) -> Ended:
+        if not self.db.exists() or not self.db.stat().st_size:
+            return Ended(None, {}, stopped)
+        with Reader.open(self.db) as reader:
+            row = _sweep_of(reader, self.spec.name)
+            return Ended(row, reader.counts(row.sweep_id) if row else {}, stopped)
+
+    def _check_engine(self) -> None:
+        """An unknown engine, no program or a wrong host are found before the database is made."""
+        if self.spec.engine != "auto" and self.spec.engine not in engines.known():
+            engines.load(self.spec.engine, self._settings())
+
+    def _settings(self, ledger: Ledger | None = None) -> EngineSettings:
+        options = self.options
+        return engine_settings(
+            self.spec, ledger=ledger, say=self._say, trace=options.trace, remote=options.remote, setup=options.setup
+        )
+
+    def _measure(self, store: Store) -> None:
+        self._emit.add(WaitingNote(store.note))
+        settings = self._settings(ShieldedLedger(store, self._stopping))
+        before = self._before()
+        name = engine_name(self.spec, settings, before.engine if before else None)
+        self._tell_choice(name)
+        engine = open_engine(name, settings)
+        try:
+            self._clear_leftovers(store, engine)
+            with self._alone(self._wait_for(engine.describe)):
+                self._sweep(store, name, engine)
+        finally:
+            reached("before_close")
+            engine.close()
+
+    def _before(self) -> SweepRow | None:
+        """The sweep as an earlier session left it."""
+        with Reader.open(self.db) as reader:
+            return _sweep_of(reader, self.spec.name)
+
+    def _tell_choice(self, name: str) -> None:
+        if self.spec.engine == "auto" and name == "llamacpp":
+            self._tell(
+                "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
+                "(or: make ollama), then run again with --engine ollama."
+            )
+
+    def _clear_leftovers(self, store: Store, engine: Engine) -> None:
+        """Remove what a killed session left, before anything new is made."""
+        for leftover in store.leftovers():
+            try:
+                said = engine.clear(leftover)
+            except SweepError as error:
+                self._say(f"{leftover.name} of the previous session could not be removed: {error}")
+                continue
+            store.settle(leftover.number)
+            if said:
+                self._say(said)
+
+    def _wait_for(self, ask: Callable[[], T]) -> T:
+        return wait_for(ask, self._stopping, self._emit, self.options.wait_engine_s)
+
+    @contextlib.contextmanager
+    def _alone(self, info: EngineInfo) -> Iterator[None]:
+        """The server and the hardware are this sweep's alone, and the computer stays awake. Raises DatabaseInUse."""
+        for line in claims.other_host(self.spec, info):
+            self._tell(line)
+        needs = claims.needs(self.spec, info, computer.gpus)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
+            if self.options.keep_awake:
+                stack.enter_context(keep_awake.kept_awake(self._say))
+            yield
+
+    def _sweep(self, store: Store, name: str, engine: Engine) -> None:
+        here = computer.machine()
+        found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
+        self.spec = found.spec
+        sweep_id = self._register(store, found, here)
+        reached("plan_registered")
+        for line in first_lines(found, store.counts(sweep_id), here):
+            self._tell(line)
+        measuring = Measuring(
+            spec=self.spec,
+            sent=found.prompts,
+            tasks={task: tasks.load(task) for task in found.task_versions},
+            engine=engine,
+            emit=self._emit,
+            has_gpu=bool(here.gpus),
+            watch=Telemetry,
+        )
+        pauses = not self.options.no_pause
+        Execution(
+            store=store,
+            sweep_id=sweep_id,
+            spec=self.spec,
+            cell_at=lambda position: store.planned(sweep_id, position).cell,
+            measuring=measuring,
+            drift=DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses),
+            engine=engine,
+            stopping=self._stopping,
+            emit=self._emit,
+            machine=here.fingerprint(),
+            wait_engine_s=self.options.wait_engine_s,
+            may_start=Hold(self.db, self.spec.conditions, self._say),
+        ).run()
+
+    def _register(self, store: Store, found: Survey, here: Machine) -> int:
+        before = self._before()
+        for line in changes(before.spec, found) if before else []:
+            self._tell(f"Changed since the last run: {line}")
+        _keep_prompts(store, found)
+        header = SweepHeader(
+            name=self.spec.name,
+            engine=found.engine,
+            config_path=str(self.spec.config_path or ""),
+            spec=found.picture(),
+            plan_fingerprint=found.fingerprint,
+            machine=here.line(),
+            dimensions=nesting(self.spec),
+        )
+        timeout_s, minimum, retry = self.spec.timeout_s, self.spec.repeats.minimum, self.options.retry
+        sweep_id = store.refresh_sweep(header, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
+        if sweep_id is None:
+            cells = found.planned()
+            sweep_id = store.register_sweep(header, cells, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
+        return sweep_id
+
+
+def _sweep_of(reader: Reader, name: str) -> SweepRow | None:
+    return next((row for row in reader.sweeps() if row.name == name), None)
+
+
+def _keep_prompts(store: Store, found: Survey) -> None:
+    """Lengths that were counted and texts that were made are not made a second time."""
+    for digest, identity, tokens in found.lengths():
+        store.save_prompt_tokens(found.engine, digest, found.modelfile, identity, tokens)
+    for (_, model), prompt in found.prompts.items():
+        if prompt.is_new and prompt.is_made:
+            digest = found.models[model].digest
+            store.save_made_prompt(found.engine, digest, found.modelfile, prompt.hash, prompt.text)
+        if prompt.is_own_prompt:
+            store.save_prompt(prompt.hash, prompt.text)
+
+
+def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine) -> Iterator[str]:
+    """What a person is told before the first cell."""
+    spec, total = found.spec, sum(counts.values())
+    skipped = counts.get(Status.SKIPPED, 0)
+    done = sum(count for status, count in counts.items() if status.is_final) - skipped
+    yield from (f"Warning: {text}" for text in spec.warnings)
+    yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.version} at {found.info.where}"
+    yield f"Machine: {here.line()}"
+    for (task, model), prompt in found.prompts.items():
+        yield _each_cell(spec, task, model, prompt)
+    if skipped:
+        yield f"{skipped} cells are skipped: the prompt does not fit their num_ctx"
+    yield f"{done} of {total} cells already done, {total - done - skipped} to run"
+
+
+def _each_cell(spec: SweepSpec, task: str, model: str, prompt: SentPrompt) -> str:
+    on, warmup, repeats = model_label(model), spec.warmup, spec.repeats.minimum
+    if prompt.is_own_prompt:
+        return f"Each cell: {warmup} warm-up, {repeats} runs, {prompt.tokens or '?'} prompt tokens on {on}"
+    times = spec.setups[task].repeats or repeats
+    rows = sum(len(question.texts) for question in prompt.questions)
+    what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"
+    return f"Each cell of {task}: {warmup} warm-up, {what} × {times} on {on}"
