@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,17 +106,29 @@ def _imported(module: str, name: str) -> str:
     return f"{module}.{name}" if path.is_dir() or path.with_suffix(".py").exists() else module
 
 
-MODULES = [Module(path, ast.parse(path.read_text("utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
-each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name or "package")
+@functools.cache
+def modules() -> list[Module]:
+    """Every file of the package, read once."""
+    return [Module(path, ast.parse(path.read_text("utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+def check(rule: Callable[[Module], Iterable[str]]) -> None:
+    """All places in the package that break a rule are named at once."""
+    wrong = [place for module in modules() for place in rule(module)]
+    assert not wrong, "\n" + "\n".join(wrong)
 
 
 # -- imports go one way ----------------------------------------------------------------------------------------------
 
 
-@each_module
-def test_imports_go_one_way(module: Module) -> None:
+def test_imports_go_one_way() -> None:
+    check(imports_of_what_stands_above)
+
+
+def imports_of_what_stands_above(module: Module) -> Iterator[str]:
     for found in (found for found in module.imports() if found.is_own and found.top != module.top):
-        assert may_import(module.top, found.top), f"{module.at(found.line)} imports {found.target}"
+        if not may_import(module.top, found.top):
+            yield f"{module.at(found.line)} imports {found.target}"
 
 
 def may_import(importer: str, target: str) -> bool:
@@ -149,7 +162,7 @@ def test_no_module_imports_itself_through_others() -> None:
             for found in module.imports()
             if found.is_own and found.at_import and not found.for_types
         }
-        for module in MODULES
+        for module in modules()
     }
     finished: set[str] = set()
 
@@ -164,8 +177,11 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(name, ())
 
 
-@each_module
-def test_a_plugin_never_imports_another_one(module: Module) -> None:
+def test_a_plugin_never_imports_another_one() -> None:
+    check(imports_of_other_plugins)
+
+
+def imports_of_other_plugins(module: Module) -> Iterator[str]:
     """A helper such as `plots/_heatmap_cells.py` may know the plug-in that it is part of."""
     folder, _, own = module.name.partition(".")
     if folder not in PLUGINS or not own:
@@ -173,22 +189,27 @@ def test_a_plugin_never_imports_another_one(module: Module) -> None:
     for found in (found for found in module.imports() if found.top in PLUGINS):
         plugin = found.target.split(".")[2:]
         is_other = plugin and not plugin[0].startswith("_") and plugin[0] != own
-        assert not is_other or own.startswith(f"_{plugin[0]}_"), f"{module.at(found.line)} imports {found.target}"
+        if is_other and not own.startswith(f"_{plugin[0]}_"):
+            yield f"{module.at(found.line)} imports {found.target}"
 
 
 # -- each dangerous thing has one home -------------------------------------------------------------------------------
 
 
-def libraries(module: Module) -> Iterator[Import]:
-    return (found for found in module.imports() if not found.is_own)
+def uses_of(module: Module, *names: str) -> Iterator[str]:
+    """Where a module imports one of these libraries."""
+    return (f"{module.at(found.line)} imports {found.target}" for found in module.imports()
+            if not found.is_own and found.top in names)  # fmt: skip
 
 
-@each_module
-def test_only_one_file_starts_processes(module: Module) -> None:
+def test_only_one_file_starts_processes() -> None:
+    check(starts_of_processes)
+
+
+def starts_of_processes(module: Module) -> Iterator[str]:
     if module.name == "process":
         return
-    for found in libraries(module):
-        assert found.top not in ("subprocess", "multiprocessing", "pty"), module.at(found.line)
+    yield from uses_of(module, "subprocess", "multiprocessing", "pty")
     starters = (
         "os.system",
         "os.fork",
@@ -199,54 +220,48 @@ def test_only_one_file_starts_processes(module: Module) -> None:
         "asyncio.create_subprocess",
     )
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute):
-            assert not ast.unparse(node).startswith(starters), module.at(node.lineno)
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(starters):
+            yield f"{module.at(node.lineno)} uses {ast.unparse(node)}"
 
 
-@each_module
-def test_only_the_store_knows_sql(module: Module) -> None:
-    if module.top == "store":
-        return
-    for found in libraries(module):
-        assert found.top not in ("sqlite3", "sqlite_utils", "apsw"), module.at(found.line)
+def test_only_the_store_knows_sql() -> None:
+    check(lambda module: () if module.top == "store" else uses_of(module, "sqlite3", "sqlite_utils", "apsw"))
 
 
-@each_module
-def test_only_the_config_reads_yaml(module: Module) -> None:
-    if module.name in ("config", "yaml_strict"):
-        return
-    for found in libraries(module):
-        assert found.top != "yaml", module.at(found.line)
+def test_only_the_config_reads_yaml() -> None:
+    check(lambda module: () if module.name in ("config", "yaml_strict") else uses_of(module, "yaml"))
 
 
-@each_module
-def test_what_decides_does_nothing_else(module: Module) -> None:
-    if module.name not in PURE:
-        return
-    for found in libraries(module):
-        assert found.top not in DOES_THINGS, module.at(found.line)
+def test_what_decides_does_nothing_else() -> None:
+    check(lambda module: uses_of(module, *DOES_THINGS) if module.name in PURE else ())
 
 
-@each_module
-def test_only_the_command_line_prints(module: Module) -> None:
-    if module.top == "cli":
-        return
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in ("print", "click.echo", "input"), module.at(node.lineno)
+def test_only_the_command_line_prints() -> None:
+    check(prints)
+
+
+def prints(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree) if module.top != "cli" else ():
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "click.echo", "input"):
+            yield f"{module.at(node.lineno)} calls {ast.unparse(node.func)}"
 
 
 # -- small -----------------------------------------------------------------------------------------------------------
 
 
-@each_module
-def test_files_and_functions_are_small(module: Module) -> None:
+def test_files_and_functions_are_small() -> None:
+    check(what_is_too_long)
+
+
+def what_is_too_long(module: Module) -> Iterator[str]:
     lines = len(module.path.read_text("utf-8").splitlines())
-    assert lines <= LONGEST_FILE, f"{module.name} has {lines} lines"
+    if lines > LONGEST_FILE:
+        yield f"{module.path.relative_to(ROOT)} has {lines} lines"
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= LONGEST_FUNCTION, f"{module.at(node.lineno)} {node.name} has {length} lines"
+            if length > LONGEST_FUNCTION:
+                yield f"{module.at(node.lineno)} {node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["status"], ["status", "--help"]])
