@@ -45,7 +45,7 @@ def measured(program: Program, **keys: Any) -> Path:
 def piped(program: Program, *words: str | Path, stdout: int, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and stderr of a child that writes to a descriptor of ours."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "sweep.py"), *map(str, words)],
+        [sys.executable, str(program.file), *map(str, words)],
         check=False, cwd=program.folder, env={**clean_environment(), **program.environment(), **(env or {})},
         stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60,
     )  # fmt: skip
@@ -459,7 +459,7 @@ def test_a_full_disk_under_its_log_does_not_stop_a_sweep(program: Program) -> No
 
 def test_stdout_may_be_closed(program: Program) -> None:
     config = program.grid()
-    words = f"{sys.executable} {ROOT / 'sweep.py'}"
+    words = f"{sys.executable} {program.file}"
     for command in (f"run {config}", "status", "export", "--help"):
         done = subprocess.run(
             ["sh", "-c", f"{words} {command} >&-"],
