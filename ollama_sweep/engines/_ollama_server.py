@@ -42,12 +42,17 @@ VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
 
 
+def is_encrypted(url: str) -> bool:
+    """Whether certificates matter; to read them takes httpx a twentieth of a second for each client."""
+    return url.startswith("https:")
+
+
 def answering_version(url: str, timeout_s: float = 2.0) -> str | None:
     """The version of the Ollama server at a URL; None where none answers."""
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/api/version", timeout=timeout_s)
+        answer = httpx.get(f"{url}/api/version", timeout=timeout_s, verify=is_encrypted(url))
         return str(answer.json()["version"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
@@ -146,7 +151,7 @@ class OllamaServer:
             raise EngineMissing(f"Ollama {version} is too old (need {need} or newer)")
         self.version = version
         self._hang_up()
-        self._client = ollama.Client(host=self._url, timeout=ANSWER_S)
+        self._client = ollama.Client(host=self._url, timeout=ANSWER_S, verify=is_encrypted(self._url))
 
     def _start_own(self) -> None:
         """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
@@ -241,7 +246,7 @@ class OllamaServer:
         import httpx
 
         if self._http is None:
-            self._http = httpx.Client(base_url=self._url)
+            self._http = httpx.Client(base_url=self._url, verify=is_encrypted(self._url))
         return self._http
 
     def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:
