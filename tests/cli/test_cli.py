@@ -45,12 +45,24 @@ def measured(program: Program, **keys: Any) -> Path:
 def piped(program: Program, *words: str | Path, stdout: int, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and stderr of a child that writes to a descriptor of ours."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "sweep.py"), *map(str, words)],
+        [sys.executable, str(program.file), *map(str, words)],
         check=False, cwd=program.folder, env={**clean_environment(), **program.environment(), **(env or {})},
         stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60,
     )  # fmt: skip
     return done.returncode, done.stderr
 
+
+ONE_AFTER_THE_OTHER = """
+import json, sys
+import undrawn
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["sweep.py", *words]
+    try:
+        undrawn.main()
+    except SystemExit as ended:
+        assert not ended.code, (words, ended.code)
+"""
+"""Several commands of the program in one process."""
 
 # Help
 
@@ -422,7 +434,7 @@ def test_run_prints_json_alone_on_stdout(program: Program) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(program: Program) -> None:
-    measured(program, num_ctx=list(range(512, 712)), repeats=1, warmup=0)
+    measured(program, num_ctx=list(range(512, 612)), repeats=1, warmup=0)
     with subprocess.Popen(
         [sys.executable, str(ROOT / "sweep.py"), "export", "--format", "json"],
         cwd=program.folder, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -459,7 +471,7 @@ def test_a_full_disk_under_its_log_does_not_stop_a_sweep(program: Program) -> No
 
 def test_stdout_may_be_closed(program: Program) -> None:
     config = program.grid()
-    words = f"{sys.executable} {ROOT / 'sweep.py'}"
+    words = f"{sys.executable} {program.file}"
     for command in (f"run {config}", "status", "export", "--help"):
         done = subprocess.run(
             ["sh", "-c", f"{words} {command} >&-"],
@@ -483,9 +495,15 @@ def test_stdout_may_be_closed(program: Program) -> None:
 def test_every_terminal_can_show_what_is_said(env: dict[str, str], program: Program) -> None:
     program.script(cells={label(512, 2): ["cuda_oom"], label(512, 4): ["crashed", "ok"]})
     config = program.grid(num_ctx=[11, 512, 1024, *range(2048, 2060)])
-    for words in (("plan", config), ("run", config), ("status",), ("best",), ("export", "--format", "md"), ("--help",)):
-        ended = program.start(*words, env={**program.environment(), **env}).wait()
-        assert (ended.returncode, ended.stderr.replace("Counting the prompt's tokens on m\n", "")) == (0, ""), words
+    commands = (("plan", config), ("run", config), ("status",), ("best",), ("export", "--format", "md"), ("--help",))
+    ended = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands, default=str)],
+        check=False, cwd=program.folder, capture_output=True, text=True, errors="replace",
+        env={**clean_environment(), **program.environment(), "PYTHONPATH": f"{ROOT / 'tests/support'}", **env},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended
+    assert ended.stderr.replace("Counting the prompt's tokens on m\n", "") == ""
+    assert ended.stdout.count("Example:") == 1, "the last command was reached"
 
 
 @pytest.mark.parametrize(

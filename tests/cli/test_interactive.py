@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
-from ollama_fixture import ROOT, clean_environment
+from ollama_fixture import clean_environment, until
+from sweep_runner import stands_at
 from sweeping import WORDS, Program
 
 __all__ = ["program"]
@@ -35,7 +35,7 @@ class Person:
     def __init__(self, program: Program, *words: str | Path) -> None:
         self._master, slave = pty.openpty()
         self._child = subprocess.Popen(
-            [sys.executable, str(ROOT / "sweep.py"), *map(str, words)],
+            [sys.executable, str(program.file), *map(str, words)],
             cwd=program.folder,
             env={**clean_environment(), **program.environment(), "TERM": "dumb"},
             stdin=slave,
@@ -87,9 +87,7 @@ class Person:
 
     def _wait_until_it_reads(self) -> None:
         """Python sees a signal that comes between the prompt and its read only after the next key, as at any prompt."""
-        child, deadline = psutil.Process(self._child.pid), time.monotonic() + LONGEST_S
-        while child.status() != psutil.STATUS_SLEEPING:
-            assert time.monotonic() < deadline, f"never waited for a key:\n{self.seen}"
+        until("the program reads the terminal", lambda: stands_at(self._child.pid, 0))
 
     def end(self) -> int:
         """The exit code."""
@@ -279,7 +277,7 @@ def test_a_file_as_input_is_no_terminal(program: Program) -> None:
     master, slave = pty.openpty()
     try:
         done = subprocess.run(
-            [sys.executable, str(ROOT / "sweep.py"), "run", "--interactive", "--engine", "fake"],
+            [sys.executable, str(program.file), "run", "--interactive", "--engine", "fake"],
             cwd=program.folder,
             env={**clean_environment(), **program.environment()},
             stdin=subprocess.DEVNULL,

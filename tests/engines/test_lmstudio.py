@@ -46,9 +46,9 @@ SMALL = {
     "quantization": {"name": "Q4_1", "bits": 4},
 }  # fmt: skip
 DOWNLOAD = "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf"
-LMS = '''#!{python}
+LMS = '''#!{python} -SI
 """A scripted `lms`: its state is a JSON file, every call is a line of a journal."""
-import json, os, pathlib, signal, socket, subprocess, sys, time, urllib.request
+import json, os, pathlib, signal, sys, time
 folder = pathlib.Path(__file__).parent
 state = json.loads((folder / "state.json").read_text())
 words = sys.argv[1:]
@@ -69,10 +69,12 @@ def wait_until(is_so):
         time.sleep(0.02)
 
 def listens():
+    import socket
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", state["port"])) == 0
 
 def is_up():
+    import urllib.request
     try:
         return urllib.request.urlopen("http://127.0.0.1:%d/health" % state["port"], timeout=5)
     except OSError:
@@ -85,6 +87,7 @@ def real_server(*more):
         wait_until(lambda: not listens())
     if not state.get("binary") or not state["running"]:
         return
+    import subprocess
     argv = [state["binary"], "-m", state["gguf"], "--host", "127.0.0.1", "--port", str(state["port"]), "-t", "1",
             "-np", "1", *more]
     log = (folder / "server.log").open("ab")

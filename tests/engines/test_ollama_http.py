@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -342,11 +344,15 @@ def test_a_gguf_file_is_imported_and_removed_again(server: RealOllama, small_mod
 
 @pytest.mark.real
 def test_a_cell_that_timed_out_does_not_spoil_the_next(server: RealOllama) -> None:
-    asked = cell(MODEL, num_ctx=4096, num_batch=512, num_thread=1, num_predict=2000, temperature=0.0)
+    """The runner stands still meanwhile, so that no machine is too quick for the time limit."""
+    asked = cell(MODEL, num_ctx=4096, num_batch=512, num_thread=1, num_predict=200, temperature=0.0)
     with closing(Engine(settings_for(server))) as engine:
         engine.prepare(asked)
+        (runner,) = server.runner_pids()
+        os.kill(runner, signal.SIGSTOP)
         with pytest.raises(CellFailed) as caught:
-            engine.generate(asked, PROMPT, 1.0)
+            engine.generate(asked, PROMPT, LONG_AGO_S)
+        os.kill(runner, signal.SIGCONT)
         assert (caught.value.status, caught.value.reason) == (Status.TIMEOUT, "run")
         engine.release(failed=True)
         assert server.ps() == []

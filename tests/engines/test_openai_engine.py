@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import threading
 import zlib
@@ -494,9 +495,13 @@ def test_a_real_llama_server_refuses_what_is_too_long_and_cannot_embed(on_llama:
 
 @pytest.mark.real
 def test_a_real_llama_server_comes_to_rest_after_a_timeout(on_llama: Engine, small_model: Path) -> None:
-    place = cell(small_model.name, num_predict=500)
+    """The server stands still meanwhile, so that no machine is too quick for the time limit."""
+    place = cell(small_model.name, num_predict=200)
+    (pid,) = on_llama.processes()
+    os.kill(pid, signal.SIGSTOP)
     with pytest.raises(CellFailed) as caught:
-        on_llama.generate(place, prompts.with_nonce(prompts.new_nonce(), TEXT), 0.4)
+        on_llama.generate(place, prompts.with_nonce(prompts.new_nonce(), TEXT), 0.2)
+    os.kill(pid, signal.SIGCONT)
     assert caught.value.status is Status.TIMEOUT
     on_llama.release(failed=True)
     assert not on_llama._server._is_busy()

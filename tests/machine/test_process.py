@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -43,15 +45,20 @@ def test_a_child_that_reads_nothing_does_not_block() -> None:
     assert done.returncode == 0
 
 
-def test_the_deadline_ends_the_grandchild_too() -> None:
+def test_the_deadline_ends_the_grandchild_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour has passed as soon as the grandchild is there."""
     code = """
-import subprocess, sys, signal, time
+import pathlib, subprocess, sys, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
+pathlib.Path("ready").touch()
 time.sleep(600)
 """
-    done = process.run(python(code), timeout_s=2)
+    ready = tmp_path / "ready"
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * ready.exists())
+    monkeypatch.setattr(process, "time", clock)
+    done = process.run(python(code), timeout_s=600, cwd=tmp_path)
     assert done.timed_out
     assert done.returncode < 0
     grandchild = int(done.stdout)

@@ -129,7 +129,7 @@ def test_service_prints_the_unit_and_installs_nothing(program: Program) -> None:
     ended = machine(program.grid("night"), "--db", "big.db", "--timeout", "20m").must()
     words = read_back(lines_of(ended.stdout, "ExecStart")[0])
     assert words[0] == sys.executable
-    assert words[1:3] == [str(ROOT / "sweep.py"), "run"]
+    assert words[1:3] == [str(program.file), "run"]
     assert words[3:] == [str(program.folder / "night.yaml"), "--db", "big.db", "--timeout", "20m"]
     assert lines_of(ended.stdout, "WorkingDirectory") == [str(program.folder)]
     assert lines_of(ended.stdout, "StandardOutput") == [f"append:{program.folder / 'big.db.log'}"]

@@ -1,5 +1,6 @@
 """The command `plot` from outside: its files, its words, its exit codes. The fake engine answers."""
 
+# ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sweep_runner import Sweep
+from sweeping import Program, program
 
 from ollama_sweep.results import plots
 
@@ -42,12 +43,12 @@ SCATTERS = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """A folder with two finished sweeps that have answers (`two`, `one`), and one without (`speed`, the last)."""
     folder = tmp_path_factory.mktemp("plots")
     (folder / "items.json").write_text(json.dumps(DATA), "utf-8")
     (folder / "results_local.csv").write_text(CSV, "utf-8")
-    with contextlib.closing(Sweep(folder)) as sweep:
+    with contextlib.closing(Program(folder)) as program:
         for name, model, tasks in (
             ("two", "[m, n]", "[prompt_eval, items]"),
             ("one", "m", "[items]"),
@@ -55,11 +56,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         ):
             text = GRID.format(name=name, model=model, tasks=tasks) + (ITEMS if "items" in tasks else "")
             (folder / f"{name}.yaml").write_text(text, "utf-8")
-            sweep("run", f"{name}.yaml").must()
-        yield sweep
+            program("run", f"{name}.yaml").must()
+        program.draws = True
+        yield program
 
 
-def drawn(done: Sweep, *words: str | Path) -> list[str]:
+def drawn(done: Program, *words: str | Path) -> list[str]:
     """The files that a call names, relative to `heatmaps/`; all are there."""
     said = done("plot", *words).must()
     files = said.stdout.split()
@@ -67,21 +69,21 @@ def drawn(done: Sweep, *words: str | Path) -> list[str]:
     return [file.removeprefix("heatmaps/") for file in files]
 
 
-def test_the_list_has_every_plot(done: Sweep) -> None:
+def test_the_list_has_every_plot(done: Program) -> None:
     lines = done("plot", "--list").must().stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(plots.known())
     listed = json.loads(done("plot", "--list", "--json").must().stdout)
     assert {found["plot"] for found in listed if found["of"] == "answers"} > SCATTERS
 
 
-def test_a_picture_of_a_sweeps_answers(done: Sweep) -> None:
+def test_a_picture_of_a_sweeps_answers(done: Program) -> None:
     files = drawn(done, "output_tokens_vs_latency", "two.yaml")
     assert files == ["two/all_scatter_latency_plots/output_tokens_vs_latency.png"]
     with Image.open(done.folder / "heatmaps" / files[0]) as image:
         assert image.size[0] > 1500
 
 
-def test_all_draws_everything_there_is(done: Sweep) -> None:
+def test_all_draws_everything_there_is(done: Program) -> None:
     files = drawn(done, "all", "two.yaml", "--cost-per-token", "0.000001", "--out", "every")
     names = {file.removeprefix("every/two/") for file in files}
     assert {f"all_scatter_latency_plots/{name}.png" for name in SCATTERS} < names
@@ -91,13 +93,13 @@ def test_all_draws_everything_there_is(done: Sweep) -> None:
     assert len(names) == len(files)
 
 
-def test_sweeps_are_compared(done: Sweep) -> None:
+def test_sweeps_are_compared(done: Program) -> None:
     assert drawn(done, "avg_by_model_score", "two.yaml", "one.yaml") == ["two_vs_one/avg_by_model_score.png"]
     files = drawn(done, "grid", "two.yaml", "one.yaml", "--x", "sweep", "--y", "num_ctx", "--task", "items")
     assert files == [f"two_vs_one/grid_quality_sweep_num_ctx_model-{name}.png" for name in "mn"]
 
 
-def test_the_form_and_the_json(done: Sweep) -> None:
+def test_the_form_and_the_json(done: Program) -> None:
     words = ("avg_by_model_durations", "one", "--format", "svg", "--out", "pictures", "--json")
     said = json.loads(done("plot", *words).must().stdout)
     assert said == {
@@ -109,22 +111,22 @@ def test_the_form_and_the_json(done: Sweep) -> None:
     assert (done.folder / said["files"][0]).read_bytes().startswith(b"<?xml")
 
 
-def test_another_tools_file_is_drawn_and_its_nanoseconds_are_said(done: Sweep) -> None:
+def test_another_tools_file_is_drawn_and_its_nanoseconds_are_said(done: Program) -> None:
     said = done("plot", "token_heatmap", "--csv", "results_local.csv", "--metric", "eval_duration").must()
     assert said.stdout.split() == ["heatmaps/results_local/heatmaps/eval_duration_heatmap.png"]
     assert said.stderr == "Note: results_local.csv: durations of 1 row were nanoseconds; converted to seconds\n"
 
 
-def test_all_of_a_file_leaves_out_what_needs_a_sweep(done: Sweep) -> None:
+def test_all_of_a_file_leaves_out_what_needs_a_sweep(done: Program) -> None:
     said = done("plot", "all", "--csv", "results_local.csv", "--out", "foreign").must()
     assert len(said.stdout.split()) == 9
     assert "Note: heatmap is left out: --csv: heatmap draws the cells of a sweep" in said.stderr
 
 
-def test_a_file_needs_no_database(sweep: Sweep) -> None:
-    (sweep.folder / "r.csv").write_text(CSV, "utf-8")
-    sweep("plot", "avg_by_model_score", "--csv", "r.csv").must()
-    assert {path.name for path in sweep.folder.iterdir() if "output" not in path.name} == {"r.csv", "heatmaps"}
+def test_a_file_needs_no_database(program: Program) -> None:
+    (program.folder / "r.csv").write_text(CSV, "utf-8")
+    program("plot", "avg_by_model_score", "--csv", "r.csv").must()
+    assert {path.name for path in program.folder.iterdir()} == {"r.csv", "fake.json", "heatmaps"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_file_needs_no_database(sweep: Sweep) -> None:
         (["all", "--csv", "items.json"], "items.json:1: has no column model"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_created(words: list[str], message: str, done: Sweep) -> None:
+def test_a_mistake_is_one_line_and_nothing_is_created(words: list[str], message: str, done: Program) -> None:
     (done.folder / "bad.csv").write_text("model,latency_sec\nm,x\n", "utf-8")
     said = done("plot", *words, "--out", "nothing").must(2)
     assert message in said.stderr
@@ -163,7 +165,7 @@ def test_a_mistake_is_one_line_and_nothing_is_created(words: list[str], message:
     assert not (done.folder / "nothing").exists()
 
 
-def test_the_heatmap_of_each_task_has_its_own_metric(done: Sweep) -> None:
+def test_the_heatmap_of_each_task_has_its_own_metric(done: Program) -> None:
     files = done("heatmap", "two.yaml").must().stdout.split()
     assert "heatmaps/two/heatmap_highlighted_model-m_task-items.png" in files
     table = (done.folder / "heatmaps/two/results_table_model-m_task-items.csv").read_text("utf-8")

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ollama_fixture import MARK, ROOT, clean_environment, until
+from ollama_fixture import MARK, clean_environment, until
 from sweep_runner import Ended, Started
 from sweeping import Program, label, program
 from test_signals import Terminal, gate, measuring, terminals
@@ -107,7 +107,7 @@ def test_it_lives_through_the_end_of_its_terminal_and_a_hang_up(
 
 
 def test_nohup_is_respected(program: Program, gate: Path) -> None:
-    words = [sys.executable, str(ROOT / "sweep.py"), "run", str(program.grid())]
+    words = [sys.executable, str(program.file), "run", str(program.grid())]
     environment = {**clean_environment(), **program.environment(), MARK: program.mark}
     with subprocess.Popen(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *words], cwd=program.folder, env=environment,
                           stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as running:  # fmt: skip

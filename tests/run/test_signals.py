@@ -11,15 +11,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from ollama_fixture import MARK, ROOT, clean_environment, until
-from sweep_runner import Started
+from ollama_fixture import MARK, clean_environment, until
+from sweep_runner import Started, stands_at
 from sweeping import Program, label, program
 
 FIRST, SECOND = label(512, 2), label(512, 4)
@@ -43,7 +41,7 @@ class Terminal:
         with contextlib.ExitStack() as stack:
             errors = stack.enter_context(errors_to.open("wb")) if errors_to else slave
             self.child = subprocess.Popen(
-                [sys.executable, "-c", CONTROL, str(ROOT / "sweep.py"), *map(str, words)],
+                [sys.executable, "-c", CONTROL, str(program.file), *map(str, words)],
                 cwd=program.folder, env=environment, stdin=slave, stdout=slave, stderr=errors, start_new_session=True,
             )  # fmt: skip
         os.close(slave)
@@ -116,7 +114,7 @@ def goes_on(program: Program, config: Path, done: int, total: int) -> None:
 def test_ctrl_c_once_finishes_the_cell_and_says_how_to_go_on(
     program: Program, terminals: list[Terminal], gate: Path
 ) -> None:
-    config = program.grid()
+    config, program.draws = program.grid(), True
     terminal = Terminal(program, "run", config)
     terminals.append(terminal)
     measuring(program)
@@ -151,7 +149,7 @@ def test_a_signal_finishes_the_cell(number: signal.Signals, code: int, program: 
 
 def test_a_sweep_in_the_background_of_a_shell_can_be_stopped(program: Program, gate: Path) -> None:
     """A shell without job control makes `&` ignore SIGINT; Ctrl-C's signal works all the same."""
-    words = shlex.join([sys.executable, str(ROOT / "sweep.py"), "run", str(program.grid())])
+    words = shlex.join([sys.executable, str(program.file), "run", str(program.grid())])
     environment = {**clean_environment(), **program.environment(), MARK: program.mark}
     said = program.folder / "said"
     with subprocess.Popen(
@@ -239,7 +237,7 @@ def test_ctrl_c_while_the_terminal_takes_no_more_is_heard(program: Program, term
     """A terminal that nobody reads (Ctrl-S, a stopped pager) blocks the program in the middle of a line."""
     terminal = Terminal(program, "run", program.grid(**MANY))
     terminals.append(terminal)
-    until("the program waits for the terminal", lambda: is_blocked(program, terminal.child.pid))
+    until("the program waits for the terminal", lambda: stands_at(terminal.child.pid, 1, 2))
     begun = len(program.events("prepare"))
     terminal.press_ctrl_c()
     assert terminal.wait() == 130
@@ -247,15 +245,6 @@ def test_ctrl_c_while_the_terminal_takes_no_more_is_heard(program: Program, term
     assert "Stopping after this cell" in terminal.shown
     assert begun <= len(program.events("prepare")) <= begun + 1
     assert {row["status"] for row in program.rows(sql=STATES)} == {"ok"}
-
-
-def is_blocked(program: Program, pid: int) -> bool:
-    """At work, asleep, and no further than a moment ago."""
-    before = len(program.events("generate"))
-    if not before:
-        return False
-    time.sleep(0.3)
-    return len(program.events("generate")) == before and psutil.Process(pid).status() == psutil.STATUS_SLEEPING
 
 
 def test_the_live_line_stays_on_one_line_of_a_narrow_terminal(program: Program, terminals: list[Terminal]) -> None:

@@ -12,12 +12,12 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
 
 TEMPLATE_TOKENS = 3
 READ_S, WROTE_S = 0.5, 0.1
@@ -47,7 +47,8 @@ class ScriptedOllama:
         self.folder = folder
         self.host = f"127.0.0.1:{port}"
         self.binary = folder / "ollama"
-        self.binary.write_text(_LAUNCHER.format(python=sys.executable, tests=str(Path(__file__).parent)), "utf-8")
+        python = Path(sys.executable).resolve()  # the one of the virtual environment takes longer to begin
+        self.binary.write_text(_LAUNCHER.format(python=python, tests=str(Path(__file__).parent)), "utf-8")
         self.binary.chmod(0o755)
         self.script()
         _write(folder / "models.json", {f"{MODEL}:latest": 0})
@@ -109,6 +110,8 @@ def play(folder: Path, words: list[str]) -> int:
         signal.pause()
     if command == "serve" and "exit" not in step:
         Served(folder).serve()
+    import urllib.error
+
     try:
         said = {"serve": _nothing, "create": _create, "run": _run}[command](rest, step)
     except urllib.error.HTTPError as error:
@@ -149,6 +152,8 @@ def _run(words: list[str], step: Script) -> str:
 
 
 def _ask(path: str, body: Script) -> Any:
+    import urllib.request
+
     url = f"http://{urlsplit(os.environ['OLLAMA_HOST']).netloc or os.environ['OLLAMA_HOST']}{path}"
     with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60) as answer:
         return json.load(answer)
@@ -167,6 +172,8 @@ class Served:
 
     def serve(self) -> None:
         """Answer until the end."""
+        from http.server import ThreadingHTTPServer
+
         (self.folder / "pid").write_text(str(os.getpid()), "utf-8")
         where = urlsplit(f"//{os.environ['OLLAMA_HOST'].rpartition('/')[2]}")
         with ThreadingHTTPServer((str(where.hostname), where.port or 0), _handler_of(self)) as listening:
@@ -232,6 +239,8 @@ def _running(name: str, num_ctx: int) -> Script:
 
 
 def _handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
+    from http.server import BaseHTTPRequestHandler
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

@@ -18,6 +18,9 @@ import psutil
 import yaml
 from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
 
+FIRST_PAGE = 4096
+"""No address of a program is as small, so a call whose second argument is larger is not a sleep."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -67,8 +70,20 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mark = f"sweep-{folder.name}-{time.monotonic_ns()}"
+        self._mark = f"sweep-{folder.name}-{time.monotonic_ns()}"
+        self._is_marking = False
         self._started: list[Started] = []
+
+    @property
+    def file(self) -> Path:
+        """What is given to Python."""
+        return ROOT / "sweep.py"
+
+    @property
+    def mark(self) -> str:
+        """What a process has in its environment that this object ends; without one there is nothing to look for."""
+        self._is_marking = True
+        return self._mark
 
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> Ended:
         """Run a command to its end."""
@@ -76,7 +91,7 @@ class Sweep:
 
     def start(self, *words: str | Path, env: Mapping[str, str] | None = None) -> Started:
         """Start a command."""
-        argv = [sys.executable, str(ROOT / "sweep.py"), *(str(word) for word in words)]
+        argv = [sys.executable, str(self.file), *(str(word) for word in words)]
         started = Started(argv, self.folder, {**clean_environment(), MARK: self.mark, **(env or {})})
         self._started.append(started)
         return started
@@ -118,7 +133,17 @@ class Sweep:
             if started.is_running():
                 started.kill()
                 started.wait(END_S)
-        end_marked(self.mark)
+        if self._is_marking:
+            end_marked(self.mark)
+
+
+def stands_at(pid: int, *files: int) -> bool:
+    """Whether a process waits in a read or a write of one of these of its files; told by the kernel, on Linux only."""
+    try:
+        words = Path(f"/proc/{pid}/syscall").read_text("ascii").split()
+    except OSError:
+        return psutil.Process(pid).status() == psutil.STATUS_SLEEPING
+    return len(words) > 2 and int(words[1], 16) in files and int(words[2], 16) > FIRST_PAGE
 
 
 def write_fake_script(path: Path, script: Mapping[str, Any]) -> Path:

@@ -14,11 +14,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import undrawn
 from ollama_fixture import clean_environment
 from sweep_runner import Ended, Sweep, write_fake_script
 
 from ollama_sweep import cli
-from ollama_sweep.machine.files import write_whole
 from ollama_sweep.results.plots import heatmap
 
 WORDS = "one two three four five"
@@ -39,7 +39,7 @@ class Program(Sweep):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.draws = False
-        """Whether pictures are really drawn, which takes longer than all the rest; they have tests of their own."""
+        """Whether `run` really draws, which takes longer than all the rest; pictures have tests of their own."""
         self.journal = folder / "journal.txt"
         self._script = folder / "fake.json"
         self.script()
@@ -52,6 +52,10 @@ class Program(Sweep):
         """What a child process needs to use the same script, and to write as it does for a person."""
         return {"OLLAMA_SWEEP_FAKE": str(self._script), "PYTHONUNBUFFERED": ""}
 
+    @property
+    def file(self) -> Path:
+        return super().file if self.draws else undrawn.FILE
+
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> Ended:
         environment = {**clean_environment(), **self.environment(), **(env or {})}
         out, err = io.StringIO(), io.StringIO()
@@ -61,7 +65,7 @@ class Program(Sweep):
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            contextlib.nullcontext() if self.draws else mock.patch.object(heatmap, "render", _pretend_to_draw),
+            contextlib.nullcontext() if self.draws else mock.patch.object(heatmap, "render", undrawn.pretend_to_draw),
             pytest.raises(SystemExit) as ended,
         ):
             cli.main()
@@ -85,10 +89,6 @@ class Program(Sweep):
         """Everything in the working directory, without what the test itself wrote."""
         found = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
         return {name for name in found if not name.startswith(("output-", "fake.json"))}
-
-
-def _pretend_to_draw(data: object, path: Path, dpi: float | None = None) -> None:
-    write_whole(path, b"a picture")
 
 
 def label(num_ctx: int, num_batch: int) -> str:

@@ -140,7 +140,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
     """A sweep with its output in files, that waits for a full disk a tenth of a second. It begins at its gate."""
     from unittest import mock
 
-    import sweeping
+    import undrawn
 
     from ollama_sweep import cli
     from ollama_sweep.results.plots import heatmap
@@ -158,7 +158,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
     open("output-gate", "rb").close()
     try:
         with (
-            mock.patch.object(heatmap, "render", sweeping._pretend_to_draw),
+            mock.patch.object(heatmap, "render", undrawn.pretend_to_draw),
             mock.patch.object(loop, "Execution", impatient),
             mock.patch.object(loop, "DISK_WAIT_S", 0.01),
         ):

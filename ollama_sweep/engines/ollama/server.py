@@ -5,6 +5,7 @@ Shared by the engines that use Ollama: version, /api/ps, /api/show, requests, un
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -41,12 +42,18 @@ VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
 
 
+def is_encrypted(url: str) -> bool:
+    """Whether certificates matter; to read them takes httpx a twentieth of a second for each client."""
+    return url.startswith("https:")
+
+
 def answering_version(url: str, timeout_s: float = 2.0, client: httpx.Client | None = None) -> str | None:
     """The version of the Ollama server at a URL; None where none answers. Asked of an open `client` it costs little."""
     import httpx
 
     try:
-        answer = (client or httpx).get(f"{url}/api/version", timeout=timeout_s)
+        with contextlib.nullcontext(client) if client else httpx.Client(verify=is_encrypted(url)) as asked:
+            answer = asked.get(f"{url}/api/version", timeout=timeout_s)
         return str(answer.json()["version"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
@@ -145,7 +152,7 @@ class OllamaServer:
             raise EngineMissing(f"Ollama {version} is too old (need {need} or newer)")
         self.version = version
         self._hang_up()
-        self._client = ollama.Client(host=self._url, timeout=ANSWER_S)
+        self._client = ollama.Client(host=self._url, timeout=ANSWER_S, verify=is_encrypted(self._url))
 
     def _start_own(self) -> None:
         """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
@@ -240,7 +247,7 @@ class OllamaServer:
         import httpx
 
         if self._http is None:
-            self._http = httpx.Client(base_url=self._url)
+            self._http = httpx.Client(base_url=self._url, verify=is_encrypted(self._url))
         return self._http
 
     def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:

@@ -79,7 +79,10 @@ class Client:
                 max_retries=0,
                 timeout=ANSWER_S,
                 http_client=openai.DefaultHttpxClient(
-                    follow_redirects=False, trust_env=not self._address.is_local, timeout=ANSWER_S
+                    follow_redirects=False,
+                    trust_env=not self._address.is_local,
+                    timeout=ANSWER_S,
+                    verify=self._address.url.startswith("https:"),  # to read the certificates takes a while
                 ),
             )
         return self._client
