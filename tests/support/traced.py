@@ -46,7 +46,7 @@ class Traced:
     """Starts sweeps under strace."""
 
     def __init__(self) -> None:
-        environment = {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        environment = {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
         self._server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
