@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
@@ -18,11 +18,10 @@ from ollama_sweep.core.errors import ConfigError, DatabaseInUse, Stopped, SweepE
 from ollama_sweep.core.events import CellFinished, CellStarted, Event, Notice, RunFinished, SweepFinished, SweepStarted
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.plan.config import load_spec
+from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
-from ollama_sweep.run import control
-from ollama_sweep.run.session import Ended, Options, SessionOptions, measure
+from ollama_sweep.run.session import Options, Session, SessionOptions, measure
 from ollama_sweep.run.stopping import Stopping
-from ollama_sweep.store import lock
 
 FIRST, SECOND = label(512, 2), label(512, 4)
 GIVE_UP_S = 120.0
@@ -176,6 +175,19 @@ def test_another_thread_stops_it_now_and_the_cell_is_measured_again(here: Progra
 
     gate.touch()
     assert measure(spec).counts == {Status.OK: 4}
+
+
+def test_a_listener_may_stop_the_session_it_listens_to(here: Program) -> None:
+    session: Session
+
+    def listen(event: Event) -> None:
+        if isinstance(event, CellFinished):
+            session.stop()
+
+    session = Session(with_tasks(spec_of(here)), here.folder / "sweeps.db", SessionOptions(), [listen])
+    ended = session.run()
+    assert str(ended.stopped) == "stopped; everything measured is saved"
+    assert ended.counts == {Status.OK: 1, Status.PENDING: 3}
 
 
 @pytest.mark.parametrize("now", [False, True])
