@@ -13,7 +13,6 @@ from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
 if TYPE_CHECKING:
-    from ollama_sweep.core.ledger import Ledger
     from ollama_sweep.engines.base import EngineSettings
     from ollama_sweep.plan.spec import SweepSpec
     from ollama_sweep.store.reader import Reader
@@ -133,7 +132,6 @@ def trace_to_stderr(verbose: bool) -> Callable[[str], None]:
 def engine_settings(
     spec: SweepSpec,
     *,
-    ledger: Ledger | None = None,
     say: Callable[[str], None],
     verbose: bool = False,
     remote: bool = False,
@@ -143,7 +141,7 @@ def engine_settings(
     from ollama_sweep.plan import engine
 
     trace = trace_to_stderr(verbose)
-    return engine.engine_settings(spec, ledger=ledger, say=say, trace=trace, remote=remote, setup=setup)
+    return engine.engine_settings(spec, say=say, trace=trace, remote=remote, setup=setup)
 
 
 def reader_if_there(db: Path) -> Reader | None:

@@ -107,7 +107,7 @@ def measure(
     retry: Iterable[str] = (),
     **options: Unpack[Options],
 ) -> Ended:
-    """Start a sweep or go on where it was; returns once no cell is pending.
+    """Start a sweep or go on where it was; returns once no cell is pending. Only the database is written, no picture.
 
     `listeners` are called with each event of `core.events`; `retry` names failures that are run again.
     `stopping.stop()` ends the sweep after its cell, from any thread, and so do Ctrl-C and SIGTERM where this is called

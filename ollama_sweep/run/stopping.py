@@ -92,6 +92,7 @@ class Stopping:
         """How often this process was continued, and how many seconds it stood still: both grow with a true stop.
 
         A terminal that is closed sends SIGCONT to processes that nobody has stopped, and a busy machine holds them up.
+        Beside the main thread no SIGCONT is seen, so no stop is.
         """
         return self._continued, self._heartbeat.stood_still_s()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ollama_sweep.cli import analyst, shared
+from ollama_sweep.cli import shared
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ollama_sweep.results.outliers import Outlying
     from ollama_sweep.results.prices import PriceTable
     from ollama_sweep.results.routing import Expensive, Routing
+    from ollama_sweep.run.analyst import Asked
     from ollama_sweep.store.rows import SweepRow
 
 MOST_DRIFTS = 100_000
@@ -110,6 +111,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
     from ollama_sweep.results.groups import make_groups
     from ollama_sweep.results.outliers import outlying_runs
     from ollama_sweep.results.saving import check_folder
+    from ollama_sweep.run import analyst
     from ollama_sweep.store.reader import Reader
 
     prices = price_table(given["prices"], given["cost_per_token"])
@@ -136,8 +138,19 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
         raise ConfigError(text, analyst.OPTION)
     found = calculated(sweeps, groups, prices, outlying_runs(results, rates))
     found.drifts = {sweep: measured for sweep, measured in drifts.items() if measured}
-    found.analysis = analyst.analysis_by(model, groups, sweeps[0], given) if model else None
+    found.analysis = analyst.analysis_by(model, groups, sweeps[0], _asked(given)) if model else None
     return found
+
+
+def _asked(given: dict[str, Any]) -> Asked:
+    """Where the analysis model is asked; what its engine says goes to stderr, so that --json stays JSON."""
+    from ollama_sweep.run.analyst import Asked
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    trace = shared.trace_to_stderr(given["verbose"])
+    return Asked(given["engine"], given["host"], given["ollama"], given["remote"], say, trace)
 
 
 def price_table(file: Path | None, cost_per_token: float | None) -> PriceTable | None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from ollama_sweep.cli import shared
+from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, SweepError
+from ollama_sweep.engines.base import Engine, EngineSettings
+from ollama_sweep.plan.engine import engine_settings, open_engine, silent
 
 if TYPE_CHECKING:
-    from ollama_sweep.engines.base import Engine, EngineSettings
     from ollama_sweep.results.analysis import Analysis
     from ollama_sweep.results.groups import Group
     from ollama_sweep.store.rows import SweepRow
@@ -23,6 +22,18 @@ OPTION = "--analysis-model"
 AUTO = "auto"
 TIMEOUT_S = 600.0
 OPTIONS = {"num_batch": 512, "num_ctx": 4096, "num_predict": 700, "temperature": 0}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where a person wants the model to be asked; None: as the sweep has it."""
+
+    engine: str | None = None
+    host: str | None = None
+    ollama: str | None = None
+    remote: bool = False
+    say: Callable[[str], None] = silent
+    trace: Callable[[str], None] = silent
 
 
 def chosen_model(name: str, groups: Sequence[Group], *, allow_cloud: bool) -> str:
@@ -49,12 +60,12 @@ def _best(groups: Sequence[Group]) -> str:
     return max(speaking, key=rank).model
 
 
-def analysis_by(model: str, groups: Sequence[Group], row: SweepRow, given: Mapping[str, Any]) -> Analysis:
+def analysis_by(model: str, groups: Sequence[Group], row: SweepRow, asked: Asked) -> Analysis:
     """What the model makes of the measurements; the plain summaries where it or its engine fails."""
     from ollama_sweep.results import analysis
 
     try:
-        with asking(model, row, given) as ask:
+        with asking(model, row, asked) as ask:
             return analysis.analyse(groups, model, ask)
     except ConfigError:
         raise
@@ -65,13 +76,10 @@ def analysis_by(model: str, groups: Sequence[Group], row: SweepRow, given: Mappi
 
 
 @contextlib.contextmanager
-def asking(model: str, row: SweepRow, given: Mapping[str, Any]) -> Iterator[Callable[[str], str]]:
+def asking(model: str, row: SweepRow, asked: Asked) -> Iterator[Callable[[str], str]]:
     """`ask(prompt)` gives the model's answer. Raises ConfigError, EngineUnavailable, CellFailed."""
-    from ollama_sweep.core.cell import Cell
-    from ollama_sweep.plan.engine import open_engine
-
-    settings = _settings(row, given)
-    engine = open_engine(_engine_name(row, given, settings), settings)
+    settings = _settings(row, asked)
+    engine = open_engine(_engine_name(row, asked, settings), settings)
     try:
         options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
         cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")
@@ -86,26 +94,23 @@ def _can_set(engine: Engine, name: str) -> bool:
     return engine.settable is None or name in engine.settable or name == "num_predict"
 
 
-def _engine_name(row: SweepRow, given: Mapping[str, Any], settings: EngineSettings) -> str:
+def _engine_name(row: SweepRow, asked: Asked, settings: EngineSettings) -> str:
     from ollama_sweep import engines
 
-    wanted = given.get("engine") or (row.engine if row.engine != "imported" else "auto")
-    return engines.choose(settings) if wanted == "auto" else str(wanted)
+    wanted = asked.engine or (row.engine if row.engine != "imported" else "auto")
+    return engines.choose(settings) if wanted == "auto" else wanted
 
 
-def _settings(row: SweepRow, given: Mapping[str, Any]) -> EngineSettings:
-    """Those of the sweep's file, where it is still there, with what the command line says; never its template."""
-    from ollama_sweep.engines.base import EngineSettings
+def _settings(row: SweepRow, asked: Asked) -> EngineSettings:
+    """Those of the sweep's file, where it is still there, with what the person says; never its template."""
+    from ollama_sweep.plan.config import load_spec
+    from ollama_sweep.plan.setups import with_tasks
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    remote, verbose = bool(given.get("remote")), bool(given.get("verbose"))
-    settings = EngineSettings(allow_remote=remote, say=say, trace=shared.trace_to_stderr(verbose))
+    settings = EngineSettings(allow_remote=asked.remote, say=asked.say, trace=asked.trace)
     path = Path(row.config_path)
     if row.config_path and path.is_file():
-        with contextlib.suppress(ConfigError):  # it has changed since: what the command line says must do
-            spec = shared.spec_from(path, {"allow_cloud": True, "allow_local_gguf": True})
-            settings = shared.engine_settings(spec, say=say, verbose=verbose, remote=remote)
-    changes: dict[str, Any] = {name: given[name] for name in ("host", "ollama") if given.get(name)}
-    return replace(settings, template="", timeout_s=TIMEOUT_S, **changes)
+        with contextlib.suppress(ConfigError):  # it has changed since: what the person says must do
+            spec = with_tasks(load_spec(path, {"allow_cloud": True, "allow_local_gguf": True}))
+            settings = engine_settings(spec, say=asked.say, trace=asked.trace, remote=asked.remote)
+    host, ollama = asked.host or settings.host, asked.ollama or settings.ollama
+    return replace(settings, template="", timeout_s=TIMEOUT_S, host=host, ollama=ollama)
