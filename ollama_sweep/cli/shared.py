@@ -1,23 +1,19 @@
-"""What several commands share: options, finding a sweep in the database, making a spec and an engine."""
+"""What several commands share: options, making a spec and an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ollama_sweep.cli import task_options
-from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ollama_sweep.core.ledger import Ledger
     from ollama_sweep.engines.base import Engine, EngineSettings
     from ollama_sweep.plan.spec import SweepSpec
-    from ollama_sweep.store.reader import Reader
-    from ollama_sweep.store.rows import SweepRow
 
 DEFAULT_DB = "sweeps.db"
 DEFAULT_CONFIG = "configs/default.yaml"
@@ -141,32 +137,10 @@ def engine_settings(
     setup: bool = False,
 ) -> EngineSettings:
     """What an engine of this sweep is told."""
-    from ollama_sweep.engines.base import EngineSettings
+    from ollama_sweep.plan import opening
 
-    settings = EngineSettings(
-        host=spec.host,
-        ollama=spec.ollama,
-        template=spec.template,
-        timeout_s=spec.timeout_s,
-        load_timeout_s=spec.load_timeout_s,
-        allow_remote=remote,
-        managed=spec.managed,
-        restart_command=spec.restart_command,
-        api_key_env=spec.api_key_env,
-        extra={**spec.engine_options, **({"setup": "yes"} if setup else {})},
-        say=say,
-        trace=trace_to_stderr(verbose),
-    )
-    return settings if ledger is None else replace(settings, ledger=ledger)
-
-
-def engine_name(spec: SweepSpec, settings: EngineSettings, pinned: str | None) -> str:
-    """The engine to use: the one asked for, the one this sweep began with, or what `auto` finds."""
-    from ollama_sweep import engines
-
-    if spec.engine != "auto":
-        return spec.engine
-    return pinned or engines.choose(settings)
+    trace = trace_to_stderr(verbose)
+    return opening.engine_settings(spec, ledger=ledger, say=say, trace=trace, remote=remote, setup=setup)
 
 
 def open_engine(name: str, settings: EngineSettings) -> Engine:
@@ -174,33 +148,3 @@ def open_engine(name: str, settings: EngineSettings) -> Engine:
     from ollama_sweep import engines
 
     return engines.load(name, settings)
-
-
-def reader_if_there(db: Path) -> Reader | None:
-    """A reader of the database, or None where there is none yet."""
-    from ollama_sweep.store.reader import Reader
-
-    return Reader.open(db) if db.exists() and db.stat().st_size else None
-
-
-def find_sweep(reader: Reader, config: str | None) -> SweepRow:
-    """The sweep of a CONFIG or a name; left out, the one that ran last. Raises ConfigError."""
-    if config is None:
-        last = reader.last_sweep()
-        if last is None:
-            raise ConfigError("no sweep has run in this database yet. Start with: sweep.py run CONFIG")
-        return last
-    names = {row.name for row in reader.sweeps()}
-    return reader.sweep(config if config in names else _name_of(config))
-
-
-def _name_of(config: str) -> str:
-    path = Path(config)
-    if not path.is_file():
-        return path.stem if path.suffix in (".yaml", ".yml") else config
-    from ollama_sweep.core import strict_yaml
-    from ollama_sweep.machine import files
-
-    root = strict_yaml.parse(files.read_text(path, 1), str(path))
-    entries = root.value if root is not None and isinstance(root.value, dict) else {}
-    return str(entries["name"].value) if "name" in entries else path.stem

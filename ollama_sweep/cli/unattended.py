@@ -22,7 +22,7 @@ from ollama_sweep.machine import conditions
 from ollama_sweep.run import detached, notify
 from ollama_sweep.run.interim import InterimPictures
 from ollama_sweep.run.summaries import ModelSummaries
-from ollama_sweep.store import file, lock
+from ollama_sweep.store import beside, file, lock
 
 if TYPE_CHECKING:
     from ollama_sweep.engines.base import EngineInfo
@@ -169,7 +169,7 @@ class Company:
 
     def may_start(self) -> conditions.Wait | None:
         """Why no cell may start now; None where one may."""
-        paused = detached.paused_since(self._db)
+        paused = beside.paused_since(self._db)
         if paused is not None:
             since = conditions.clock(paused, datetime.now())
             return conditions.Wait(
@@ -207,7 +207,7 @@ class _Note:
 
 def _log_keeper(db: Path) -> Callable[[Event], None]:
     """Keeps the log short where this run's output goes to it."""
-    log = detached.log_path(db)
+    log = beside.log_path(db)
     try:
         is_ours = os.path.samestat(os.fstat(1), log.stat())
     except OSError:

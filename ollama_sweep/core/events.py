@@ -11,11 +11,12 @@ from ollama_sweep.core.outcome import Outcome
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """Counts of cells: all of the sweep, those that have a final state already."""
+    """Counts of cells: all of the sweep, those that have a final state already. `seconds_left`: None is unknown."""
 
     name: str
     total: int
     done: int
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class CellFinished:
     outcome: Outcome
     duration_s: float
     will_retry: bool
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,33 +14,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.run.stopping import AFTER_CELL, NOW
 from ollama_sweep.store import lock
+from ollama_sweep.store.beside import log_path, pause_path, paused_since
 from ollama_sweep.store.rows import Holder
 
 DETACHED = "OLLAMA_SWEEP_DETACHED"
 """In the environment of a detached run: the number of the pipe on which it says that it has begun."""
 LOG_BYTES = 8 * 1024 * 1024
 POLL_S = 0.1
-
-
-def log_path(db: Path) -> Path:
-    """The log of a detached run; the same for every name that leads to the database."""
-    return _beside(db, ".log")
-
-
-def pause_path(db: Path) -> Path:
-    """The file that asks for a pause as long as it is there."""
-    return _beside(db, ".pause")
-
-
-def _beside(db: Path, suffix: str) -> Path:
-    real = db.resolve()
-    return real.with_name(real.name + suffix)
 
 
 def program_words() -> list[str]:
@@ -245,14 +230,6 @@ def ask_to_pause(db: Path) -> None:
 
     if paused_since(db) is None:
         write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
-
-
-def paused_since(db: Path) -> datetime | None:
-    """Since when a pause is asked for, in local time; None where none is."""
-    try:
-        return datetime.fromtimestamp(pause_path(db).stat().st_mtime)
-    except OSError:
-        return None
 
 
 def ask_to_continue(db: Path) -> bool:

@@ -34,9 +34,9 @@ def command(follow: bool, lines: int, db: Path) -> None:
       ollama-sweep logs -n 100
       ollama-sweep logs -f
     """
-    from ollama_sweep.run import detached
+    from ollama_sweep.store import beside
 
-    log = detached.log_path(db)
+    log = beside.log_path(db)
     if not log.exists():
         if not db.exists():
             raise ConfigError(f"no database at {db}. Start with: ollama-sweep run CONFIG --detach")

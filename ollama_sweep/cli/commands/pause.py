@@ -22,11 +22,11 @@ def command(db: Path) -> None:
     """
     from ollama_sweep.cli.unattended import db_words
     from ollama_sweep.run import detached
-    from ollama_sweep.store import lock
+    from ollama_sweep.store import beside, lock
 
     if not db.exists():
         raise ConfigError(f"no database at {db}, so there is nothing to pause")
-    since, found, end = detached.paused_since(db), lock.holder(db), db_words(db)
+    since, found, end = beside.paused_since(db), lock.holder(db), db_words(db)
     detached.ask_to_pause(db)
     if since is not None:
         click.echo(f"Was paused already, since {since:%Y-%m-%d %H:%M}")

@@ -107,6 +107,7 @@ class Report:
 
 def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
     """Read, calculate and, where it is asked for, let a model compare. Raises ConfigError before anything is made."""
+    from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.groups import make_groups
     from ollama_sweep.results.outliers import outlying_runs
     from ollama_sweep.results.saving import check_folder
@@ -114,7 +115,7 @@ def collect(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
 
     prices = price_table(given["prices"], given["cost_per_token"])
     with Reader.open(db) as reader, reader.snapshot():
-        sweeps = [shared.find_sweep(reader, config) for config in (configs or (None,))]
+        sweeps = [find_sweep(reader, config) for config in (configs or (None,))]
         sweeps = list({row.sweep_id: row for row in sweeps}.values())
         rows = [answer for row in sweeps for answer in reader.answers(row.sweep_id)]
         results = [cell for row in sweeps for cell in reader.results(row.sweep_id)]

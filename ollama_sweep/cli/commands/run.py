@@ -142,7 +142,9 @@ class _Session:
             raise Stopped(f"{stopped}. Go on with: {self._command()}", stopped.exit_code - 128)
 
     def _sweeps(self) -> list[SweepRow]:
-        reader = shared.reader_if_there(self.db)
+        from ollama_sweep.store.reader import Reader
+
+        reader = Reader.if_there(self.db)
         if reader is None:
             return []
         with reader:
@@ -172,13 +174,14 @@ class _Session:
             engines.load(self.spec.engine, self._settings())
 
     def _measure(self, store: Store, stopping: Stopping) -> None:
+        from ollama_sweep.plan.opening import engine_name
         from ollama_sweep.run.loop import ShieldedLedger
         from ollama_sweep.run.waiting import wait_for
 
         self.company.attach(store)
         settings = self._settings(ledger=ShieldedLedger(store, stopping))
         pinned = next((row.engine for row in self._sweeps()), None)
-        name = shared.engine_name(self.spec, settings, pinned)
+        name = engine_name(self.spec, settings, pinned)
         self._say_choice(name)
         engine = shared.open_engine(name, settings)
         try:

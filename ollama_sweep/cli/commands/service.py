@@ -56,6 +56,7 @@ def _plan(words: tuple[str, ...]) -> Plan:
     from ollama_sweep.cli.commands import run
     from ollama_sweep.machine import service
     from ollama_sweep.run import detached
+    from ollama_sweep.store import beside
 
     given: dict[str, Any] = run.command.make_context("ollama-sweep service", list(words)).params
     if given.get("detach"):
@@ -66,7 +67,7 @@ def _plan(words: tuple[str, ...]) -> Plan:
         name=spec.name,
         words=(*_program(detached.program_words()), "run", *config, *words),
         folder=Path.cwd(),
-        log=detached.log_path(given["db"]),
+        log=beside.log_path(given["db"]),
         settings=service.settings_of(os.environ),
     )
 
