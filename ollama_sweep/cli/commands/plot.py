@@ -106,8 +106,8 @@ def _list(as_json: bool) -> None:
 
 def _jobs(name: str | None, given: dict[str, Any]) -> list[Job]:
     """The plots to draw, with everything checked that can be checked without data. Raises ConfigError."""
-    from ollama_sweep.cli.commands.report import price_table
     from ollama_sweep.results import plots
+    from ollama_sweep.results.prices import price_table
 
     names = [*plots.known(), EVERY]
     if name is None:
