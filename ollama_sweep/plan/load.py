@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.plan.config import load_spec
+from ollama_sweep.plan.config import SECTIONS, load_spec
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
 
@@ -26,9 +27,18 @@ def load(
     overrides = {
         "allow_cloud": allow_cloud,
         "allow_local_gguf": allow_local_gguf,
-        "keys": {name: _as_yaml(name, value) for name, value in keys.items()},
+        "keys": {name: _as_yaml(name, value) for name, value in _flat(keys)},
     }
     return with_tasks(load_spec(None if path is None else Path(path), overrides))
+
+
+def _flat(keys: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """What stands in a section of a file, such as `options`, by itself."""
+    for name, value in keys.items():
+        if name in SECTIONS and isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", part) for key, part in value.items())
+        else:
+            yield name, value
 
 
 def _as_yaml(name: str, value: object) -> str:
