@@ -31,8 +31,6 @@ from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import Outcome, Status, failure_label
 from ollama_sweep.core.units import format_duration, format_rate
 
-RECENT_CELLS = 20
-
 
 class Progress:
     """Takes events; never fails, even when the terminal is gone or its disk is full."""
@@ -44,7 +42,7 @@ class Progress:
         self._is_writing = False
         self._unwritten: deque[str] = deque()
         self._total = self._done = self._failed = 0
-        self._durations: list[float] = []
+        self._seconds_left: float | None = None
         self._cell: Cell | None = None
         self._doing = ""
 
@@ -52,6 +50,7 @@ class Progress:
         match event:
             case SweepStarted():
                 self._total, self._done = event.total, event.done
+                self._seconds_left = event.seconds_left
             case CellStarted():
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 self._cell, self._doing = event.cell, f"loading{again}"
@@ -79,7 +78,7 @@ class Progress:
         if not event.will_retry:
             self._done += 1
             self._failed += event.outcome.status.is_failure
-            self._durations = [*self._durations[1 - RECENT_CELLS :], event.duration_s]
+        self._seconds_left = event.seconds_left
         self._cell = None
         head = f"{self._done:>{len(str(self._total))}}/{self._total}"
         again = " (tried again)" if event.will_retry else ""
@@ -87,9 +86,7 @@ class Progress:
         self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
 
     def _left(self) -> str:
-        if not self._durations:
-            return "?"
-        return format_duration(sum(self._durations) / len(self._durations) * (self._total - self._done))
+        return "?" if self._seconds_left is None else format_duration(self._seconds_left)
 
     def line(self, text: str) -> None:
         """One lasting line."""
@@ -107,7 +104,7 @@ class Progress:
             return
         parts = [f"{self._done}/{self._total}", self._cell.label(), self._doing]
         parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [f"{self._left()} left"] if self._durations else []
+        parts += [f"{self._left()} left"] if self._seconds_left is not None else []
         width = shutil.get_terminal_size().columns
         self._write("\r\x1b[2K" + "  ".join(parts)[: max(10, width - 1)])
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, finding a sweep in the database, making a spec and an engine."""
+"""What several commands share: options, making a spec and an engine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ollama_sweep.cli import task_options
-from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
 if TYPE_CHECKING:
     from ollama_sweep.engines.base import EngineSettings
     from ollama_sweep.plan.spec import SweepSpec
-    from ollama_sweep.store.reader import Reader
-    from ollama_sweep.store.rows import SweepRow
 
 DEFAULT_CONFIG = "configs/default.yaml"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -138,37 +135,7 @@ def engine_settings(
     setup: bool = False,
 ) -> EngineSettings:
     """What an engine of this sweep is told; --verbose shows its commands on stderr."""
-    from ollama_sweep.plan import engine
+    from ollama_sweep.plan import opening
 
     trace = trace_to_stderr(verbose)
-    return engine.engine_settings(spec, say=say, trace=trace, remote=remote, setup=setup)
-
-
-def reader_if_there(db: Path) -> Reader | None:
-    """A reader of the database, or None where there is none yet."""
-    from ollama_sweep.store.reader import Reader
-
-    return Reader.open(db) if db.exists() and db.stat().st_size else None
-
-
-def find_sweep(reader: Reader, config: str | None) -> SweepRow:
-    """The sweep of a CONFIG or a name; left out, the one that ran last. Raises ConfigError."""
-    if config is None:
-        last = reader.last_sweep()
-        if last is None:
-            raise ConfigError("no sweep has run in this database yet. Start with: sweep.py run CONFIG")
-        return last
-    names = {row.name for row in reader.sweeps()}
-    return reader.sweep(config if config in names else _name_of(config))
-
-
-def _name_of(config: str) -> str:
-    path = Path(config)
-    if not path.is_file():
-        return path.stem if path.suffix in (".yaml", ".yml") else config
-    from ollama_sweep.core import strict_yaml
-    from ollama_sweep.machine import files
-
-    root = strict_yaml.parse(files.read_text(path, 1), str(path))
-    entries = root.value if root is not None and isinstance(root.value, dict) else {}
-    return str(entries["name"].value) if "name" in entries else path.stem
+    return opening.engine_settings(spec, say=say, trace=trace, remote=remote, setup=setup)

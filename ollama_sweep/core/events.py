@@ -12,12 +12,16 @@ from ollama_sweep.core.outcome import Outcome, Status
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """Counts of cells: all of the sweep, those that have a final state already, and each status by itself."""
+    """Counts of cells: all of the sweep, those that have a final state already, and each status by itself.
+
+    `seconds_left`: None is unknown.
+    """
 
     name: str
     total: int
     done: int
     counts: Mapping[Status, int] = field(default_factory=dict)
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class CellFinished:
     outcome: Outcome
     duration_s: float
     will_retry: bool
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)

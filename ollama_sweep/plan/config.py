@@ -83,8 +83,8 @@ def kind_of(name: str) -> type | None:
 def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000) -> SweepSpec:
     """The checked sweep of a file and of the command line, which wins. Raises ConfigError.
 
-    `overrides` holds values of the options in `_COMMAND_LINE`, `set` (texts `key=value`), and the permissions
-    `allow_cloud` and `allow_local_gguf`.
+    `overrides` holds values of the options in `_COMMAND_LINE`, `set` (texts `key=value`), `keys` (YAML by key, from
+    Python), and the permissions `allow_cloud` and `allow_local_gguf`.
     """
     return spec_of(given_entries(path, overrides), path, overrides, max_cells=max_cells)
 
@@ -205,6 +205,8 @@ def _given(overrides: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], N
             raise ConfigError(f'"{one_line(text)}" is not key=value, for example repeats=5', "--set")
         where = f"--set {key}"
         yield tuple(key.split(".")), strict_yaml.parse(source, where, numbered=False) or Node(None, where)
+    for name, source in cast("Mapping[str, str]", overrides.get("keys") or {}).items():
+        yield tuple(name.split(".")), strict_yaml.parse(source, name, numbered=False) or Node(None, name)
 
 
 def _replace(entries: dict[str, Node], keys: tuple[str, ...], node: Node) -> None:

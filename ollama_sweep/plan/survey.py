@@ -21,6 +21,7 @@ from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.lengths import Counting, PromptMemory, SentPrompt, question_hash
 from ollama_sweep.plan.models import resolved
 from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.rows import PlannedCell
 from ollama_sweep.tasks.base import Setup
 
@@ -68,6 +69,16 @@ class Survey:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    @property
+    def rounds(self) -> dict[str, int]:
+        """How often each task with questions asks them."""
+        minimum = self.spec.repeats.minimum
+        return {name: one.repeats or minimum for name, one in self.spec.setups.items() if one.questions}
+
+    def wanted(self) -> Wanted:
+        """What decides which known cells are measured again."""
+        return Wanted(self.spec.timeout_s, self.spec.repeats.minimum, rounds=self.rounds)
 
     def lengths(self) -> Iterator[tuple[str, str, int]]:
         """What was counted: digest of the model, identity of the text, its tokens."""
@@ -151,7 +162,7 @@ class Survey:
             "num_predict": spec.options.get("num_predict"),
             "engine_version": self.info.version,
             "repeats": spec.repeats.minimum,
-            "rounds": {name: one.repeats or spec.repeats.minimum for name, one in spec.setups.items() if one.questions},
+            "rounds": self.rounds,
             "warmup": spec.warmup,
             "timeout_s": spec.timeout_s,
             "order": spec.order,

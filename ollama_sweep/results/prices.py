@@ -109,3 +109,12 @@ def _number(name: str, node: Node) -> float:
     if not math.isfinite(value) or value < 0:
         raise node.error(f"{name}: {node.shown} is not a price; write a number of 0 or more")
     return float(value)
+
+
+def price_table(file: Path | None, cost_per_token: float | None) -> PriceTable | None:
+    """The prices of the command line; None without any. Raises ConfigError."""
+    if file is not None and cost_per_token is not None:
+        raise ConfigError("give --prices or --cost-per-token, not both")
+    if cost_per_token is not None:
+        return one_price(cost_per_token)
+    return load_prices(file) if file is not None else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, SweepError
 from ollama_sweep.engines.base import Engine, EngineSettings
-from ollama_sweep.plan.engine import engine_settings, open_engine, silent
+from ollama_sweep.plan.opening import engine_settings, open_engine, silent
 
 if TYPE_CHECKING:
     from ollama_sweep.results.analysis import Analysis

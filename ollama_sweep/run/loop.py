@@ -28,6 +28,7 @@ from ollama_sweep.core.events import (
     SweepStarted,
     Waiting,
 )
+from ollama_sweep.core.forecast import forecast
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, Flag, Outcome, Run, Status
 from ollama_sweep.engines.base import Engine, EngineInfo
@@ -112,15 +113,23 @@ class Execution:
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
-        counts = self.store.counts(self.sweep_id)
-        done = sum(count for status, count in counts.items() if status.is_final)
-        self.emit(SweepStarted(self.spec.name, sum(counts.values()), done, counts))
+        counts, total, done = self._counts()
+        self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left()))
         while (pending := self.store.next_pending(self.sweep_id)) is not None:
             if self.stopping.requested:
                 self._stop()
             self._hold()
             self._measure(pending)
         self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _counts(self) -> tuple[Mapping[Status, int], int, int]:
+        """Cells by status, all of them, and those that have a final state."""
+        counts = self.store.counts(self.sweep_id)
+        return counts, sum(counts.values()), sum(count for status, count in counts.items() if status.is_final)
+
+    def _seconds_left(self) -> float | None:
+        _, total, done = self._counts()
+        return forecast(self.store.history(self.sweep_id), total - done).seconds_left
 
     def _hold(self) -> None:
         """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
@@ -209,7 +218,7 @@ class Execution:
         self._save(attempt_id, pending.key, cell, outcome, cell_status)
         reached("after_finish")
         self._missed = 0
-        self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry))
+        self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
         self._check_for_bugs(outcome)
         if outcome.status is not Status.OK:
             self._bring_to_rest()

@@ -23,9 +23,9 @@ from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.computer import Machine
 from ollama_sweep.machine.telemetry import Telemetry
 from ollama_sweep.plan.changes import changes
-from ollama_sweep.plan.engine import engine_name, engine_settings, open_engine, silent
 from ollama_sweep.plan.grid import nesting
 from ollama_sweep.plan.lengths import SentPrompt
+from ollama_sweep.plan.opening import engine_name, engine_settings, open_engine, silent
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey, survey

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.outcome import Answer, Outcome, Run, Status
-from ollama_sweep.store.plans import ROUNDS, canonical_json
+from ollama_sweep.store.again import ROUNDS
+from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.schema import add_view_columns
 
 WHOLE = "attempt"

@@ -1,63 +1,19 @@
-"""Register a sweep: its plan in order, and which of the known cells have to be measured again. Set-based SQL."""
+"""Register a sweep: its plan in order, and what a dead session left open. Set-based SQL."""
 
-# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
 from __future__ import annotations
 
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 
 from ollama_sweep.core.options import Options, Scalar
-from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.core.outcome import Status
 from ollama_sweep.store.rows import PlannedCell, SweepHeader
 from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT, add_view_columns
 
 _CHUNK = 2000
-_IN_SWEEP = "EXISTS (SELECT 1 FROM plan WHERE cell_id = cells.id AND sweep_id = :sweep_id"
-ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answers ON answers.attempt_id = a.id
-    WHERE a.cell_id = cells.id AND a.status = 'ok' AND part LIKE 'run %')"""
-"""How often every question of a cell was asked, answered or not; NULL where its task has no questions."""
-
-_RULES = (
-    # More time than it had.
-    f"""UPDATE cells SET status = 'pending', reason = ''
-        WHERE status = 'timeout' AND timeout_s < :timeout_s AND {_IN_SWEEP})""",
-    # More runs than were asked for and than it has.
-    f"""UPDATE cells SET status = 'pending'
-        WHERE status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum AND {_IN_SWEEP})
-            AND task NOT IN (SELECT key FROM json_each(:rounds))""",
-    # The same of a task with questions; `most_rounds` lets the index find that there is nothing to do.
-    f"""UPDATE cells SET status = 'pending'
-        WHERE status = 'ok' AND repeats < :most_rounds AND {_IN_SWEEP})
-            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task)""",
-    # Planned again after it was left out.
-    f"""UPDATE cells SET status = 'pending', reason = '' WHERE status = 'skipped' AND {_IN_SWEEP} AND skip IS NULL)""",
-    # Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells.
-    """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
-        WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND cells.id = plan.cell_id
-            AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))""",
-)
-_RETRY = f"""UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE status = :status AND {_IN_SWEEP})"""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The settings that decide what is measured again: see `CellState.why_again`, which says the same of one cell.
-
-    `repeats_minimum` is for the sweep's own prompt; how often a task asks its questions stands in the sweep's `spec`
-    under `rounds`, by task.
-    """
-
-    timeout_s: float
-    repeats_minimum: int
-    retry: frozenset[Status]
-
-    def __post_init__(self) -> None:
-        if strange := self.retry - FAILURES:
-            raise ValueError(f"cannot be retried: {', '.join(sorted(strange))}")
 
 
 def canonical_json(value: object) -> str:
@@ -119,29 +75,6 @@ def replace_plan(
     )
     connection.execute("UPDATE sweeps SET plan_fingerprint = ? WHERE id = ?", (header.plan_fingerprint, sweep_id))
     add_view_columns(connection, header.dimensions, "dimension")
-
-
-def apply_rules(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
-    """Make pending what has to be measured (again), and skipped what is left out; everything else keeps its status."""
-    rounds = _rounds(connection, sweep_id)
-    values = {
-        "sweep_id": sweep_id,
-        "timeout_s": wanted.timeout_s,
-        "repeats_minimum": wanted.repeats_minimum,
-        "rounds": canonical_json(rounds),
-        "most_rounds": max(rounds.values(), default=0),
-    }
-    for status in sorted(wanted.retry):
-        connection.execute(_RETRY, {"sweep_id": sweep_id, "status": status.value})
-    for rule in _RULES:
-        connection.execute(rule, values)
-
-
-def _rounds(connection: sqlite3.Connection, sweep_id: int) -> dict[str, int]:
-    """How often each task with questions asks them in this sweep."""
-    (spec,) = connection.execute("SELECT spec FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
-    found: dict[str, int] = json.loads(spec).get("rounds", {})
-    return found
 
 
 def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import datetime
 
 from ollama_sweep.core.cell import Cell, content_hash
+from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell
@@ -61,6 +63,21 @@ def counts(connection: sqlite3.Connection, sweep_id: int) -> dict[Status, int]:
     """How many cells of the sweep have each status; those without any are left out."""
     rows = connection.execute("SELECT status, cells FROM status_counts WHERE sweep_id = ? AND cells > 0", (sweep_id,))
     return {Status(status): count for status, count in rows}
+
+
+def history(connection: sqlite3.Connection, sweep_id: int) -> list[Took]:
+    """What the last finished attempts of the sweep took, the newest first; none that the computer slept through."""
+    rows = connection.execute(
+        """SELECT cell_id, started_at, finished_at FROM main.attempts INDEXED BY attempts_sweep
+            WHERE sweep_id = ? AND finished_at IS NOT NULL AND status NOT IN ('interrupted', 'discarded')
+            ORDER BY id DESC LIMIT ?""",
+        (sweep_id, RECENT_ATTEMPTS),
+    )
+    return [Took(cell, _seconds(start, end)) for cell, start, end in rows]
+
+
+def _seconds(start: str, end: str) -> float:
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
 def former_statuses(connection: sqlite3.Connection, cell_id: int) -> frozenset[Status]:

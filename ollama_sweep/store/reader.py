@@ -7,19 +7,20 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Flag, Status
+from ollama_sweep.store import again, kept, lock, queries, schema
 from ollama_sweep.store import file as files
-from ollama_sweep.store import kept, lock, queries, schema
+from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.attempts import decompress
-from ollama_sweep.store.rows import AttemptRow, CellState, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
+from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
     pid"""
@@ -54,6 +55,11 @@ class Reader:
         except ConfigError:  # it is ours, and newer
             _tidy(path)
             raise
+
+    @classmethod
+    def if_there(cls, path: Path) -> Reader | None:
+        """The same, None where there is no database yet."""
+        return cls.open(path) if path.exists() and path.stat().st_size else None
 
     def __enter__(self) -> Reader:
         return self
@@ -137,15 +143,13 @@ class Reader:
             found.setdefault(key, []).append(rate)
         return found
 
-    def states(self, keys: Iterable[str]) -> Mapping[str, CellState]:
-        """What is known of these keys; those nobody knows are left out."""
-        found: dict[str, CellState] = {}
+    def measured_again(self, keys: Iterable[str], wanted: Wanted) -> Mapping[str, str]:
+        """Why `run` would measure each of these cells, "" where it is done; those nobody knows are left out."""
+        found: dict[str, str] = {}
         rest = iter(keys)
         while chunk := list(islice(rest, _KEYS_AT_ONCE)):
-            marks = ", ".join("?" for _ in chunk)
-            sql = f"SELECT key, status, reason, runs, timeout_s, repeats FROM cells WHERE key IN ({marks})"
-            for key, status, reason, runs, timeout_s, repeats in self._rows(sql, *chunk):
-                found[key] = CellState(Status(status), reason, runs, timeout_s, repeats)
+            with self._storage_errors():
+                found.update(again.reasons(self._connection, chunk, wanted))
         return found
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
@@ -166,14 +170,10 @@ class Reader:
             return dict(json.loads(coordinates))
         return None
 
-    def recent(self, sweep_id: int, n: int) -> list[float]:
-        """How many seconds the last finished attempts of the sweep took, the newest first."""
-        sql = """SELECT started_at, finished_at FROM main.attempts INDEXED BY attempts_sweep
-            WHERE sweep_id = ? AND finished_at IS NOT NULL AND status <> 'interrupted' ORDER BY id DESC LIMIT ?"""
-        return [
-            max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
-            for start, end in self._rows(sql, sweep_id, n)
-        ]
+    def history(self, sweep_id: int) -> list[Took]:
+        """What the last finished attempts of the sweep took, the newest first."""
+        with self._storage_errors():
+            return queries.history(self._connection, sweep_id)
 
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""

@@ -53,36 +53,6 @@ class PendingCell:
 
 
 @dataclass(frozen=True)
-class CellState:
-    """What is known of one key: for `plan`, and to decide what has to run again.
-
-    `runs` are believed runs; `repeats` how many were asked for when it was measured; `timeout_s` the limit then. Of a
-    task with questions both are the rounds in which every question was asked.
-    """
-
-    status: Status
-    reason: str
-    runs: int
-    timeout_s: float | None
-    repeats: int = 0
-
-    def why_again(self, *, timeout_s: float, repeats_minimum: int, retry: frozenset[Status] = frozenset()) -> str:
-        """Why `run` would measure it, in words; empty where it is done. The rules of `Store.register_sweep`.
-
-        `repeats_minimum` is that of the cell's task, where it has its own.
-        """
-        if not self.status.is_final:
-            return "not measured yet"
-        if self.status in retry:
-            return f"retry of {self.status}"
-        if self.status is Status.TIMEOUT and self.timeout_s is not None and self.timeout_s < timeout_s:
-            return f"timed out after {self.timeout_s:g} s, the limit is {timeout_s:g} s now"
-        if self.status is Status.OK and max(self.runs, self.repeats) < repeats_minimum:
-            return f"has {self.runs} runs, {repeats_minimum} are asked for now"
-        return ""
-
-
-@dataclass(frozen=True)
 class SweepRow:
     """A registered sweep as read back. Times are ISO 8601 in UTC; `pid` that of the process that ran it last."""
 

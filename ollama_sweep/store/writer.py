@@ -12,9 +12,10 @@ from types import TracebackType
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Outcome, Run, Status
-from ollama_sweep.store import attempts, imported, plans, queries, schema
+from ollama_sweep.store import again, attempts, imported, plans, queries, schema
 from ollama_sweep.store import file as files
 from ollama_sweep.store.lock import WriterLock
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
@@ -139,15 +140,15 @@ class Store:
     ) -> int:
         """Save the sweep and its plan in the order of `cells`, all or nothing; returns the sweep's number.
 
-        Known cells keep what they have, except those that `CellState.why_again` names. Attempts that a dead process
+        Known cells keep what they have, except those that the rules in `store.again` name. Attempts that a dead process
         left open become `interrupted` and their cells pending. `cells` is read once.
         """
-        wanted = plans.Wanted(timeout_s, repeats_minimum, retry)
+        wanted = _wanted(header, timeout_s, repeats_minimum, retry)
         with self._guard.transaction() as connection:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             plans.replace_plan(connection, sweep_id, header, cells)
             self._end_what_died(connection)
-            plans.apply_rules(connection, sweep_id, wanted)
+            again.apply(connection, sweep_id, wanted)
         self._guard.empty_log()
         return sweep_id
 
@@ -160,14 +161,14 @@ class Store:
         retry: frozenset[Status] = frozenset(),
     ) -> int | None:
         """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
-        wanted = plans.Wanted(timeout_s, repeats_minimum, retry)
+        wanted = _wanted(header, timeout_s, repeats_minimum, retry)
         if self._guard.read(plans.known_sweep, header) is None:
             return None
 
         def refresh(connection: sqlite3.Connection) -> int:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             self._end_what_died(connection)
-            plans.apply_rules(connection, sweep_id, wanted)
+            again.apply(connection, sweep_id, wanted)
             return sweep_id
 
         return self._guard.write(refresh)
@@ -187,6 +188,10 @@ class Store:
     def counts(self, sweep_id: int) -> dict[Status, int]:
         """How many cells of the sweep have each status."""
         return self._guard.read(queries.counts, sweep_id)
+
+    def history(self, sweep_id: int) -> list[Took]:
+        """What the last finished attempts of the sweep took, the newest first."""
+        return self._guard.read(queries.history, sweep_id)
 
     def segment(self, sweep_id: int, fingerprint: Mapping[str, object]) -> tuple[int, tuple[str, ...]]:
         """The segment of these surroundings, a new one where they changed, and what changed (`ollama 0.33 -> 0.34`).
@@ -308,6 +313,11 @@ class Store:
         return self._guard.write(
             lambda connection: imported.import_results(connection, name, found, source, self._now())
         )
+
+
+def _wanted(header: SweepHeader, timeout_s: float, repeats_minimum: int, retry: frozenset[Status]) -> again.Wanted:
+    rounds = header.spec.get("rounds")
+    return again.Wanted(timeout_s, repeats_minimum, retry, rounds if isinstance(rounds, dict) else {})
 
 
 def _has_sweeps(connection: sqlite3.Connection) -> bool:

@@ -26,7 +26,6 @@ from sweep_runner import Ended, Started
 from sweeping import Program, label, program
 from test_signals import Terminal, gate, measuring, terminals
 
-from ollama_sweep.cli.commands.status import time_left
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.events import CellFinished, SweepStarted
 from ollama_sweep.core.outcome import Outcome, Status
@@ -612,23 +611,3 @@ def test_status_of_a_killed_sweep_says_how_to_go_on(program: Program, gate: Path
 def test_pictures_of_a_run_inside_another_program_are_drawn_by_this_one(program: Program) -> None:
     program("run", program.grid(interim=1)).must()
     assert (program.folder / "heatmaps/grid/heatmap_highlighted.png").exists()
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0.1, 1e4), max_size=60), st.integers(0, 1_000_000), st.floats(0, 1e5))
-def test_the_time_left_lies_within_its_bounds(durations: list[float], cells: int, begun_s: float) -> None:
-    found = time_left(durations, cells, begun_s)
-    low, left, high = (found[f"seconds_left{end}"] for end in ("_low", "", "_high"))
-    assert (left is None) == (not durations)
-    if high is not None:
-        assert left is not None
-        assert low is not None
-        assert 0 <= low <= left <= high
-
-
-def test_even_durations_leave_no_doubt_and_uneven_ones_more_of_it() -> None:
-    even, uneven = time_left([10.0] * 20, 100, 0.0), time_left([5.0, 15.0] * 10, 100, 0.0)
-    assert even["seconds_left"] == even["seconds_left_low"] == even["seconds_left_high"] == 1000.0
-    assert uneven["seconds_left"] == 1000.0
-    assert uneven["seconds_left_low"] is not None
-    assert 600 < uneven["seconds_left_low"] < 900

@@ -70,7 +70,10 @@ class Soak:
     def run(self, kill_after: int | None) -> Seen:
         """A run to its end, or until it has done so many more cells; then it is killed, and soon dies by itself."""
         argv = [sys.executable, __file__, "run", str(self._config)]
-        own = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}", LOOKS: f"{self._looks} {min(WARM_CELLS, self.cells // 10)}"}
+        own = {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}",
+            LOOKS: f"{self._looks} {min(WARM_CELLS, self.cells // 10)}",
+        }
         if kill_after is not None:
             own["SWEEP_CRASH_AT"] = f"after_finish:{kill_after + MOST_TOO_MANY}"
         begun = self.done()

@@ -20,6 +20,7 @@ import ollama_sweep
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, Outcome, Status, Summary
 from ollama_sweep.store import queries
+from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import PlannedCell
 from ollama_sweep.store.writer import Store
@@ -126,9 +127,7 @@ def test_plan_says_exactly_what_run_will_do(
                 attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=limit)
                 outcome = Outcome(status, summary=Summary(runs))
                 store.finish_attempt(attempt, outcome, cell_status=status)
-        before = reader.states(cell.key for cell in cells)
-        said = {key: state.why_again(timeout_s=timeout_s, repeats_minimum=repeats, retry=retry)
-                for key, state in before.items()}  # fmt: skip
+        said = reader.measured_again((cell.key for cell in cells), Wanted(timeout_s, repeats, retry))
         if refresh:
             store.refresh_sweep(header(), timeout_s=timeout_s, repeats_minimum=repeats, retry=retry)
         else:

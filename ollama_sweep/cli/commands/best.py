@@ -33,12 +33,13 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
 
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.best import best_cells, describe_best
+    from ollama_sweep.results.find import find_sweep
     from ollama_sweep.store.reader import Reader
 
     if output is not None and output.exists() and not force:
         raise ConfigError("exists; use --force", str(output))
     with Reader.open(db) as reader:
-        row = shared.find_sweep(reader, config)
+        row = find_sweep(reader, config)
         results = list(reader.results(row.sweep_id))
         found = best_cells(results, metric)
         tuned = tuned_modelfile(row, found.winner) if found.winner else ""

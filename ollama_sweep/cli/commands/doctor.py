@@ -102,12 +102,15 @@ def _needs_file(given: dict[str, Any]) -> bool:
 
 def _row(config: Path | None, db: Path) -> SweepRow | None:
     """The sweep of the database that is meant, as far as there is one; what is wrong with it is said elsewhere."""
+    from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.store.reader import Reader
+
     try:
-        reader = shared.reader_if_there(db)
+        reader = Reader.if_there(db)
         if reader is None:
             return None
         with reader:
-            return shared.find_sweep(reader, None if config is None else str(config))
+            return find_sweep(reader, None if config is None else str(config))
     except (SweepError, OSError):
         return None
 

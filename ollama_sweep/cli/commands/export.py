@@ -27,12 +27,13 @@ def command(config: str | None, kind: str, layout: str, output: Path | None, for
     """
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.export import export
+    from ollama_sweep.results.find import find_sweep
     from ollama_sweep.store.reader import Reader
 
     if output is not None and output.exists() and not force:
         raise ConfigError("exists; use --force", str(output))
     with Reader.open(db) as reader:
-        row = shared.find_sweep(reader, config)
+        row = find_sweep(reader, config)
         text = export(list(reader.results(row.sweep_id)), kind, layout)
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))

@@ -28,13 +28,14 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     """
     import json
 
+    from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.pictures import draw_sweep
     from ollama_sweep.store.reader import Reader
 
     if f".{kind}" not in SUFFIXES:
         raise ConfigError(f"{kind} is not a kind of picture. Allowed: png, svg, pdf", "--format")
     with Reader.open(db) as reader:
-        row = shared.find_sweep(reader, config)
+        row = find_sweep(reader, config)
         results = list(reader.results(row.sweep_id))
     files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
     if as_json:

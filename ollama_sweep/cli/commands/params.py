@@ -129,7 +129,9 @@ def _head(info: ModelInfo, memory: Room, found: Suggestion) -> list[str]:
 
 def _measured_already(db: Path, model: str) -> list[str]:
     """A comment for each sweep of this model that the database holds."""
-    reader = shared.reader_if_there(db)
+    from ollama_sweep.store.reader import Reader
+
+    reader = Reader.if_there(db)
     if reader is None:
         return []
     with reader:

@@ -106,8 +106,8 @@ def _list(as_json: bool) -> None:
 
 def _jobs(name: str | None, given: dict[str, Any]) -> list[Job]:
     """The plots to draw, with everything checked that can be checked without data. Raises ConfigError."""
-    from ollama_sweep.cli.commands.report import price_table
     from ollama_sweep.results import plots
+    from ollama_sweep.results.prices import price_table
 
     names = [*plots.known(), EVERY]
     if name is None:
@@ -144,10 +144,11 @@ def _every_job(options: PlotOptions) -> list[Job]:
 
 
 def _of_sweeps(configs: Sequence[str], db: Path) -> Material:
+    from ollama_sweep.results.find import find_sweep
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader, reader.snapshot():
-        rows = [shared.find_sweep(reader, config) for config in (configs or (None,))]
+        rows = [find_sweep(reader, config) for config in (configs or (None,))]
         rows = list({row.sweep_id: row for row in rows}.values())
         cells = [cell for row in rows for cell in reader.results(row.sweep_id)]
         answers = [answer for row in rows for answer in reader.answers(row.sweep_id) if answer.answer.prompt]

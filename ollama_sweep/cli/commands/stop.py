@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from ollama_sweep.results.status import SweepStatus
 
 NOW_S = 60.0
 """A sweep that is told to stop now may need some time to bring its engine to rest."""
@@ -52,33 +55,35 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
         click.echo(line)
 
 
-def _picture(db: Path) -> dict[str, Any]:
-    from ollama_sweep.cli.commands.status import make_picture
+def _status(db: Path) -> SweepStatus | None:
+    """That of the sweep that ran last; None where none has."""
+    from ollama_sweep.results.status import status_of
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader, reader.snapshot():
-        return make_picture(reader, None) if reader.last_sweep() else {}
+        last = reader.last_sweep()
+        return status_of(reader, last) if last else None
 
 
 def _cell(db: Path) -> str:
     from ollama_sweep.cli.commands.status import label
     from ollama_sweep.core.units import format_duration
 
-    picture = _picture(db)
-    running, usual_s = picture.get("running"), picture.get("seconds_per_cell")
-    if not running:
+    found = _status(db)
+    if found is None or found.running is None:
         return ""
+    running, usual_s = found.running, found.time.seconds_per_cell
     usual = f"; a cell took about {format_duration(usual_s)} lately" if usual_s else ""
-    return f" ({label(running['coordinates'])}, for {format_duration(running['seconds'])}{usual})"
+    return f" ({label(running.coordinates)}, for {format_duration(running.seconds)}{usual})"
 
 
 def _ended(db: Path) -> list[str]:
     from ollama_sweep.store.beside import db_words
 
-    picture = _picture(db)
-    if not picture:
+    found = _status(db)
+    if found is None:
         return ["Stopped"]
-    counts = f"{picture['done']} of {picture['total']} cells are done"
-    if picture["done"] == picture["total"]:
+    counts = f"{found.done} of {found.total} cells are done"
+    if found.done == found.total:
         return [f"Ended: {counts}"]
-    return [f"Stopped: {counts}. Go on with: ollama-sweep run {picture['config']}{db_words(db)}"]
+    return [f"Stopped: {counts}. Go on with: ollama-sweep run {found.config}{db_words(db)}"]

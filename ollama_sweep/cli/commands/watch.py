@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,9 @@ from ollama_sweep.cli import shared
 
 if TYPE_CHECKING:
     from ollama_sweep.results.plots.heatmap import HeatmapData
+    from ollama_sweep.results.status import SweepStatus
     from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import SweepRow
 
 POLL_S = 0.25
 REDRAW_S = 1.0
@@ -57,7 +59,7 @@ class View:
         self._maps: list[HeatmapData] = []
         self._maps_of: object = None
         self._next_maps_at = 0.0
-        self.picture: dict[str, Any] = {}
+        self.status: SweepStatus | None = None
 
     def changed(self) -> tuple[tuple[int, int], ...]:
         """Differs whenever something was written to the database."""
@@ -75,44 +77,45 @@ class View:
         from ollama_sweep.cli.map import Look, draw
         from ollama_sweep.cli.progress import printable
 
-        self._read()
-        said = [line for text in lines_of(self.picture)
+        found = self._read()
+        said = [line for text in lines_of(found)
                 for line in textwrap.wrap(_plain(text), max(10, width - 1), subsequent_indent="    ")]  # fmt: skip
         is_ascii = printable("★", sys.stdout) != "★"
-        chosen = self._chosen()
+        chosen = self._chosen(found)
         room = height - len(said) - 2
         if chosen is not None:
             look = Look(width - 1, min(room, len(chosen.rows) + 2), colour=colour, ascii_only=is_ascii)
             said += ["", *self._title(chosen, width - 1), *draw(chosen, look)]
-        elif self.picture["total"] > MAP_CELLS:
+        elif found.total > MAP_CELLS:
             said += ["", f"(a map of more than {MAP_CELLS} cells: ollama-sweep heatmap)"]
         return [printable(line, sys.stdout) for line in said]
 
-    def _read(self) -> None:
-        from ollama_sweep.cli.commands.status import make_picture
+    def _read(self) -> SweepStatus:
+        from ollama_sweep.results.find import find_sweep
+        from ollama_sweep.results.status import status_of
         from ollama_sweep.store.reader import Reader
 
         state = self.changed()
         with Reader.open(self._db) as reader, reader.snapshot():
-            self.picture = make_picture(reader, self._config)
+            row = find_sweep(reader, self._config)
+            self.status = found = status_of(reader, row)
             if state != self._maps_of and time.monotonic() >= self._next_maps_at:
-                self._read_maps(reader)
+                if found.total <= MAP_CELLS:
+                    self._read_maps(reader, row)
                 self._maps_of = state
+        return found
 
-    def _read_maps(self, reader: Reader) -> None:
+    def _read_maps(self, reader: Reader, row: SweepRow) -> None:
         from ollama_sweep.results.plots import PlotOptions, heatmap
 
-        if self.picture["total"] > MAP_CELLS:
-            return
         begun = time.monotonic()
-        row = shared.find_sweep(reader, self._config)
         results = list(reader.results(row.sweep_id))
         self._maps = heatmap.collect(results, PlotOptions(metric=self._metric, sweep=row.name)) if results else []
         self._next_maps_at = time.monotonic() + MAP_SHARE * (time.monotonic() - begun)
 
-    def _chosen(self) -> HeatmapData | None:
+    def _chosen(self, found: SweepStatus) -> HeatmapData | None:
         """The map in which the sweep measures now, else the first that is not complete, else the last."""
-        at = (self.picture["running"] or {}).get("coordinates") or self.picture["next"] or {}
+        at = (found.running.coordinates if found.running else {}) or found.next or {}
         for data in self._maps:
             if at and all(at.get(name, value) == value for name, value in data.combination):
                 return data
@@ -144,8 +147,8 @@ def _live(view: View) -> int | None:
             ready, _, _ = select.select([keyboard], [], [], POLL_S)
             if ready and os.read(keyboard, 64)[:1] in (b"q", b"Q", b"\x04", b""):
                 break
-    process = view.picture.get("process")
-    return process["pid"] if process else None
+    process = view.status.process if view.status else None
+    return process.pid if process else None
 
 
 def _show(view: View, size: os.terminal_size, colour: bool, *, is_new_size: bool) -> None:

@@ -1,15 +1,19 @@
-"""The engine of a sweep: what it is told, which one it is, and the engine itself."""
+"""The engine of a sweep: which one, what it is told, and opened for as long as it is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ollama_sweep import engines
+from ollama_sweep.engines.base import Engine, EngineSettings
+
 if TYPE_CHECKING:
     from ollama_sweep.core.ledger import Ledger
-    from ollama_sweep.engines.base import Engine, EngineSettings
     from ollama_sweep.plan.spec import SweepSpec
+    from ollama_sweep.store.reader import Reader
 
 
 def silent(line: str) -> None:
@@ -26,8 +30,6 @@ def engine_settings(
     setup: bool = False,
 ) -> EngineSettings:
     """What an engine of this sweep is told."""
-    from ollama_sweep.engines.base import EngineSettings
-
     settings = EngineSettings(
         host=spec.host,
         ollama=spec.ollama,
@@ -47,15 +49,27 @@ def engine_settings(
 
 def engine_name(spec: SweepSpec, settings: EngineSettings, pinned: str | None) -> str:
     """The engine to use: the one asked for, the one this sweep began with, or what `auto` finds."""
-    from ollama_sweep import engines
-
     if spec.engine != "auto":
         return spec.engine
     return pinned or engines.choose(settings)
 
 
+def pinned_engine(reader: Reader | None, name: str) -> str | None:
+    """The engine that this sweep began with, None where it is new."""
+    rows = reader.sweeps() if reader else []
+    return next((row.engine for row in rows if row.name == name), None)
+
+
 def open_engine(name: str, settings: EngineSettings) -> Engine:
     """The engine by name. Raises ConfigError for an unknown one."""
-    from ollama_sweep import engines
-
     return engines.load(name, settings)
+
+
+@contextlib.contextmanager
+def opened(name: str, settings: EngineSettings) -> Iterator[Engine]:
+    """The engine by name, closed at the end. Raises ConfigError for an unknown one."""
+    engine = open_engine(name, settings)
+    try:
+        yield engine
+    finally:
+        engine.close()

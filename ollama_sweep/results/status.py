@@ -1,0 +1,159 @@
+"""How far a sweep is, what it does now, how long it will take, what went wrong last. Never disturbs a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ollama_sweep.core.forecast import Forecast, forecast
+from ollama_sweep.results.find import find_sweep
+from ollama_sweep.store import beside
+from ollama_sweep.store.reader import Reader
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.options import Scalar
+    from ollama_sweep.core.outcome import Status
+    from ollama_sweep.store.rows import FailedAttempt, Holder, SweepRow
+
+SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """The attempt under way, and for how many seconds."""
+
+    coordinates: Mapping[str, Scalar]
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OtherSweep:
+    """The sweep that a process measures in this database, where it is not the one that was asked for."""
+
+    sweep: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """Where a sweep stands. `process` is the one that measures it now; `waiting` says for what it waits."""
+
+    sweep: str
+    engine: str
+    machine: str
+    config: str
+    database: Path
+    counts: Mapping[Status, int]
+    running: Running | None
+    next: Mapping[str, Scalar] | None
+    process: Holder | None
+    other_sweep: OtherSweep | None
+    waiting: str
+    is_paused: bool
+    time: Forecast
+    drift: float | None
+    last_run_at: str
+    log: Path | None
+    errors: tuple[FailedAttempt, ...]
+
+    @property
+    def total(self) -> int:
+        """All cells."""
+        return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """The cells with a final state."""
+        return sum(count for status, count in self.counts.items() if status.is_final)
+
+    @property
+    def failed(self) -> int:
+        """The cells that gave no number."""
+        return sum(count for status, count in self.counts.items() if status.is_failure)
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        process = self.process
+        return {
+            "sweep": self.sweep,
+            "engine": self.engine,
+            "machine": self.machine,
+            "config": self.config,
+            "database": str(self.database),
+            "total": self.total,
+            "done": self.done,
+            "failed": self.failed,
+            "counts": {str(status): count for status, count in self.counts.items()},
+            "running": asdict(self.running) if self.running else None,
+            "next": self.next,
+            "process": {"pid": process.pid, "since": process.since, "host": process.host} if process else None,
+            "other_sweep": asdict(self.other_sweep) if self.other_sweep else None,
+            "waiting": self.waiting,
+            "paused": self.is_paused,
+            **asdict(self.time),
+            "drift": self.drift,
+            "last_run_at": self.last_run_at,
+            "log": str(self.log) if self.log else None,
+            "errors": [
+                {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
+                for error in self.errors
+            ],
+        }
+
+
+def status(db: Path | str, sweep: str | None = None) -> SweepStatus:
+    """The status of a sweep, by its name or file; left out, of the one that ran last. Raises ConfigError."""
+    with Reader.open(Path(db)) as reader, reader.snapshot():
+        return status_of(reader, find_sweep(reader, sweep))
+
+
+def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
+    """The status of a sweep of an open database."""
+    counts = reader.counts(row.sweep_id)
+    holder = reader.writer()
+    other = _other_sweep(reader, row, holder) if holder else None
+    process = None if other else holder
+    running = _running(reader, row) if process else None
+    left = sum(count for status, count in counts.items() if not status.is_final)
+    log = beside.log_path(reader.path)
+    return SweepStatus(
+        sweep=row.name,
+        engine=row.engine,
+        machine=row.machine,
+        config=row.config_path,
+        database=reader.path,
+        counts={status: counts[status] for status in sorted(counts, key=_rank)},
+        running=running,
+        next=reader.next_cell(row.sweep_id),
+        process=process,
+        other_sweep=other,
+        waiting=process.note if process else "",
+        is_paused=beside.paused_since(reader.path) is not None,
+        time=forecast(reader.history(row.sweep_id), left, running.seconds if running else 0.0),
+        drift=next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
+        last_run_at=row.last_run_at,
+        log=log if log.exists() else None,
+        errors=tuple(reader.errors(row.sweep_id, SHOWN_ERRORS)),
+    )
+
+
+def _rank(status: Status) -> tuple[bool, int]:
+    """What is finished comes first."""
+    return not status.is_final, list(type(status)).index(status)
+
+
+def _other_sweep(reader: Reader, row: SweepRow, holder: Holder) -> OtherSweep | None:
+    last = reader.last_sweep()
+    return OtherSweep(last.name, holder.pid) if last is not None and last.sweep_id != row.sweep_id else None
+
+
+def _running(reader: Reader, row: SweepRow) -> Running | None:
+    running = reader.running(row.sweep_id)
+    if running is None:
+        return None
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(running.started_at)).total_seconds()
+    return Running(running.coordinates, running.number, max(0.0, seconds))

@@ -1,0 +1,104 @@
+"""Which known cells are measured again, and why: one list of rules, which `run` applies and `plan` asks before."""
+
+# ruff: noqa: S608 - what is put into SQL here is our own text; values are always bound
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.store.rows import PlannedCell
+
+ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answers ON answers.attempt_id = a.id
+    WHERE a.cell_id = cells.id AND a.status = 'ok' AND part LIKE 'run %')"""
+"""How often every question of a cell was asked, answered or not; NULL where its task has no questions."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings that decide what is measured again.
+
+    `rounds` says how often each task with questions asks them; `repeats_minimum` is for every other task.
+    """
+
+    timeout_s: float
+    repeats_minimum: int
+    retry: frozenset[Status] = frozenset()
+    rounds: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if strange := self.retry - FAILURES:
+            raise ValueError(f"cannot be retried: {', '.join(sorted(strange))}")
+
+    def values(self) -> dict[str, object]:
+        """What the rules bind."""
+        return {
+            "timeout_s": self.timeout_s,
+            "repeats_minimum": self.repeats_minimum,
+            "retry": json.dumps(sorted(self.retry)),
+            "rounds": json.dumps(dict(self.rounds)),
+            "most_rounds": max(self.rounds.values(), default=0),
+        }
+
+
+_TOO_FEW = "has {runs} runs, {asked} are asked for now"
+_RULES = (
+    ("status IN (SELECT value FROM json_each(:retry))", "retry of {status}"),
+    (
+        "status = 'timeout' AND timeout_s < :timeout_s",
+        "timed out after {had_s:g} s, the limit is {limit_s:g} s now",
+    ),
+    (
+        """status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum
+            AND task NOT IN (SELECT key FROM json_each(:rounds))""",
+        _TOO_FEW,
+    ),
+    # The same of a task with questions; `most_rounds` lets the index find that there is nothing to do.
+    (
+        f"""status = 'ok' AND repeats < :most_rounds
+            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task)""",
+        _TOO_FEW,
+    ),
+    ("status = 'skipped'", "was skipped, fits now"),
+)
+"""Of a cell that the plan does not leave out: a condition, and what it is called."""
+
+_AGAIN = """UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE {} AND EXISTS (
+    SELECT 1 FROM plan WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
+_LEAVE_OUT = """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
+    WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND cells.id = plan.cell_id
+        AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))"""
+"""Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells."""
+_ASK = f"""SELECT key, status, runs, timeout_s, task,
+        CASE {" ".join(f"WHEN {condition} THEN {number}" for number, (condition, _) in enumerate(_RULES))} END
+    FROM cells WHERE key IN (SELECT value FROM json_each(:keys))"""
+
+
+def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
+    """Make pending what has to be measured again, and skipped what is left out; everything else keeps its status."""
+    values = {**wanted.values(), "sweep_id": sweep_id}
+    for condition, _ in _RULES:
+        connection.execute(_AGAIN.format(condition), values)
+    connection.execute(_LEAVE_OUT, values)
+
+
+def reasons(connection: sqlite3.Connection, keys: Sequence[str], wanted: Wanted) -> dict[str, str]:
+    """Why `run` would measure each of these cells, "" where it is done; those that nobody knows are left out."""
+    found = connection.execute(_ASK, {**wanted.values(), "keys": json.dumps(keys)})
+    return {key: _words(wanted, *row) for key, *row in found}
+
+
+def _words(wanted: Wanted, status: str, runs: int, had_s: float | None, task: str, rule: int | None) -> str:
+    if not Status(status).is_final:
+        return "not measured yet"
+    if rule is None:
+        return ""
+    asked = wanted.rounds.get(task, wanted.repeats_minimum)
+    return _RULES[rule][1].format(status=status, runs=runs, had_s=had_s, limit_s=wanted.timeout_s, asked=asked)
+
+
+def why(planned: PlannedCell, known: Mapping[str, str]) -> str:
+    """Why `run` would measure a cell, in words; "" where it would not. `known` are the `reasons` of all known cells."""
+    return "" if planned.status is Status.SKIPPED else known.get(planned.key, "new")
