@@ -146,9 +146,11 @@ def _model_picture(model: Any, found: Survey) -> dict[str, Any]:
 
 def _unfilled(found: Survey) -> list[int]:
     """num_batch values above the prompt's tokens: they cannot differ from one another."""
+    from ollama_sweep.core.judge import is_unfilled
+
     tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
     cells = (cell for cell in found.cells if found.prompts[cell.task, cell.model].is_own_prompt)
-    return sorted({cell.num_batch for cell in cells if tokens and cell.num_batch > tokens})
+    return sorted({cell.num_batch for cell in cells if is_unfilled(cell.num_batch, tokens)})
 
 
 def _tasks(spec: SweepSpec, found: Survey) -> list[dict[str, Any]]:
