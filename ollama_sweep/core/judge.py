@@ -152,7 +152,7 @@ def flags_of(
         flags.add(Flag.CLAMPED)
     if is_spilled(cell, effective, has_gpu=has_gpu):
         flags.add(Flag.SPILLED)
-    if prompt_tokens is not None and cell.num_batch > prompt_tokens + NONCE_TOLERANCE:
+    if is_unfilled(cell.num_batch, prompt_tokens):
         flags.add(Flag.UNFILLED)
     if effective.others_loaded:
         flags.add(Flag.SHARED_GPU)
@@ -162,6 +162,14 @@ def flags_of(
     if summary.scores.get("throttled_s", 0.0) > 0:
         flags.add(Flag.THROTTLED)
     return flags
+
+
+def is_unfilled(num_batch: int, prompt_tokens: int | None) -> bool:
+    """num_batch exceeds a prompt of this length, so it cannot matter; False where the length is not known.
+
+    The number in front of a prompt makes it a few tokens shorter or longer, so as many more are no difference.
+    """
+    return bool(prompt_tokens) and num_batch > (prompt_tokens or 0) + NONCE_TOLERANCE
 
 
 def is_unstable(status: Status, earlier: Collection[Status]) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.rates import streamed_decode_rate
 
 
 class Status(StrEnum):
@@ -127,6 +129,24 @@ class Run:
     ttft_s: float | None = None
     answer: Answer | None = None
 
+    @property
+    def latency_s(self) -> float:
+        """What the person waited, from the request to the last piece."""
+        return self.client_duration_s
+
+
+class Asked(Protocol):
+    """A question and what came of it: a run while it is measured, a kept answer afterwards."""
+
+    @property
+    def answer(self) -> Answer | None: ...
+    @property
+    def latency_s(self) -> float: ...
+    @property
+    def eval_count(self) -> int | None: ...
+    @property
+    def scores(self) -> Mapping[str, float]: ...
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -225,9 +245,7 @@ class AnswerRow:
     @property
     def decode_tps(self) -> float | None:
         """Decode tokens/s without the first token; None where it cannot be said."""
-        if not self.eval_count or self.eval_count < 2 or self.ttft_s is None or self.latency_s <= self.ttft_s:
-            return None
-        return (self.eval_count - 1) / (self.latency_s - self.ttft_s)
+        return streamed_decode_rate(self.eval_count, self.latency_s, self.ttft_s)
 
 
 LABELS: Mapping[Status, str] = {

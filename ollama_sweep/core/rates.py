@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ollama_sweep.core.generation import Generation
-from ollama_sweep.core.outcome import Run
+if TYPE_CHECKING:
+    from ollama_sweep.core.generation import Generation
 
 
 def prompt_rate(count: int, generation: Generation, duration_s: float) -> float:
@@ -13,21 +13,46 @@ def prompt_rate(count: int, generation: Generation, duration_s: float) -> float:
     return (count - (generation.cached_count or 0)) / duration_s
 
 
-def decode_rate(eval_count: int | None, eval_duration_s: float | None) -> float | None:
+def per_second(count: float | None, duration_s: float) -> float | None:
+    """So many over their whole time; None where the count is not known or no time has passed."""
+    return count / duration_s if count is not None and duration_s > 0 else None
+
+
+def generation_time(duration_s: float, ttft_s: float | None) -> float | None:
+    """What an answer took after its first piece; None where it was not streamed."""
+    return duration_s - ttft_s if ttft_s is not None and duration_s >= ttft_s else None
+
+
+def decode_rate(eval_count: int | None, duration_s: float | None) -> float | None:
     """Decode tokens/s. The first token comes with the prompt's last batch, so n tokens took n - 1 steps."""
-    if not eval_count or eval_count < 2 or not eval_duration_s:
+    if not eval_count or eval_count < 2 or not duration_s:
         return None
-    return (eval_count - 1) / eval_duration_s
+    return (eval_count - 1) / duration_s
 
 
-def task_score(answered: int, runs: Sequence[Run]) -> dict[str, float]:
-    """What was answered, over all the time that it took, as so many an hour."""
-    seconds = sum(run.client_duration_s for run in runs)
-    return {"task_score": answered * 3600 / seconds} if seconds else {}
+def streamed_decode_rate(eval_count: int | None, duration_s: float, ttft_s: float | None) -> float | None:
+    """`decode_tps`: decode tokens/s as the client sees them; None where the answer was not streamed."""
+    return decode_rate(eval_count, generation_time(duration_s, ttft_s))
 
 
-def streamed_decode_rate(run: Run) -> float | None:
-    """Decode tokens/s as the client sees them, without the first token; None where the answer was not streamed."""
-    if run.ttft_s is None or run.eval_count is None or run.eval_count < 2 or run.client_duration_s <= run.ttft_s:
-        return None
-    return (run.eval_count - 1) / (run.client_duration_s - run.ttft_s)
+def whole_decode_rate(eval_count: int | None, duration_s: float, ttft_s: float | None) -> float | None:
+    """All n tokens over the time after the first one, as earlier tools have it: only for the files that people know.
+
+    It is larger than `streamed_decode_rate` by one token; nothing else shows it.
+    """
+    return per_second(eval_count, generation_time(duration_s, ttft_s) or 0.0)
+
+
+def requests_per_min(mean_latency_s: float) -> float | None:
+    """How many questions one after the other are answered in a minute; None where no time has passed."""
+    return 60 / mean_latency_s if mean_latency_s > 0 else None
+
+
+def task_score(count: int, seconds: float) -> float | None:
+    """So many tasks in so many seconds, as tasks an hour; None where no time has passed."""
+    return count * 3600 / seconds if seconds > 0 else None
+
+
+def share(part: int, whole: int) -> float | None:
+    """A part of so many, 0 to 1; None of nothing."""
+    return part / whole if whole else None

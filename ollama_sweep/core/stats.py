@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ MEDIANS = frozenset(
 """Metrics that are medians of runs and have an interval from `ORDER_STATISTIC_RUNS` on: METRIC_low to METRIC_high."""
 MEANS = frozenset({"score", "quality", "accuracy"})
 """Metrics that are means over questions; METRIC_low and METRIC_high enclose the true mean with `CONFIDENCE`."""
+PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
 OUTLIER_SCALES = 3.5
 SMALLEST_SCALE = 0.001
 _MAD_TO_SIGMA = 1.4826
@@ -34,6 +35,26 @@ class Interval:
     low: float
     high: float
     coverage: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several numbers say; the percentiles by `PERCENTILE_METHOD`."""
+
+    count: int
+    mean: float
+    median: float
+    p95: float
+    p99: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | int]:
+        """With the names people know: n, mean, median, p95, p99, min, max."""
+        return {
+            "n": self.count, "mean": self.mean, "median": self.median, "p95": self.p95, "p99": self.p99,
+            "min": self.low, "max": self.high,
+        }  # fmt: skip
 
 
 def median(values: Sequence[float]) -> float:
@@ -110,6 +131,46 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean. Raises ValueError for none."""
+    if not values:
+        raise ValueError("no values")
+    return math.fsum(values) / len(values)
+
+
+def mean_over_questions(by_question: Sequence[Sequence[float]]) -> float:
+    """The mean in which a question counts once, with the mean of its values. Raises ValueError for no questions."""
+    return mean([mean(values) for values in by_question])
+
+
+def known_mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known; None where none is."""
+    known = [float(value) for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def known_median(values: Iterable[float | None]) -> float | None:
+    """The median of those that are known; None where none is."""
+    known = [float(value) for value in values if value is not None]
+    return median(known) if known else None
+
+
+def half_width(values: Sequence[float]) -> float:
+    """1.96 standard errors of the mean; 0 for a single value, of which nothing is known."""
+    middle, count = mean(values), len(values)
+    squares = math.fsum((value - middle) ** 2 for value in values)
+    return _Z95 * math.sqrt(squares / max(count - 1, 1) / count)
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """What the finite ones among the values say; None where there is none."""
+    kept = [float(value) for value in values if math.isfinite(value)]
+    if not kept:
+        return None
+    p95, p99 = percentile(kept, 0.95), percentile(kept, 0.99)
+    return Spread(len(kept), mean(kept), median(kept), p95, p99, min(kept), max(kept))
+
+
 def mean_interval(by_question: Sequence[Sequence[float]]) -> tuple[float, float] | None:
     """(low, high): where the true mean over questions lies with 95 %; the values are those of each question.
 
@@ -117,15 +178,15 @@ def mean_interval(by_question: Sequence[Sequence[float]]) -> tuple[float, float]
     interval where all values are 0 or 1, else mean ± 1.96 standard errors, inside 0 to 1 where all values are. None
     where nothing can be said: without questions, and for a single one whose value is neither 0 nor 1.
     """
-    means = [math.fsum(values) / len(values) for values in by_question]
+    means = [mean(values) for values in by_question]
     if not means:
         return None
-    count, middle = len(means), math.fsum(means) / len(means)
+    middle = mean(means)
     if {value for values in by_question for value in values} <= {0.0, 1.0}:
-        return wilson(middle, count)
-    if count < 2:
+        return wilson(middle, len(means))
+    if len(means) < 2:
         return None
-    half = _Z95 * math.sqrt(math.fsum((mean - middle) ** 2 for mean in means) / (count - 1) / count)
+    half = half_width(means)
     is_share = all(0 <= value <= 1 for values in by_question for value in values)
     return (max(0.0, middle - half), min(1.0, middle + half)) if is_share else (middle - half, middle + half)
 

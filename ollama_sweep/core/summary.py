@@ -1,37 +1,111 @@
-"""The numbers of a cell, of its runs: medians, ranges, intervals. Pure; docs/measurement.md gives the reasons."""
+"""The numbers of a cell, of its runs: medians, ranges, intervals. Pure; docs/measurement.md gives the reasons.
+
+What answers come to together is said here once: of the runs of a cell while it is measured, and of kept answers,
+whose cells a report or a picture may pool.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from ollama_sweep.core import stats
-from ollama_sweep.core.outcome import Run, Summary
-from ollama_sweep.core.rates import streamed_decode_rate, task_score
+from ollama_sweep.core import rates, stats
+from ollama_sweep.core.outcome import Asked, Run, Summary
+from ollama_sweep.core.rates import streamed_decode_rate
+from ollama_sweep.core.stats import known_median
+
+A = TypeVar("A", bound=Asked)
+
+
+@dataclass(frozen=True)
+class Category:
+    """The questions of one category: how many were asked and answered, their mean tokens/s and mean score."""
+
+    asked: int
+    succeeded: int
+    tokens_per_s: float | None
+    score: float | None
+
+    @property
+    def success_rate(self) -> float | None:
+        return rates.share(self.succeeded, self.asked)
+
+
+def answered(asked: Iterable[A]) -> list[A]:
+    """Those with an answer; the others failed and are never averaged in."""
+    return [one for one in asked if one.answer is not None and not one.answer.failure]
+
+
+def tokens_per_s(one: Asked) -> float | None:
+    """Output tokens over the whole latency, the wait for the first one included."""
+    return rates.per_second(one.eval_count, one.latency_s)
+
+
+def score_mean(asked: Iterable[Asked]) -> float | None:
+    """The mean score of what was answered; a question that was asked several times, also in several cells, counts once.
+
+    None where nothing was judged.
+    """
+    found = _scores_by_question(asked)
+    return stats.mean_over_questions(found) if found else None
+
+
+def score_interval(asked: Iterable[Asked]) -> tuple[float, float] | None:
+    """(low, high): where the true mean score lies with 95 %, by `stats.mean_interval`: questions count, not answers."""
+    return stats.mean_interval(_scores_by_question(asked))
+
+
+def categories(asked: Iterable[A]) -> dict[str, Category]:
+    """By category, in the order in which they come; {} without categories."""
+    found: dict[str, list[A]] = {}
+    for one in asked:
+        if one.answer and one.answer.category:
+            found.setdefault(one.answer.category, []).append(one)
+    return {name: _category(members) for name, members in found.items()}
+
+
+def _category(asked: Sequence[Asked]) -> Category:
+    good = answered(asked)
+    return Category(len(asked), len(good), stats.known_mean(map(tokens_per_s, good)), score_mean(good))
+
+
+def _scores_by_question(asked: Iterable[Asked]) -> list[list[float]]:
+    found: dict[str, list[float]] = {}
+    for one in answered(asked):
+        score = one.scores.get("score")
+        if one.answer is not None and score is not None and math.isfinite(score):
+            found.setdefault(one.answer.item, []).append(score)
+    return list(found.values())
+
+
+# -- a cell ----------------------------------------------------------------------------------------------------------
 
 
 def summarize(runs: Sequence[Run]) -> Summary:
     """Medians of the believed runs, warm-ups left out."""
     used = [run for run in runs if run.believed and not run.warmup]
-    rates = [run.prompt_eval_rate for run in used if run.prompt_eval_rate is not None]
-    if not rates:
+    speeds = [run.prompt_eval_rate for run in used if run.prompt_eval_rate is not None]
+    if not speeds:
         return Summary()
     names = sorted({name for run in used for name in run.scores})
-    count = _median([run.prompt_eval_count for run in used])
-    eval_count = _median([run.eval_count for run in used])
+    count = known_median([run.prompt_eval_count for run in used])
+    eval_count = known_median([run.eval_count for run in used])
     return Summary(
         runs=len(used),
         prompt_eval_count=None if count is None else round(count),
-        prompt_eval_rate=stats.median(rates),
-        prompt_eval_rate_min=min(rates),
-        prompt_eval_rate_max=max(rates),
-        prompt_eval_duration_s=_median([run.prompt_eval_duration_s for run in used]),
+        prompt_eval_rate=stats.median(speeds),
+        prompt_eval_rate_min=min(speeds),
+        prompt_eval_rate_max=max(speeds),
+        prompt_eval_duration_s=known_median([run.prompt_eval_duration_s for run in used]),
         eval_count=None if eval_count is None else round(eval_count),
-        eval_rate=_median([run.eval_rate for run in used]),
-        total_duration_s=_median([run.total_duration_s for run in used]),
+        eval_rate=known_median([run.eval_rate for run in used]),
+        total_duration_s=known_median([run.total_duration_s for run in used]),
         scores={
             **{name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
-            **_interval("prompt_eval_rate", rates, len(used)),
-            **task_score(len(used), used),
+            **_interval("prompt_eval_rate", speeds, len(used)),
+            **_task_score(len(used), used),
         },
     )
 
@@ -55,16 +129,16 @@ def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summar
     used = [run for run in runs if run.believed]
     if not used:
         return Summary()
-    count = _median([run.prompt_eval_count for run in used])
-    eval_count = _median([run.eval_count for run in used])
+    count = known_median([run.prompt_eval_count for run in used])
+    eval_count = known_median([run.eval_count for run in used])
     return Summary(
         runs=len(used),
         prompt_eval_count=None if count is None else round(count),
-        prompt_eval_rate=_median([run.prompt_eval_rate for run in used]),
-        prompt_eval_duration_s=_median([run.prompt_eval_duration_s for run in used]),
+        prompt_eval_rate=known_median([run.prompt_eval_rate for run in used]),
+        prompt_eval_duration_s=known_median([run.prompt_eval_duration_s for run in used]),
         eval_count=None if eval_count is None else round(eval_count),
-        eval_rate=_median([run.eval_rate for run in used]),
-        total_duration_s=_median([run.total_duration_s for run in used]),
+        eval_rate=known_median([run.eval_rate for run in used]),
+        total_duration_s=known_median([run.total_duration_s for run in used]),
         scores={**_scores(used), **_of_all(runs, used), **_speeds(used), **_qualities(runs, used), **added},
     )
 
@@ -86,17 +160,23 @@ def _of_all(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:
         "answers": len(used),
         "failed_answers": len(runs) - len(used),
         "success_rate": len(used) / len(runs),
-        **task_score(len(used), runs),
+        **_task_score(len(used), runs),
     }
+
+
+def _task_score(count: int, runs: Sequence[Run]) -> dict[str, float]:
+    """What was answered, over all the time that it took, as so many an hour."""
+    found = rates.task_score(count, sum(run.latency_s for run in runs))
+    return {} if found is None else {"task_score": found}
 
 
 def _speeds(used: Sequence[Run]) -> dict[str, float]:
     """Times and speeds of the answers: medians, the smallest and the largest, intervals."""
     scored = stats.MEDIANS & {name for run in used for name in run.scores}
     seen: dict[str, list[float | None]] = {
-        "latency_s": [run.client_duration_s for run in used],
+        "latency_s": [run.latency_s for run in used],
         "ttft_s": [run.ttft_s for run in used],
-        "decode_tps": [streamed_decode_rate(run) for run in used],
+        "decode_tps": [streamed_decode_rate(run.eval_count, run.latency_s, run.ttft_s) for run in used],
         **{name: [run.scores.get(name) for run in used] for name in sorted(scored)},
     }
     found: dict[str, float] = {}
@@ -109,22 +189,17 @@ def _speeds(used: Sequence[Run]) -> dict[str, float]:
 
 
 def _qualities(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:
-    """`quality`, in which what was not answered counts 0, and the intervals of that and of `score`."""
-    scored = [run for run in used if "score" in run.scores]
-    if not scored:
+    """`score` over what was answered, `quality`, in which what was not answered counts 0, and their intervals."""
+    score, found = score_mean(used), score_interval(used)
+    if score is None:
         return {}
-    quality = sum(run.scores["score"] for run in scored) / len(runs)
-    return {"quality": quality} | _mean_interval("quality", runs) | _mean_interval("score", scored)
-
-
-def _mean_interval(name: str, runs: Sequence[Run]) -> dict[str, float]:
     by_question: dict[str, list[float]] = {}
     for run in runs:
         by_question.setdefault(run.answer.item if run.answer else "", []).append(run.scores.get("score", 0.0))
-    found = stats.mean_interval(list(by_question.values()))
-    return {f"{name}_low": found[0], f"{name}_high": found[1]} if found else {}
+    of_all = list(by_question.values())
+    means = {"score": score, "quality": stats.mean_over_questions(of_all)}
+    return means | _ends("quality", stats.mean_interval(of_all)) | _ends("score", found)
 
 
-def _median(values: Sequence[float | int | None]) -> float | None:
-    present = [float(value) for value in values if value is not None]
-    return stats.median(present) if present else None
+def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float]:
+    return {f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ollama_sweep.core.forecast import forecast
+from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
@@ -183,7 +184,7 @@ def _unfilled(found: Survey) -> tuple[int, ...]:
     """num_batch values above the prompt's tokens: they cannot differ from one another."""
     tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
     cells = (cell for cell in found.cells if found.prompts[cell.task, cell.model].is_own_prompt)
-    return tuple(sorted({cell.num_batch for cell in cells if tokens and cell.num_batch > tokens}))
+    return tuple(sorted({cell.num_batch for cell in cells if is_unfilled(cell.num_batch, tokens)}))
 
 
 def _replaced(found: Survey) -> tuple[str, ...]:

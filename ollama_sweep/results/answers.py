@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from ollama_sweep.core import stats
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.outcome import AnswerRow
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import AnswerRow, CellResult
+from ollama_sweep.core.summary import answered
 from ollama_sweep.results.prices import PriceTable
 
 MOST_BINS = 10
@@ -62,11 +64,6 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def answered(rows: Iterable[AnswerRow]) -> list[AnswerRow]:
-    """The rows that hold an answer; the others failed and are never averaged in."""
-    return [row for row in rows if not row.answer.failure]
-
-
 def values(rows: Iterable[AnswerRow], name: str) -> list[float]:
     """The measure `name` of the answered rows that have it."""
     found = (MEASURES[name].of(row) for row in answered(rows))
@@ -95,20 +92,32 @@ def _natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def mean(numbers: Sequence[float]) -> float:
-    """The arithmetic mean. Raises ValueError for none."""
-    if not numbers:
-        raise ValueError("no values")
-    return math.fsum(numbers) / len(numbers)
+def pooled_over(rows: Iterable[AnswerRow | CellResult]) -> dict[str, int]:
+    """By dimension how many of its values numbers of these rows hold together; {} where none has several.
 
-
-def score_interval(rows: Iterable[AnswerRow]) -> tuple[float, float] | None:
-    """(low, high): where the true mean score lies with 95 %, by `stats.mean_interval`: a question counts once."""
-    by_question: dict[str, list[float]] = {}
+    The model and the task are no dimensions here: nothing is ever pooled over them.
+    """
+    found: dict[str, set[Scalar]] = {}
     for row in rows:
-        if scores := values([row], "score"):
-            by_question.setdefault(row.answer.item, []).extend(scores)
-    return stats.mean_interval(list(by_question.values()))
+        for name, value in row.coordinates.items():
+            found.setdefault(name, set()).add(value)
+    return {name: len(seen) for name, seen in found.items() if len(seen) > 1 and name not in ("model", "task")}
+
+
+def pooled_words(pooled: Mapping[str, int]) -> str:
+    """`pooled over 5 num_ctx and 2 num_batch`; "" for nothing."""
+    named = [f"{count} {name}" for name, count in pooled.items()]
+    return f"pooled over {' and '.join([', '.join(named[:-1]), named[-1]] if named[1:] else named)}" if named else ""
+
+
+def pooled_by_model(rows: Sequence[AnswerRow]) -> str:
+    """What a picture says that holds a number for each model and task: over what it pools at most; "" for nothing."""
+    most: dict[str, int] = {}
+    for members in by_model(rows).values():
+        for task in {row.task for row in members}:
+            for name, count in pooled_over(row for row in members if row.task == task).items():
+                most[name] = max(count, most.get(name, 0))
+    return pooled_words(most)
 
 
 @dataclass(frozen=True)

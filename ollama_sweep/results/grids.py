@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
+from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
 from ollama_sweep.machine.files import safe_name
@@ -112,12 +113,13 @@ def _place(result: CellResult, x: str, y: str) -> Place:
 
 
 def flags_of(result: CellResult, prompt_tokens: int | None = None) -> frozenset[Flag]:
-    """The flags of a result, and `unfilled` where its num_batch exceeds the prompt's tokens."""
-    tokens = prompt_tokens or result.metrics.get("prompt_eval_count")
-    batch = result.coordinates.get(Y)
-    is_main = result.task == MAIN_TASK and result.status is Status.OK
-    unfilled = is_main and tokens and isinstance(batch, int) and batch > tokens
-    return result.flags | {Flag.UNFILLED} if unfilled else result.flags
+    """The flags of a result. One that was not measured here was not judged, so it is asked whether it is `unfilled`."""
+    if Flag.IMPORTED not in result.flags or result.task != MAIN_TASK or result.status is not Status.OK:
+        return result.flags
+    counted = result.metrics.get("prompt_eval_count")
+    batch, tokens = result.coordinates.get(Y), prompt_tokens or (round(counted) if counted else None)
+    is_marked = isinstance(batch, int) and is_unfilled(batch, tokens)
+    return result.flags | {Flag.UNFILLED} if is_marked else result.flags
 
 
 def in_words(pairs: Iterable[tuple[str, Scalar]]) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ollama_sweep.core import rates, summary
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Status
-from ollama_sweep.core.stats import median, percentile
-from ollama_sweep.results.answers import answered, cost, mean
+from ollama_sweep.core.stats import PERCENTILE_METHOD as PERCENTILE_METHOD
+from ollama_sweep.core.stats import Spread, mean, spread
+from ollama_sweep.core.summary import answered, score_mean, tokens_per_s
+from ollama_sweep.results.answers import cost, pooled_over
 from ollama_sweep.results.prices import PriceTable
 
-PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
 _HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position"})
 _OF_THE_LOAD = re.compile(r"load_duration_s|size_|peak_|(cpu_|gpu_)?energy_j$|throttled_s$|task_score$")
 """Numbers of a cell that its answers do not have; the others are their means and counts."""
@@ -27,26 +29,6 @@ SPEEDS = frozenset(
 _COUNTS = frozenset({"keys_present", "hallucinated_values", "placeholder_values"})
 Identity = tuple[str, str, str]
 """Model, engine and sweep."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What several numbers say; the percentiles by `PERCENTILE_METHOD`."""
-
-    count: int
-    mean: float
-    median: float
-    p95: float
-    p99: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float | int]:
-        """With the names people know: n, mean, median, p95, p99, min, max."""
-        return {
-            "n": self.count, "mean": self.mean, "median": self.median, "p95": self.p95, "p99": self.p99,
-            "min": self.low, "max": self.high,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,13 +82,17 @@ class Group:
     @property
     def success_rate(self) -> float | None:
         """The share (0 to 1) of questions that were answered, or of tried cells that were measured."""
-        return self.succeeded / self.asked if self.asked else None
+        return rates.share(self.succeeded, self.asked)
 
     @property
     def requests_per_min(self) -> float | None:
-        """60 / mean latency."""
         found = self.spreads.get("latency_s")
-        return 60 / found.mean if found and found.mean > 0 else None
+        return rates.requests_per_min(found.mean) if found else None
+
+    @property
+    def pooled(self) -> dict[str, int]:
+        """By dimension how many of its values the numbers hold together."""
+        return pooled_over(answered(self.rows) or [cell for cell in self.cells if cell.status is Status.OK])
 
     def fact(self, name: str) -> str | None:
         """`quantization` or `parameter_size`, of an answer or of a cell."""
@@ -124,6 +110,7 @@ class Group:
             "quantization": self.fact("quantization"),
             "parameter_size": self.fact("parameter_size"),
             "cells": len(self.cells) or len({row.cell for row in self.rows}),
+            "pooled_over": self.pooled,
             "asked": self.asked,
             "succeeded": self.succeeded,
             "success_rate": self.success_rate,
@@ -132,21 +119,6 @@ class Group:
             "categories": categories(self.rows),
             "cost": self.costs.as_dict() if self.costs else None,
         }
-
-
-def spread(values: Iterable[float]) -> Spread | None:
-    """The spread of the finite ones among the values; None where there is none."""
-    kept = [float(value) for value in values if math.isfinite(value)]
-    if not kept:
-        return None
-    return Spread(
-        len(kept), mean(kept), median(kept), percentile(kept, 0.95), percentile(kept, 0.99), min(kept), max(kept)
-    )
-
-
-def tokens_per_second(row: AnswerRow) -> float | None:
-    """Output tokens over the whole latency, the wait for the first one included."""
-    return row.eval_count / row.latency_s if row.eval_count is not None and row.latency_s > 0 else None
 
 
 def make_groups(
@@ -207,17 +179,18 @@ def _spreads(rows: Sequence[AnswerRow], cells: Sequence[CellResult]) -> dict[str
         is_shown = name not in _HIDDEN and not name.startswith("effective_")
         if is_shown and name not in numbers and (not rows or _OF_THE_LOAD.match(name)):
             numbers[name] = values
-    return {name: found for name, values in numbers.items() if (found := spread(values))}
+    spreads = {name: found for name, values in numbers.items() if (found := spread(values))}
+    score = score_mean(rows)
+    return spreads if score is None else spreads | {"score": replace(spreads["score"], mean=score)}
 
 
 def _numbers_of(row: AnswerRow) -> dict[str, float]:
-    chars = len(row.answer.text)
     found = {
         "latency_s": row.latency_s,
         "ttft_s": row.ttft_s,
-        "tokens_per_second": tokens_per_second(row),
+        "tokens_per_second": tokens_per_s(row),
         "decode_tps": row.decode_tps,
-        "chars_per_s": chars / row.latency_s if chars and row.latency_s > 0 else None,
+        "chars_per_s": rates.per_second(len(row.answer.text) or None, row.latency_s),
         "prompt_tokens": row.prompt_eval_count,
         "output_tokens": row.eval_count,
         **{name: value for name, value in row.scores.items() if name != "tokens_per_s"},
@@ -243,7 +216,8 @@ def checks_of(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
             found.setdefault(name, []).append(value)
     made: dict[str, dict[str, object]] = {}
     for name, values in found.items():
-        made[name] = {"mean": mean(values), "n": len(values)}
+        middle = (score_mean(rows) if name == "score" else None) or mean(values)
+        made[name] = {"mean": middle, "n": len(values)}
         if set(values) <= {0.0, 1.0} and name not in _COUNTS:
             made[name]["failures"] = f"{values.count(0.0)}/{len(values)}"
     return made
@@ -251,21 +225,14 @@ def checks_of(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
 
 def categories(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
     """By category: asked, succeeded, mean tokens/s and mean score (None where there is none); {} without categories."""
-    found: dict[str, list[AnswerRow]] = {}
-    for row in rows:
-        if row.answer.category:
-            found.setdefault(row.answer.category, []).append(row)
-    return {name: _category(members) for name, members in found.items()}
-
-
-def _category(rows: Sequence[AnswerRow]) -> dict[str, object]:
-    rates = [rate for row in answered(rows) if (rate := tokens_per_second(row)) is not None]
-    scores = [row.scores["score"] for row in answered(rows) if "score" in row.scores]
     return {
-        "asked": len(rows),
-        "succeeded": len(answered(rows)),
-        "mean_tokens_per_second": mean(rates) if rates else None,
-        "mean_score": mean(scores) if scores else None,
+        name: {
+            "asked": found.asked,
+            "succeeded": found.succeeded,
+            "mean_tokens_per_second": found.tokens_per_s,
+            "mean_score": found.score,
+        }
+        for name, found in summary.categories(rows).items()
     }
 
 

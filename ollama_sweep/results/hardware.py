@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.outcome import AnswerRow
-from ollama_sweep.core.stats import median
+from ollama_sweep.core.rates import generation_time, per_second, task_score
+from ollama_sweep.core.stats import known_median, median
+from ollama_sweep.core.summary import answered, tokens_per_s
 from ollama_sweep.machine.device_report import DeviceInfo
 from ollama_sweep.machine.files import safe_name
-from ollama_sweep.results.answers import answered
-from ollama_sweep.results.groups import Group, is_embedding, tokens_per_second
+from ollama_sweep.results.groups import Group, is_embedding
 from ollama_sweep.results.task_files import Content, to_json
 
 _DTYPE = re.compile(r"\b(?:bfloat|float|uint|int)\d+\b|\bu?binary\b")
@@ -88,7 +89,7 @@ def task_entry(task: str, groups: Sequence[Group], used: Used) -> dict[str, obje
         "dataset_size": size,
         "models": models,
         "num_tasks": size,
-        "task_score": _score(size * len(groups), sum(seconds)),
+        "task_score": task_score(size * len(groups), sum(seconds)),
     }
 
 
@@ -99,9 +100,9 @@ def _chat_model(group: Group, used: Used, size: int, seconds: float) -> dict[str
     return {
         "model_name": group.model,
         "device": used.of_all(answered(group.rows)),
-        **{f"final_median_{name}": _median(run[name] for run in runs) for name in names},
+        **{f"final_median_{name}": known_median(run[name] for run in runs) for name in names},
         "failed": group.asked - group.succeeded,
-        "task_score": _score(size, seconds),
+        "task_score": task_score(size, seconds),
         "all_runs": [
             {"id": row.answer.item, "run": row.number, "coordinates": dict(row.coordinates), **run}
             for row, run in zip(answered(group.rows), runs, strict=True)
@@ -110,15 +111,14 @@ def _chat_model(group: Group, used: Used, size: int, seconds: float) -> dict[str
 
 
 def _chat_run(row: AnswerRow) -> dict[str, float | None]:
-    is_streamed = row.ttft_s is not None
     return {
         "total_latency_s": row.latency_s,
         "ttft_s": row.ttft_s,
-        "generation_time_s": row.latency_s - (row.ttft_s or 0.0) if is_streamed else None,
+        "generation_time_s": generation_time(row.latency_s, row.ttft_s),
         "input_tokens": row.prompt_eval_count,
         "output_tokens": row.eval_count,
-        "chars_per_sec": len(row.answer.text) / row.latency_s if row.latency_s > 0 else None,
-        "tokens_per_sec": tokens_per_second(row),
+        "chars_per_sec": per_second(len(row.answer.text), row.latency_s),
+        "tokens_per_sec": tokens_per_s(row),
     }
 
 
@@ -132,7 +132,7 @@ def _embeddings(task: str, groups: Sequence[Group], used: Used) -> dict[str, obj
             group.label: _embedding_model(group, used, found) for group, found in zip(groups, seconds, strict=True)
         },
         "num_tasks": len(groups),
-        "task_score": _score(len(groups), sum(seconds)),
+        "task_score": task_score(len(groups), sum(seconds)),
     }
 
 
@@ -146,7 +146,7 @@ def _embedding_model(group: Group, used: Used, seconds: float) -> dict[str, obje
         "embedding_dimension": runs[0]["embedding_dimension"],
         "dtype": runs[0]["dtype"],
         "failed": group.asked - group.succeeded,
-        "task_score": _score(1, seconds),
+        "task_score": task_score(1, seconds),
         "all_runs": runs,
     }
 
@@ -166,12 +166,3 @@ def _embedding_run(row: AnswerRow, device: str | None) -> dict[str, object]:
 
 def _encoding_s(row: AnswerRow) -> float:
     return row.scores.get(_TIME, row.latency_s)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _score(count: int, seconds: float) -> float | None:
-    return count * 3600 / seconds if seconds > 0 else None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult
-from ollama_sweep.core.stats import outliers
+from ollama_sweep.core.stats import median, outliers
 from ollama_sweep.core.units import format_rate
 from ollama_sweep.results.best import in_coordinates
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.outcome import AnswerRow
-from ollama_sweep.core.stats import median
-from ollama_sweep.results.answers import Region, answered, bin_edges, mean, regions
+from ollama_sweep.core.stats import half_width, mean, median
+from ollama_sweep.core.summary import answered
+from ollama_sweep.results.answers import Region, bin_edges, regions
 from ollama_sweep.results.groups import Group
 
 MARGIN = 0.1
@@ -26,7 +27,6 @@ MOST_RANGES, SIZE_OF_RANGE = 4, 30
 MOST_REGIONS = 3
 REGION_BINS = 6
 NOTABLE = 1.25
-_Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -256,8 +256,7 @@ def _parts(pairs: Sequence[_Pair]) -> list[Sequence[_Pair]]:
 def _range(pairs: Sequence[_Pair]) -> SizeRange:
     gains = [pair.gain for pair in pairs]
     middle = mean(gains)
-    squares = math.fsum((gain - middle) ** 2 for gain in gains)
-    half = max(3 / len(gains), _Z95 * math.sqrt(squares / max(len(gains) - 1, 1) / len(gains)))
+    half = max(3 / len(gains), half_width(gains))
     fast_s = median([pair.fast_s for pair in pairs])
     return SizeRange(
         prompt_tokens=(round(pairs[0].tokens), round(pairs[-1].tokens)),

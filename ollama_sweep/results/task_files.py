@@ -11,22 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ollama_sweep.core import rates
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow
-from ollama_sweep.core.stats import median
+from ollama_sweep.core.stats import PERCENTILE_METHOD, known_mean, known_median, spread
+from ollama_sweep.core.summary import answered, score_mean, tokens_per_s
 from ollama_sweep.machine.files import safe_name
 from ollama_sweep.results.analysis import Analysis
-from ollama_sweep.results.answers import answered, mean
 from ollama_sweep.results.export import csv_text
 from ollama_sweep.results.groups import (
-    PERCENTILE_METHOD,
     Group,
     categories,
     checks_of,
     is_embedding,
     judgements,
-    spread,
-    tokens_per_second,
 )
 
 LOG_NAME = "benchmark_log.csv"
@@ -58,7 +56,7 @@ class Content:
 def metrics_of(row: AnswerRow, before: AnswerRow | None = None) -> dict[str, object]:
     """The metrics of one item; `before` is the answer before it in the same cell. Unknown is None.
 
-    `decode_tps` is output_tokens / (duration - ttft), as earlier tools have it.
+    `decode_tps` is `rates.whole_decode_rate`, as earlier tools have it; everywhere else the first token does not count.
     """
     peak, earlier = row.answer.peak_rss_bytes, before.answer.peak_rss_bytes if before else None
     return {
@@ -67,8 +65,8 @@ def metrics_of(row: AnswerRow, before: AnswerRow | None = None) -> dict[str, obj
         "output_tokens": row.eval_count,
         "output_words": len(row.answer.text.split()),
         "chunk_count": row.answer.chunk_count,
-        "tokens_per_second": tokens_per_second(row),
-        "decode_tps": simple_decode_tps(row),
+        "tokens_per_second": tokens_per_s(row),
+        "decode_tps": whole_decode_rate(row),
         "peak_memory_mb": None if peak is None else peak / _MIB,
         "memory_delta_gb": None if peak is None or earlier is None else (peak - earlier) / _GIB,
         "status": "failed" if row.answer.failure else "success",
@@ -78,11 +76,9 @@ def metrics_of(row: AnswerRow, before: AnswerRow | None = None) -> dict[str, obj
     }
 
 
-def simple_decode_tps(row: AnswerRow) -> float | None:
-    """output_tokens / (duration - ttft): all tokens over the time after the first one."""
-    if row.eval_count is None or row.ttft_s is None or row.latency_s <= row.ttft_s:
-        return None
-    return row.eval_count / (row.latency_s - row.ttft_s)
+def whole_decode_rate(row: AnswerRow) -> float | None:
+    """`decode_tps` of these files: output_tokens / (duration - ttft), all tokens over the time after the first one."""
+    return rates.whole_decode_rate(row.eval_count, row.latency_s, row.ttft_s)
 
 
 # -- one model at one task -------------------------------------------------------------------------------------------
@@ -122,7 +118,7 @@ def summary_of(group: Group) -> dict[str, object]:
 def _performance(group: Group) -> dict[str, object]:
     good = answered(group.rows)
     rates, ttft = group.spreads.get("tokens_per_second"), group.spreads.get("ttft_s")
-    decode = spread(rate for row in good if (rate := simple_decode_tps(row)) is not None)
+    decode = spread(rate for row in good if (rate := whole_decode_rate(row)) is not None)
     duration, tokens = group.spreads.get("latency_s"), group.spreads.get("output_tokens")
     return {
         "avg_tokens_per_second": rates.mean if rates else None,
@@ -251,10 +247,10 @@ def model_csv(groups: Sequence[Group], folder: str = "") -> Content:
         lines.append(
             [
                 group.label, group.fact("quantization"), group.fact("parameter_size"), len(good),
-                len(group.rows) - len(good), _mean(row.scores.get("score") for row in good), _mean(latencies),
-                median(latencies) if latencies else None, _mean(row.total_duration_s for row in good),
-                _mean(row.prompt_eval_duration_s for row in good), _mean(row.eval_duration_s for row in good),
-                _mean(row.prompt_eval_count for row in good), _mean(row.eval_count for row in good),
+                len(group.rows) - len(good), score_mean(good), known_mean(latencies),
+                known_median(latencies), known_mean(row.total_duration_s for row in good),
+                known_mean(row.prompt_eval_duration_s for row in good), known_mean(row.eval_duration_s for row in good),
+                known_mean(row.prompt_eval_count for row in good), known_mean(row.eval_count for row in good),
                 sum(row.prompt_eval_count or 0 for row in good), sum(row.eval_count or 0 for row in good),
             ]
         )  # fmt: skip
@@ -326,11 +322,6 @@ def _config(rows: Sequence[AnswerRow], name: str) -> object:
     """The one value all answers were asked with; a list where there are several; None where it is not known."""
     values = list(dict.fromkeys(row.config[name] for row in rows if name in row.config))
     return values[0] if len(values) == 1 else values or None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None
 
 
 def _moment(rows: Sequence[AnswerRow]) -> datetime:

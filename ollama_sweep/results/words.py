@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import AnswerRow, CellResult
+from ollama_sweep.core.stats import Spread
+from ollama_sweep.core.summary import score_interval
 from ollama_sweep.core.units import format_bytes, format_rate
-from ollama_sweep.results.answers import score_interval
-from ollama_sweep.results.groups import Group, Spread, checks_of, make_groups
+from ollama_sweep.results.answers import pooled_words
+from ollama_sweep.results.groups import Group, checks_of, make_groups
 
 HEAD = ("model", "number", "n", "mean", "median", "P95", "P99", "max", "min–max")
 SHOWN = (
@@ -56,7 +58,8 @@ def _facts(group: Group) -> str:
         found = group.spreads.get(name)
         if found:
             facts.append(f"{words} {format_rate(found.median)} {unit_of(name)}".strip())
-    return ", ".join([*facts, *_score(group), *_memory(group)])
+    pooled = pooled_words(group.pooled)
+    return ", ".join([*facts, *_score(group), *_memory(group), *([pooled] if pooled else [])])
 
 
 def _score(group: Group) -> list[str]:

@@ -84,16 +84,15 @@ class Measuring:
     def _judged(
         self, cell: Cell, runs: Sequence[Run], earlier: Sequence[Run], effective: Effective, seen: Mapping[str, float]
     ) -> Outcome:
-        sent = self._sent(cell)
+        sent, tokens = self._sent(cell), self._tokens(cell)
         if sent.is_own_prompt:
             summary = summarize([*earlier, *runs])
+            tokens = tokens or summary.prompt_eval_count
         else:
             measured = [run for run in (*earlier, *runs) if not run.warmup]
             summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured))
         summary = replace(summary, scores={**summary.scores, **seen, **_energy_per_token(seen, runs)})
-        return judge.judge_attempt(
-            cell, runs, summary, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu
-        )
+        return judge.judge_attempt(cell, runs, summary, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
 
     def _sent(self, cell: Cell) -> SentPrompt:
         return self.sent[cell.task, cell.model]

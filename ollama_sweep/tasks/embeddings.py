@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from ollama_sweep.core import rates
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.generation import EMBED, Generation
 from ollama_sweep.core.options import Scalar
@@ -54,8 +55,9 @@ class Task:
         vectors, duration_s = generation.vectors, generation.client_duration_s
         if vectors is None:
             return {}
+        rate = rates.per_second(vectors.rows, duration_s)
         scores = {"embedding_dimension": float(vectors.dimension), "encoding_time_s": duration_s}
-        return scores | ({"rows_per_s": vectors.rows / duration_s} if duration_s > 0 else {})
+        return scores if rate is None else scores | {"rows_per_s": rate}
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return {}

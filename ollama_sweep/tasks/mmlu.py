@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from ollama_sweep.core import stats
+from ollama_sweep.core import summary
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.generation import GENERATE, Generation
 from ollama_sweep.core.options import Scalar
@@ -71,20 +71,14 @@ class Task:
 
         A question that was asked several times counts once, with the mean of its answers.
         """
-        by_question: dict[str, list[float]] = {}
-        for run in answered(runs):
-            if run.answer and "score" in run.scores:
-                by_question.setdefault(run.answer.item, []).append(run.scores["score"])
-        if not by_question:
+        accuracy, interval = summary.score_mean(answered(runs)), summary.score_interval(answered(runs))
+        if accuracy is None or interval is None:
             return {}
-        shares = [sum(scores) / len(scores) for scores in by_question.values()]
-        accuracy = sum(shares) / len(shares)
-        low, high = stats.wilson(accuracy, len(shares))
         letters = means(runs, ["letter_found"])
         return {
             "accuracy": accuracy,
-            "accuracy_low": low,
-            "accuracy_high": high,
+            "accuracy_low": interval[0],
+            "accuracy_high": interval[1],
             **letters,
             "letter_failure_rate": 1 - letters["letter_found"],
             **latencies(runs),
@@ -180,12 +174,8 @@ def _questions(
 
 
 def _per_subject(runs: Sequence[Run]) -> dict[str, float]:
-    used = answered(runs)
-    subjects = sorted({run.answer.category for run in used if run.answer})
-    if len(subjects) < 2:
+    found = summary.categories(answered(runs))
+    if len(found) < 2:
         return {}
-    scores: dict[str, float] = {}
-    for subject in subjects:
-        own = [run for run in used if run.answer and run.answer.category == subject]
-        scores |= {f"accuracy_{slug(subject)}": value for value in means(own, ["score"]).values()}
-    return scores
+    scores = {f"accuracy_{slug(subject)}": found[subject].score for subject in sorted(found)}
+    return {name: value for name, value in scores.items() if value is not None}

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.outcome import Answer, AnswerRow
+from ollama_sweep.core.stats import mean
+from ollama_sweep.core.summary import answered, score_interval
 from ollama_sweep.results.answers import (
-    answered,
     bin_edges,
     by_model,
     cost,
-    mean,
     regions,
-    score_interval,
     total_tokens,
     values,
 )

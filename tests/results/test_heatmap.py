@@ -141,7 +141,8 @@ def test_a_measured_cell_without_a_believed_number_is_not_grey() -> None:
 def test_a_batch_that_the_prompt_does_not_fill_is_marked() -> None:
     marks = one(make(Recipe((4096,), (256, 512, 1024), SMALL))).cells
     assert [Flag.UNFILLED in marks[4096, y].flags for y in (256, 512, 1024)] == [False, False, True]
-    told = one([result(1, 64), result(1, 65)], replace(OPTIONS, prompt_tokens=64))
+    taken = [result(1, batch, flags=frozenset({Flag.IMPORTED})) for batch in (68, 69)]
+    told = one(taken, replace(OPTIONS, prompt_tokens=64))
     assert [Flag.UNFILLED in mark.flags for mark in told.cells.values()] == [False, True]
 
 

@@ -15,9 +15,10 @@ from results_maker import result
 
 from ollama_sweep.core.errors import ConfigError, StorageError
 from ollama_sweep.core.outcome import AnswerRow, Status
+from ollama_sweep.core.stats import spread
 from ollama_sweep.machine.device_report import DeviceInfo
 from ollama_sweep.results import analysis, hardware, saving, task_files
-from ollama_sweep.results.groups import Group, make_groups, spread
+from ollama_sweep.results.groups import Group, make_groups
 from ollama_sweep.results.prices import Price, PriceTable, one_price
 from ollama_sweep.results.task_files import LOG_COLUMNS, Content
 from ollama_sweep.results.words import summary_lines, task_table
@@ -72,7 +73,7 @@ def test_failed_answers_are_counted_and_never_averaged_in() -> None:
 def test_decode_speed_leaves_out_the_first_token_and_the_old_figure_does_not() -> None:
     row = answer(latency_s=2.5, ttft_s=0.5, eval_count=41)
     assert only([row]).spreads["decode_tps"].mean == 20.0
-    assert task_files.simple_decode_tps(row) == 20.5
+    assert task_files.whole_decode_rate(row) == 20.5
     assert task_files.metrics_of(row)["tokens_per_second"] == pytest.approx(41 / 2.5)
 
 

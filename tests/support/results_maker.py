@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
 
@@ -134,6 +135,7 @@ def _ending(recipe: Recipe, num_ctx: int, num_batch: int) -> tuple[Status, str, 
     if missing > (0.5e9 if recipe.spills else 0):
         return Status.OOM, "cuda_oom", frozenset()
     flags = {Flag.SPILLED} if missing > 0 else set()
+    flags |= {Flag.UNFILLED} if is_unfilled(num_batch, recipe.machine.prompt_tokens) else set()
     return Status.OK, "", frozenset(flags | ({Flag.CLAMPED} if num_batch > num_ctx else set()))
 
 

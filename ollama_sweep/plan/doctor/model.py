@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.generation import EMBED, GENERATE
+from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.plan import fit, ranges
@@ -18,9 +19,6 @@ from ollama_sweep.plan.doctor.finding import Finding, bad, ok, warning
 from ollama_sweep.plan.models import can
 from ollama_sweep.plan.spec import PromptSpec, SweepSpec
 from ollama_sweep.store.rows import SweepRow
-
-FILLED_TOLERANCE = 4
-"""As in `validity`: a prompt so many tokens shorter than num_batch still fills it."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def of_prompt(info: ModelInfo, subject: Subject, length: Length) -> Iterator[Fin
         yield warning("prompt", text, "Start num_ctx higher or shorten the prompt")
     else:
         yield ok("prompt", f"{told}, fits every num_ctx")
-    unfilled = [value for value in subject.batches if value > tokens + FILLED_TOLERANCE]
+    unfilled = [value for value in subject.batches if is_unfilled(value, tokens)]
     if unfilled:
         text = f"num_batch {_listed(unfilled)} is more than the prompt's {tokens} tokens: it cannot matter there"
         yield warning("prompt", text, f"Use a longer prompt, or end num_batch at {tokens}")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ollama_sweep.core.outcome import AnswerRow
+from ollama_sweep.core.stats import mean
+from ollama_sweep.core.summary import answered
 from ollama_sweep.core.units import format_rate
-from ollama_sweep.results.answers import MEASURES, answered, by_model, mean, values
+from ollama_sweep.results.answers import MEASURES, by_model, pooled_by_model, values
 from ollama_sweep.results.plots import ANSWERS, PlotOptions
 from ollama_sweep.results.plots.shared import bar_chart
 from ollama_sweep.results.plots.shared.bar_chart import Bar, BarsData
@@ -28,6 +30,7 @@ def collect(rows: Sequence[AnswerRow], options: PlotOptions) -> list[BarsData]:
         (
             f"{len(good)} answer{'' if len(good) == 1 else 's'}",
             f"{len(rows) - len(good)} failed, in no mean" if len(rows) > len(good) else "",
+            pooled_by_model(good),
             f"sweep {options.sweep}" if options.sweep else "",
             f"task{'s' if len(tasks) > 1 else ''} {', '.join(tasks)}" if tasks else "",
             options.machine,

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ollama_sweep.core.outcome import AnswerRow
+from ollama_sweep.core.summary import answered, score_interval, score_mean
 from ollama_sweep.core.units import format_rate
-from ollama_sweep.results.answers import by_model, mean, score_interval, values
+from ollama_sweep.results.answers import by_model, pooled_by_model, values
 from ollama_sweep.results.plots import ANSWERS, PlotOptions
 from ollama_sweep.results.plots.shared import bar_chart
 from ollama_sweep.results.plots.shared.bar_chart import Bar, BarsData
@@ -29,6 +30,7 @@ def collect(rows: Sequence[AnswerRow], options: PlotOptions) -> list[BarsData]:
             f"{scored} scored answer{'' if scored == 1 else 's'}",
             f"{failed} failed, in no mean" if failed else "",
             f"{len(rows) - failed - scored} without a score" if len(rows) > failed + scored else "",
+            pooled_by_model(answered(rows)),
             "lines: where the true mean lies with 95 %" if _has_interval(groups) else "",
             f"sweep {options.sweep}" if options.sweep else "",
             f"task {tasks[0]}" if len(tasks) == 1 and tasks[0] else "",
@@ -68,10 +70,18 @@ def _of(rows: Sequence[AnswerRow], task: str) -> list[AnswerRow]:
 def _bars_of(rows: Sequence[AnswerRow], tasks: Sequence[str]) -> dict[str, Bar]:
     bars = {}
     for task in tasks:
-        if scores := values(_of(rows, task), "score"):
-            middle = mean(scores)
-            bars[task] = Bar(middle, f"{format_rate(middle)}  (n = {len(scores)})", score_interval(_of(rows, task)))
+        own = _of(rows, task)
+        middle = score_mean(own)
+        if middle is not None:
+            bars[task] = Bar(middle, f"{format_rate(middle)}  (n = {_counted(own)})", score_interval(own))
     return bars
+
+
+def _counted(rows: Sequence[AnswerRow]) -> str:
+    """How many answers, and of how many questions where some were asked several times."""
+    scored = [row for row in rows if values([row], "score")]
+    questions = len({row.answer.item for row in scored})
+    return f"{len(scored)}" if questions == len(scored) else f"{len(scored)} of {questions} questions"
 
 
 def _has_interval(groups: dict[str, dict[str, Bar]]) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.outcome import AnswerRow
+from ollama_sweep.core.summary import answered
 from ollama_sweep.core.units import format_rate
-from ollama_sweep.results.answers import Region, answered, bin_edges, by_model, cost, regions
+from ollama_sweep.results.answers import Region, bin_edges, by_model, cost, regions
 from ollama_sweep.results.plots import ANSWERS, PlotOptions
 from ollama_sweep.results.plots.shared import figures
 from ollama_sweep.results.prices import PriceTable

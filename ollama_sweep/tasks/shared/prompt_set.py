@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ollama_sweep.core import summary
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.generation import GENERATE, Generation
@@ -212,7 +213,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, float]:
     return (
         scores.latencies(runs)
         | scores.means(runs, checks)
-        | scores.average(runs, "tokens_per_s", lambda run: run.scores.get("tokens_per_s"))
+        | scores.average(runs, "tokens_per_s", summary.tokens_per_s)
         | scores.average(runs, "ttft_s", lambda run: run.ttft_s)
         | scores.by_category(runs)
     )
