@@ -191,7 +191,9 @@ class _Session:
             engine.close()
 
     def _say_choice(self, name: str) -> None:
-        if self.spec.engine == "auto" and name == "llamacpp":
+        from ollama_sweep import engines
+
+        if self.spec.engine == engines.AUTO and name == engines.FALLBACK:
             self.progress.plain(
                 "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
                 "(or: make ollama), then run again with --engine ollama."
