@@ -16,7 +16,7 @@ HEAD = ("NAME", "PARAMETERS", "QUANTIZATION", "SIZE", "CONTEXT", "CAN", "LOADED"
 UNKNOWN = "-"
 
 
-@click.command("models", short_help="What is installed for an engine.")
+@click.command("models", short_help="What is installed for an engine, and what each model can do.")
 @click.option("--engine", default="auto", show_default=True, help="auto, or one of the engines by name.")
 @click.option("--host", default=None, metavar="HOST", help="Where the server answers.")
 @click.option("--ollama", default=None, metavar="PATH", help="The ollama program.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN_CELLS = 8
 
 
-@click.command("plan", short_help="Show what a run would do.")
+@click.command("plan", short_help="Show what a run would do: cells, order, memory, what is done.")
 @shared.sweep_options
 @shared.db_option
 @shared.json_option
