@@ -491,8 +491,11 @@ def test_an_engine_that_lists_its_models_has_no_others() -> None:
     [(None, False), ({"num_ctx", "num_batch"}, False), ({"num_ctx", "seed"}, True), (set(), True)],
 )
 def test_who_cannot_be_given_both_sizes_has_its_own(settable: set[str] | None, has_own_sizes: bool) -> None:
-    facts = type("Some", (Smallest,), {"settable": None if settable is None else frozenset(settable)})
-    assert facts.has_own_sizes() is has_own_sizes
+    class Some(Smallest):
+        pass
+
+    Some.settable = None if settable is None else frozenset(settable)
+    assert Some.has_own_sizes() is has_own_sizes
 
 
 def test_a_plain_class_has_the_facts_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

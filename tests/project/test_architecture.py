@@ -251,7 +251,7 @@ def engine_names(module: Module) -> Iterator[tuple[str, int]]:
             for part in (inner for argument in node.args for inner in ast.walk(argument)):
                 text = part.value if isinstance(part, ast.Constant) else None
                 if isinstance(text, str) and text and any(name.startswith(text) for name in ENGINE_NAMES - {text}):
-                    yield text, part.lineno
+                    yield text, node.lineno
 
 
 def test_a_named_engine_would_be_noticed() -> None:
