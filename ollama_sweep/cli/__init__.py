@@ -10,9 +10,11 @@ import errno
 import importlib
 import keyword
 import os
+import re
 import stat
 import sys
 import traceback
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -21,31 +23,24 @@ from ollama_sweep import __version__
 from ollama_sweep.cli.signs import never_fail
 from ollama_sweep.core.errors import SweepError, nearest
 
-COMMANDS = {
-    "plan": "Show what a run would do: cells, order, memory, what is done.",
-    "run": "Start a sweep or go on with it.",
-    "status": "Counts, the running cell, rate, time left.",
-    "watch": "The same, live, with a small map.",
-    "logs": "What a run in the background has said.",
-    "stop": "End a sweep after its cell, or now.",
-    "pause": "Let a sweep wait before its next cell.",
-    "continue": "End a pause.",
-    "service": "Go on with a sweep after a reboot.",
-    "heatmap": "Draw what there is now.",
-    "plot": "Scatters, bars and heatmaps of answers and cells.",
-    "export": "The results as csv, json, jsonl or md.",
-    "report": "What each task says per model; files, cost, analysis.",
-    "best": "The best cells and the tuned Modelfile.",
-    "models": "What is installed for an engine, and what each model can do.",
-    "params": "Sensible num_ctx and num_batch ranges for a model.",
-    "import": "Take over results of an older tool.",
-    "recover": "Copy what can be read of a damaged database to a new one.",
-    "doctor": "Check Ollama, model, disk, and what would spoil numbers.",
-}
+FOLDER = Path(__file__).parent / "commands"
+ORDER = ("plan", "run", "status", "watch", "logs", "stop", "pause", "continue", "service", "heatmap", "plot", "export",
+         "report", "best", "models", "params", "import", "recover", "doctor")  # fmt: skip
+"""As --help lists them, in the order of use; a command that is not named here comes after these."""
+_SHORT_HELP = re.compile(r'@click\.command\([^()]*?short_help="([^"\n]+)"')
+
+
+def _commands() -> tuple[str, ...]:
+    """A file in `commands` is a command of its name; a word of Python's has a `_` behind it (`import_`)."""
+    found = sorted(file[:-3].rstrip("_") for file in os.listdir(FOLDER) if file.endswith(".py") and file[0] != "_")
+    return tuple(sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
+
+
+COMMANDS = _commands()
 
 
 class _LazyGroup(click.Group):
-    """Knows its commands' names and one-line helps; a command's file is imported when it is called."""
+    """Knows its commands by their files, which are read for their one-line helps and imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,10 +48,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(
-            f"ollama_sweep.cli.commands.{cmd_name}{'_' if keyword.iskeyword(cmd_name) else ''}"
-        )
-        command = module.command
+        command = importlib.import_module(f"ollama_sweep.cli.commands.{_file_of(cmd_name)}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -69,7 +61,17 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, _short_help(name)) for name in COMMANDS])
+
+
+def _file_of(command: str) -> str:
+    return f"{command}_" if keyword.iskeyword(command) else command
+
+
+def _short_help(command: str) -> str:
+    """Read from its file: importing every command would make --help slow."""
+    found = _SHORT_HELP.search((FOLDER / f"{_file_of(command)}.py").read_text("utf-8"))
+    return found[1] if found else ""
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -16,6 +16,11 @@ SERVER_SETTINGS: Mapping[str, type] = {"flash_attention": bool, "kv_cache_type":
 _SERVER_VARIABLE = re.compile(r"(?:OLLAMA|LLAMA_ARG)_[A-Z0-9_]{1,60}")
 
 
+KV_CACHE_SHARES = {"f32": 2.0, "f16": 1.0, "bf16": 1.0, "q8_0": 34 / 64, "q5_1": 24 / 64, "q5_0": 22 / 64,
+                   "q4_1": 20 / 64, "q4_0": 18 / 64, "iq4_nl": 18 / 64}  # fmt: skip
+"""Types of a KV cache, and the size of each against f16 (bytes of a block of 32 values)."""
+
+
 def is_server_setting(name: str) -> bool:
     """A named server setting, or any OLLAMA_* or LLAMA_ARG_* variable."""
     return name in SERVER_SETTINGS or _SERVER_VARIABLE.fullmatch(name) is not None

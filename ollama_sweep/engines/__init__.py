@@ -6,40 +6,54 @@ A file in this folder is an engine, or a folder with a file `engine`, and its na
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from importlib.metadata import entry_points
-from types import ModuleType
+import types
+from functools import cache
 from typing import cast
 
-from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.generation import EMBED, GENERATE
 from ollama_sweep.engines.base import Engine, EngineSettings
+from ollama_sweep.machine.plugins import Plugins
 
-ENTRY_POINTS = "ollama_sweep.engines"
-NO_ENGINES = frozenset({"base", "shared"})
+AUTO = "auto"
+PREFERRED, FALLBACK = "ollama", "llamacpp"
+"""What `auto` takes where there is one to run, and what it takes else."""
+_PLUGINS = Plugins("engine", __name__, __path__)
+
+
+class _Unknown(Engine):
+    """What is assumed of an engine that is not chosen yet, or whose name nobody knows: that it can do everything."""
+
+    settable = None
+    kinds = frozenset({GENERATE, EMBED})
 
 
 def known() -> tuple[str, ...]:
     """Names of all engines: the files here, and those other packages add by entry points."""
-    own = {module.name for module in pkgutil.iter_modules(__path__)} - NO_ENGINES
-    return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
+    return tuple(sorted(_PLUGINS.names()))
 
 
-def choose(settings: EngineSettings) -> str:
-    """What `auto` means on this machine: Ollama where there is one to run, else the embedded llama.cpp."""
-    ollama = importlib.import_module("ollama_sweep.engines.ollama.engine")
-    return "ollama" if ollama.is_usable(settings) else "llamacpp"
+def facts(name: str) -> type[Engine]:
+    """The class of an engine, for what is known of it before one is made. `auto` and unknown names have one, too."""
+    return _class(name) if name in _PLUGINS.names() else _Unknown
 
 
 def load(name: str, settings: EngineSettings) -> Engine:
     """Import the engine's file, only now, and make it. Raises ConfigError for an unknown name."""
-    if name not in known():
-        raise ConfigError(f"unknown engine {name}. Known: {', '.join(known())}.{nearest(name, known())}", "engine")
-    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    module = added[name].load() if name in added else _module(name)
-    return cast("Engine", module.Engine(settings))
+    return _class(name)(settings)
 
 
-def _module(name: str) -> ModuleType:
-    found = importlib.import_module(f"{__name__}.{name}")
-    return importlib.import_module(f"{found.__name__}.engine") if hasattr(found, "__path__") else found
+def choose(settings: EngineSettings) -> str:
+    """What `auto` means on this machine: Ollama where there is one to run, else the embedded llama.cpp."""
+    return PREFERRED if facts(PREFERRED).is_usable(settings) else FALLBACK
+
+
+def _class(name: str) -> type[Engine]:
+    return _with_defaults(_PLUGINS.module(name).Engine)
+
+
+@cache
+def _with_defaults(made: type) -> type[Engine]:
+    """A plain class of another package gets the base behind its own methods, for what these do not say."""
+    if issubclass(made, Engine):
+        return made
+    return cast("type[Engine]", types.new_class(made.__name__, (made, Engine)))

@@ -1,5 +1,8 @@
 """The contract of an engine: what generates. One engine is one file in `engines/`; the file name is its name.
 
+`describe` and `generate` must be given. All else has an answer here, which fits an engine without a server, without
+embeddings, and without anything to load or to leave behind.
+
 A cell's life on an engine: `prepare` (create, load, read back what is really used), `generate` once per run,
 `release`. A failure that belongs to the cell is `CellFailed`; one of the surroundings is `EngineUnavailable`.
 """
@@ -7,15 +10,21 @@ A cell's life on an engine: `prepare` (create, load, read back what is really us
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.cell import Cell, content_hash
+from ollama_sweep.core.errors import CellFailed, EngineMissing, nearest
+from ollama_sweep.core.generation import GENERATE, Generation
 from ollama_sweep.core.ledger import Ledger, Leftover, NoLedger
-from ollama_sweep.core.outcome import Effective
+from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.shared.leftovers import end_process
+from ollama_sweep.engines.shared.look import Look
+
+SIZES = frozenset({"num_ctx", "num_batch"})
 
 
 @dataclass(frozen=True)
@@ -73,34 +82,74 @@ class EngineSettings:
     api_key_env: str | None = None
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Every engine file has a class `Engine` of this shape, made with `EngineSettings`.
 
-    `settable` names the options and dimensions it can set; None: every one. `kinds` are the kinds of tasks it can
-    measure (`task.GENERATE`, `task.EMBED`). What a sweep asks beyond that is refused before its first cell.
+    The facts of the class are known before one is made. `settable` names the options and dimensions it can set; None:
+    every one. `kinds` are the kinds of tasks it can measure (GENERATE, EMBED of `core.generation`). What a sweep asks
+    beyond that is refused before its first cell.
     """
 
-    settable: ClassVar[frozenset[str] | None]
-    kinds: ClassVar[frozenset[str]]
+    settable: ClassVar[frozenset[str] | None] = frozenset()
+    kinds: ClassVar[frozenset[str]] = frozenset({GENERATE})
+    default_model: ClassVar[str | None] = None
+    """The model where neither the sweep nor LLM_MODEL_NAME says one; None: it must be said."""
+    takes_files: ClassVar[bool] = True
+    """A model may be the path of a .gguf file; else a name that looks like one is a name all the same."""
+    needs_own_server: ClassVar[bool] = False
+    """It sets what belongs to a whole server only on one that the sweep has started."""
+    host_variable: ClassVar[str] = ""
+    """The variable of the environment that names its server where the sweep does not."""
+    is_scripted: ClassVar[bool] = False
+    """It uses no hardware and no server, and stands for the server that the sweep names."""
+    how_to_get_a_model: ClassVar[str] = ""
+    """A command that installs one, as an example."""
+    look: ClassVar[type[Look]] = Look
+    """What `doctor` sees of it before it is made."""
 
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self._settings = settings or EngineSettings()
+
+    @classmethod
+    def has_own_sizes(cls) -> bool:
+        """num_ctx or num_batch is not the sweep's to set, so a sweep need not name both."""
+        return cls.settable is not None and not cls.settable >= SIZES
+
+    @classmethod
+    def is_usable(cls, settings: EngineSettings) -> bool:  # noqa: ARG003 - for those that look
+        """`auto` may take it on this machine. Raises EngineUnavailable."""
+        return True
+
+    @abstractmethod
     def describe(self) -> EngineInfo:
-        """Name, version, address. Raises EngineUnavailable."""
+        """Name, version, address; called before every cell. Raises EngineUnavailable."""
 
     def models(self) -> tuple[str, ...]:
         """The names of the installed models, sorted, without scratch models of a sweep. Raises EngineUnavailable."""
+        return ()
 
     def model_info(self, model: str) -> ModelInfo:
-        """The model's digest and metadata. Raises EngineUnavailable where it is not installed."""
+        """The model's digest and metadata. Raises EngineUnavailable where it is not installed.
+
+        This digest is that of the two names: another model under the same name goes unnoticed.
+        """
+        known = self.models()
+        if known and model not in known:
+            raise EngineMissing(f"{model} is not installed here. There is {', '.join(known)}.{nearest(model, known)}")
+        return ModelInfo(model, content_hash(f"{self.describe().name}\n{model}"))
 
     def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
         """The prompt's true number of tokens as the model sees it (template and `system` included); None if unknown.
 
         May load the model with a very small context. Raises EngineUnavailable or CellFailed.
         """
+        return None
 
     def prepare(self, cell: Cell) -> Effective:
         """Load the cell's configuration, or keep it where it is loaded already. Raises CellFailed."""
+        return Effective()
 
+    @abstractmethod
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         """One generation with the prepared configuration and the cell's system prompt, streamed where that is possible.
 
@@ -113,18 +162,26 @@ class Engine(Protocol):
 
         Raises CellFailed (reason `cannot_embed` where the model has no embeddings), EngineUnavailable.
         """
+        raise CellFailed(Status.ERROR, "cannot_embed", f"the engine {self.describe().name} does not embed")
 
     def processes(self) -> tuple[int, ...]:
         """The ids of the processes that hold the model; their children count as well. Empty where that is not known."""
+        return ()
 
     def release(self, *, failed: bool) -> None:
         """End the load at hand; after a failure bring the engine to rest first. Raises EngineUnavailable."""
+        return
 
     def clear(self, leftover: Leftover) -> str | None:
-        """Remove what a dead session left; a line that says so, or None where nothing was there."""
+        """Remove what a dead session left; a line that says so, or None where nothing was there.
+
+        Raises EngineUnavailable for what this engine cannot remove, so that it stays written down.
+        """
+        return end_process(leftover)
 
     def close(self) -> None:
-        """Remove everything this object made. Never raises."""
+        """Remove everything this object made. Never raises, and may be called twice."""
+        return
 
 
 EVERY_S = 10.0

@@ -23,13 +23,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
-from ollama_sweep.core.generation import Generation, Vectors
+from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 
 SCRIPT = "OLLAMA_SWEEP_FAKE"
@@ -49,14 +50,15 @@ DEFAULT_CTX, DEFAULT_BATCH = 4096, 512
 """What this engine uses where a cell leaves it to the engine."""
 
 
-class Engine:
-    """See `engine.Engine`; what happens is written in the script."""
+class Engine(Base):
+    """See `base.Engine`; what happens is written in the script."""
 
-    settable: ClassVar[frozenset[str] | None] = None
-    kinds: ClassVar[frozenset[str]] = frozenset({"generate", "embed"})
+    settable = None
+    kinds = frozenset({GENERATE, EMBED})
+    is_scripted = True
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._script = _read_script()
         self._attempts: dict[str, int] = {}
         self._step = "ok"

@@ -22,7 +22,7 @@ NOT_IN_A_REQUEST = ("message", "adapter", "draft", "renderer", "parser")
 
 
 class Engine(OllamaEngine):
-    """See `engine.Engine`. Raises ConfigError for a Modelfile with a command that no request can carry."""
+    """See `base.Engine`. Raises ConfigError for a Modelfile with a command that no request can carry."""
 
     name: ClassVar[str] = "ollama_http"
 

@@ -27,6 +27,8 @@ THROTTLES = {0x04: "power cap", 0x08: "hardware slowdown", 0x20: "heat (software
              0x80: "power brake"}  # fmt: skip
 """Bits of NVML's clocks_throttle_reasons that lower the clock below what was asked for."""
 POWER_CAP = 0x04
+RUNNERS = OLLAMA, LLAMA_SERVER = "ollama", "llama-server"
+"""How the programs are called that compute for Ollama: it, and what it starts."""
 FINGERPRINTED = ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH",
                  "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_SCHED_SPREAD", "OLLAMA_LLM_LIBRARY", "OLLAMA_GPU_OVERHEAD",
                  "LLAMA_ARG_FIT", "LLAMA_ARG_CACHE_RAM", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # fmt: skip
@@ -323,7 +325,7 @@ def orphans() -> tuple[Orphan, ...]:
     found = []
     for program in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if program.name().startswith("llama-server") and _parent_is_gone(program.ppid()):
+            if program.name().startswith(LLAMA_SERVER) and _parent_is_gone(program.ppid()):
                 found.append(Orphan(program.pid, program.memory_info().rss))
     return tuple(found)
 
@@ -335,7 +337,7 @@ def _parent_is_gone(parent: int) -> bool:
     if parent == 0:
         return True
     name = psutil.Process(parent).name()
-    return not name.startswith("ollama") and (parent == 1 or name in ("systemd", "init", "launchd"))
+    return not name.startswith(OLLAMA) and (parent == 1 or name in ("systemd", "init", "launchd"))
 
 
 def _text(path: Path) -> str:

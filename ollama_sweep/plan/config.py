@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
+from ollama_sweep import engines
 from ollama_sweep.core import strict_yaml
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError
@@ -38,8 +39,6 @@ SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load
 KEYS = (*DIMENSIONS, *SETTINGS)
 ALIASES = {"models": "model"}
 SECTIONS = ("dimensions", "options")
-OWN_SIZES = frozenset({"openai", "lmstudio", "sentence_transformers"})
-"""Engines in front of a server that has its own num_ctx and num_batch."""
 
 _Entries = Mapping[str, Node]
 _LIMITS = {**LIMITS, "num_parallel": (1, 1024)}
@@ -114,7 +113,7 @@ def spec_of(
     prompt = fields.prompt(entries["prompt"]) if "prompt" in entries else PromptSpec(None)
     own_models = [given["model"] for given in spec.task_options.values() if "model" in given]
     for node in (entries["model"], *own_models):
-        _check_models(node, bool(overrides.get("allow_cloud")), has_files=spec.engine not in fields.DEFAULT_MODELS)
+        _check_models(node, bool(overrides.get("allow_cloud")), has_files=engines.facts(spec.engine).takes_files)
     return replace(spec, template_path=template_path, template=template, prompt=prompt)
 
 
@@ -249,7 +248,7 @@ def _needed(entries: _Entries) -> list[str]:
     if MAIN_TASK not in _tasks(entries):
         return ["model"]
     engine = str(entries["engine"].value) if "engine" in entries else ""
-    return ["model", "prompt"] if engine in OWN_SIZES else list(_MISSING)
+    return ["model", "prompt"] if engines.facts(engine).has_own_sizes() else list(_MISSING)
 
 
 def _tasks(entries: _Entries) -> list[object]:

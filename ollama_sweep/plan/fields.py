@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ollama_sweep import engines
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
@@ -17,11 +18,6 @@ from ollama_sweep.machine.files import expanded, read_text
 from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats
 
 ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
-DEFAULT_MODELS = {
-    "openai": "gpt-oss-20b",
-    "lmstudio": "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf",
-}
-"""What these engines take where neither the sweep nor LLM_MODEL_NAME says; names there are never files here."""
 ENGINE_OPTIONS = ("device", "max_seq_length", "trust_remote_code")
 _Entries = Mapping[str, Node]
 _REPEATS = ("min", "max", "until")
@@ -149,10 +145,10 @@ def task_options(node: Node | None) -> Mapping[str, Mapping[str, Node]]:
 
 def default_model(engine: Node | None) -> Node | None:
     """The model of LLM_MODEL_NAME, or the usual one, for an engine that has such; None for every other."""
-    name = str(engine.value) if engine else ""
-    if name not in DEFAULT_MODELS:
+    usual = engines.facts(str(engine.value)).default_model if engine else None
+    if usual is None:
         return None
-    model = env.setting("LLM_MODEL_NAME") or DEFAULT_MODELS[name]
+    model = env.setting("LLM_MODEL_NAME") or usual
     return Node(model, "LLM_MODEL_NAME", 0, model)
 
 

@@ -49,7 +49,7 @@ def engine_settings(
 
 def engine_name(spec: SweepSpec, settings: EngineSettings, pinned: str | None) -> str:
     """The engine to use: the one asked for, the one this sweep began with, or what `auto` finds."""
-    if spec.engine != "auto":
+    if spec.engine != engines.AUTO:
         return spec.engine
     return pinned or engines.choose(settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ollama_sweep.core.options import KV_CACHE_SHARES
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.machine.computer import Gpu
@@ -23,9 +24,6 @@ COMPUTE_SHARE = 0.10
 GPU_RESERVE_BYTES = 1 << 30
 """Ollama leaves so much of each GPU free (llama-server's LLAMA_ARG_FIT_TARGET) before it moves layers to the CPU."""
 RAM_RESERVE_BYTES = 1 << 29
-CACHE_SHARES = {"f32": 2.0, "f16": 1.0, "bf16": 1.0, "q8_0": 34 / 64, "q5_1": 24 / 64, "q5_0": 22 / 64,
-                "q4_1": 20 / 64, "q4_0": 18 / 64, "iq4_nl": 18 / 64}  # fmt: skip
-"""Size of a KV cache of this type against f16 (bytes of a block of 32 values)."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def room(gpus: Sequence[Gpu], available_bytes: int) -> Room:
 
 def cache_factor(settings: Mapping[str, str]) -> tuple[float, str]:
     """How many times an f16 cache of one request Ollama's settings make it, and why in words ("" for once)."""
-    factor, reasons = CACHE_SHARES.get(settings.get("OLLAMA_KV_CACHE_TYPE", "f16").lower(), 1.0), []
+    factor, reasons = KV_CACHE_SHARES.get(settings.get("OLLAMA_KV_CACHE_TYPE", "f16").lower(), 1.0), []
     if factor != 1.0:
         reasons.append(f"OLLAMA_KV_CACHE_TYPE={settings['OLLAMA_KV_CACHE_TYPE']}")
     parallel = settings.get("OLLAMA_NUM_PARALLEL", "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ollama_sweep import tasks
+from ollama_sweep import engines, tasks
 from ollama_sweep.core.cell import KEY_VERSION, Cell, cell_key
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import is_server_setting
@@ -221,7 +221,7 @@ def refuse_what_cannot_be_set(spec: SweepSpec, engine_name: str, engine: Engine)
 
 def refuse_settings_of_a_strange_server(spec: SweepSpec, engine_name: str) -> None:
     named = [name for name in (*spec.server, *spec.dimensions) if is_server_setting(name)]
-    if named and engine_name.startswith("ollama") and not spec.managed:
+    if named and engines.facts(engine_name).needs_own_server and not spec.managed:
         raise ConfigError(f"{named[0]} is a setting of the whole server; it needs `server: managed`", named[0])
 
 

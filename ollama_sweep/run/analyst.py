@@ -97,8 +97,8 @@ def _can_set(engine: Engine, name: str) -> bool:
 def _engine_name(row: SweepRow, asked: Asked, settings: EngineSettings) -> str:
     from ollama_sweep import engines
 
-    wanted = asked.engine or (row.engine if row.engine != "imported" else "auto")
-    return engines.choose(settings) if wanted == "auto" else wanted
+    wanted = asked.engine or (row.engine if row.engine != "imported" else engines.AUTO)
+    return engines.choose(settings) if wanted == engines.AUTO else wanted
 
 
 def _settings(row: SweepRow, asked: Asked) -> EngineSettings:

@@ -23,10 +23,11 @@ def needs(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]
     import platform
     from urllib.parse import urlsplit
 
+    from ollama_sweep import engines
     from ollama_sweep.machine import computer, ports
     from ollama_sweep.machine.address import is_loopback
 
-    is_scripted = info.name == "fake"  # it has no server, and stands for the one that the sweep names
+    is_scripted = engines.facts(info.name).is_scripted
     address = info.where if "://" in info.where else spec.host if is_scripted and spec.host else ""
     is_found = address and info.details.get("server") != "own"
     claims = {f"server {address}": f"The server at {address}"} if is_found else {}
@@ -45,12 +46,11 @@ def needs(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]
 
 def other_host(spec: SweepSpec, info: EngineInfo) -> Iterator[str]:
     """A note where the server is asked at another address than the one that is written."""
+    from ollama_sweep import engines
     from ollama_sweep.machine.address import means_everywhere
 
-    asks_ollama = info.name.startswith("ollama")
-    what, given = (
-        ("host", spec.host) if spec.host or not asks_ollama else ("OLLAMA_HOST", os.environ.get("OLLAMA_HOST"))
-    )
+    variable = engines.facts(info.name).host_variable
+    what, given = ("host", spec.host) if spec.host or not variable else (variable, os.environ.get(variable))
     if given and "://" in info.where and info.details.get("server") != "own" and means_everywhere(given):
         yield (
             f"Note: {what} ({given}) is where a server listens, not where one is asked; "

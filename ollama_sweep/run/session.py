@@ -178,7 +178,7 @@ class Session:
 
     def _check_engine(self) -> None:
         """An unknown engine, no program or a wrong host are found before the database is made."""
-        if self.spec.engine != "auto" and self.spec.engine not in engines.known():
+        if self.spec.engine != engines.AUTO and self.spec.engine not in engines.known():
             engines.load(self.spec.engine, self._settings())
 
     def _settings(self, ledger: Ledger | None = None) -> EngineSettings:
@@ -208,7 +208,7 @@ class Session:
             return _sweep_of(reader, self.spec.name)
 
     def _tell_choice(self, name: str) -> None:
-        if self.spec.engine == "auto" and name == "llamacpp":
+        if self.spec.engine == engines.AUTO and name == engines.FALLBACK:
             self._tell(
                 "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
                 "(or: make ollama), then run again with --engine ollama."

@@ -17,12 +17,13 @@ import termios
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from ollama_fixture import ROOT, clean_environment, until
 from sweeping import GRID, Program, json_of, label, program
 
 from ollama_sweep import __version__
-from ollama_sweep.cli import COMMANDS
+from ollama_sweep.cli import COMMANDS, cli
 
 READING = ("status", "heatmap", "export", "best", "watch", "logs", "stop", "pause", "continue")
 OLD: dict[str, list[dict[str, Any]]] = {
@@ -72,6 +73,15 @@ def test_the_help_names_every_command(program: Program) -> None:
         said = program(*words).must().stdout
         assert all(f"  {name} " in said for name in COMMANDS)
         assert "Example:" in said
+
+
+def test_the_one_line_helps_are_those_of_the_commands(program: Program) -> None:
+    """They are read from the files without importing them."""
+    said = program("--help").must().stdout.partition("Commands:")[2].splitlines()
+    listed = dict(line.split(maxsplit=1) for line in said if line)
+    commands = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+    assert listed == {name: command.short_help for name, command in commands.items() if command is not None}
+    assert tuple(listed) == COMMANDS
 
 
 @pytest.mark.parametrize("name", COMMANDS)

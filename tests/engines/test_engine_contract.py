@@ -1,4 +1,4 @@
-"""One contract for every engine: the scripted one, the embedded one, and real Ollamas of two versions."""
+"""One contract for every engine: the scripted, one of another package, the embedded, real Ollamas of two versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import plain_engine
 import psutil
 import pytest
 from ollama_fixture import MODEL, VERSIONS, Servers, script_output, until
@@ -15,11 +16,12 @@ from ollama_sweep import engines
 from ollama_sweep.core import judge
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
-from ollama_sweep.core.generation import Vectors
+from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
-from ollama_sweep.core.outcome import Flag, Run, Status, Summary
-from ollama_sweep.engines.base import Engine, EngineSettings
+from ollama_sweep.core.outcome import Effective, Flag, Run, Status, Summary
+from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
+from ollama_sweep.engines.shared.look import Look
 from ollama_sweep.plan import prompts
 
 SHORT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
@@ -33,6 +35,7 @@ SYSTEM = (
 """Longer than what the small model's own template says where there is no system prompt."""
 ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
+SCRIPTED = ("fake", "plain")
 
 
 @dataclass
@@ -95,6 +98,7 @@ def workers() -> list[int]:
 @pytest.fixture(
     params=[
         "fake",
+        "plain",
         pytest.param("llamacpp", marks=pytest.mark.real),
         *(pytest.param(f"ollama {version}", marks=pytest.mark.real) for version in VERSIONS),
         pytest.param(f"ollama_http {VERSIONS[0]}", marks=pytest.mark.real),
@@ -104,7 +108,7 @@ def workers() -> list[int]:
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every engine in turn; whatever a test leaves open is closed."""
     kind, _, version = str(request.param).partition(" ")
-    maker = {"fake": fake, "llamacpp": llamacpp}.get(kind, ollama)
+    maker = {"fake": fake, "plain": plain, "llamacpp": llamacpp}.get(kind, ollama)
     made: Subject = maker(request, version, kind)
     yield made
     for engine in made.made:
@@ -125,6 +129,14 @@ def fake(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
 
     script()
     return Subject(name, "m", "e", EngineSettings(), script=script)
+
+
+def plain(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
+    """A plain class of another package, found by its entry point."""
+    folder: Path = request.getfixturevalue("tmp_path")
+    plain_engine.add_package(folder, plain="plain_engine")
+    request.getfixturevalue("monkeypatch").syspath_prepend(str(folder))
+    return fake(request, version, name)
 
 
 def llamacpp(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
@@ -372,7 +384,7 @@ def test_a_model_without_embeddings_says_so(subject: Subject) -> None:
 
 
 def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: Subject) -> None:
-    if subject.name == "fake":
+    if subject.name in SCRIPTED:
         pytest.skip("the scripted engine has no longest text")
     engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
     engine.prepare(cell)
@@ -382,7 +394,7 @@ def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: S
 
 
 def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
-    if subject.name == "fake":
+    if subject.name in SCRIPTED:
         pytest.skip("the scripted engine's models do both")
     engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
     engine.prepare(cell)
@@ -430,3 +442,80 @@ def test_what_another_engine_made_stays_recorded(name: str) -> None:
     with pytest.raises(EngineUnavailable, match="the next run with that engine removes it"):
         engine.clear(Leftover(1, "scratch_model", "ollama-sweep-scratch-1", {}))
     engine.close()
+
+
+# -- what the base says for an engine --------------------------------------------------------------------------------
+
+
+class Smallest(Engine):
+    """What an engine must say itself, and nothing else."""
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo("smallest", "1.0", "in this process")
+
+    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
+        return Generation("an answer", None, None)
+
+
+def test_an_engine_of_two_methods_answers_everything_else() -> None:
+    engine, cell = Smallest(EngineSettings()), Cell((), "m", (("num_predict", 2),))
+    assert (engine.models(), engine.processes(), engine.count_tokens("m", "Hello")) == ((), (), None)
+    assert engine.model_info("m") == engine.model_info("m") != engine.model_info("other")
+    assert engine.model_info("m").digest.startswith("sha256:")
+    assert engine.prepare(cell) == Effective()
+    assert engine.generate(cell, "Hello", TIMEOUT_S).text == "an answer"
+    with pytest.raises(CellFailed) as caught:
+        engine.embed(cell, ROWS, 2, TIMEOUT_S)
+    assert (caught.value.status, caught.value.reason) == (Status.ERROR, "cannot_embed")
+    engine.release(failed=True)
+    assert engine.clear(Leftover(1, "process", "no-such-token", {})) is None
+    with pytest.raises(EngineUnavailable, match="another engine made it"):
+        engine.clear(Leftover(1, "scratch_model", "ollama-sweep-scratch-1", {}))
+    engine.close()
+    engine.close()
+
+
+def test_an_engine_that_lists_its_models_has_no_others() -> None:
+    class Listing(Smallest):
+        def models(self) -> tuple[str, ...]:
+            return ("llama", "mistral")
+
+    with pytest.raises(
+        EngineMissing, match=r"lama is not installed here\. There is llama, mistral\. Did you mean llama"
+    ):
+        Listing().model_info("lama")
+
+
+@pytest.mark.parametrize(
+    ("settable", "has_own_sizes"),
+    [(None, False), ({"num_ctx", "num_batch"}, False), ({"num_ctx", "seed"}, True), (set(), True)],
+)
+def test_who_cannot_be_given_both_sizes_has_its_own(settable: set[str] | None, has_own_sizes: bool) -> None:
+    class Some(Smallest):
+        pass
+
+    Some.settable = None if settable is None else frozenset(settable)
+    assert Some.has_own_sizes() is has_own_sizes
+
+
+def test_a_plain_class_has_the_facts_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_engine.add_package(tmp_path, plain="plain_engine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "plain" in engines.known()
+    facts = engines.facts("plain")
+    assert (facts.settable, facts.default_model, facts.takes_files, facts.look) == (None, None, True, Look)
+    assert isinstance(engines.load("plain", EngineSettings()), plain_engine.Engine)
+
+
+def test_an_engine_of_another_package_with_a_name_of_ours_stands_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_engine.add_package(tmp_path, llamacpp="plain_engine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert isinstance(engines.load("llamacpp", EngineSettings()), plain_engine.Engine)
+
+
+def test_nothing_is_assumed_of_an_engine_that_is_not_chosen() -> None:
+    for name in ("auto", "no_such_engine"):
+        facts = engines.facts(name)
+        assert (facts.settable, facts.has_own_sizes(), facts.needs_own_server) == (None, False, False)

@@ -19,13 +19,13 @@ from sweep_runner import Ended, Sweep
 from sweeping import GRID, Program, json_of
 from sweeping import program as program  # a fixture
 
+from ollama_sweep.core.finding import Finding
 from ollama_sweep.engines.base import ModelInfo
+from ollama_sweep.engines.ollama.look import models_folder, of_version
 from ollama_sweep.machine import computer
 from ollama_sweep.machine.computer import Battery, Busy, ClockPolicy, Gpu, GpuProcess, GpuState, Machine, Orphan
 from ollama_sweep.plan.doctor import disturbances, places
-from ollama_sweep.plan.doctor import examination as doctor
 from ollama_sweep.plan.doctor import model as checked_model
-from ollama_sweep.plan.doctor.finding import Finding
 from ollama_sweep.plan.doctor.model import Length, Subject
 from ollama_sweep.plan.ranges import Room
 from ollama_sweep.store import file
@@ -151,7 +151,7 @@ def test_settings_of_ollama(settings: dict[str, str], state: str, words: str) ->
     ],
 )  # fmt: skip
 def test_versions_whose_rates_are_inflated(version: str, state: str | None) -> None:
-    found = list(doctor.of_version(version))
+    found = list(of_version(version))
     assert [finding.state for finding in found] == ([state] if state else [])
     if state == "ok":
         assert "begins with a new number" in found[0].hint
@@ -244,9 +244,9 @@ def test_disk_space(free: int, importing: int, state: str, tmp_path: Path, monke
 
 
 def test_where_ollama_keeps_its_models(tmp_path: Path) -> None:
-    assert places.models_folder({"OLLAMA_MODELS": "/models"}) == Path("/models")
+    assert models_folder({"OLLAMA_MODELS": "/models"}) == Path("/models")
     (tmp_path / ".ollama" / "models").mkdir(parents=True)
-    assert places.models_folder({"HOME": str(tmp_path)}) == tmp_path / ".ollama" / "models"
+    assert models_folder({"HOME": str(tmp_path)}) == tmp_path / ".ollama" / "models"
 
 
 def test_a_database_on_a_network_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,6 +214,53 @@ def test_only_the_command_line_prints() -> None:
     )
 
 
+# -- no engine has a name outside its room -----------------------------------------------------------------------------
+
+ENGINE_FOLDER = PACKAGE / "engines"
+ENGINE_NAMES = {path.stem for path in ENGINE_FOLDER.iterdir()} - {"__init__", "__pycache__", "base", "shared"}
+NAMED_ALIKE = {
+    ("plan.config", "ollama"): "a key of the sweep file: the ollama program",
+    ("cli.interactive", "ollama"): "the same key",
+    ("cli.analyst", "ollama"): "the option --ollama",
+    ("cli.commands.doctor", "ollama"): "the option --ollama",
+    ("cli.commands.models", "ollama"): "the option --ollama",
+    ("cli.commands.params", "ollama"): "the option --ollama",
+    ("machine.computer", "ollama"): "how the program is called among the processes of a computer",
+    ("machine.env", "ollama"): "a word that people write where a key is wanted",
+}
+"""(module, text): what is no engine there, but the name of a key, an option or a program."""
+
+
+def test_no_engine_is_named_outside_the_engines() -> None:
+    """Neither compared with, nor listed, nor taken for a beginning: what one is like is a fact of its class."""
+    found = {(module.name, text): module.at(line) for module in MODULES for text, line in engine_names(module)}
+    none_of(f"{place} names the engine {key[1]}" for key, place in found.items() if key not in NAMED_ALIKE)
+    none_of(f"{key} is not there any more" for key in NAMED_ALIKE if key not in found)
+
+
+def engine_names(module: Module) -> Iterator[tuple[str, int]]:
+    """Texts that are an engine's name, or with which one is asked to begin."""
+    if module.top == "engines":
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in ENGINE_NAMES:
+            yield node.value, node.lineno
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            (".startswith", ".endswith", ".removeprefix")
+        ):
+            for part in (inner for argument in node.args for inner in ast.walk(argument)):
+                text = part.value if isinstance(part, ast.Constant) else None
+                if isinstance(text, str) and text and any(name.startswith(text) for name in ENGINE_NAMES - {text}):
+                    yield text, node.lineno
+
+
+def test_a_named_engine_would_be_noticed() -> None:
+    for text in ('name == "fake"', 'name in ("lmstudio", "x")', 'name.startswith("llama")', '{"openai": 1}'):
+        assert list(engine_names(Module(PACKAGE / "plan" / "some.py", ast.parse(text)))), text
+    harmless = 'f"ollama pull {name}"; folder.startswith("ollama-sweep-")'
+    assert not list(engine_names(Module(PACKAGE / "plan" / "some.py", ast.parse(harmless))))
+
+
 # -- small -----------------------------------------------------------------------------------------------------------
 
 

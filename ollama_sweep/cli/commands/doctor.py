@@ -12,8 +12,8 @@ from ollama_sweep.cli import shared
 from ollama_sweep.core.errors import SweepError
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.finding import Finding
     from ollama_sweep.engines.base import EngineSettings
-    from ollama_sweep.plan.doctor.finding import Finding
     from ollama_sweep.plan.doctor.model import Subject
     from ollama_sweep.store.rows import SweepRow
 
@@ -65,8 +65,8 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 
 
 def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> Iterable[Finding]:
+    from ollama_sweep.core.finding import of_error
     from ollama_sweep.plan.doctor.examination import Examination
-    from ollama_sweep.plan.doctor.finding import of_error
 
     try:
         subject, settings = _subject(config, db, verbose, given)
@@ -86,10 +86,8 @@ def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
         return _of_row(row, verbose, given)
     from dataclasses import replace
 
-    from ollama_sweep.engines.ollama.server import variable
-
     spec = shared.spec_from(config, given)
-    subject = replace(subject_of_spec(spec), server={variable(name): str(spec.server[name]) for name in spec.server})
+    subject = subject_of_spec(spec)
     if subject.engine == "auto" and row is not None and row.name == spec.name:
         subject = replace(subject, engine=row.engine)
     return subject, shared.engine_settings(spec, say=_say, verbose=verbose, remote=given["remote"])
@@ -118,14 +116,15 @@ def _row(config: Path | None, db: Path) -> SweepRow | None:
 def _of_row(row: SweepRow | None, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
     from dataclasses import replace
 
-    from ollama_sweep.plan.doctor.examination import living_host
+    from ollama_sweep import engines
     from ollama_sweep.plan.doctor.model import subject_of_row
 
     subject, settings = _without_sweep(verbose, given)
     if row is None:
         return subject, settings
-    if settings.host is None and row.engine == "ollama":
-        settings = replace(settings, host=living_host(row, settings))
+    if settings.host is None:
+        host = engines.facts(row.engine).look.living_host(str(row.spec.get("host", "")), settings)
+        settings = replace(settings, host=host)
     if subject.models:
         return replace(subject, engine=given.get("engine") or row.engine), settings
     return replace(subject_of_row(row), engine=given.get("engine") or row.engine), settings

@@ -16,7 +16,7 @@ HEAD = ("NAME", "PARAMETERS", "QUANTIZATION", "SIZE", "CONTEXT", "CAN", "LOADED"
 UNKNOWN = "-"
 
 
-@click.command("models", short_help="What is installed for an engine.")
+@click.command("models", short_help="What is installed for an engine, and what each model can do.")
 @click.option("--engine", default="auto", show_default=True, help="auto, or one of the engines by name.")
 @click.option("--host", default=None, metavar="HOST", help="Where the server answers.")
 @click.option("--ollama", default=None, metavar="PATH", help="The ollama program.")
@@ -75,9 +75,12 @@ def look(settings: EngineSettings, name: str) -> tuple[EngineInfo, tuple[Install
 
 def lines(info: EngineInfo, found: tuple[Installed, ...]) -> list[str]:
     """A line for each model under a head; one line where there is none."""
+    from ollama_sweep import engines
+
     where = f"{info.name} {info.version} at {info.where}"
     if not found:
-        hint = ". For example: ollama pull llama3.2:1b" if info.name.startswith("ollama") else ""
+        example = engines.facts(info.name).how_to_get_a_model
+        hint = f". For example: {example}" if example else ""
         return [f"No model is installed for {where}{hint}"]
     rows = [HEAD, *(_row(model) for model in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]

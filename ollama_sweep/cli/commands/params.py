@@ -73,7 +73,7 @@ def _look_up(model: str, given: dict[str, Any]) -> tuple[ModelInfo, EngineInfo |
         trace=shared.trace_to_stderr(given["verbose"]),
     )
     name = engines.choose(settings) if given["engine"] == "auto" else given["engine"]
-    if name == "llamacpp" and given["engine"] == "auto":
+    if name == engines.FALLBACK and given["engine"] == engines.AUTO:
         settings.say("No Ollama was found (install it from ollama.com, or: make ollama): llama.cpp looks for the model")
     engine = engines.load(name, settings)
     try:

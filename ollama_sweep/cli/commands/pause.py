@@ -10,7 +10,7 @@ from ollama_sweep.cli import shared
 from ollama_sweep.core.errors import ConfigError
 
 
-@click.command("pause", short_help="Wait before the next cell.")
+@click.command("pause", short_help="Let a sweep wait before its next cell.")
 @shared.db_option
 def command(db: Path) -> None:
     """Let the sweep finish its cell, unload its model and wait, until `continue`; a restart does not end the pause.

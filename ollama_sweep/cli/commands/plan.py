@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ollama_sweep.plan.preview import ModelPreview, Preview, TaskPreview
 
 
-@click.command("plan", short_help="Show what a run would do.")
+@click.command("plan", short_help="Show what a run would do: cells, order, memory, what is done.")
 @shared.sweep_options
 @shared.db_option
 @shared.json_option

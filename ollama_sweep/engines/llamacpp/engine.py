@@ -6,25 +6,23 @@ model's training context, the same sampling defaults), so that a map measured he
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar
+from typing import Any
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.errors import CellFailed, EngineMissing
+from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
-from ollama_sweep.core.ledger import Leftover
-from ollama_sweep.core.options import PARAMETERS, Options
+from ollama_sweep.core.options import KV_CACHE_SHARES, PARAMETERS, Options
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.llamacpp.child import Child
+from ollama_sweep.engines.llamacpp.look import EmbeddedLook, installed_version
 from ollama_sweep.engines.llamacpp.model import Source, installed, locate
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.failures import classify
-from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.engines.shared.modelfile import last_value, messages, parameters
 
 DEFAULT_CTX = 4096
@@ -33,7 +31,6 @@ COUNTING_CTX = 256
 COUNTING_BATCH = 64
 RAW_TEMPLATE = "{{ .Prompt }}"
 SERVER_SETTINGS = ("kv_cache_type", "flash_attention")
-KV_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 _SAMPLING: Mapping[str, Any] = {
     "temperature": 0.8,
@@ -49,16 +46,15 @@ _SAMPLING: Mapping[str, Any] = {
 """Ollama's defaults; llama-server's own are others. Both use the same names."""
 
 
-class Engine:
-    """See `engine.Engine`. At most one child process at a time."""
+class Engine(Base):
+    """See `base.Engine`. At most one child process at a time."""
 
-    settable: ClassVar[frozenset[str] | None] = frozenset(
-        {*PARAMETERS, *SERVER_SETTINGS, "modelfile"} - {"draft_num_predict"}
-    )
-    kinds: ClassVar[frozenset[str]] = frozenset({GENERATE, EMBED})
+    settable = frozenset({*PARAMETERS, *SERVER_SETTINGS, "modelfile"} - {"draft_num_predict"})
+    kinds = frozenset({GENERATE, EMBED})
+    look = EmbeddedLook
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._template = modelfile.parse(settings.template, "modelfile", True) if settings.template else None
         self._sources: dict[str, Source] = {}
         self._said: set[str] = set()
@@ -67,13 +63,7 @@ class Engine:
         self._effective = Effective()
 
     def describe(self) -> EngineInfo:
-        try:
-            found = version("xllamacpp") if importlib.util.find_spec("xllamacpp") else ""
-        except PackageNotFoundError:
-            found = ""
-        if not found:
-            raise EngineMissing("the embedded engine is not installed. Run: pip install 'ollama-sweep[llamacpp]'")
-        return EngineInfo("llamacpp", found, "embedded")
+        return EngineInfo("llamacpp", installed_version(), "embedded")
 
     # -- models --------------------------------------------------------------------------------------------------
 
@@ -260,9 +250,6 @@ class Engine:
             self._child.end()
             self._child = None
 
-    def clear(self, leftover: Leftover) -> str | None:
-        return end_process(leftover)
-
     def close(self) -> None:
         with suppress(Exception):
             self._end()
@@ -283,8 +270,9 @@ def _server_settings(server: Options) -> dict[str, Any]:
             text = f"the embedded engine has no {name}; it knows {', '.join(SERVER_SETTINGS)}"
             raise CellFailed(Status.ERROR, "config", text)
     kind = settings.get("kv_cache_type")
-    if kind is not None and kind not in KV_CACHE_TYPES:
-        raise CellFailed(Status.ERROR, "config", f"unknown kv_cache_type {kind}; known are {', '.join(KV_CACHE_TYPES)}")
+    if kind is not None and kind not in KV_CACHE_SHARES:
+        known = ", ".join(KV_CACHE_SHARES)
+        raise CellFailed(Status.ERROR, "config", f"unknown kv_cache_type {kind}; known are {known}")
     return settings
 
 

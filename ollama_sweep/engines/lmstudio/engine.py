@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from typing import ClassVar
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
-from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.lmstudio.lms import Lms, info_of
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines.openai.server import Server
-from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.machine import env
 from ollama_sweep.machine.address import Address, api_address
 from ollama_sweep.machine.ports import listening_on
@@ -33,16 +32,18 @@ TEST_TEXT, TEST_TOKENS = "Hi", 8
 """What a model is asked after its load. The answer is thrown away."""
 
 
-class Engine:
-    """See `engine.Engine`. At most one load at a time, under an identifier of its own."""
+class Engine(Base):
+    """See `base.Engine`. At most one load at a time, under an identifier of its own."""
 
-    settable: ClassVar[frozenset[str] | None] = REQUEST_OPTIONS | LOADS
-    kinds: ClassVar[frozenset[str]] = frozenset({"generate", "embed"})
+    settable = REQUEST_OPTIONS | LOADS
+    kinds = frozenset({GENERATE, EMBED})
+    default_model = "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf"
+    takes_files = False
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for a bad address or key."""
+        super().__init__(settings)
         named = settings.host or env.setting(URL_VARIABLE)
-        self._settings = settings
         self._is_named = named is not None
         self._address = api_address(named or "127.0.0.1", allow_remote=settings.allow_remote, port=DEFAULT_PORT)
         if not self._address.is_local:
@@ -118,10 +119,6 @@ class Engine:
         self._connected()
         return info_of(model, self._lms.model(model))
 
-    def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
-        """LM Studio has no address that counts."""
-        return None
-
     def prepare(self, cell: Cell) -> Effective:
         request_of(cell, "lmstudio", LOADS)
         self._connected()
@@ -189,7 +186,7 @@ class Engine:
 
     def clear(self, leftover: Leftover) -> str | None:
         if leftover.details.get("engine") != "lmstudio":
-            return end_process(leftover)
+            return super().clear(leftover)
         if self._lms.is_running() is False:
             return None
         if leftover.kind == "scratch_model":

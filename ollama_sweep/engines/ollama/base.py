@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,11 @@ from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Status
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.ollama.look import OllamaLook
 from ollama_sweep.engines.ollama.output import clean, error_text
 from ollama_sweep.engines.ollama.processes import batch_of, family
+from ollama_sweep.engines.ollama.programs import any_binary
 from ollama_sweep.engines.ollama.requests import Requests, refusal
 from ollama_sweep.engines.ollama.server import OllamaServer, is_named, tagged, version_tuple
 from ollama_sweep.engines.shared import modelfile
@@ -63,17 +65,21 @@ class Target:
         return {"model": self.name, **({"options": options} if options else {}), **more}
 
 
-class OllamaEngine(ABC):
-    """See `engine.Engine`. At most one model is loaded by us at a time."""
+class OllamaEngine(Engine):
+    """See `base.Engine`. At most one model is loaded by us at a time."""
 
-    settable: ClassVar[frozenset[str] | None] = None
-    kinds: ClassVar[frozenset[str]] = frozenset({GENERATE, EMBED})
+    settable = None
+    kinds = frozenset({GENERATE, EMBED})
+    needs_own_server = True
+    host_variable = "OLLAMA_HOST"
+    how_to_get_a_model = "ollama pull llama3.2:1b"
+    look = OllamaLook
     name: ClassVar[str]
 
     def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
         text = settings.template
         self._template = modelfile.parse(text, "modelfile", allow_local=True) if text else None
-        self._settings = settings
         self._server = OllamaServer(settings)
         self._requests = Requests(self._server, settings)
         self._token = uuid.uuid4().hex[:8]
@@ -94,9 +100,10 @@ class OllamaEngine(ABC):
     def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
         """How these options and this system prompt are asked for; None among the options takes one away."""
 
-    @abstractmethod
-    def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
-        """See `engine.Engine`."""
+    @classmethod
+    def is_usable(cls, settings: EngineSettings) -> bool:
+        """There is an `ollama` to run: named, in PATH, or built by `make ollama`."""
+        return any_binary(settings.ollama) is not None
 
     def describe(self) -> EngineInfo:
         self._server.connect()

@@ -18,7 +18,6 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target
 from ollama_sweep.engines.ollama.output import Statistics, error_text, statistics
-from ollama_sweep.engines.ollama.server import any_binary
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.failures import classify, server_is_gone
 from ollama_sweep.machine import process
@@ -26,13 +25,8 @@ from ollama_sweep.machine import process
 _ENDS_A_QUOTE = re.compile(r'"""[ \t]*$', re.MULTILINE)
 
 
-def is_usable(settings: EngineSettings) -> bool:
-    """There is an `ollama` to run: named, in PATH, or built by `make ollama`. Raises EngineUnavailable."""
-    return any_binary(settings.ollama) is not None
-
-
 class Engine(OllamaEngine):
-    """See `engine.Engine`. One scratch model and at most one imported base per GGUF file.
+    """See `base.Engine`. One scratch model and at most one imported base per GGUF file.
 
     The time to the first token contains the start of the `ollama` program. `ollama run` does not show its pieces, so
     there is no `chunk_count`.

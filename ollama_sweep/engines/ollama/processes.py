@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from ollama_sweep.machine.computer import RUNNERS
+
 if TYPE_CHECKING:
     import psutil
 
-
-RUNNERS = ("llama-server", "ollama")
 BATCH = ("-b", "--batch-size")
 
 

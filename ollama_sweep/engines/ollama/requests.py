@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
@@ -18,6 +15,7 @@ from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.ollama.server import ANSWER_S, OllamaServer
+from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.engines.shared.failures import classify
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ class Requests:
             if answer.is_error:
                 answer.read()
                 raise refusal(answer)
-            with _Deadline(answer, started + timeout_s) as deadline:
+            with Deadline(answer, started + timeout_s - time.monotonic()) as deadline:
                 _collect(answer.iter_bytes(), streamed, started, deadline)
         if deadline.has_passed:
             raise _too_late("run", timeout_s, streamed)
@@ -188,31 +186,7 @@ class _Embedded:
         )
 
 
-class _Deadline:
-    """Ends a stream at its deadline; httpx itself limits only the pause between two pieces."""
-
-    def __init__(self, answer: httpx.Response, at: float) -> None:
-        self.has_passed = False
-        self._socket = answer.extensions["network_stream"].get_extra_info("socket")
-        self._timer = threading.Timer(max(0.001, at - time.monotonic()), self._end)
-        self._timer.daemon = True
-
-    def _end(self) -> None:
-        self.has_passed = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> _Deadline:
-        self._timer.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-
-
-def _collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: _Deadline) -> None:
+def _collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: Deadline) -> None:
     """Take the pieces as they come. Raises CellFailed for an error among them, httpx.HTTPError."""
     import httpx
 

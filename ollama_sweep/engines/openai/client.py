@@ -6,14 +6,11 @@ a short while.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ollama_sweep.core.cell import Cell
@@ -23,6 +20,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.openai.faults import Place, died, is_html, said_in, translated
 from ollama_sweep.engines.openai.stream import Pieces
+from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.machine.address import Address
 from ollama_sweep.machine.env import Key
 
@@ -159,11 +157,11 @@ class Client:
         except openai.OpenAIError as error:
             raise translated(error, self.place, timeout_s) from None
         left_s = max(0.0, timeout_s - (time.monotonic() - started))
-        with _cut_at(answer.http_response, left_s) as is_over:
+        with Deadline(answer.http_response, left_s) as deadline:
             try:
                 return self._read(answer, Pieces(self.place, started))
             except CellFailed:
-                if is_over():
+                if deadline.has_passed:
                     text = f"{self.place.url} gave no whole answer within {timeout_s:g} s"
                     raise self.place.failed(Status.TIMEOUT, "run", text) from None
                 raise
@@ -312,28 +310,3 @@ def _retry_after_s(header: str | None, turn: int) -> float:
     except ValueError:
         return float(2**turn)
     return seconds if math.isfinite(seconds) and seconds >= 0 else float(2**turn)
-
-
-@contextlib.contextmanager
-def _cut_at(response: Any, seconds: float) -> Iterator[Callable[[], bool]]:
-    """Cut the connection when the time is over: every piece of an answer starts the read timeout anew.
-
-    Yields what tells whether that has happened.
-    """
-    stream = response.extensions.get("network_stream")
-    connection = stream.get_extra_info("socket") if stream is not None else None
-    over = threading.Event()
-
-    def cut() -> None:
-        over.set()
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield over.is_set
-    finally:
-        timer.cancel()

@@ -8,16 +8,14 @@ here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.generation import Generation
-from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.outcome import Effective
+from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines.openai.server import Server
-from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.machine import env
 from ollama_sweep.machine.address import api_address
 from ollama_sweep.machine.ports import listening_on
@@ -27,14 +25,17 @@ DEFAULT_URL = "http://127.0.0.1:1234/v1"
 DEFAULT_PORT = 1234
 
 
-class Engine:
-    """See `engine.Engine`. Nothing is loaded or made on the server."""
+class Engine(Base):
+    """See `base.Engine`. Nothing is loaded or made on the server."""
 
-    settable: ClassVar[frozenset[str] | None] = REQUEST_OPTIONS
-    kinds: ClassVar[frozenset[str]] = frozenset({"generate", "embed"})
+    settable = REQUEST_OPTIONS
+    kinds = frozenset({GENERATE, EMBED})
+    default_model = "gpt-oss-20b"
+    takes_files = False
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for a bad address or key."""
+        super().__init__(settings)
         named = None if settings.host else env.setting(URL_VARIABLE)
         self._address = api_address(
             settings.host or named or DEFAULT_URL,
@@ -75,9 +76,6 @@ class Engine:
     def release(self, *, failed: bool) -> None:
         if failed:
             self._server.rest()
-
-    def clear(self, leftover: Leftover) -> str | None:
-        return end_process(leftover)
 
     def close(self) -> None:
         self._client.close()

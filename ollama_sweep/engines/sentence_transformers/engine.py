@@ -17,16 +17,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ollama_sweep.core.cell import Cell, content_hash
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable, nearest
-from ollama_sweep.core.generation import Generation, Vectors
-from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.generation import EMBED, Generation, Vectors
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo, RowsDone
 from ollama_sweep.engines.shared.failures import classify
-from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.machine import env, process
 from ollama_sweep.machine.files import file_digest
 
@@ -42,15 +41,15 @@ NEWS = '{"done": '
 FAST_DOWNLOAD = "HF_HUB_ENABLE_HF_TRANSFER"
 
 
-class Engine:
-    """See `engine.Engine`. At most one child process at a time."""
+class Engine(Base):
+    """See `base.Engine`. At most one child process at a time. Its models are folders or names of the hub; none lists
+    them. Rows are embedded, so no prompt is counted."""
 
-    settable: ClassVar[frozenset[str] | None] = frozenset()
-    kinds: ClassVar[frozenset[str]] = frozenset({"embed"})
+    kinds = frozenset({EMBED})
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for an unknown device or length."""
-        self._settings = settings
+        super().__init__(settings)
         self._device = _device(settings.extra.get("device", ""))
         self._max_seq_length = _length(settings.extra.get("max_seq_length", str(MAX_SEQ_LENGTH)))
         self._may_download = settings.extra.get("setup") == "yes"
@@ -72,10 +71,6 @@ class Engine:
         return EngineInfo("sentence_transformers", _version("sentence-transformers"), "embedded", details)
 
     # -- models --------------------------------------------------------------------------------------------------
-
-    def models(self) -> tuple[str, ...]:
-        """None: a model is a folder or a name of the hub, and nothing lists them."""
-        return ()
 
     def model_info(self, model: str) -> ModelInfo:
         """The digest is that of all the model's files."""
@@ -142,10 +137,6 @@ class Engine:
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         raise CellFailed(Status.ERROR, "capability", "sentence-transformers only embeds; it writes no text")
-
-    def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
-        """Rows are embedded, no prompt is measured."""
-        return None
 
     def processes(self) -> tuple[int, ...]:
         return () if self._worker is None else (self._worker.pid,)
@@ -232,9 +223,6 @@ class Engine:
         if failed and self._worker is not None:
             self._forget(ended=False)
         self._end()
-
-    def clear(self, leftover: Leftover) -> str | None:
-        return end_process(leftover)
 
     def close(self) -> None:
         with suppress(Exception):

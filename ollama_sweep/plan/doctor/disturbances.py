@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ollama_sweep.core.finding import Finding, bad, ok, warning
+from ollama_sweep.core.options import KV_CACHE_SHARES
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.machine import computer
-from ollama_sweep.plan.doctor.finding import Finding, bad, ok, warning
 
 BUSY_SHARE = 0.15
 GPU_BUSY_SHARE = 0.10
 PRESSURE_SHARE = 0.05
 LITTLE_MEMORY_SHARE = 0.10
 SWAP_SHARE = 0.25
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 PLAIN_CACHE_TYPES = ("f32", "f16", "bf16")
 OFF = ("0", "false", "off", "no")
-_RUNNERS = ("ollama", "llama-server")
 
 
 def findings(
@@ -103,7 +102,7 @@ def of_gpus(
         else:
             yield ok("gpu", f"{name}{warm}, clock not lowered")
     for program in programs:
-        if not program.name.startswith(_RUNNERS):
+        if not program.name.startswith(computer.RUNNERS):
             held = f" and holds {format_bytes(program.memory_bytes)}" if program.memory_bytes is not None else ""
             text = f"{program.name} (pid {program.pid}) computes on a GPU{held}"
             yield warning("gpu", text, "End it, or its work is part of every number")
@@ -134,8 +133,9 @@ def _of_cache(settings: Mapping[str, str]) -> Iterator[Finding]:
     flash = settings.get("OLLAMA_FLASH_ATTENTION", "").lower()
     if not kind or kind.lower() in PLAIN_CACHE_TYPES:
         return
-    if kind.lower() not in CACHE_TYPES:
-        yield bad("settings", f"{text} is no type of cache; no model will load", f"Use one of {', '.join(CACHE_TYPES)}")
+    if kind.lower() not in KV_CACHE_SHARES:
+        hint = f"Use one of {', '.join(KV_CACHE_SHARES)}"
+        yield bad("settings", f"{text} is no type of cache; no model will load", hint)
     elif flash in OFF:
         text = f"{text} with OLLAMA_FLASH_ATTENTION={settings['OLLAMA_FLASH_ATTENTION']}: no model will load"
         yield bad("settings", text, "A quantized cache needs flash attention: set OLLAMA_FLASH_ATTENTION=1")

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.finding import Finding, bad, ok, warning
 from ollama_sweep.core.generation import EMBED, GENERATE
 from ollama_sweep.core.judge import is_unfilled
+from ollama_sweep.core.options import Options
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.plan import fit, ranges
-from ollama_sweep.plan.doctor.finding import Finding, bad, ok, warning
 from ollama_sweep.plan.models import can
 from ollama_sweep.plan.spec import PromptSpec, SweepSpec
 from ollama_sweep.store.rows import SweepRow
@@ -26,7 +27,7 @@ class Subject:
     """What is to be measured, as far as it is known: of a sweep file, of the last sweep, or nothing at all.
 
     `told` says in words what it is; `modelfile` is the canonical template; `prompt_tokens` and `digests` are what the
-    last run found; `server` are the variables of a server that the sweep starts itself; `kinds` are those of the tasks
+    last run found; `server` are the settings of a server that the sweep starts itself; `kinds` are those of the tasks
     that ask these models.
     """
 
@@ -41,7 +42,7 @@ class Subject:
     modelfile: str = ""
     prompt_tokens: int | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
-    server: Mapping[str, str] = field(default_factory=dict)
+    server: Options = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def subject_of_spec(spec: SweepSpec) -> Subject:
         num_predict=max(_numbers(answers), default=2),
         prompt=spec.prompt if has_prompt else None,
         modelfile=canonical_modelfile(spec),
+        server=tuple(sorted(spec.server.items())),
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, SweepError
+from ollama_sweep.core.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.core.units import format_bytes
-from ollama_sweep.plan.doctor.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.store import file as files
 from ollama_sweep.store import lock
 from ollama_sweep.store.reader import Reader
@@ -19,16 +19,6 @@ LEAST_BYTES = 50 << 20
 LITTLE_BYTES = 1 << 30
 IMPORT_LEAST, IMPORT_COMFORT = 2, 3
 """Ollama takes two to three times a GGUF file's size to import it: a copy, and its rewritten form."""
-_SERVICE_MODELS = Path("/usr/share/ollama/.ollama/models")
-"""Where Ollama's own service on Linux keeps its models."""
-
-
-def models_folder(settings: Mapping[str, str]) -> Path:
-    """Where the Ollama with this environment keeps its models."""
-    if settings.get("OLLAMA_MODELS"):
-        return Path(settings["OLLAMA_MODELS"])
-    own = Path(settings.get("HOME") or Path.home()) / ".ollama" / "models"
-    return _SERVICE_MODELS if not own.exists() and _SERVICE_MODELS.exists() else own
 
 
 def of_disk(what: str, folder: Path, importing_bytes: int = 0) -> Finding:

@@ -8,19 +8,15 @@ Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their ke
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.results.prices import PriceTable
 
-ENTRY_POINTS = "ollama_sweep.plots"
-NO_PLOTS = frozenset({"shared"})
+_PLUGINS = Plugins("plot", __name__, __path__)
 CELLS, ANSWERS = "cells", "answers"
 OPTIONS = frozenset({"metric", "x", "y", "prices"})
 """What a person may choose of PlotOptions."""
@@ -58,16 +54,12 @@ class Plot(Protocol):
 
 def known() -> tuple[str, ...]:
     """Names of all plots: the files here, and those other packages add by entry points."""
-    own = {module.name for module in pkgutil.iter_modules(__path__)} - NO_PLOTS
-    return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
+    return tuple(sorted(_PLUGINS.names()))
 
 
 def load(name: str) -> Plot:
     """Import the plot's file, only now. Raises ConfigError for an unknown name."""
-    if name not in known():
-        raise ConfigError(f"unknown plot {name}. Known: {', '.join(known())}.{nearest(name, known())}", "plot")
-    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    return cast("Plot", added[name].load() if name in added else importlib.import_module(f"{__name__}.{name}"))
+    return cast("Plot", _PLUGINS.module(name))
 
 
 def takes(plot: Plot) -> str:

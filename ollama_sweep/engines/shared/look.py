@@ -1,0 +1,67 @@
+"""What `doctor` sees of an engine before it is made: its program, its server, and what is loaded there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ollama_sweep.core.finding import Finding
+from ollama_sweep.core.options import Options
+
+if TYPE_CHECKING:
+    from ollama_sweep.engines.base import EngineSettings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `doctor` was asked about: an engine by name, models, settings of a server that the sweep starts.
+
+    `is_open`: the sweep names no engine (`auto`).
+    """
+
+    engine: str
+    is_open: bool = False
+    models: tuple[str, ...] = ()
+    server: Options = ()
+    sweep_runs: bool = False
+
+
+class Look:
+    """A look starts nothing, changes nothing and leaves nothing. This one sees nothing: it is every engine's own.
+
+    `environment` are the variables of the engine's server and `origin` says in words whose they are; None where it has
+    none. `is_shared`: somebody has something loaded, so nothing may be loaded beside it. `measures` says whether this
+    engine would measure; where not, little is to be said.
+    """
+
+    environment: Mapping[str, str] | None = None
+    origin = ""
+    is_shared = False
+
+    def __init__(self, settings: EngineSettings, asked: Asked) -> None:
+        self._settings, self._asked = settings, asked
+
+    def findings(self, *, measures: bool) -> Iterator[Finding]:
+        """How its program and its server stand. They may set `is_shared`."""
+        yield from ()
+
+    @property
+    def is_there(self) -> bool:
+        """`auto` may take this engine."""
+        return True
+
+    @property
+    def may_open(self) -> bool:
+        """The engine may be made now, and asked about its models."""
+        return True
+
+    def disks(self, *, measures: bool) -> Iterator[tuple[str, Path, int]]:
+        """What it keeps, where, and how many bytes of models it would import there first."""
+        yield from ()
+
+    @classmethod
+    def living_host(cls, where: str, settings: EngineSettings) -> str | None:  # noqa: ARG003 - for those with a server
+        """The server at which a sweep was measured, where it still answers and can be used."""
+        return None
