@@ -38,6 +38,7 @@ COMMANDS = {
     "best": "The best cells and the tuned Modelfile.",
     "models": "What is installed for an engine, and what each model can do.",
     "params": "Sensible num_ctx and num_batch ranges for a model.",
+    "schema": "The keys of a sweep file as a JSON Schema, for editors.",
     "import": "Take over results of an older tool.",
     "recover": "Copy what can be read of a damaged database to a new one.",
     "doctor": "Check Ollama, model, disk, and what would spoil numbers.",

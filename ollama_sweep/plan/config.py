@@ -27,7 +27,19 @@ from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.machine.files import check_file, expanded, read_text
 from ollama_sweep.plan import fields as fields
 from ollama_sweep.plan.exclude import parse_exclusion
-from ollama_sweep.plan.keys import ALIASES, BY_NAME, DIMENSIONS, KEYS, OPTIONS, OVERRIDES, SECTIONS, TEXTS, Kind
+from ollama_sweep.plan.keys import (
+    ALIASES,
+    BY_NAME,
+    DIMENSIONS,
+    KEYS,
+    OPTIONS,
+    OVERRIDES,
+    OWN_VARIABLES,
+    SECTIONS,
+    STEP_LIMITS,
+    TEXTS,
+    Kind,
+)
 from ollama_sweep.plan.models import ALL, is_cloud
 from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, Exclusion, PromptSpec, SweepSpec
 
@@ -35,12 +47,10 @@ OWN_SIZES = frozenset({"openai", "lmstudio", "sentence_transformers"})
 """Engines in front of a server that has its own num_ctx and num_batch."""
 
 _Entries = Mapping[str, Node]
-_OWN_VARIABLES = frozenset({"OLLAMA_HOST", "OLLAMA_MODELS"})
 _SET_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*){0,2}")
 _REPLACES = {"step": "factor", "factor": "step", "text": "tokens", "tokens": "text"}
 _NEEDED = ("model", "num_ctx", "num_batch", "prompt")
 _RANGE = ("start", "end", "step", "factor")
-_STEP_LIMITS = {int: (1, 10_000_000), float: (1e-6, 100)}
 _TYPES: Mapping[Kind, type] = {Kind.WHOLE: int, Kind.NUMBER: float, Kind.TRUTH: bool}
 _UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
 _CONFIG_MB = 1
@@ -274,7 +284,7 @@ def _range(name: str, node: Node, parts: _Entries) -> _Axis:
         raise parts["end"].error(f"{name}.end: {parts['end'].shown} is smaller than start {parts['start'].shown}")
     if "factor" in parts:
         return _geometric(name, start, end, parts)
-    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *_STEP_LIMITS[kind])))
+    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *STEP_LIMITS[DIMENSIONS[name].kind])))
     if kind is int:
         numbers = range(int(start), int(end) + 1, int(step))
         return _Axis(len(numbers), lambda: tuple(numbers))
@@ -311,7 +321,7 @@ def _value(name: str, node: Node, label: str | None = None) -> Scalar:
 
 def _variable(name: str, node: Node) -> str:
     """The value of an environment variable of the server: any short text, kept as it is written."""
-    if name in _OWN_VARIABLES:
+    if name in OWN_VARIABLES:
         raise node.error(f"{name} is set by the sweep itself")
     if isinstance(node.value, dict | list) or node.value is None:
         raise node.mismatch(name, "write one value, such as 1")

@@ -6,6 +6,7 @@ configs/all_keys.yaml are made of these rows. The options of an engine have thei
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -44,6 +45,11 @@ class Kind(StrEnum):
 TEXTS = frozenset({Kind.WORD, Kind.MODEL, Kind.MODELFILE, Kind.TEXT, Kind.PROMPT, Kind.ADDRESS, Kind.CHOICE})
 """Kinds whose value on the command line is text as it stands, also where it looks like a number."""
 VALUES = {int: Kind.WHOLE, float: Kind.NUMBER, bool: Kind.TRUTH, str: Kind.WORD}
+
+STEP_LIMITS: dict[Kind, tuple[float, float]] = {Kind.WHOLE: (1, 10_000_000), Kind.NUMBER: (1e-6, 100)}
+"""How far apart the values of a range may lie."""
+OWN_VARIABLES = frozenset({"OLLAMA_HOST", "OLLAMA_MODELS"})
+"""Variables of a server that the sweep sets itself."""
 
 
 class Part(StrEnum):
@@ -105,6 +111,12 @@ class Key:
         """The words with the limits."""
         return self.words.replace("LOW", str(self.low)).replace("HIGH", str(self.high))
 
+    @property
+    def sentence(self) -> str:
+        """The text without links, with a capital and a full stop."""
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"\[(\w+\.md)\]", r"[docs/\1]", self.text))
+        return f"{plain[:1].upper()}{plain[1:]}."
+
 
 def _option(option: Option, part: Part = Part.OPTIONS) -> Key:
     field = "server" if part is Part.SERVER else "options"
@@ -152,7 +164,7 @@ KEYS: tuple[Key, ...] = (
         "modelfile", Kind.MODELFILE, Part.WHAT,
         "a Modelfile as [template](#the-modelfile-template): its FROM is replaced by the model, its TEMPLATE, SYSTEM "
         "and other lines stay",
-        IDENTITY, absent="none: just `FROM model`", field="template", example="modelfiles/nemotron_fast",
+        IDENTITY, absent="just `FROM model`", field="template", example="modelfiles/nemotron_fast",
         overrides=(Override("--modelfile", "Template for the scratch model; its FROM is replaced."),),
     ),
     Key(

@@ -26,12 +26,12 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 def known() -> tuple[str, ...]:
     """Names of all tasks: the files here, those other packages add by entry points, and prompt sets."""
-    return tuple(sorted({*_own(), *_added(), *_prompt_sets()}))
+    return tuple(sorted({*own(), *_added(), *_prompt_sets()}))
 
 
 def load(name: str) -> Task:
     """Make a task; its file is imported only now. Raises ConfigError for an unknown name."""
-    if name in _own():
+    if name in own():
         return cast("Task", importlib.import_module(f"ollama_sweep.tasks.{name}").Task())
     added = _added()
     if name in added:
@@ -44,7 +44,8 @@ def load(name: str) -> Task:
     return cast("Task", without_python.Task(name, sets[name]))
 
 
-def _own() -> set[str]:
+def own() -> set[str]:
+    """Names of the tasks whose files lie here."""
     return {module.name for module in pkgutil.iter_modules(__path__)} - NO_TASKS
 
 

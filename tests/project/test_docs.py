@@ -141,6 +141,17 @@ def test_the_page_of_the_command_line_is_what_the_program_says() -> None:
     assert done.returncode == 0, f"{done.stderr}\n{done.stdout[:2000]}"
 
 
+def test_what_is_made_of_the_table_of_keys_is_what_the_table_says() -> None:
+    """The schema, the commented sweep file, and the tables of docs/configuration.md."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_key_docs"), "--check"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # -- sweep files -----------------------------------------------------------------------------------------------------
 
 
