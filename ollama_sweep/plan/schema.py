@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from ollama_sweep.core.options import SERVER_VARIABLE
+from ollama_sweep.plan.exclude import LONGEST
 from ollama_sweep.plan.keys import (
     ALIASES,
     DIMENSIONS,
@@ -44,6 +45,7 @@ _ADDRESS: Json = {
 _WINDOW = r"\s*(?:[A-Za-z]{3}(?:[-–][A-Za-z]{3})?\s+)?\d\d?:\d\d\s*[-–]\s*\d\d?:\d\d\s*"
 _HOURS: Json = {"type": "string", "pattern": f"^{_WINDOW}(?:,{_WINDOW})*$"}
 _PERCENT: Json = {"type": "string", "pattern": r"^[0-9]+(?:\.[0-9]+)? ?%$"}
+_EXCLUSION: Json = {**_NOT_BLANK, "maxLength": LONGEST}
 _VARIABLES = f"^(?!(?:{'|'.join(sorted(OWN_VARIABLES))})$){SERVER_VARIABLE}$"
 _VARIABLE_VALUE: Json = {"type": ["string", "number", "boolean"]}
 
@@ -181,7 +183,7 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.INTERVAL: lambda key: _any(_limited(key), _DURATION, {"const": "off"}),
     Kind.REPEATS: _repeats,
     Kind.PROMPT: _prompt,
-    Kind.EXCLUSIONS: lambda key: _any(_NOT_BLANK, {"type": "array", "items": _NOT_BLANK}),
+    Kind.EXCLUSIONS: lambda key: _any(_EXCLUSION, {"type": "array", "items": _EXCLUSION}),
     Kind.TASKS: _tasks,
     Kind.ENGINE_OPTIONS: lambda key: _mapping(
         {one.name: _described(one, _value(one)) for one in ENGINE_OPTIONS.values()}
