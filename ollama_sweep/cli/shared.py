@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ollama_sweep.cli import task_options
+from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
 if TYPE_CHECKING:
@@ -17,23 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "configs/default.yaml"
 F = TypeVar("F", bound=Callable[..., Any])
-
-OVERRIDES = (
-    ("--model", str, "An installed name or a .gguf path."),
-    ("--modelfile", str, "Template for the scratch model; its FROM is replaced."),
-    ("--prompt", str, "The prompt's file."),
-    ("--ctx-start", str, "First num_ctx."),
-    ("--ctx-end", str, "Last num_ctx."),
-    ("--ctx-step", str, "Step of num_ctx."),
-    ("--batch-start", str, "First num_batch."),
-    ("--batch-end", str, "Last num_batch."),
-    ("--batch-step", str, "Step of num_batch."),
-    ("--timeout", str, "Longest time of one run, e.g. 600 or 10m."),
-    ("--engine", str, "auto, ollama, ollama_http, openai, lmstudio, llamacpp …"),
-    ("--host", str, "Where the Ollama server answers."),
-    ("--ollama", str, "The ollama program."),
-    ("--interim", str, "Pictures after so many cells (20) or so long (10m), or off."),
-)
 
 
 def db_option(command: F) -> F:
@@ -68,8 +52,9 @@ def verbose_option(command: F) -> F:
 def sweep_options(command: F) -> F:
     """CONFIG and everything on the command line that wins over the file; collected as `overrides`."""
     command = task_options.task_options(command)
-    for name, kind, text in reversed(OVERRIDES):
-        command = click.option(name, type=kind, default=None, help=text, metavar=_metavar(name))(command)
+    for _, one in reversed(OVERRIDES):
+        metavar = one.metavar or one.option.lstrip("-").upper()
+        command = click.option(one.option, type=str, default=None, help=one.words, metavar=metavar)(command)
     command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of the file.")(
         command
     )
@@ -83,12 +68,6 @@ def sweep_options(command: F) -> F:
     command = click.option("--allow-network-db", is_flag=True, help="Allow a database on a network drive.")(command)
     command = click.option("--max-cells", type=click.IntRange(1), default=2_000_000, help="Largest grid.")(command)
     return click.argument("config", required=False, type=click.Path(path_type=Path))(command)
-
-
-def _metavar(name: str) -> str:
-    return {"--ctx": "TOKENS", "--bat": "TOKENS", "--tim": "TIME", "--int": "WHEN"}.get(
-        name[:5], name.lstrip("-").upper()
-    )
 
 
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
@@ -109,7 +88,7 @@ def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
 
 def overrides_of(given: Mapping[str, Any]) -> dict[str, object]:
     """What of the command line wins over the file, as `config.load_spec` takes it."""
-    names = [name.lstrip("-").replace("-", "_") for name, _, _ in OVERRIDES]
+    names = [one.name for _, one in OVERRIDES]
     overrides: dict[str, object] = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("settings"):
         overrides["set"] = tuple(given["settings"])

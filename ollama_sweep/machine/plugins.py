@@ -27,14 +27,14 @@ class Plugins:
 
     def names(self) -> set[str]:
         """Of the files here, and of those that other packages add."""
-        return {*self._own(), *self._added()}
+        return {*self.own(), *self._added()}
 
     def module(self, name: str) -> Any:
         """The plug-in's module, imported only now. Raises ConfigError for an unknown name."""
         added = self._added()
         if name in added:
             return added[name].load()
-        if name not in self._own():
+        if name not in self.own():
             raise self.unknown(name, self.names())
         found = importlib.import_module(f"{self._package}.{name}")
         is_folder = hasattr(found, "__path__")
@@ -46,7 +46,8 @@ class Plugins:
         text = f"unknown {self._kind} {one_line(name)}. Known: {', '.join(names)}.{nearest(name, names)}"
         return ConfigError(text, self._kind)
 
-    def _own(self) -> set[str]:
+    def own(self) -> set[str]:
+        """The names of the files here."""
         return {module.name for module in pkgutil.iter_modules(self._path)} - NO_PLUGINS
 
     def _added(self) -> dict[str, EntryPoint]:

@@ -10,79 +10,61 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ollama_sweep import engines
 from ollama_sweep.core import strict_yaml
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.core.options import LIMITS, PARAMETERS, SERVER_SETTINGS, Scalar, is_server_setting
+from ollama_sweep.core.options import Scalar, is_server_setting
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.machine.files import check_file, expanded, read_text
 from ollama_sweep.plan import fields as fields
 from ollama_sweep.plan.exclude import parse_exclusion
+from ollama_sweep.plan.keys import (
+    ALIASES,
+    BY_NAME,
+    DIMENSIONS,
+    KEYS,
+    OPTIONS,
+    OVERRIDES,
+    OWN_VARIABLES,
+    SECTIONS,
+    STEP_LIMITS,
+    TEXTS,
+    Kind,
+)
 from ollama_sweep.plan.models import ALL, is_cloud
-from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, Exclusion, Interim, PromptSpec, SweepSpec
-
-OPTIONS: Mapping[str, type] = {name: kind for name, kind in PARAMETERS.items() if name != "stop"}
-"""Load and request options that a sweep can set; a list of stop words belongs into the Modelfile."""
-DIMENSIONS: Mapping[str, type] = {"model": str, "task": str, **OPTIONS, **SERVER_SETTINGS}
-SETTINGS = ("name", "modelfile", "prompt", "warmup", "repeats", "timeout", "load_timeout", "retries", "order", "engine",
-            "host", "ollama", "api_key_env", "exclude", "server", "restart_command", "quiet_hours", "only_on_ac",
-            "wait_for_idle_gpu", "interim", "control", "tasks",
-            "engine_options")  # fmt: skip
-KEYS = (*DIMENSIONS, *SETTINGS)
-ALIASES = {"models": "model"}
-SECTIONS = ("dimensions", "options")
+from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, Exclusion, PromptSpec, SweepSpec
 
 _Entries = Mapping[str, Node]
-_LIMITS = {**LIMITS, "num_parallel": (1, 1024)}
-_OWN_VARIABLES = frozenset({"OLLAMA_HOST", "OLLAMA_MODELS"})
-_COMMAND_LINE: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "model": ("--model", ("model",)),
-    "modelfile": ("--modelfile", ("modelfile",)),
-    "prompt": ("--prompt", ("prompt",)),
-    "ctx_start": ("--ctx-start", ("num_ctx", "start")),
-    "ctx_end": ("--ctx-end", ("num_ctx", "end")),
-    "ctx_step": ("--ctx-step", ("num_ctx", "step")),
-    "batch_start": ("--batch-start", ("num_batch", "start")),
-    "batch_end": ("--batch-end", ("num_batch", "end")),
-    "batch_step": ("--batch-step", ("num_batch", "step")),
-    "timeout": ("--timeout", ("timeout",)),
-    "host": ("--host", ("host",)),
-    "ollama": ("--ollama", ("ollama",)),
-    "engine": ("--engine", ("engine",)),
-    "interim": ("--interim", ("interim",)),
-}
-_TEXTS = frozenset({"model", "modelfile", "prompt", "host", "ollama", "engine"})
 _SET_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*){0,2}")
 _REPLACES = {"step": "factor", "factor": "step", "text": "tokens", "tokens": "text"}
-_MISSING = {
-    "model": "add it or use --model NAME",
-    "num_ctx": "add it or use --ctx-start, --ctx-end and --ctx-step",
-    "num_batch": "add it or use --batch-start, --batch-end and --batch-step",
-    "prompt": "add it or use --prompt FILE",
-}
+_NEEDED = ("model", "num_ctx", "num_batch", "prompt")
 _RANGE = ("start", "end", "step", "factor")
-_STEP_LIMITS = {int: (1, 10_000_000), float: (1e-6, 100)}
+_TYPES: Mapping[Kind, type] = {Kind.WHOLE: int, Kind.NUMBER: float, Kind.TRUTH: bool}
 _UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
 _CONFIG_MB = 1
 
 
 def kind_of(name: str) -> type | None:
     """The type of a dimension's or option's values; None for a name that is neither."""
-    return DIMENSIONS.get(name) or (str if is_server_setting(name) else None)
+    if name in DIMENSIONS:
+        return _TYPES.get(DIMENSIONS[name].kind, str)
+    return str if is_server_setting(name) else None
 
 
 def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000) -> SweepSpec:
     """The checked sweep of a file and of the command line, which wins. Raises ConfigError.
 
-    `overrides` holds values of the options in `_COMMAND_LINE`, `set` (texts `key=value`), `keys` (YAML by key, from
+    `overrides` holds values of the options in `keys.OVERRIDES`, `set` (texts `key=value`), `keys` (YAML by key, from
     Python), and the permissions `allow_cloud` and `allow_local_gguf`.
     """
     return spec_of(given_entries(path, overrides), path, overrides, max_cells=max_cells)
@@ -118,42 +100,37 @@ def spec_of(
 
 
 def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> SweepSpec:
-    dimensions = _dimensions(entries, path, max_cells)
-    fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in dimensions}
+    axes = _dimensions(entries, path, max_cells)
+    fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in axes}
     options = {name: value for name, value in fixed.items() if name in OPTIONS}
     server = {name: value for name, value in fixed.items() if is_server_setting(name)}
-    if "num_predict" not in dimensions and _tasks(entries) == [MAIN_TASK]:
+    if "num_predict" not in axes and _tasks(entries) == [MAIN_TASK]:
         options.setdefault("num_predict", DEFAULT_NUM_PREDICT)
-    exclude = _exclusions(entries.get("exclude"), [*dimensions, *options, *server])
-    return SweepSpec(
+    exclude = _exclusions(entries.get("exclude"), [*axes, *options, *server])
+    spec = SweepSpec(
         model=str(fixed.get("model", "")),
-        dimensions=dimensions,
+        dimensions=axes,
         prompt=PromptSpec(None),
         options=options,
         server=server,
-        managed=fields.managed(entries.get("server")),
-        restart_command=fields.words(entries.get("restart_command"), "restart_command"),
         task=str(fixed.get("task", MAIN_TASK)),
         task_options=_task_options(entries.get("tasks")),
-        engine=fields.identifier(entries.get("engine"), "engine") or "auto",
         exclude=exclude,
-        name=fields.text(entries.get("name"), "name") or (path.stem if path else "sweep"),
+        name=path.stem if path else "sweep",
         config_path=path,
-        warmup=fields.count(entries.get("warmup"), "warmup", 1, 0, 100),
-        repeats=fields.repeats(entries.get("repeats")),
-        timeout_s=entries["timeout"].seconds("timeout") if "timeout" in entries else 600.0,
-        load_timeout_s=entries["load_timeout"].seconds("load_timeout") if "load_timeout" in entries else 600.0,
-        retries=fields.count(entries.get("retries"), "retries", 1, 0, 100),
-        order=fields.order(entries.get("order")),
-        conditions=fields.conditions(entries),
-        interim=fields.interim(entries.get("interim"), "interim", Interim()),
-        control=fields.interim(entries.get("control"), "control", Interim(50, None)),
-        host=entries["host"].address("host") if "host" in entries else None,
-        ollama=fields.text(entries.get("ollama"), "ollama"),
-        engine_options=fields.engine_options(entries.get("engine_options")),
-        api_key_env=fields.identifier(entries.get("api_key_env"), "api_key_env"),
-        warnings=_oversized_batch(dimensions, options, exclude),
+        warnings=_oversized_batch(axes, options, exclude),
     )
+    return replace(spec, **_fields_of(entries))
+
+
+def _fields_of(entries: _Entries) -> dict[str, Any]:
+    """What the keys come to that one reader reads alone, by field of the sweep; all others go into `settings`."""
+    plain = [key for key in KEYS if key.kind in fields.READERS and not key.sweeps]
+    found: dict[str, Any] = {key.field: fields.read(key, entries[key.name]) for key in plain if key.name in entries}
+    found.pop("", None)
+    conditions = {field.name: found.pop(field.name) for field in fields_of(Conditions) if field.name in found}
+    settings = {key.name: fields.setting(key, entries.get(key.name)) for key in plain if not key.field}
+    return {**found, "conditions": Conditions(**conditions), "settings": settings}
 
 
 def _file_entries(path: Path) -> dict[str, Node]:
@@ -193,17 +170,18 @@ def _in_section(section: str, name: str, node: Node) -> Node:
 
 def _given(overrides: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], Node]]:
     """What the command line gave: where it belongs, and its value with the option as its place."""
-    for name, (option, keys) in _COMMAND_LINE.items():
-        given = overrides.get(name)
+    for key, override in OVERRIDES:
+        given = overrides.get(override.name)
         if given is not None:
             source = str(given)
-            yield keys, Node(source if name in _TEXTS else strict_yaml.scalar(source), option, 0, source)
+            value = source if key.kind in TEXTS else strict_yaml.scalar(source)
+            yield (key.name, override.part) if override.part else (key.name,), Node(value, override.option, 0, source)
     for text in cast("tuple[str, ...]", overrides.get("set") or ()):
-        key, equals, source = text.partition("=")
-        if not equals or not _SET_KEY.fullmatch(key):
+        name, equals, source = text.partition("=")
+        if not equals or not _SET_KEY.fullmatch(name):
             raise ConfigError(f'"{one_line(text)}" is not key=value, for example repeats=5', "--set")
-        where = f"--set {key}"
-        yield tuple(key.split(".")), strict_yaml.parse(source, where, numbered=False) or Node(None, where)
+        where = f"--set {name}"
+        yield tuple(name.split(".")), strict_yaml.parse(source, where, numbered=False) or Node(None, where)
     for name, source in cast("Mapping[str, str]", overrides.get("keys") or {}).items():
         yield tuple(name.split(".")), strict_yaml.parse(source, name, numbered=False) or Node(None, name)
 
@@ -231,8 +209,8 @@ def _with_part(old: Node | None, keys: tuple[str, ...], node: Node) -> Node:
 
 def _check_keys(entries: _Entries, path: Path | None) -> None:
     for name, node in entries.items():
-        if name not in KEYS and kind_of(name) is None:
-            raise fields.unknown(node, name, (*KEYS, *SECTIONS))
+        if name not in BY_NAME and kind_of(name) is None:
+            raise fields.unknown(node, name, BY_NAME)
     for name in _needed(entries):
         if name not in entries:
             raise missing(name, path)
@@ -240,7 +218,7 @@ def _check_keys(entries: _Entries, path: Path | None) -> None:
 
 def missing(name: str, path: Path | None) -> ConfigError:
     """The refusal of a sweep that lacks a key."""
-    return ConfigError(f"{name} is missing; {_MISSING[name]}", str(path) if path else None)
+    return ConfigError(f"{name} is missing; {BY_NAME[name].needed}", str(path) if path else None)
 
 
 def _needed(entries: _Entries) -> list[str]:
@@ -248,7 +226,7 @@ def _needed(entries: _Entries) -> list[str]:
     if MAIN_TASK not in _tasks(entries):
         return ["model"]
     engine = str(entries["engine"].value) if "engine" in entries else ""
-    return ["model", "prompt"] if engines.facts(engine).has_own_sizes() else list(_MISSING)
+    return ["model", "prompt"] if engines.facts(engine).has_own_sizes() else list(_NEEDED)
 
 
 def _tasks(entries: _Entries) -> list[object]:
@@ -306,7 +284,7 @@ def _range(name: str, node: Node, parts: _Entries) -> _Axis:
         raise parts["end"].error(f"{name}.end: {parts['end'].shown} is smaller than start {parts['start'].shown}")
     if "factor" in parts:
         return _geometric(name, start, end, parts)
-    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *_STEP_LIMITS[kind])))
+    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *STEP_LIMITS[DIMENSIONS[name].kind])))
     if kind is int:
         numbers = range(int(start), int(end) + 1, int(step))
         return _Axis(len(numbers), lambda: tuple(numbers))
@@ -329,19 +307,21 @@ def _value(name: str, node: Node, label: str | None = None) -> Scalar:
     """One value of a dimension or option, checked."""
     if name not in DIMENSIONS:
         return _variable(name, node)
-    kind = DIMENSIONS[name]
-    if kind is str:
-        return _model_name(node) if name == "model" else fields.identifier(node, name)
-    if kind is bool:
-        return node.truth(name)
+    key = DIMENSIONS[name]
+    if key.kind is Kind.MODEL:
+        return _model_name(node)
+    if key.kind in fields.READERS:
+        return cast("Scalar", fields.read(key, node))
     if name == "num_predict" and type(node.value) is int and node.value in _UNLIMITED:
         raise node.error(f"num_predict: {_UNLIMITED[node.value]}; write 1 or more")
-    return node.within(label or name, kind, *_LIMITS[name])
+    assert key.low is not None
+    assert key.high is not None
+    return node.within(label or name, _TYPES[key.kind], key.low, key.high)
 
 
 def _variable(name: str, node: Node) -> str:
     """The value of an environment variable of the server: any short text, kept as it is written."""
-    if name in _OWN_VARIABLES:
+    if name in OWN_VARIABLES:
         raise node.error(f"{name} is set by the sweep itself")
     if isinstance(node.value, dict | list) or node.value is None:
         raise node.mismatch(name, "write one value, such as 1")

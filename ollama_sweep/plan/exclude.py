@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 
-_LONGEST = 200
+LONGEST = 200
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -55,8 +55,8 @@ def parse_exclusion(text: str, kinds: Mapping[str, type], where: str) -> Exclusi
     """
     text = " ".join(text.split())
     try:
-        if len(text) > _LONGEST:
-            raise _NotAllowed(f"is longer than {_LONGEST} characters")
+        if len(text) > LONGEST:
+            raise _NotAllowed(f"is longer than {LONGEST} characters")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tree = ast.parse(text, mode="eval")

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 from ollama_sweep import engines
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine import env
-from ollama_sweep.machine.conditions import Conditions, parse_quiet_hours
+from ollama_sweep.machine.conditions import QuietHours, parse_quiet_hours
 from ollama_sweep.machine.files import expanded, read_text
+from ollama_sweep.plan.keys import BY_NAME, ENGINE_OPTIONS, Key, Kind
 from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats
 
-ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
-ENGINE_OPTIONS = ("device", "max_seq_length", "trust_remote_code")
 _Entries = Mapping[str, Node]
 _REPEATS = ("min", "max", "until")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
@@ -35,31 +35,38 @@ def unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown ke
     return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
 
 
-def text(node: Node | None, name: str) -> str | None:
-    """One line of text, None where the key is missing."""
-    return node.line_of_text(name) if node else None
+def read(key: Key, node: Node) -> object:
+    """The checked value of a key that one reader reads alone. Raises ConfigError."""
+    return READERS[key.kind](node, key)
 
 
-def identifier(node: Node | None, name: str) -> str | None:
-    """Letters, digits and _, None where the key is missing."""
-    word = text(node, name)
-    if node and word and not _IDENTIFIER.fullmatch(word):
-        raise node.error(f"{name}: only letters, digits and _ (max 40)")
+def setting(key: Key, node: Node | None) -> Scalar:
+    """The checked value of a key without a field of its own: what the file says, else the default."""
+    if node is None and key.default is None:
+        return None
+    return cast("Scalar", read(key, node or Node(key.default, key.name, 0, str(key.default))))
+
+
+def identifier(node: Node, key: Key) -> str:
+    """Letters, digits and _."""
+    word = node.line_of_text(key.name)
+    if not _IDENTIFIER.fullmatch(word):
+        raise node.error(f"{key.name}: only letters, digits and _ (max 40)")
     return word
 
 
-def count(node: Node | None, name: str, default: int, low: int, high: int) -> int:
+def count(node: Node, name: str, example: int, low: int | None, high: int | None) -> int:
     """A whole number between two bounds."""
-    value = node.whole(name, default) if node else default
-    if node and not low <= value <= high:
+    value = node.whole(name, example)
+    if (low is not None and value < low) or (high is not None and value > high):
         raise node.error(f"{name} must be {low} to {high}")
     return value
 
 
-def repeats(node: Node | None) -> Repeats:
+def repeats(node: Node, key: Key) -> Repeats:
     """A number of runs, or {min, max, until}."""
-    if node is None or not isinstance(node.value, dict):
-        runs = count(node, "repeats", 3, 1, 1000)
+    if not isinstance(node.value, dict):
+        runs = _counted(node, key)
         return Repeats(runs, runs)
     parts = node.value
     for part, inner in parts.items():
@@ -67,7 +74,7 @@ def repeats(node: Node | None) -> Repeats:
             raise unknown(inner, part, _REPEATS, "repeats: unknown key")
     if len(parts) != len(_REPEATS):
         raise node.error("repeats: write a number, or {min: 3, max: 20, until: 2%}")
-    minimum, maximum = (count(parts[part], f"repeats.{part}", 3, 1, 1000) for part in ("min", "max"))
+    minimum, maximum = (count(parts[part], f"repeats.{part}", 3, key.low, key.high) for part in ("min", "max"))
     if maximum < minimum:
         raise parts["max"].error(f"repeats.max: {maximum} is smaller than min {minimum}")
     until = _PERCENT.fullmatch(parts["until"].source)
@@ -76,11 +83,16 @@ def repeats(node: Node | None) -> Repeats:
     return Repeats(minimum, maximum, float(until.group(1)) / 100)
 
 
-def order(node: Node | None) -> str:
-    """One of `ORDERS`."""
-    word = text(node, "order") or ORDERS[0]
-    if node and word not in ORDERS:
-        raise node.error(f"order: {node.shown} is not known; known are {', '.join(ORDERS)}.{nearest(word, ORDERS)}")
+def choice(node: Node, key: Key) -> str | bool:
+    """One of some words; where there is only one, whether it stands there."""
+    if len(key.choices) == 1:
+        if node.value != key.choices[0]:
+            raise node.error(f"{key.name}: {node.shown} is not known; the only value is {key.choices[0]}")
+        return True
+    word = node.line_of_text(key.name)
+    if word not in key.choices:
+        known = f"known are {', '.join(key.choices)}.{nearest(word, key.choices)}"
+        raise node.error(f"{key.name}: {node.shown} is not known; {known}")
     return word
 
 
@@ -115,20 +127,19 @@ def _given_prompt(node: Node, parts: _Entries) -> PromptSpec:
     if len(parts) != 1:
         raise node.error("prompt: write a path, {text: ...} or {tokens: 4096}")
     if "tokens" in parts:
-        return PromptSpec(None, count(parts["tokens"], "prompt.tokens", 4096, 1, 10_000_000))
+        given = BY_NAME["prompt"]
+        return PromptSpec(None, count(parts["tokens"], "prompt.tokens", 4096, given.low, given.high))
     text = parts["text"]
     if isinstance(text.value, str) and not text.value.strip():
         raise text.error("the prompt is empty")
     return PromptSpec(text.text("prompt.text"))
 
 
-def words(node: Node | None, name: str) -> tuple[str, ...]:
+def words(node: Node, key: Key) -> tuple[str, ...]:
     """A command as a list of words, never one string that a shell would have to take apart."""
-    if node is None:
-        return ()
     if not isinstance(node.value, list) or not node.value:
-        raise node.error(f"{name} must be a list of words, such as [systemctl, --user, restart, ollama]")
-    return tuple(item.line_of_text(name) for item in node.value)
+        raise node.error(f"{key.name} must be a list of words, such as [systemctl, --user, restart, ollama]")
+    return tuple(item.line_of_text(key.name) for item in node.value)
 
 
 def task_options(node: Node | None) -> Mapping[str, Mapping[str, Node]]:
@@ -152,58 +163,57 @@ def default_model(engine: Node | None) -> Node | None:
     return Node(model, "LLM_MODEL_NAME", 0, model)
 
 
-def engine_options(node: Node | None) -> Mapping[str, str]:
+def engine_options(node: Node, key: Key) -> Mapping[str, str]:
     """What only some engines know: where it computes, the longest text, whether a model may bring code."""
-    if node is None:
-        return {}
     if not isinstance(node.value, dict):
-        raise node.mismatch("engine_options", "write names and their values below it")
+        raise node.mismatch(key.name, "write names and their values below it")
     found = {}
     for name, inner in node.value.items():
-        if name == "device":
-            found[name] = inner.line_of_text(name)
-        elif name == "max_seq_length":
-            found[name] = str(count(inner, name, 512, 1, 1_000_000))
-        elif name == "trust_remote_code":
-            found[name] = "yes" if inner.truth(name) else "no"
-        else:
-            raise unknown(inner, name, ENGINE_OPTIONS, "engine_options: unknown key")
+        if name not in ENGINE_OPTIONS:
+            raise unknown(inner, name, ENGINE_OPTIONS, f"{key.name}: unknown key")
+        value = read(ENGINE_OPTIONS[name], inner)
+        found[name] = ("yes" if value else "no") if isinstance(value, bool) else str(value)
     return found
 
 
-def managed(node: Node | None) -> bool:
-    """`server: managed`: the sweep starts and watches a server of its own."""
-    if node is not None and node.value != "managed":
-        raise node.error(f"server: {node.shown} is not known; the only value is managed")
-    return node is not None
-
-
-def conditions(entries: _Entries) -> Conditions:
-    """quiet_hours, only_on_ac and wait_for_idle_gpu: what a sweep waits for before each cell."""
-    node = entries.get("quiet_hours")
-    found = Conditions(
-        only_on_ac="only_on_ac" in entries and entries["only_on_ac"].truth("only_on_ac"),
-        wait_for_idle_gpu="wait_for_idle_gpu" in entries and entries["wait_for_idle_gpu"].truth("wait_for_idle_gpu"),
-    )
-    if node is None:
-        return found
+def hours(node: Node, key: Key) -> QuietHours:
+    """Times of the week, several in a list or with commas."""
     try:
-        hours = parse_quiet_hours(", ".join(item.line_of_text("quiet_hours") for item in node.items))
+        return parse_quiet_hours(", ".join(item.line_of_text(key.name) for item in node.items))
     except ValueError as error:
-        raise node.error(f"quiet_hours: {error}") from None
-    return replace(found, quiet=hours)
+        raise node.error(f"{key.name}: {error}") from None
 
 
-def interim(node: Node | None, name: str, default: Interim) -> Interim:
+def interval(node: Node, key: Key) -> Interim:
     """A number of cells, a time like 10m, or off."""
-    if node is None:
-        return default
     if node.value == "off":
         return Interim(None, None)
     if isinstance(node.value, str):
         try:
-            return Interim(None, node.seconds(name))
+            return Interim(None, node.seconds(key.name))
         except ConfigError:
-            message = f"{name}: write a number of cells (20), a time like 10m (at most 168h), or off"
+            message = f"{key.name}: write a number of cells (20), a time like 10m (at most 168h), or off"
             raise node.error(message) from None
-    return Interim(count(node, name, 20, 1, 1_000_000), None)
+    return Interim(count(node, key.name, 20, key.low, key.high), None)
+
+
+def _counted(node: Node, key: Key) -> int:
+    example = key.default if isinstance(key.default, int) else key.low or 0
+    return count(node, key.name, example, key.low, key.high)
+
+
+READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
+    Kind.TRUTH: lambda node, key: node.truth(key.name),
+    Kind.WORD: identifier,
+    Kind.TEXT: lambda node, key: node.line_of_text(key.name),
+    Kind.COUNT: _counted,
+    Kind.SECONDS: lambda node, key: node.seconds(key.name),
+    Kind.CHOICE: choice,
+    Kind.ADDRESS: lambda node, key: node.address(key.name),
+    Kind.WORDS: words,
+    Kind.HOURS: hours,
+    Kind.INTERVAL: interval,
+    Kind.REPEATS: repeats,
+    Kind.ENGINE_OPTIONS: engine_options,
+}
+"""How a key is read that needs to know nothing but its own value; `config` reads the other kinds."""

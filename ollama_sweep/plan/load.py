@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.plan.config import SECTIONS, load_spec
+from ollama_sweep.plan.config import load_spec
+from ollama_sweep.plan.keys import SECTIONS
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
 

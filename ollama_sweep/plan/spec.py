@@ -99,6 +99,8 @@ class SweepSpec:
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     ollama: str | None = field(default=None, metadata=RUNTIME)
     api_key_env: str | None = field(default=None, metadata=RUNTIME)
+    settings: Mapping[str, Scalar] = field(default_factory=dict, metadata=RUNTIME)
+    """Keys of the table that have no field here, by name; None where one is not given and has no default."""
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
 
     @property

@@ -35,6 +35,11 @@ def load(name: str) -> Task:
     return cast("Task", without_python.Task(name, sets[name]))
 
 
+def own() -> set[str]:
+    """Names of the tasks whose files lie here."""
+    return _PLUGINS.own()
+
+
 def _prompt_sets() -> dict[str, Path]:
     """Prompt sets by name; those of the working directory come before the shipped ones."""
     found: dict[str, Path] = {}

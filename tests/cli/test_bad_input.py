@@ -8,11 +8,11 @@ import re
 import sqlite3
 from pathlib import Path
 
+import bad_sweeps
 import pytest
+from bad_sweeps import RUN_BASE as BASE
+from bad_sweeps import cases, changed
 from sweeping import GRID, Program, program
-
-BASE = "model: m\nprompt: p.txt\nnum_ctx: 512\nnum_batch: 4\nengine: fake\n"
-LONG_NAME = "n" * 81
 
 
 @pytest.fixture(autouse=True)
@@ -44,40 +44,12 @@ def refused(program: Program, message: str, *words: str | Path, code: int = 2) -
     assert not program.events("generate")
 
 
-def changed(line: str, base: str = BASE) -> str:
-    """The good file with one key written otherwise, or one more line."""
-    key = line.partition(":")[0]
-    pattern = re.compile(rf"^{key}:.*\n", re.MULTILINE)
-    return pattern.sub(lambda found: line + "\n", base) if pattern.search(base) else base + line + "\n"
-
-
 # The sweep file
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        (b"", "s.yaml: the file is empty; a sweep needs model, num_ctx and num_batch"),
-        (b"# only\n\n# comments\n", "s.yaml: the file is empty"),
-        (b"num_ctx:\n\t- 512\n", "s.yaml:2: tabs cannot be used for indentation; use spaces"),
-        (b"model: a\x07b\n", r"s.yaml:1: contains a control character \(U\+0007\)"),
-        (b"model: \x00\n", r"s.yaml:1: contains a control character \(U\+0000\)"),
-        (BASE.encode() + b"---\nmodel: n\n", "s.yaml:6: contains 2 documents; only one is allowed"),
-        (b"num_ctx: 512\nnum_ctx: 1024\n", r"s.yaml:2: num_ctx is given twice \(first on line 1\)"),
-        (b"model: m\nnum_ctxs: 512\n", r"s.yaml:2: unknown key num_ctxs\. Did you mean num_ctx\?"),
-        (b"model: &name m\n", r"s.yaml:1: anchors \(&name\), aliases \(\*name\) and << are not allowed"),
-        (b"num_ctx: *name\n", "s.yaml:1: anchors"),
-        (b"<<: {model: m}\n", "s.yaml:1: anchors"),
-        (b"model: !!python/object/apply:os.system ['touch hacked']\n", r"s.yaml:1: tags \(!!\.\.\.\) are not allowed"),
-        (b"[1, 2]\n", "s.yaml:1: a sweep is made of keys and values"),
-        (b"model: m\nnum_ctx: [512\n", "s.yaml:3: is not valid YAML"),
-        (b"model: caf\xe9\n", r"s.yaml:1: is not UTF-8 \(byte 0xe9\)"),
-        (b"#" * (12 << 20), "s.yaml: is 12 MB; the limit is 1 MB"),
-        (b"prompt: p.txt\nnum_ctx: 512\nnum_batch: 4\n", "s.yaml: model is missing; add it or use --model NAME"),
-        (BASE.encode() + b"api_key: sk-123\n", "s.yaml:6: api_key must not be in the file; use api_key_env: NAME"),
-        (BASE.encode() + b"host: http://me:pw@box:1\n", "s.yaml:6: put credentials into api_key_env, not into the URL"),
-        (BASE.encode() + b"host: http://box/?key=1\n", "s.yaml:6: put credentials into api_key_env, not into the URL"),
-    ],
+    cases(bad_sweeps.RUN_FILES),
     ids=lambda value: str(value)[:50],
 )
 def test_a_file_that_is_no_sweep(text: bytes, message: str, program: Program) -> None:
@@ -101,48 +73,9 @@ def test_a_file_that_is_not_there(program: Program) -> None:
     refused(program, "model is missing; add it or use --model NAME")
 
 
-WHOLE = "write whole numbers like 4096"
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
-    [
-        ('num_ctx: "4096"', f'num_ctx: "4096" is text; {WHOLE}'),
-        ("num_ctx: 4096.0", f"num_ctx: 4096.0 is not a whole number; {WHOLE}"),
-        ("num_ctx: 4_096", f'num_ctx: "4_096" is text; {WHOLE}'),
-        ("num_ctx: 010", f'num_ctx: "010" is text; {WHOLE}'),
-        ("num_ctx: 0x1000", f'num_ctx: "0x1000" is text; {WHOLE}'),
-        ("num_ctx: 1e3", f'num_ctx: "1e3" is text; {WHOLE}'),
-        ("num_ctx: yes", f'num_ctx: "yes" is text; {WHOLE}'),
-        ("num_ctx: true", f"num_ctx: true is not allowed here; {WHOLE}"),
-        ("num_ctx: 0", "num_ctx: 0 is outside 1 to 10000000"),
-        ("num_ctx: -1", "num_ctx: -1 is outside 1 to 10000000"),
-        ("num_ctx: 10000001", "num_ctx: 10000001 is outside 1 to 10000000"),
-        (f"num_ctx: {'9' * 5000}", "num_ctx: 9{60}… is outside 1 to 10000000"),
-        ("num_batch: []", "num_batch: the list is empty"),
-        ("num_batch:", f"num_batch: has no value; {WHOLE}"),
-        ("num_batch: [2, 4, 2]", "num_batch: 2 is listed twice"),
-        ("num_ctx: {start: 512, end: 1024}", r"num_ctx: write \{start, end, step\} or \{start, end, factor\}"),
-        ("num_ctx: {start: 1024, end: 512, step: 1}", "num_ctx.end: 512 is smaller than start 1024"),
-        ("num_ctx: {start: 1, end: 9, step: 0}", "num_ctx.step: 0 is outside 1 to 10000000"),
-        ("timeout: .nan", "timeout: write seconds"),
-        ("timeout: .inf", "timeout: write seconds"),
-        ("timeout: -5", "timeout: write seconds"),
-        ("timeout: 10 minutes?", r"timeout: write seconds \(600\) or a time like 10m"),
-        ("repeats: 0", "repeats must be 1 to 1000"),
-        ("order: random", "order: "),
-        ("engine: fak", r".*unknown engine fak\..* Did you mean fake\?"),
-        ("task: prompt_evil", r".*unknown task prompt_evil\..* Did you mean prompt_eval\?"),
-        ("exclude: num_ctx > 1", "exclude leaves no cell"),
-        ("exclude: __import__('os').system('touch hacked')", "exclude: "),
-        ("model: 450", "model must be text; put it in quotes"),
-        ("model: a b", r"model: contains a space or control character \(position 2\)"),
-        ('model: "a\\nb"', r"model: contains a space or control character \(position 2\)"),
-        ("model: 'a\"b'", r'model: contains " \(position 2\)'),
-        (f"model: {LONG_NAME}", r"model: the model part has 81 characters \(max 80\)"),
-        ("model: 'm:'", "model: tag is empty"),
-        ("model: ./missing.gguf", ".*missing.gguf: file not found"),
-    ],
+    cases(bad_sweeps.RUN_VALUES),
     ids=lambda value: value[:40],
 )
 def test_a_value_that_cannot_be(line: str, message: str, program: Program) -> None:

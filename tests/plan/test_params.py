@@ -196,7 +196,7 @@ def test_json(program: Program) -> None:
     found = json_of(program("params", "m", "--engine", "fake", "--json"))
     assert found["num_ctx"]["end"] <= 131072
     assert found["prompt"]["tokens"] == found["num_batch"]["end"]
-    assert found["yaml"].startswith("# m: ")
+    assert found["yaml"].startswith("# yaml-language-server: $schema=sweep.schema.json\n# m: ")
     assert program.files() == set()
 
 

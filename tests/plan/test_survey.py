@@ -62,6 +62,7 @@ RUNTIME: dict[str, Any] = {
     "host": "http://elsewhere:1",
     "ollama": "/elsewhere/ollama",
     "api_key_env": "KEY",
+    "settings": {"further": 1},
     "warnings": ("beware",),
 }
 

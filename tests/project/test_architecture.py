@@ -25,8 +25,8 @@ LONGEST_FUNCTION = 60
 MOST_FILES = 20
 ROOMS = ("core", "machine", "store", "engines", "tasks", "plan", "results", "run", "cli")
 
-PURE = {"plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures", "engines.shared.modelfile",
-        "tasks.shared.scorers"}  # fmt: skip
+PURE = {"plan.keys", "plan.schema", "plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures",
+        "engines.shared.modelfile", "tasks.shared.scorers"}  # fmt: skip
 """Modules outside `core` that decide and never do: no processes, files, database or clock."""
 STARTERS = ("os.system", "os.fork", "os.popen", "os.posix_spawn", "os.exec", "os.spawn", "asyncio.create_subprocess")
 DOES_THINGS = {"subprocess", "socket", "sqlite3", "httpx", "ollama", "shutil", "tempfile", "os", "time"}

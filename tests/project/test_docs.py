@@ -21,11 +21,10 @@ from ollama_fixture import ROOT
 from sweep_runner import Sweep
 
 from ollama_sweep.cli import COMMANDS, cli
-from ollama_sweep.cli.shared import OVERRIDES
 from ollama_sweep.core import errors
 from ollama_sweep.core.options import LIMITS, LOAD_OPTIONS
 from ollama_sweep.core.outcome import Flag, Status
-from ollama_sweep.plan import config
+from ollama_sweep.plan import config, keys
 from ollama_sweep.store.writer import Store
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -142,6 +141,17 @@ def test_the_page_of_the_command_line_is_what_the_program_says() -> None:
     assert done.returncode == 0, f"{done.stderr}\n{done.stdout[:2000]}"
 
 
+def test_what_is_made_of_the_table_of_keys_is_what_the_table_says() -> None:
+    """The schema, the commented sweep file, and the tables of docs/configuration.md."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_key_docs"), "--check"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # -- sweep files -----------------------------------------------------------------------------------------------------
 
 
@@ -187,13 +197,13 @@ def test_files_that_are_named_exist(name: str) -> None:
 def test_every_key_is_documented_with_its_limits() -> None:
     text = text_of("docs/configuration.md")
     rows = {cell: line for line in text.splitlines() if line.startswith("| `") for cell in cells_of(line)}
-    for key in (*config.KEYS, *config.SECTIONS):
+    for key in keys.BY_NAME:
         assert key in rows, f"docs/configuration.md lacks the key {key}"
     section = text.partition("\n## Options")[2].partition("\n## ")[0]
     options = {
         line.split("`")[1]: line for line in section.splitlines() if re.match(r"\| `\w+` \| (whole|number|true)", line)
     }
-    assert set(options) == set(config.OPTIONS)
+    assert set(options) == set(keys.OPTIONS)
     for key, line in options.items():
         if key in LIMITS:
             low, high = LIMITS[key]
@@ -208,8 +218,8 @@ def cells_of(line: str) -> list[str]:
 
 def test_every_option_of_the_command_line_that_is_a_key_is_documented() -> None:
     text = text_of("docs/configuration.md")
-    for option, _, _ in OVERRIDES:
-        assert f"`{option}`" in text, option
+    for _, override in keys.OVERRIDES:
+        assert f"`{override.option}`" in text, override.option
 
 
 def test_every_exit_code_is_documented() -> None:

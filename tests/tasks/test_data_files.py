@@ -191,8 +191,12 @@ def test_the_prompts_of_an_installed_package_are_found(tmp_path: Path, monkeypat
 def test_every_folder_of_the_package_and_the_prompts_are_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "ollama_sweep").rglob("__init__.py")}
-    assert set(settings["packages"]) == folders | {"ollama_sweep.shipped_prompts"}
-    assert settings["package-dir"] == {"ollama_sweep.shipped_prompts": "prompts"}
+    assert set(settings["packages"]) == folders | {"ollama_sweep.shipped_prompts", "ollama_sweep.shipped_configs"}
+    assert settings["package-dir"] == {
+        "ollama_sweep.shipped_prompts": "prompts",
+        "ollama_sweep.shipped_configs": "configs",
+    }
+    assert settings["package-data"]["ollama_sweep.shipped_configs"] == ["sweep.schema.json"]
 
 
 @pytest.mark.parametrize(

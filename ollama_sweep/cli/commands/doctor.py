@@ -94,7 +94,9 @@ def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
 
 
 def _needs_file(given: dict[str, Any]) -> bool:
-    names = [name.lstrip("-").replace("-", "_") for name, _, _ in shared.OVERRIDES]
+    from ollama_sweep.plan.keys import OVERRIDES
+
+    names = [override.name for _, override in OVERRIDES]
     return bool(given.get("settings")) or any(given.get(name) is not None for name in names if name not in PLACES)
 
 

@@ -103,8 +103,11 @@ def _file_info(model: str) -> ModelInfo:
 
 
 def text_of(info: ModelInfo, memory: Room, found: Suggestion, further: list[str]) -> str:
-    """The sweep file, its comments included."""
-    return "".join(f"{line}\n" for line in [*_head(info, memory, found), *further, *_body(info.name, found)])
+    """The sweep file, its comments included. The first is for editors, where a schema lies beside the file."""
+    from ollama_sweep.plan.schema import COMMENT
+
+    lines = [COMMENT, *_head(info, memory, found), *further, *_body(info.name, found)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _head(info: ModelInfo, memory: Room, found: Suggestion) -> list[str]:

@@ -14,6 +14,8 @@ from ollama_sweep.core.text import one_line
 REQUEST = tuple(name for name in options.PARAMETERS if name not in LOAD_OPTIONS and name != "stop")
 """Options of a request that a task may set for itself."""
 SETTINGS = ("system", "max_tokens", "repeats", "max_retries", "model", "data", "limit")
+COUNTS = {"limit": (1, 1_000_000), "repeats": (1, 1000), "max_retries": (0, 100)}
+"""The limits of those that are whole numbers."""
 MAX_RETRIES = 2
 
 
@@ -44,9 +46,9 @@ def read(task: str, given: Mapping[str, Node], own: Iterable[str] = (), *, witho
         request=request(f"tasks.{task}", {name: node for name, node in given.items() if name not in own}),
         model=given["model"].line_of_text(f"tasks.{task}.model") if "model" in given else "",
         data=given.get("data"),
-        limit=count(task, given, "limit", 1, 1_000_000),
-        repeats=count(task, given, "repeats", 1, 1000),
-        max_retries=_or(count(task, given, "max_retries", 0, 100), MAX_RETRIES),
+        limit=count(task, given, "limit", *COUNTS["limit"]),
+        repeats=count(task, given, "repeats", *COUNTS["repeats"]),
+        max_retries=_or(count(task, given, "max_retries", *COUNTS["max_retries"]), MAX_RETRIES),
     )
 
 
