@@ -104,6 +104,11 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(row) for row in rows if row[1].isdigit() and row[2].isdigit())
 
 
+def has_nvidia() -> bool:
+    """Whether `nvidia-smi` names a GPU. It is asked first: in a child, where a driver that hangs holds up nothing."""
+    return bool(_nvidia("--query-gpu=index", 1))
+
+
 def _nvidia(query: str, fields: int) -> list[list[str]]:
     """The rows that `nvidia-smi` answers, each of so many fields."""
     program = shutil.which("nvidia-smi")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,8 +55,9 @@ def find_sensors() -> tuple[Sensor, ...]:
             sensor = kind()
             if sensor.read(frozenset()):
                 found.append(sensor)
-    gpu = _nvml() or NvidiaSmi.if_there()
-    return (*found, gpu) if gpu else tuple(found)
+    if computer.has_nvidia():
+        found.append(_nvml() or NvidiaSmi())
+    return tuple(found)
 
 
 class Rapl:
@@ -164,12 +164,6 @@ class NvidiaSmi:
     name = "nvidia-smi"
     is_off = has_answered = False
 
-    @classmethod
-    def if_there(cls) -> NvidiaSmi | None:
-        import shutil
-
-        return cls() if shutil.which("nvidia-smi") else None
-
     def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
         return {
             load.index: Gauge(power_w=load.power_w, used_bytes=load.used_bytes, is_throttled=load.is_throttled)
@@ -178,13 +172,14 @@ class NvidiaSmi:
 
 
 def _nvml() -> Nvml | None:
-    """The GPUs through the package `nvidia-ml-py`; None where it, the driver or a GPU is missing."""
+    """The GPUs through the driver's own library; None where it does not work."""
     try:
-        library = importlib.import_module("pynvml")
-        library.nvmlInit()
-        found = Nvml(library)
+        import pynvml
+
+        pynvml.nvmlInit()
+        found = Nvml(pynvml)
         return found if found.read(frozenset()) else None
-    except Exception:  # also the library's own errors, whose class is known only once it is there
+    except Exception:  # a number less, not a sweep less
         return None
 
 

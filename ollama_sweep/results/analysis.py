@@ -1,15 +1,15 @@
 """An analysis of the runs by another language model: the question, what is made of its answer, and what without it.
 
-A small model's answer is taken for what it is: the JSON is looked for wherever it stands, mended where that is safe,
-and kept only as far as it speaks of models that were measured. Pure: the caller gives `ask`.
+A small model's answer is taken for what it is: the JSON is looked for wherever it stands, mended by
+`json_repair`, and kept only as far as it speaks of models that were measured. Pure: the caller gives `ask`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ollama_sweep.results.groups import Group
 from ollama_sweep.results.words import group_line
@@ -19,10 +19,12 @@ Ask = Callable[[str], str]
 LONGEST_TABLE = 7000
 """Characters of measurements in the question: about 2,300 tokens, which leaves room for the answer in 4,096."""
 MOST_ENTRIES, LONGEST_ENTRY = 12, 400
+MOST_STARTS, LONGEST_JSON = 20, 10_000
+"""A text of a million braces is no answer."""
 KEYS = ("ranking", "strengths_weaknesses", "recommendations", "insights", "winner")
 _FENCE = re.compile(r"```[ \t]*(?:json|JSON)?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
-_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_START = re.compile(r'\{(?=\s*["“”„\'/])')
+_QUOTE = re.compile(r'(?<!\\)"')
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"'})
 _QUESTION = """You compare language models by measurements of one computer. Use only the numbers below.
 success: share of questions answered. latency, ttft: seconds, lower is better. tokens/s: higher is better.
@@ -104,48 +106,25 @@ def _tidy(answer: str) -> str:
 
 
 def _objects(answer: str) -> Iterator[dict[str, object]]:
-    """JSON objects in a text, the likeliest first: in fences, then wherever a brace opens."""
+    """JSON objects in a text, the likeliest first: in fences, then wherever one may begin."""
     for text in (*(match[1] for match in _FENCE.finditer(answer)), answer):
-        for start in _braces(text):
-            found = _read(text[start:])
-            if found is not None and any(key in found for key in KEYS):
-                yield found
+        for match in islice(_START.finditer(text), MOST_STARTS):
+            found = _mended(text[match.start() :][:LONGEST_JSON])
+            yield from (entry for entry in found if isinstance(entry, dict) and any(key in entry for key in KEYS))
 
 
-def _braces(text: str) -> list[int]:
-    """The first places where an object may begin; a text of a million braces is no answer."""
-    return [match.start() for _, match in zip(range(20), re.finditer(r"\{", text), strict=False)]
+def _mended(text: str) -> list[object]:
+    """What a text says in JSON that may be faulty; an answer that was cut off keeps what was whole."""
+    from json_repair import repair_json
 
-
-def _read(text: str) -> dict[str, object] | None:
-    """The object at the start of a text, as it is, mended, or closed where the answer was cut off."""
-    mended = _TRAILING_COMMA.sub(r"\1", _COMMENT.sub("", text.translate(_QUOTES)))
-    for attempt in (text, mended, _closed(mended)):
-        try:
-            found, _ = json.JSONDecoder().raw_decode(attempt)
-        except (ValueError, RecursionError):
-            continue
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def _closed(text: str) -> str:
-    """A text that was cut off, back to its last whole value and with its brackets closed."""
-    open_brackets: list[str] = []
-    safe, closing = 0, ""
-    in_text = is_escaped = False
-    for place, sign in enumerate(text):
-        if in_text:
-            is_escaped, in_text = sign == "\\" and not is_escaped, sign != '"' or is_escaped
-        elif sign == '"':
-            in_text = True
-        elif sign in "{[":
-            open_brackets.append("}" if sign == "{" else "]")
-        elif sign in "}]" and open_brackets:
-            open_brackets.pop()
-        if not in_text and sign in ",}]":
-            safe, closing = place + (sign != ","), "".join(reversed(open_brackets))
-    return text[:safe] + closing
+    text = text.translate(_QUOTES)
+    if len(_QUOTE.findall(text)) % 2:
+        text = text.rpartition('"')[0]
+    try:
+        found = repair_json(text, return_objects=True)
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else [found]
 
 
 # -- checking it -----------------------------------------------------------------------------------------------------

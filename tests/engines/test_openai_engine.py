@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ollama_fixture import MODEL, Servers, free_port
 from openai_server import (
+    EVENTS,
     HTML,
     PAGE,
     Reply,
@@ -147,6 +148,39 @@ def test_a_server_that_does_not_stream_is_understood(server: Scripted, engine: E
     assert (found.text, found.eval_count, found.ttft_s, found.chunk_count) == ("Hello", 1, None, None)
 
 
+def test_events_that_say_nothing_do_no_harm(server: Scripted, engine: Engine) -> None:
+    nothing = ("retry: 3000\n\n", "id: 7\n\n", ": ping\n\n", "event: ping\ndata:\n\n")
+    server.chat(stream(*nothing, chunk("Hello"), *nothing, chunk(" \u2028world"), end(), usage(12, 2), *nothing))
+    found = ask(engine)
+    assert (found.text, found.chunk_count, found.eval_count) == ("Hello \u2028world", 2, 2)
+
+
+def test_a_stream_whose_last_event_has_no_end_is_whole(server: Scripted, engine: Engine) -> None:
+    server.chat(Reply(WHOLE.body.replace("\n\n", "\r\n\r\n").rpartition("data: [DONE]")[0].rstrip(), kind=EVENTS))
+    assert ask(engine).eval_count == 2
+
+
+def test_a_content_in_parts_is_text_without_its_thinking(server: Scripted, engine: Engine) -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    parts: list[Any] = [[thought], [{"type": "text", "text": "Hello"}, {"type": "text", "text": " world"}]]
+    choices = [{"index": 0, "delta": {"content": content}, "finish_reason": None} for content in parts]
+    server.chat(stream(*(chunk(choices=[choice]) for choice in choices), end(), usage(4, 2)))
+    found = ask(engine)
+    assert (found.text, found.chunk_count) == ("Hello world", 2)
+
+
+def test_a_field_that_the_server_refuses_is_given_in_the_other_way(server: Scripted, engine: Engine) -> None:
+    tokens = refused(400, "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.")
+    usage_too = said({"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}, 422)
+    server.chat(tokens, usage_too, WHOLE)
+    assert ask(engine).text == "Hello world"
+    assert ask(engine).text == "Hello world"
+    sent = server.bodies("/v1/chat/completions")
+    assert [("max_tokens" in body, body.get("max_completion_tokens"), "stream_options" in body) for body in sent] == [
+        (True, None, True), (False, 8, True), (False, 8, False), (False, 8, False),
+    ]  # fmt: skip
+
+
 def test_an_option_that_no_request_can_set_is_refused(server: Scripted, engine: Engine) -> None:
     with pytest.raises(CellFailed, match="cannot set num_gpu; it can set frequency_penalty, num_predict"):
         engine.prepare(cell(num_gpu=1))
@@ -220,6 +254,9 @@ def test_too_many_requests_for_ever_end_the_waiting(server: Scripted, engine: En
         (stream(done=False), Status.ERROR, "no_answer", "an empty answer"),
         (Reply("", kind="text/event-stream", cut=True), Status.ERROR, "engine_died", "ended the connection"),
         (stream(chunk("a"), end("content_filter")), Status.ERROR, "refused", "content_filter"),
+        (stream(chunk("a"), end("abort")), Status.ERROR, "refused", "abort"),
+        (stream({"object": "error", "message": "CUDA out of memory"}), Status.OOM, "cuda_oom", "CUDA out of memory"),
+        (refused(400, "max_completion_tokens is too large"), Status.ERROR, "http_400", "too large"),
         (said({"error": {"message": "out of luck"}}), Status.ERROR, "error_event", "out of luck"),
         (Reply('{"id": "c1", ', cut=True), Status.ERROR, "engine_died", "ended the connection"),
         (Reply("{broken"), Status.ERROR, "bad_answer", "was expected"),

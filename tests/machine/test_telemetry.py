@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ollama_fixture import until
 
-from ollama_sweep.machine.sensors import Gauge, NvidiaSmi, Nvml, ProcessorHeat, Rapl
+from ollama_sweep.machine.sensors import Gauge, NvidiaSmi, Nvml, ProcessorHeat, Rapl, find_sensors
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 
 MIB = 2**20
@@ -336,15 +336,30 @@ def test_the_gpus_of_the_engine_count_where_the_driver_names_them() -> None:
     assert sensor.read(frozenset({7})) == everything
 
 
-def test_nvidia_smi_is_asked_where_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvidia_smi_is_asked_where_the_library_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho '0, 61.25, 1024, 0x44'\necho '1, [N/A], [N/A], [N/A]'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    sensor = NvidiaSmi.if_there()
-    assert sensor is not None
+    sensor = NvidiaSmi()
     assert sensor.read(frozenset()) == {"0": Gauge(None, 61.25, 1024 * MIB, True), "1": Gauge()}
     program.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
     assert sensor.read(frozenset()) == {}
-    monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert NvidiaSmi.if_there() is None
+
+
+def test_a_driver_that_shows_no_gpu_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library works in this very process, so a driver that hangs would hang the sweep."""
+    library = tmp_path / "pynvml.py"
+    library.write_text("raise SystemExit('the driver was opened')\n")
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    for path in (f"{tmp_path}:/bin:/usr/bin", str(tmp_path / "none")):
+        monkeypatch.setenv("PATH", path)
+        assert not any(sensor.kind == "gpu" for sensor in find_sensors.__wrapped__())
+    program.write_text("#!/bin/sh\necho 0\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(SystemExit, match="was opened"):
+        find_sensors.__wrapped__()

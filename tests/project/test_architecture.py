@@ -19,7 +19,7 @@ PLUGINS = ("engines", "tasks", "results.plots")
 KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai")}
 """Another way to the same server, and another server of the same protocol."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
-         "openai", "dotenv", "sentence_transformers", "torch"}  # fmt: skip
+         "openai", "dotenv", "json_repair", "pynvml", "sentence_transformers", "torch"}  # fmt: skip
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
 MOST_FILES = 20

@@ -117,6 +117,13 @@ def test_an_answer_that_was_cut_off_keeps_what_was_whole() -> None:
     assert found["winner"] is None
 
 
+def test_half_a_name_is_no_name() -> None:
+    """Cut off in `big2` the text names `big`, which it did not mean."""
+    found = analysis.structure('{"ranking": ["small"], "winner": "big', ["big", "big2", "small"])
+    assert found is not None
+    assert (found["ranking"], found["winner"]) == (["small"], None)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -125,6 +132,7 @@ def test_an_answer_that_was_cut_off_keeps_what_was_whole() -> None:
         "{}",
         '{"winner": "gpt-4"}',
         "{" * 5000,
+        '{"a": {' * 20_000,
         '{"ranking": "..."}',
         "[1, 2]",
         '{"insights": ["..."]}',

@@ -1,31 +1,31 @@
-"""Requests to one OpenAI-compatible server through the `openai` package: chat, embeddings, and plain ones beside them.
+"""Requests to one OpenAI-compatible server: chat, embeddings, and plain ones beside them.
 
-The package never retries: what failed is asked again by whoever asks the questions. Only a 429 is waited for here, for
-a short while.
+Nothing is repeated here: what failed is asked again by whoever asks the questions. Only a 429 is waited for, for a
+short while, and a field that the server refuses is given once more in the other way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
-from ollama_sweep.engines.openai.faults import Place, died, is_html, said_in, translated
+from ollama_sweep.engines.openai.faults import Place, body_of, by_status, died, is_html, said_in, translated, unreadable
 from ollama_sweep.engines.openai.stream import Pieces
 from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.machine.address import Address
 from ollama_sweep.machine.env import Key
 
 if TYPE_CHECKING:
-    import openai
+    import httpx
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
@@ -34,11 +34,10 @@ LONGEST_WAIT_S = 60.0
 NOT_FOUND = frozenset({404, 405, 501})
 FIELDS = {"num_predict": "max_tokens"}
 """What the API calls otherwise; every other option of a request has the same name there."""
+OTHER_WAYS = {"max_tokens": "max_completion_tokens", "stream_options": None}
+"""Fields that some servers refuse, and what they want in their place."""
 REQUEST_OPTIONS = frozenset({"temperature", "top_p", "seed", "num_predict", "presence_penalty", "frequency_penalty"})
 """All that a request can say of how it is answered."""
-EXTRA = "pip install 'ollama-sweep[openai]'"
-
-T = TypeVar("T")
 
 
 class Client:
@@ -47,7 +46,8 @@ class Client:
     def __init__(self, settings: EngineSettings, address: Address, key: Key) -> None:
         self._settings = settings
         self._address = address
-        self._client: openai.OpenAI | None = None
+        self._http: httpx.Client | None = None
+        self._refused: set[tuple[object, str]] = set()
         self.place = Place(address.url, key)
 
     @property
@@ -61,148 +61,161 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        if self._http is not None:
+            self._http.close()
+            self._http = None
 
-    def _opened(self) -> openai.OpenAI:
-        if self._client is None:
-            try:
-                import openai
-            except ImportError:
-                raise EngineMissing(f"the package openai is not installed. Run: {EXTRA}") from None
-            self._client = openai.OpenAI(
-                api_key=self.place.key.value,
+    def _opened(self) -> httpx.Client:
+        import httpx
+
+        if self._http is None:
+            headers = {"Authorization": f"Bearer {self.place.key.value}", "User-Agent": "ollama-sweep"}
+            self._http = httpx.Client(
                 base_url=self._address.url,
-                max_retries=0,
-                timeout=ANSWER_S,
-                http_client=openai.DefaultHttpxClient(
-                    follow_redirects=False,
-                    trust_env=not self._address.is_local,
-                    timeout=ANSWER_S,
-                    verify=self._address.url.startswith("https:"),  # to read the certificates takes a while
-                ),
+                headers=headers,
+                trust_env=not self._address.is_local,
+                verify=self._address.url.startswith("https:"),  # to read the certificates takes a while
             )
-        return self._client
+        return self._http
+
+    # -- one request ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _asked(
+        self, method: str, url: str, body: Mapping[str, Any] | None, timeout_s: float
+    ) -> Iterator[tuple[float, httpx.Response]]:
+        """When it was asked, and the answer once its head has come; it is asked again after a 429, as the server says.
+
+        Raises httpx.HTTPError, also for an answer that is an error; CellFailed, EngineUnavailable.
+        """
+        import httpx
+
+        http, limits, turn = self._opened(), httpx.Timeout(timeout_s, connect=CONNECT_S), 0
+        while True:
+            started = time.monotonic()
+            sent = None if body is None else self._in_its_way(body)
+            with (
+                http.stream(method, url, json=sent, timeout=limits) as answer,
+                self._limited(answer, timeout_s, started),
+            ):
+                if answer.is_success:
+                    yield started, answer
+                    return
+                answer.read()
+            if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                self._wait(answer, turn)
+                turn += 1
+            elif not (sent and self._has_another_way(answer, sent)):
+                answer.raise_for_status()
+
+    @contextlib.contextmanager
+    def _limited(self, answer: httpx.Response, timeout_s: float, started: float) -> Iterator[None]:
+        import httpx
+
+        with Deadline(answer, timeout_s - (time.monotonic() - started)) as deadline:
+            try:
+                yield
+            except (httpx.HTTPError, CellFailed):
+                if not deadline.has_passed:
+                    raise
+                text = f"{self.place.url} gave no whole answer within {timeout_s:g} s"
+                raise self.place.failed(Status.TIMEOUT, "run", text) from None
+
+    def _wait(self, answer: httpx.Response, turn: int) -> None:
+        """Wait as long as a 429 asks for. Raises EngineUnavailable where that is too long, or was too often."""
+        pause_s = _retry_after_s(answer.headers.get("retry-after"), turn)
+        failure = by_status(answer, self.place)
+        if isinstance(failure, EngineMissing) or turn == WAITS or pause_s > LONGEST_WAIT_S:
+            raise failure
+        self._settings.say(f"{failure}. Waiting {pause_s:g} s")
+        time.sleep(pause_s)
+
+    def _in_its_way(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request with the fields that the server takes for this model."""
+        model = body.get("model")
+        ways = {name: OTHER_WAYS[name] if (model, name) in self._refused else name for name in OTHER_WAYS}
+        return {other: value for name, value in body.items() if (other := ways.get(name, name)) is not None}
+
+    def _has_another_way(self, answer: httpx.Response, sent: Mapping[str, Any]) -> bool:
+        """Note the field that a 400 or 422 refuses; whether there was one."""
+        said = said_in(body_of(answer)) if answer.status_code in (400, 422) else ""
+        refused = {
+            (sent.get("model"), name) for name, other in OTHER_WAYS.items() if name in sent and (other or name) in said
+        }
+        self._refused |= refused
+        return bool(refused)
 
     # -- plain requests ------------------------------------------------------------------------------------------
 
     def get(self, url: str) -> Any:
         """The JSON at an address; None where nothing is there, or no JSON. Raises EngineUnavailable."""
-        return self._plain(lambda client: client.get(url, cast_to=object))
+        return self._plain("GET", url)
 
     def post(self, url: str, body: Mapping[str, object]) -> Any:
         """The JSON that answers a POST; None where nothing is there, or no JSON. Raises EngineUnavailable."""
-        return self._plain(lambda client: client.post(url, body=dict(body), cast_to=object))
+        return self._plain("POST", url, body)
 
-    def _plain(self, ask: Callable[[openai.OpenAI], object]) -> Any:
-        client = self._opened()
-        import openai
+    def _plain(self, method: str, url: str, body: Mapping[str, object] | None = None) -> Any:
+        import httpx
 
         try:
-            answer = self._patiently(lambda: ask(client), ANSWER_S)
-        except openai.APIStatusError as error:
-            if error.status_code in NOT_FOUND:
+            with self._asked(method, url, body, ANSWER_S) as (_, answer):
+                answer.read()
+            if is_html(answer.text):
+                raise EngineMissing(self._not_an_api(said_in(answer.text)))
+            found = answer.json() if "json" in answer.headers.get("content-type", "") else None
+            return found if isinstance(found, Mapping | list) else None
+        except (httpx.HTTPError, ValueError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in NOT_FOUND:
                 return None
             failure = translated(error, self.place, ANSWER_S)
-        except (openai.OpenAIError, ValueError) as error:
-            failure = translated(error, self.place, ANSWER_S)
-        else:
-            if isinstance(answer, str) and is_html(answer):
-                raise EngineMissing(self._not_an_api(said_in(answer)))
-            return answer if isinstance(answer, Mapping | list) else None
-        if isinstance(failure, EngineUnavailable):
-            raise failure from None
-        raise EngineUnavailable(failure.error) from None
+        except CellFailed as error:
+            failure = error
+        raise failure if isinstance(failure, EngineUnavailable) else EngineUnavailable(failure.error) from None
 
     def _not_an_api(self, came: str) -> str:
         place = self.place
         return place.line(f"{place.url} answered {came}; JSON of an OpenAI-compatible API was expected (http://…/v1)")
 
-    def _patiently(self, ask: Callable[[], T], timeout_s: float) -> T:
-        """Ask again after a 429, as long as the server says, a few times. Raises EngineUnavailable, openai's errors."""
-        self._opened()
-        import openai
-
-        for turn in range(WAITS + 1):
-            try:
-                return ask()
-            except openai.RateLimitError as error:
-                pause_s = _retry_after_s(error.response.headers.get("retry-after"), turn)
-                failure = translated(error, self.place, timeout_s)
-                if isinstance(failure, EngineMissing) or turn == WAITS or pause_s > LONGEST_WAIT_S:
-                    raise failure from None
-                self._settings.say(f"{failure}. Waiting {pause_s:g} s")
-            time.sleep(pause_s)
-        raise AssertionError("unreachable")
-
     # -- chat ----------------------------------------------------------------------------------------------------
 
     def chat(self, model: str, system: str, prompt: str, request: Mapping[str, object], timeout_s: float) -> Generation:
         """One streamed answer. `request` are further fields of the API. Raises CellFailed, EngineUnavailable."""
+        import httpx
+
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
         fields = {**request, "model": model, "messages": messages, "stream": True}
         fields["stream_options"] = {"include_usage": True}
         self._trace("chat/completions", model, request)
-        client = self._opened()
-        import openai
-
-        def ask() -> tuple[float, Any]:
-            limit = openai.Timeout(timeout_s, connect=CONNECT_S)
-            return time.monotonic(), client.chat.completions.with_raw_response.create(**fields, timeout=limit)  # type: ignore[call-overload]
-
         try:
-            started, answer = self._patiently(ask, timeout_s)
-        except openai.OpenAIError as error:
-            raise translated(error, self.place, timeout_s) from None
-        left_s = max(0.0, timeout_s - (time.monotonic() - started))
-        with Deadline(answer.http_response, left_s) as deadline:
-            try:
+            with self._asked("POST", "/chat/completions", fields, timeout_s) as (started, answer):
                 return self._read(answer, Pieces(self.place, started))
-            except CellFailed:
-                if deadline.has_passed:
-                    text = f"{self.place.url} gave no whole answer within {timeout_s:g} s"
-                    raise self.place.failed(Status.TIMEOUT, "run", text) from None
-                raise
+        except httpx.HTTPError as error:
+            raise translated(error, self.place, timeout_s) from None
 
     def _trace(self, what: str, model: str, request: Mapping[str, object]) -> None:
         self._settings.trace(self.place.line(f"POST {self.place.url}/{what} model={model} {dict(request)}"))
 
-    def _read(self, answer: Any, pieces: Pieces) -> Generation:
+    def _read(self, answer: httpx.Response, pieces: Pieces) -> Generation:
         """All pieces of an answer whose head has come. Raises CellFailed."""
-        import openai
+        import httpx
 
         kind = answer.headers.get("content-type", "")
-        cut_off: tuple[type[Exception], ...] = (openai.APIConnectionError, *_transport_errors())
         try:
             if "html" in kind:
-                raise self.place.failed(
-                    Status.ERROR,
-                    "bad_answer",
-                    self._not_an_api(said_in(answer.http_response.read().decode("utf-8", "replace"))),
-                )
-            if "json" in kind:
-                return self._read_whole(answer, pieces)
-            for event in answer.parse():
-                pieces.take(_plain_event(event), time.monotonic())
-        except cut_off as error:
-            if pieces.events or isinstance(error, openai.APITimeoutError):
-                raise pieces.half(str(error.__cause__ or error)) from None
-            raise died(self.place, str(error.__cause__ or error)) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise _as_cell(translated(error, self.place, 0), self.place) from None
-        finally:
-            answer.http_response.close()
-        return pieces.generation(streamed=True)
-
-    def _read_whole(self, answer: Any, pieces: Pieces) -> Generation:
-        """The answer of a server that does not stream."""
-        body = json.loads(answer.http_response.read())
-        if isinstance(body, Mapping) and body.get("error"):
-            raise self.place.judged(said_in(body), "error_event", json.dumps(body))
-        pieces.take(body, time.monotonic())
-        return pieces.generation(streamed=False)
+                text = self._not_an_api(said_in(answer.read().decode("utf-8", "replace")))
+                raise self.place.failed(Status.ERROR, "bad_answer", text)
+            is_streamed = "json" not in kind
+            for data in _events(answer.iter_bytes()) if is_streamed else [answer.read()]:
+                pieces.take(json.loads(data), time.monotonic())
+        except httpx.HTTPError as error:
+            if pieces.events or isinstance(error, httpx.TimeoutException):
+                raise pieces.half(str(error)) from None
+            raise died(self.place, str(error)) from None
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise unreadable(error, self.place) from None
+        return pieces.generation(streamed=is_streamed)
 
     # -- embeddings ----------------------------------------------------------------------------------------------
 
@@ -220,8 +233,8 @@ class Client:
             duration_s, answer = self._embed_batch(model, batch, left_s)
             spent_s += duration_s
             dimensions |= self._dimensions(answer, len(batch))
-            usage = getattr(answer, "usage", None)
-            counts.append(getattr(usage, "prompt_tokens", None) or None)
+            usage = answer.get("usage")
+            counts.append((usage.get("prompt_tokens") or None) if isinstance(usage, Mapping) else None)
             say_done(start + len(batch))
         if len(dimensions) > 1:
             raise self._bad_vectors(f"vectors of {' and '.join(map(str, sorted(dimensions)))} numbers")
@@ -235,39 +248,38 @@ class Client:
             vectors=Vectors(len(texts), max(dimensions, default=0), dtype=""),
         )
 
-    def _embed_batch(self, model: str, batch: list[str], timeout_s: float) -> tuple[float, Any]:
-        client = self._opened()
-        import openai
+    def _embed_batch(self, model: str, batch: list[str], timeout_s: float) -> tuple[float, Mapping[str, Any]]:
+        """The seconds that one request took, and its answer. Raises CellFailed, EngineUnavailable."""
+        import httpx
 
-        def ask() -> tuple[float, Any]:
-            started = time.monotonic()
-            limit = openai.Timeout(timeout_s, connect=CONNECT_S)
-            found = client.embeddings.create(model=model, input=batch, encoding_format="float", timeout=limit)
-            return time.monotonic() - started, found
-
+        body = {"model": model, "input": batch, "encoding_format": "float"}
         try:
-            return self._patiently(ask, timeout_s)
-        except openai.APIStatusError as error:
-            said = said_in(error.body if error.body is not None else error.response.text)
-            if error.status_code in NOT_FOUND or (error.status_code in (400, 422, 500) and "embed" in said.lower()):
-                text = f"{model} cannot embed: {self.place.url} answered HTTP {error.status_code}: {said}"
+            with self._asked("POST", "/embeddings", body, timeout_s) as (started, answer):
+                answer.read()
+                duration_s = time.monotonic() - started
+            found = answer.json()
+        except httpx.HTTPStatusError as error:
+            code, said = error.response.status_code, said_in(body_of(error.response))
+            if code in NOT_FOUND or (code in (400, 422, 500) and "embed" in said.lower()):
+                text = f"{model} cannot embed: {self.place.url} answered HTTP {code}: {said}"
                 raise self.place.failed(Status.ERROR, "cannot_embed", text, said) from None
             raise translated(error, self.place, timeout_s) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (httpx.HTTPError, ValueError) as error:
             raise translated(error, self.place, timeout_s) from None
+        return duration_s, found if isinstance(found, Mapping) else {}
 
-    def _dimensions(self, answer: Any, rows: int) -> set[int]:
+    def _dimensions(self, answer: Mapping[str, Any], rows: int) -> set[int]:
         """The lengths of the vectors, after a look at whether they are vectors. Raises CellFailed."""
-        data = getattr(answer, "data", None)
+        data = answer.get("data")
         if not isinstance(data, list) or len(data) != rows:
             raise self._bad_vectors(f"{len(data) if isinstance(data, list) else 'no'} vectors for {rows} texts")
-        for entry in data:
-            vector = getattr(entry, "embedding", None)
+        vectors = [entry.get("embedding") if isinstance(entry, Mapping) else None for entry in data]
+        for vector in vectors:
             if not isinstance(vector, list) or not vector:
                 raise self._bad_vectors("a row without a vector")
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in vector):
                 raise self._bad_vectors("a vector with something that is no number")
-        return {len(entry.embedding) for entry in data}
+        return {len(vector) for vector in vectors if vector}
 
     def _bad_vectors(self, came: str) -> CellFailed:
         text = f"{self.place.url} answered {came}; one vector of numbers for each text was expected"
@@ -287,20 +299,22 @@ def request_of(cell: Cell, engine: str, loads: frozenset[str] = frozenset()) -> 
     return {FIELDS.get(name, name): value for name, value in cell.options if name in REQUEST_OPTIONS}
 
 
-def _plain_event(event: Any) -> object:
-    """An event of the package as plain data, also what it does not know (`timings`)."""
-    return event.model_dump(exclude_unset=True, warnings=False) if hasattr(event, "model_dump") else event
+def _events(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of each event of a stream, up to `[DONE]`; comments and events of `id` or `retry` have none."""
+    for line in _lines(chunks):
+        name, _, data = line.partition(b":")
+        if data.strip().startswith(b"[DONE]"):
+            return
+        if name == b"data" and data.strip():
+            yield data
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the transport raises: the package wraps it only since version 3, and uses httpx or httpx2."""
-    modules = (sys.modules.get(name) for name in ("httpx", "httpx2"))
-    return tuple(module.HTTPError for module in modules if module is not None)
-
-
-def _as_cell(failure: CellFailed | EngineUnavailable, place: Place) -> CellFailed:
-    """An answer had begun, so whatever ends it is the cell's."""
-    return failure if isinstance(failure, CellFailed) else place.failed(Status.ERROR, "engine_died", str(failure))
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    yield rest
 
 
 def _retry_after_s(header: str | None, turn: int) -> float:

@@ -9,11 +9,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine.env import Key
+
+if TYPE_CHECKING:
+    import httpx
 
 LONGEST = 400
 KEPT_BODY = 4000
@@ -55,23 +59,22 @@ class Place:
 
 
 def translated(error: Exception, place: Place, timeout_s: float) -> CellFailed | EngineUnavailable:
-    """What an error of the `openai` package, or of reading what it gave, means."""
-    import openai
+    """What an error of httpx, or of reading what came, means."""
+    import httpx
 
-    cause = type(error.__cause__).__name__
-    if isinstance(error, openai.APIConnectionError) and cause in ("ConnectError", "ConnectTimeout"):
-        return EngineUnavailable(place.line(f"no server answers at {place.url}: {error.__cause__ or cause}"))
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return EngineUnavailable(place.line(f"no server answers at {place.url}: {error or type(error).__name__}"))
+    if isinstance(error, httpx.TimeoutException):
         return place.failed(Status.TIMEOUT, "run", f"{place.url} gave no answer within {timeout_s:g} s")
-    if isinstance(error, openai.APIStatusError):
-        return _by_status(error, place)
-    if isinstance(error, openai.APIResponseValidationError | ValueError | TypeError | AttributeError | KeyError):
-        said = f"{place.url} answered what cannot be read ({error}); JSON as of the OpenAI API was expected"
-        return place.failed(Status.ERROR, "bad_answer", said)
-    if isinstance(error, openai.APIConnectionError):
-        return died(place, str(error.__cause__ or error))
-    body = error.body if isinstance(error, openai.APIError) else None
-    return place.judged(said_in(body) if body else str(error), "error_event", json.dumps(body, default=str))
+    if isinstance(error, httpx.HTTPStatusError):
+        return by_status(error.response, place)
+    return died(place, str(error)) if isinstance(error, httpx.HTTPError) else unreadable(error, place)
+
+
+def unreadable(error: Exception, place: Place) -> CellFailed:
+    """The failure of an answer that is not what the API says."""
+    said = f"{place.url} answered what cannot be read ({error}); JSON as of the OpenAI API was expected"
+    return place.failed(Status.ERROR, "bad_answer", said)
 
 
 def died(place: Place, how: str) -> CellFailed:
@@ -79,11 +82,9 @@ def died(place: Place, how: str) -> CellFailed:
     return place.failed(Status.ERROR, "engine_died", f"{place.url} ended the connection before it answered ({how})")
 
 
-def _by_status(error: object, place: Place) -> CellFailed | EngineUnavailable:
-    import openai
-
-    assert isinstance(error, openai.APIStatusError)
-    code, said = error.status_code, said_in(error.body if error.body is not None else error.response.text)
+def by_status(answer: httpx.Response, place: Place) -> CellFailed | EngineUnavailable:
+    """What an answer that is an error means."""
+    code, said = answer.status_code, said_in(body_of(answer))
     text = f"{place.url} answered HTTP {code}: {said}"
     if code in (401, 403):
         origin = place.key.origin or "api_key_env"
@@ -91,13 +92,13 @@ def _by_status(error: object, place: Place) -> CellFailed | EngineUnavailable:
     if code == 404:
         return EngineMissing(place.line(f"{text}. An OpenAI-compatible API was expected; its address ends in /v1"))
     if 300 <= code < 400:
-        to = error.response.headers.get("location", "another place")
+        to = answer.headers.get("location", "another place")
         return EngineMissing(place.line(f"{text}. It points to {to}; give the address that answers itself as host"))
     if code in _AWAY:
         return _away(said, text, place)
     if code == 408:
         return place.failed(Status.TIMEOUT, "run", text, said)
-    failure = place.judged(said, f"http_{code}", error.response.text)
+    failure = place.judged(said, f"http_{code}", answer.text)
     return CellFailed(failure.status, failure.reason, place.line(text), failure.raw)
 
 
@@ -105,6 +106,14 @@ def _away(said: str, text: str, place: Place) -> EngineUnavailable:
     if "insufficient_quota" in said or "quota" in said.lower():
         return EngineMissing(place.line(f"{text}. Waiting does not help"))
     return EngineUnavailable(place.line(text))
+
+
+def body_of(answer: httpx.Response) -> object:
+    """An answer's JSON, else its text."""
+    try:
+        return answer.json()
+    except ValueError:
+        return answer.text
 
 
 def said_in(body: object) -> str:

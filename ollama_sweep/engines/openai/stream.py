@@ -9,10 +9,11 @@ from typing import Any
 
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.engines.openai.faults import Place
+from ollama_sweep.engines.openai.faults import Place, said_in
 
 TOKENS_PER_WORD = 1.3
 """For servers that count nothing; such a count is marked as estimated."""
+TEXT_PARTS = frozenset({"text", "output_text"})
 
 
 class Pieces:
@@ -32,9 +33,11 @@ class Pieces:
         self.events = 0
 
     def take(self, event: object, now: float) -> None:
-        """One event of the stream. Raises ValueError for one that is no chat completion."""
+        """One event of the stream. Raises ValueError for one that is no chat completion, CellFailed for an error."""
         if not isinstance(event, Mapping):
             raise ValueError(f"{self._place.shown(event)!r} instead of an object")
+        if event.get("error") or event.get("object") == "error":
+            raise self._place.judged(said_in(event), "error_event", json.dumps(event))
         self.events += 1
         self._head = self._head or {name: event.get(name) for name in ("id", "model", "system_fingerprint")}
         self._usage = _mapping(event.get("usage")) or self._usage
@@ -48,10 +51,9 @@ class Pieces:
         self._choices += 1
         self._finish = choice.get("finish_reason") or self._finish
         delta = _mapping(choice.get("delta") or choice.get("message"))
-        text = delta.get("content") or ""
-        if not isinstance(text, str):
-            raise ValueError("a content that is no text")
-        if text or delta.get("reasoning_content") or delta.get("reasoning"):
+        content = delta.get("content") or ""
+        text = _text_of(content)
+        if content or delta.get("reasoning_content") or delta.get("reasoning"):
             self._first = self._first or now
             self._count += 1
         self._texts.append(text)
@@ -95,7 +97,7 @@ class Pieces:
             came = "an answer with empty choices" if self.events else "an empty answer"
             text = f"{place.url} gave {came}; a choice with a message was expected"
             raise place.failed(Status.ERROR, "no_answer", text, raw)
-        if self._finish in ("content_filter", "error"):
+        if self._finish in ("content_filter", "error", "abort"):
             text = f"{place.url} ended the answer with finish_reason {self._finish}; stop or length was expected"
             raise place.failed(Status.ERROR, "refused", text, raw)
         if not self._finish and not self._usage:
@@ -113,6 +115,16 @@ class Pieces:
             return new + (cached or 0), cached
         details = _mapping(self._usage.get("prompt_tokens_details"))
         return _count(self._usage.get("prompt_tokens")) or None, _count(details.get("cached_tokens"))
+
+
+def _text_of(content: object) -> str:
+    """A content's text; of a list of parts that of the text parts, without the thinking."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in TEXT_PARTS]
+        return "".join(_text_of(part.get("text")) for part in parts)
+    if not isinstance(content, str):
+        raise ValueError("a content that is no text")
+    return content
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

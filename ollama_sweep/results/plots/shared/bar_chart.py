@@ -92,7 +92,7 @@ def _draw(data: BarsData, axes: Any) -> None:
         high = min(_THICKEST, (share - _GAP / 2) / len(data.kinds)) / share
         _draw_group(data, axes, place, data.groups[name], high)
     if len(data.kinds) > 1:
-        _draw_legend(data, axes, size)
+        _draw_legend(data, axes, size[0])
 
 
 def _draw_group(data: BarsData, axes: Any, place: int, bars: Mapping[str, Bar], high: float) -> None:
@@ -109,7 +109,7 @@ def _draw_group(data: BarsData, axes: Any, place: int, bars: Mapping[str, Bar], 
         colour, hatch = _look(number)
         axes.barh(middle, bar.value, high * 0.86, color=colour, hatch=hatch, edgecolor="white", linewidth=0, zorder=2)
         if bar.interval is not None:
-            reach = [[bar.value - bar.interval[0]], [bar.interval[1] - bar.value]]
+            reach = [[max(0.0, bar.value - bar.interval[0])], [max(0.0, bar.interval[1] - bar.value)]]
             axes.errorbar(bar.value, middle, xerr=reach, color=INK, linewidth=1.5, capsize=4, zorder=3)
         axes.annotate(
             bar.text, (_end(bar), middle), (6, 0), textcoords="offset points", fontsize=VALUE_SIZE, color=INK,
@@ -125,25 +125,22 @@ def _look(number: int) -> tuple[str, str]:
     return figures.PALETTE[number % len(figures.PALETTE)], figures.HATCHES[number % len(figures.HATCHES)]
 
 
-def _draw_legend(data: BarsData, axes: Any, size: tuple[float, float]) -> None:
+def _draw_legend(data: BarsData, axes: Any, room: float) -> None:
     """The kinds of bars in one line above the axes."""
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Patch
 
-    room = size[0] / len(data.kinds) - 30
-    texts = figures.shorten_all(data.kinds, LEGEND_SIZE, max(30.0, room)) if _too_wide(data, size[0]) else data.kinds
-    own = axes.inset_axes((0, 1 + 4 / size[1], 1, _LEGEND / size[1]))
-    own.set(xlim=(0, size[0]), ylim=(_LEGEND, 0))
-    own.set_axis_off()
-    at = 0.0
-    for number, text in enumerate(texts):
-        colour, hatch = _look(number)
-        own.add_patch(Rectangle((at, 6), 18, 12, facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0))
-        own.text(at + 23, _LEGEND / 2, text, fontsize=LEGEND_SIZE, color=INK, va="center", parse_math=False)
-        at += 23 + width(text, LEGEND_SIZE) + 16
-
-
-def _too_wide(data: BarsData, room: float) -> bool:
-    return sum(39 + width(kind, LEGEND_SIZE) for kind in data.kinds) > room
+    is_too_wide = sum(39 + width(kind, LEGEND_SIZE) for kind in data.kinds) > room
+    texts = (
+        figures.shorten_all(data.kinds, LEGEND_SIZE, max(30.0, room / len(data.kinds) - 39))
+        if is_too_wide
+        else data.kinds
+    )
+    looks = [_look(number) for number in range(len(texts))]
+    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0) for colour, hatch in looks]
+    figures.draw_legend(
+        axes, handles, texts, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(texts), fontsize=LEGEND_SIZE,
+        borderpad=0.4, handlelength=1.8, handletextpad=0.5, columnspacing=1.4,
+    )  # fmt: skip
 
 
 def facts_of(parts: Sequence[str]) -> tuple[str, ...]:

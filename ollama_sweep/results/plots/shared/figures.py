@@ -122,6 +122,13 @@ def plain_axes(axes: Any, grid: str) -> None:
     axes.tick_params(colors=INK, labelsize=9.5, color=TEXT_GREY)
 
 
+def draw_legend(axes: Any, *entries: Any, **layout: Any) -> None:
+    """matplotlib's own legend, without a frame, with names as they are."""
+    legend = axes.legend(*entries, frameon=False, borderaxespad=0, labelcolor=INK, **layout)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def ticks_within(low: float, high: float) -> list[float]:
     """Round values between two ends."""
     from matplotlib.ticker import MaxNLocator

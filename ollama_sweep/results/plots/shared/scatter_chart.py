@@ -18,7 +18,7 @@ from ollama_sweep.core.units import format_rate
 from ollama_sweep.results.answers import MEASURES, Measure, by_model
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import figures
-from ollama_sweep.results.plots.shared.figures import INK, TEXT_GREY
+from ollama_sweep.results.plots.shared.figures import INK
 from ollama_sweep.results.plots.shared.text import LINE, clean, width
 
 FOLDER = "all_scatter_latency_plots"
@@ -26,7 +26,7 @@ LOG_FROM = 15.0
 """Axes are logarithmic where the largest value is so many times the median."""
 MOST_LABELS = 10
 """More medians than these are only in the legend."""
-NAME_SIZE, NUMBER_SIZE, LABEL_SIZE = 10.5, 9.5, 10.0
+NAME_SIZE, LABEL_SIZE = 9.5, 10.0
 _WIDE, _ENTRY, _LEGEND, _LEFT, _BOTTOM = 12.5, 33.0, 290.0, 62.0, 50.0
 
 
@@ -173,22 +173,26 @@ def _draw(data: ScatterData, axes: Any) -> None:
         axes.set(xticks=[], yticks=[])
         figures.draw_notice(axes, data.notice)
         return
-    looks = figures.looks([series.name for series in data.series])
-    for series in data.series:
-        colour, marker = looks[series.name]
-        _draw_points(axes, series, colour, marker, data.count)
+    names = [series.name for series in data.series]
+    short = figures.shorten_all(names, NAME_SIZE, _LEGEND - 40)
+    for series, look, name in zip(data.series, figures.looks(names).values(), short, strict=True):
+        _draw_series(axes, series, look, f"{name}\n{_fitting(data, series)}", data.count)
     _scale(data, axes)
     _draw_medians(data, axes)
-    _draw_legend(data, axes, size)
+    figures.draw_legend(
+        axes, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=NAME_SIZE, labelspacing=0.6, handletextpad=0.4
+    )
 
 
-def _draw_points(axes: Any, series: Series, colour: str, marker: str, count: int) -> None:
+def _draw_series(axes: Any, series: Series, look: tuple[str, str], label: str, count: int) -> None:
+    """The points of a model and, larger, their median, which is what the legend shows."""
+    colour, marker = look
     xs, ys = [x for x, _ in series.points], [y for _, y in series.points]
     opacity = 0.85 if count < 60 else 0.6 if count < 300 else 0.4
     axes.scatter(xs, ys, s=34, c=colour, marker=marker, alpha=opacity, linewidths=0.4, edgecolors="white", zorder=3)
-    if series.medians is not None:
-        x, y = series.medians
-        axes.scatter([x], [y], s=170, c=colour, marker=marker, linewidths=1.8, edgecolors="black", zorder=6)
+    middle = zip(*[series.medians], strict=True) if series.medians else ([], [])
+    large = axes.scatter(*middle, s=170, c=colour, marker=marker, linewidths=1.8, edgecolors="black", zorder=6)
+    large.set_label(label)
 
 
 def _scale(data: ScatterData, axes: Any) -> None:
@@ -196,47 +200,37 @@ def _scale(data: ScatterData, axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     points = [point for series in data.series for point in series.points]
-    for number, (axis, is_log) in enumerate(zip((axes.xaxis, axes.yaxis), data.is_log, strict=True)):
-        largest = max(point[number] for point in points)
+    axis_of = {"x": axes.xaxis, "y": axes.yaxis}
+    for (name, axis), values, measure, is_log in zip(
+        axis_of.items(), zip(*points, strict=True), data.measures, data.is_log, strict=True
+    ):
+        smallest, largest = min(values), max(values)
         if is_log:
-            smallest = min(point[number] for point in points)
-            (axes.set_xscale if number == 0 else axes.set_yscale)("log")
-            limits = (smallest / 1.3, largest * 1.3)
+            axes.set(**{f"{name}scale": "log", f"{name}lim": (smallest / 1.3, largest * 1.3)})
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if largest < 1000 * smallest else (1.0,)))
             axis.set_minor_formatter(NullFormatter())
         else:
-            limits = (0.0, largest * 1.08 or 1.0)
-            axis.set_major_locator(MaxNLocator(7, integer=data.measures[number].unit == "tokens"))
-        (axes.set_xlim if number == 0 else axes.set_ylim)(limits)
+            axes.set(**{f"{name}lim": (0.0, largest * 1.08 or 1.0)})
+            axis.set_major_locator(MaxNLocator(7, integer=measure.unit == "tokens"))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def _draw_medians(data: ScatterData, axes: Any) -> None:
     """The median of y beside each median point, moved apart where they would lie on each other."""
-    size = figures.size_points(axes)
     found = [series.medians for series in data.series if series.medians is not None]
     if len(found) > MOST_LABELS:
         return
-    places = [axes.transAxes.inverted().transform(axes.transData.transform(point)) for point in found]
-    tops = spread_apart([float(place[1]) * size[1] for place in places], LABEL_SIZE * LINE + 2, size[1])
-    for (_, y), place, top in zip(found, places, tops, strict=True):
-        is_left = place[0] * size[0] > size[0] - 90
-        at = (place[0] * size[0] + (-14 if is_left else 14), top)
+    wide, high = figures.size_points(axes)
+    places = [axes.transAxes.inverted().transform(axes.transData.transform(point)) * (wide, high) for point in found]
+    tops = spread_apart([float(place[1]) for place in places], LABEL_SIZE * LINE + 2, high)
+    for point, place, top in zip(found, places, tops, strict=True):
+        is_left = place[0] > wide - 90
         axes.annotate(
-            _with_unit(y, data.measures[1]),
-            tuple(place),
-            at,
-            xycoords="axes fraction",
-            textcoords=_points_of(axes),
-            fontsize=LABEL_SIZE,
-            fontweight="bold",
-            color=INK,
-            ha="right" if is_left else "left",
-            va="center",
-            zorder=7,
-            path_effects=[_halo()],
+            _with_unit(point[1], data.measures[1]), point, (-14 if is_left else 14, top - place[1]),
+            textcoords="offset points", fontsize=LABEL_SIZE, fontweight="bold", color=INK,
+            ha="right" if is_left else "left", va="center", zorder=7, path_effects=[_halo()],
             arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5},
-        )
+        )  # fmt: skip
 
 
 def spread_apart(wanted: Sequence[float], gap: float, room: float) -> list[float]:
@@ -255,29 +249,10 @@ def spread_apart(wanted: Sequence[float], gap: float, room: float) -> list[float
     return found
 
 
-def _points_of(axes: Any) -> Any:
-    from matplotlib.transforms import Affine2D
-
-    wide, high = figures.size_points(axes)
-    return Affine2D().scale(1 / wide, 1 / high) + axes.transAxes
-
-
-def _draw_legend(data: ScatterData, axes: Any, size: tuple[float, float]) -> None:
-    """A line for each model: marker, name, and below it how many answers and both medians."""
-    own = axes.inset_axes((1 + 14 / size[0], 0, (_LEGEND - 14) / size[0], 1))
-    own.set(xlim=(0, _LEGEND - 14), ylim=(size[1], 0))
-    own.set_axis_off()
-    looks = figures.looks([series.name for series in data.series])
-    step = min(_ENTRY, size[1] / max(1, len(data.series)))
-    names = figures.shorten_all([series.name for series in data.series], NAME_SIZE, _LEGEND - 40)
-    for number, (series, name) in enumerate(zip(data.series, names, strict=True)):
-        colour, marker = looks[series.name]
-        middle = (number + 0.5) * step
-        own.scatter([10], [middle], s=70, c=colour, marker=marker, linewidths=1.0, edgecolors="black")
-        own.text(24, middle - 1, name, fontsize=NAME_SIZE, color=INK, va="bottom", parse_math=False)
-        lines = list(_numbers(data, series))
-        fitting = next((line for line in lines if width(line, NUMBER_SIZE) <= _LEGEND - 40), lines[-1])
-        own.text(24, middle + 1, fitting, fontsize=NUMBER_SIZE, color=TEXT_GREY, va="top", parse_math=False)
+def _fitting(data: ScatterData, series: Series) -> str:
+    """The longest of the wordings that has room below a model's name."""
+    wordings = list(_numbers(data, series))
+    return next((text for text in wordings if width(text, NAME_SIZE) <= _LEGEND - 40), wordings[-1])
 
 
 def _numbers(data: ScatterData, series: Series) -> Iterator[str]:
