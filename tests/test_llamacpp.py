@@ -457,18 +457,26 @@ class Stop(BaseException):
 
 
 @pytest.mark.real
-def test_a_run_that_is_stopped_leaves_no_child(engine: Engine, small_model: Path) -> None:
+def test_a_run_that_is_stopped_leaves_no_child(
+    engine: Engine, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell = make_cell(small_model, 512, 64)
     engine.prepare(cell)
     stopped = child_of(engine)
     stopped.suspend()
+    assert engine._child is not None
+    receive = engine._child._worker.receive
 
     def stop(number: int, frame: object) -> None:
         raise Stop
 
+    def receive_and_be_stopped(timeout_s: float) -> str | None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return receive(timeout_s)
+
+    monkeypatch.setattr(engine._child._worker, "receive", receive_and_be_stopped)
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(Stop):
             engine.generate(cell, PROMPT, WAIT_S)
     finally:
