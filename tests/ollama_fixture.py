@@ -30,8 +30,8 @@ VERSIONS = ("0.34.0", "0.33.0")
 MODEL = "smol"
 MARK = "OLLAMA_SWEEP_TEST_MARK"
 NO_COMPILER = 5
-START_S = 30.0
-END_S = 10.0
+START_S = 120.0
+END_S = 30.0
 
 _AT_REST = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 _STARTING = 'msg="starting llama-server"'
@@ -46,7 +46,7 @@ exec prlimit --as={limit} "$(dirname "$0")/llama-server.real" "$@"
 T = TypeVar("T")
 
 
-def until(what: str, ask: Callable[[], T | None], seconds: float = 60.0, pause_s: float = 0.02) -> T:
+def until(what: str, ask: Callable[[], T | None], seconds: float = 120.0, pause_s: float = 0.02) -> T:
     """The first answer that is not None or False; fails the test when the deadline comes first."""
     deadline = time.monotonic() + seconds
     while True:
@@ -243,7 +243,7 @@ class RealOllama:
 
     def get(self, path: str) -> Any:
         """The answer to a GET."""
-        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=60) as answer:
             return json.load(answer)
 
     def load(self, model: str) -> None:

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -28,7 +30,7 @@ from openai_server import (
 )
 from test_engine_contract import Book
 
-from ollama_sweep import engines, prompts
+from ollama_sweep import engines, process, prompts
 from ollama_sweep.cells import Cell, Options, Status
 from ollama_sweep.engine import EngineSettings, Vectors
 from ollama_sweep.engines import _rows_done
@@ -93,6 +95,7 @@ def real_server(*more):
 
 failing = state["fails"].get(" ".join(words[:2])) or state["fails"].get(words[0])
 if failing == "hang":
+    (folder / "hangs").touch()
     time.sleep(600)
 elif failing:
     fail(failing)
@@ -336,10 +339,14 @@ def test_a_model_is_downloaded_only_after_a_yes(studio: Studio, settings: Engine
     ],
 )
 def test_a_load_that_fails_is_its_cells(
-    studio: Studio, settings: EngineSettings, book: Book, text: str, status: Status, reason: str
-) -> None:
+    studio: Studio, settings: EngineSettings, book: Book, text: str, status: Status, reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An hour has passed as soon as a load hangs."""
+    hangs = studio.folder / "hangs"
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hangs.exists()))
     studio.put(fails={"load": text})
-    with closing(Engine(replace(settings, load_timeout_s=2.0))) as engine:
+    with closing(Engine(settings)) as engine:
         with pytest.raises(CellFailed) as caught:
             engine.prepare(cell())
         assert (caught.value.status, caught.value.reason) == (status, reason)
