@@ -16,6 +16,7 @@ from ollama_sweep.cells import Cell, Flag, Options, Run, Scalar, Status, Summary
 from ollama_sweep.engine import Engine, EngineSettings, Leftover, Vectors
 from ollama_sweep.errors import CellFailed, EngineMissing, EngineUnavailable
 
+QUESTION = "Name three rivers."
 SHORT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
 TEXT = SHORT * 2
 """Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached."""
@@ -287,7 +288,7 @@ def test_what_a_dead_session_left_is_cleared_by_the_next(subject: Subject) -> No
 def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) -> None:
     engine, cell = subject.make(), subject.cell(num_predict=12, temperature=0.0, seed=1)
     engine.prepare(cell)
-    found = engine.generate(cell, "Name three rivers.", TIMEOUT_S, fresh=False)
+    found = engine.generate(cell, QUESTION, TIMEOUT_S, fresh=False)
     assert 0 < (found.ttft_s or 0) <= found.client_duration_s
     assert found.chunk_count is None or 1 < found.chunk_count <= (found.eval_count or 0)
     assert (found.chunk_count is None) == (subject.name == "ollama"), "`ollama run` does not show its pieces"
@@ -299,12 +300,12 @@ def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) ->
 def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
     engine, plain = subject.make(), subject.cell(num_ctx=512)
     told = replace(plain, system=SYSTEM)
-    lengths = [engine.count_tokens(subject.model, SHORT, system=system) for system in ("", SYSTEM)]
+    lengths = [engine.count_tokens(subject.model, QUESTION, system=system) for system in ("", SYSTEM)]
     assert (lengths[1] or 0) > (lengths[0] or 0) + 10
     read = []
     for cell in (plain, told, plain):
         engine.prepare(cell)
-        read.append(engine.generate(cell, SHORT, TIMEOUT_S, fresh=False).prompt_eval_count)
+        read.append(engine.generate(cell, QUESTION, TIMEOUT_S, fresh=False).prompt_eval_count)
     assert read == [lengths[0], lengths[1], lengths[0]]
 
 
@@ -318,10 +319,10 @@ def test_cells_that_differ_in_their_task_only_share_a_load(subject: Subject) -> 
     ]
     effective = engine.prepare(first)
     starts, loads = subject.starts(), subject.loads()
-    engine.generate(first, SHORT, TIMEOUT_S, fresh=False)
+    engine.generate(first, QUESTION, TIMEOUT_S, fresh=False)
     for cell in others:
         assert engine.prepare(cell) == effective, "each cell of a load names the time that the load took"
-        engine.generate(cell, SHORT, TIMEOUT_S, fresh=False)
+        engine.generate(cell, QUESTION, TIMEOUT_S, fresh=False)
     assert (subject.starts(), subject.loads()) == (starts, loads)
 
 

@@ -189,7 +189,7 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
 ) -> None:
     """It has runs enough that one of them is under way when it is stopped, on any machine."""
     server = real_ollama(request.node.callspec.params["twice"])
-    timeout_s = max(10, round(5 * twice.slowest_run_s))
+    timeout_s = max(10, round(2 * twice.slowest_run_s))
     config = sweep.config(prompt=SHORT, num_ctx=[1024], num_batch=[16, 64], warmup=0, repeats=8)
     start = server.log_size()
     started = sweep.start("run", config, *server.sweep_options(), "--timeout", str(timeout_s))
