@@ -26,7 +26,7 @@ from sweeping import program  # the fixture
 
 TASKS, MODELS = "Which tasks", "Which models"
 CTX, BATCH, SAVE = "num_ctx (", "num_batch (", "Save it as"
-LONGEST_S = 60.0
+LONGEST_S = 120.0
 
 
 class Person:

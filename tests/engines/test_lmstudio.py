@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -37,6 +39,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines import base
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.lmstudio.engine import Engine
+from ollama_sweep.machine import process
 from ollama_sweep.plan import prompts
 
 TIMEOUT_S = 60.0
@@ -97,6 +100,7 @@ def real_server(*more):
 
 failing = state["fails"].get(" ".join(words[:2])) or state["fails"].get(words[0])
 if failing == "hang":
+    (folder / "hangs").touch()
     time.sleep(600)
 elif failing:
     fail(failing)
@@ -340,10 +344,14 @@ def test_a_model_is_downloaded_only_after_a_yes(studio: Studio, settings: Engine
     ],
 )
 def test_a_load_that_fails_is_its_cells(
-    studio: Studio, settings: EngineSettings, book: Book, text: str, status: Status, reason: str
-) -> None:
+    studio: Studio, settings: EngineSettings, book: Book, text: str, status: Status, reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An hour has passed as soon as a load hangs."""
+    hangs = studio.folder / "hangs"
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hangs.exists()))
     studio.put(fails={"load": text})
-    with closing(Engine(replace(settings, load_timeout_s=2.0))) as engine:
+    with closing(Engine(settings)) as engine:
         with pytest.raises(CellFailed) as caught:
             engine.prepare(cell())
         assert (caught.value.status, caught.value.reason) == (status, reason)

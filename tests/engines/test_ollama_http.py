@@ -29,7 +29,7 @@ from ollama_sweep.engines.ollama_http import Engine
 
 TIMEOUT_S = 120.0
 LONG_AGO_S = 0.2
-PROMPT = "Name the three largest rivers of the world and the seas that they flow into. " * 10
+PROMPT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
 DONE = {
     "done": True,
     "prompt_eval_count": 12,

@@ -46,7 +46,7 @@ from ollama_sweep.plan import prompts
 KEY = "sk-very-secret-4711/abc"
 WHOLE = stream(chunk("Hello"), chunk(" world"), end(), usage(12, 2))
 TIMEOUT_S = 60.0
-TEXT = "Name the three largest rivers of the world and the seas that they flow into. " * 12
+TEXT = "Name the three largest rivers of the world and the seas that they flow into. " * 6
 
 
 @pytest.fixture(autouse=True)
@@ -523,7 +523,7 @@ def test_a_real_llama_server(on_llama: Engine, small_model: Path) -> None:
 @pytest.mark.real
 def test_a_real_llama_server_refuses_what_is_too_long_and_cannot_embed(on_llama: Engine, small_model: Path) -> None:
     with pytest.raises(CellFailed) as caught:
-        on_llama.generate(cell(small_model.name), TEXT * 10, TIMEOUT_S)
+        on_llama.generate(cell(small_model.name), TEXT * 20, TIMEOUT_S)
     assert (caught.value.status, caught.value.reason) == (Status.TRUNCATED, "does_not_fit")
     with pytest.raises(CellFailed) as caught:
         on_llama.embed(cell(small_model.name), ["a"], 16, TIMEOUT_S)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import psutil
 import pytest
-from ollama_fixture import ROOT, PromptRead, Servers, prompts_by_load, until
+from ollama_fixture import ROOT, PromptRead, Servers, is_answering, prompts_by_load, stand_still, until
 from sweep_runner import Started, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-PROMPT = {"text": (ROOT / "prompts" / "p.txt").read_text("utf-8")[:1200]}
+PROMPT = {"text": (ROOT / "prompts" / "p.txt").read_text("utf-8")[:400]}
 PATIENCE_S = 400.0
-TIMEOUT_S = 20
-"""Of one run, which takes some seconds on one thread; several threads on a busy machine wait for one another."""
-WORK_S = 0.5
+TIMEOUT_S = 12
+"""Of one run, which takes a second on one thread; several threads on a busy machine wait for one another."""
 LONG_ENOUGH_S = 2.0
 CLIENT, RUNNER, SERVER, SWEEP = "ollama run", "llama-server", "ollama serve", "sweep.py"
 FAULTS = [
@@ -42,16 +42,22 @@ class Saboteur:
     """Strikes once in each cell, in the cells' order, while a prompt is being read."""
 
     sweep: Sweep
+    log: ServerLog
     struck: int = 0
 
     def strike(self, started: Started) -> None:
-        """Wait for the next cell that was not struck yet, and let the next fault happen in it."""
+        """Wait for the next cell that was not struck yet, and let the next fault happen in it.
+
+        The runner stands still from the moment it reads until the fault has happened, however quick it is.
+        """
         number, name = FAULTS[self.struck]
         seen = {row["num_ctx"] for row in self.sweep.rows_now(FINISHED)}
-        until("the next cell is measured", lambda: self._has_client(started, seen), PATIENCE_S)
-        self._wait_for_reading(started)
+        runner = until("the next cell is measured", lambda: self._held_runner(started, seen), PATIENCE_S)
         victim = until(f"{name} is there", lambda: self._find(started, name), PATIENCE_S)
         os.kill(victim.pid, number)
+        if (number, name) != (signal.SIGSTOP, RUNNER):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                runner.resume()
         self.struck += 1
         if name == SWEEP:
             stopped = time.monotonic()
@@ -64,16 +70,26 @@ class Saboteur:
             PATIENCE_S,
         )
 
-    def _wait_for_reading(self, started: Started) -> None:
-        """A runner that dies before its request has come is just replaced by Ollama; so let it work a while first."""
-        runner = until("the runner is there", lambda: self._find(started, RUNNER), PATIENCE_S)
-        begun_s = runner.cpu_times().user
-        until("the prompt is being read", lambda: runner.cpu_times().user > begun_s + WORK_S, PATIENCE_S)
+    def _held_runner(self, started: Started, seen: set[int]) -> psutil.Process | None:
+        """The runner of the next cell, once it was stopped in a run.
 
-    def _has_client(self, started: Started, seen: set[int]) -> bool:
+        Before its request has come is too early: a runner that dies then is just replaced by Ollama.
+        """
+        if not self._is_reading(started, seen):
+            return None
+        runner = self._find(started, RUNNER)
+        if runner is None or not stand_still(runner):
+            return None
+        if self._is_reading(started, seen):
+            return runner
+        runner.resume()
+        return None
+
+    def _is_reading(self, started: Started, seen: set[int]) -> bool:
         assert started.is_running(), started.wait().stderr
         now = self.sweep.rows_now(READING)
-        return bool(now) and now[0]["num_ctx"] not in seen and self._find(started, CLIENT) is not None
+        is_next = bool(now) and now[0]["num_ctx"] not in seen and self._find(started, CLIENT) is not None
+        return is_next and is_answering(self.log.newest())
 
     @staticmethod
     def _find(started: Started, name: str) -> psutil.Process | None:
@@ -112,8 +128,15 @@ class ServerLog:
     def is_there(self) -> bool:
         """Open what is new; whether something was."""
         new = [path for path in self.folder.glob("ollama-sweep-*/ollama-serve.log") if path not in self._files]
+        new.sort(key=lambda path: path.stat().st_ctime_ns)
         self._files.update((path, path.open(encoding="utf-8", errors="replace")) for path in new)
         return bool(new)
+
+    def newest(self) -> str:
+        """What the server that was started last has written so far."""
+        self.is_there()
+        (*_, last) = self._files
+        return last.read_text("utf-8", "replace") if last.exists() else ""
 
     def prompts(self) -> dict[tuple[int, int], list[PromptRead]]:
         """What llama-server read, by num_ctx and num_batch; the files are closed."""
@@ -135,10 +158,11 @@ def own(real_ollama: Servers, sweep: Sweep) -> Iterator[list[str]]:
 def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Sweep, tmp_path: Path) -> None:
     contexts = [256 * number for number in range(4, 4 + len(FAULTS) + 1)]
     config = sweep.config(
-        model=str(small_model), prompt=PROMPT, num_ctx=contexts, num_batch=[8], warmup=0, repeats=1,
+        model=str(small_model), prompt=PROMPT, num_ctx=contexts, num_batch=[8], warmup=0, repeats=3,
         num_thread=1, timeout=TIMEOUT_S, retries=2, server="managed", engine="ollama",
     )  # fmt: skip
-    log, saboteur = ServerLog(tmp_path), Saboteur(sweep)
+    log = ServerLog(tmp_path)
+    saboteur = Saboteur(sweep, log)
 
     def start(*more: str) -> Started:
         begun = sweep.start("run", config, *own, *more, env=log.environment())
@@ -148,7 +172,7 @@ def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Swee
     started = start()
     for _ in FAULTS:
         saboteur.strike(started)
-    until("the last cell is measured", lambda: reads(sweep, contexts[-1]), PATIENCE_S)
+    until("the last cell is measured", lambda: is_held_in(sweep, contexts[-1], started), PATIENCE_S)
     started.kill(signal.SIGKILL)
     started.wait()
     before = sweep.rows(sql="select * from attempts where status <> 'started' order by id")
@@ -178,6 +202,17 @@ HISTORY = """select cells.num_ctx, attempts.reason from attempts join cells on c
     where attempts.status <> 'ok' order by attempts.id"""
 
 
-def reads(sweep: Sweep, num_ctx: int) -> list[dict[str, Any]] | None:
-    """The attempt at this context that is under way, if there is one."""
-    return [row for row in sweep.rows_now(READING) if row["num_ctx"] == num_ctx] or None
+def is_held_in(sweep: Sweep, num_ctx: int, started: Started) -> bool:
+    """Whether the sweep stands still in the middle of the cell of this context."""
+    program = psutil.Process(started.pid)
+    if not reads(sweep, num_ctx) or not stand_still(program):
+        return False
+    if not reads(sweep, num_ctx):
+        program.resume()
+        return False
+    return True
+
+
+def reads(sweep: Sweep, num_ctx: int) -> bool:
+    """Whether an attempt at this context is under way."""
+    return any(row["num_ctx"] == num_ctx for row in sweep.rows_now(READING))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,30 @@ from typing import Any
 
 import psutil
 import pytest
-from ollama_fixture import MODEL, ROOT, VERSIONS, PromptRead, RealOllama, Servers, free_port, until
-from sweep_runner import Sweep, statuses
+from ollama_fixture import (
+    MODEL,
+    ROOT,
+    VERSIONS,
+    PromptRead,
+    RealOllama,
+    Servers,
+    free_port,
+    is_answering,
+    stand_still,
+    until,
+)
+from sweep_runner import Started, Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 LONGEST = str(ROOT / "prompts" / "p.txt")
-PROMPT = {"text": "\n\n".join(Path(LONGEST).read_text("utf-8").split("\n\n")[:2])}
-"""Long enough to be struck while it is read, and shorter than the one that ships."""
+PROMPT = {"text": Path(LONGEST).read_text("utf-8").partition("\n\n")[0]}
+"""Many times longer than what stays cached, and shorter than the one that ships."""
 OPENING_TOKENS = 8
 """So much of the chat template stands before the nonce, at most, and stays cached."""
 SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
 QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1}
-CONTEXTS, BATCHES = [1024, 2048, 4096], [16, 64, 256]
+CONTEXTS, BATCHES = [1024, 4096], [16, 64, 256]
 LIMIT_AS = 600_000_000
 PATIENCE_S = 900.0
 """How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
@@ -55,15 +65,15 @@ def assert_nothing_left(server: RealOllama, sweep: Sweep) -> None:
     assert set(server.installed()) == {f"{MODEL}:latest"}
     assert server.ps() == []
     assert sweep.left_running() == []
-    until("the last llama-server has ended", lambda: not server.runner_pids(), 10)
+    until("the last llama-server has ended", lambda: not server.runner_pids())
 
 
-# -- a 3 x 3 sweep, twice --------------------------------------------------------------------------------------------
+# -- a sweep of six cells, twice -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Twice:
-    """The same nine cells in two databases, one after the other on one server, each with its part of the log."""
+    """The same six cells in two databases, one after the other on one server, each with its part of the log."""
 
     first: Cells
     first_log: Log
@@ -111,7 +121,7 @@ def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
     )
 
 
-def test_all_nine_cells_are_measured_and_drawn(twice: Twice) -> None:
+def test_all_cells_are_measured_and_drawn(twice: Twice) -> None:
     assert set(statuses(twice.first.values()).values()) == {"ok"}
     assert set(twice.first) == {(num_ctx, num_batch) for num_ctx in CONTEXTS for num_batch in BATCHES}
     for place, row in twice.first.items():
@@ -135,9 +145,6 @@ def test_the_same_sweep_again_is_not_inflated(twice: Twice) -> None:
         assert row["status"] == "ok"
         assert all(read.tokens >= row["prompt_eval_count"] - OPENING_TOKENS for read in reads), f"{place}: {reads}"
         assert row["prompt_eval_rate"] == pytest.approx(reads[-1].rate, rel=0.03), place
-    faster = [row["prompt_eval_rate"] / twice.first[place]["prompt_eval_rate"] for place, row in twice.again.items()]
-    assert median(faster) < 1.5, faster
-    assert max(faster) < 10, "a cached prompt would be many times faster"
     for run in twice.runs_again:
         assert (run["cached_count"] or 0) <= OPENING_TOKENS, run
 
@@ -180,42 +187,38 @@ def test_a_real_memory_limit_is_an_oom(version: str, real_ollama: Servers, sweep
 def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     twice: Twice, request: pytest.FixtureRequest, real_ollama: Servers, sweep: Sweep
 ) -> None:
+    """It has runs enough that one of them is under way when it is stopped, on any machine."""
     server = real_ollama(request.node.callspec.params["twice"])
-    timeout_s = max(10, round(5 * twice.slowest_run_s))
-    config = sweep.config(prompt=PROMPT, num_ctx=[1024, 2048], num_batch=[16, 64], warmup=0, repeats=2)
+    timeout_s = max(10, round(2 * twice.slowest_run_s))
+    config = sweep.config(prompt=SHORT, num_ctx=[1024], num_batch=[16, 64], warmup=0, repeats=8)
     start = server.log_size()
     started = sweep.start("run", config, *server.sweep_options(), "--timeout", str(timeout_s))
-    until("the first prompt is being read", lambda: is_reading(server, start, "-c 1024", "-b 16"), PATIENCE_S, 0.01)
-    (runner,) = server.runner_pids()
-    os.kill(runner, signal.SIGSTOP)
+    runner = until("it stands still in a run", lambda: stopped_in_a_run(server, start), PATIENCE_S, 0.01)
     started.wait(PATIENCE_S).must()
 
-    cells = sweep.cells()
-    stopped, following = cells[1024, 16], cells[1024, 64]
-    assert (stopped["status"], stopped["attempts"]) == ("timeout", 1)
+    stopped, following = sweep.cells()[1024, 16], sweep.cells()[1024, 64]
+    assert (stopped["status"], stopped["attempts"], following["status"]) == ("timeout", 1, "ok")
     assert picture_table(sweep)[1024, 16] == "Timeout or no output"
-    assert set(statuses(cells.values()).values()) == {"timeout", "ok"}
     (timed_out,) = sweep.rows(
         sql="select *, julianday(finished_at) - julianday(started_at) as days from attempts limit 1"
     )
-    assert timeout_s - 1 < timed_out["days"] * 86400 < timeout_s + 20
+    assert timeout_s - 1 < timed_out["days"] * 86400
     reads = server.prompts(start)[1024, 64]
     assert all(read.tokens >= following["prompt_eval_count"] - OPENING_TOKENS for read in reads)
     assert following["prompt_eval_rate"] == pytest.approx(median(read.rate for read in reads), rel=0.03)
-    normal = [
-        cells[2048, 64],
-        *(earlier[num_ctx, 64] for earlier in (twice.first, twice.again) for num_ctx in CONTEXTS),
-    ]
-    assert any(following["prompt_eval_rate"] == pytest.approx(row["prompt_eval_rate"], rel=0.3) for row in normal)
-    assert not psutil.pid_exists(runner)
+    assert not runner.is_running()
     assert_nothing_left(server, sweep)
 
 
-def is_reading(server: RealOllama, start: int, *options: str) -> bool:
-    """A runner with these options has begun with a prompt."""
-    load = server.log_text(start).rpartition('msg="starting llama-server"')[2]
-    command = load.partition("\n")[0]
-    return all(f" {option} " in command for option in options) and "launch_slot_" in load
+def stopped_in_a_run(server: RealOllama, start: int) -> psutil.Process | None:
+    """The runner, once it was stopped while it answered."""
+    pids = server.runner_pids() if is_answering(server.log_text(start)) else []
+    for runner in map(psutil.Process, pids):
+        if stand_still(runner):
+            if is_answering(server.log_text(start)):
+                return runner
+            runner.resume()
+    return None
 
 
 def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
@@ -249,32 +252,38 @@ def test_a_larger_grid_runs_only_the_new_cells(server: RealOllama, sweep: Sweep)
     assert not set(server.prompts(start)) & set(sweep.cells()), "cells were measured again"
 
 
-GRID: dict[str, Any] = {"prompt": PROMPT, "num_ctx": [1024, 2048], "num_batch": [16, 64], "warmup": 0, "repeats": 1}
+GRID: dict[str, Any] = {"prompt": SHORT, "num_ctx": [1024, 2048], "num_batch": [16, 64], "warmup": 0, "repeats": 1}
 
 
 def kill_in_mid_cell(sweep: Sweep, *words: str, env: dict[str, str] | None = None) -> list[dict[str, Any]]:
     """Run until a cell is finished and another one is being measured, then kill -9; the finished attempts."""
     started = sweep.start("run", *words, env=env)
-
-    def is_in_mid_cell() -> bool:
-        assert started.is_running(), started.wait()
-        found = [row["status"] for row in sweep.rows_now("select status from attempts order by id")]
-        running = any(" run ollama-sweep-scratch" in line for line in sweep.left_running())
-        return found == ["ok", "started"] and running
-
-    until("a finished cell and a running one", is_in_mid_cell, PATIENCE_S)
+    client = until("a finished cell and one that is held", lambda: held_client(sweep, started), PATIENCE_S)
     started.kill()
     assert started.wait().returncode == -signal.SIGKILL
+    client.resume()
     assert len(sweep.rows(sql="select * from attempts where status = 'started'")) == 1
     return sweep.rows(sql="select * from attempts where status = 'ok'")
 
 
+def held_client(sweep: Sweep, started: Started) -> psutil.Process | None:
+    """The `ollama run` of a cell after the first one; it stands still, so that its cell does not end."""
+    assert started.is_running(), started.wait()
+    if not sweep.rows_now("select id from attempts where status = 'ok'"):
+        return None
+    for process in psutil.Process(started.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " run ollama-sweep-scratch" in " ".join(process.cmdline()) and stand_still(process):
+                return process
+    return None
+
+
 def assert_went_on(sweep: Sweep, finished: list[dict[str, Any]]) -> None:
     """The second run left finished cells alone, repeated the killed one and completed the grid."""
-    after = sweep.rows(sql="select * from attempts order by id")
+    after, done = sweep.rows(sql="select * from attempts order by id"), len(finished)
     assert [row for row in after if row["id"] in {old["id"] for old in finished}] == finished
-    assert [row["status"] for row in after] == ["ok", "interrupted", "ok", "ok", "ok"]
-    assert after[1]["cell_id"] == after[2]["cell_id"]
+    assert [row["status"] for row in after] == ["ok"] * done + ["interrupted"] + ["ok"] * (4 - done)
+    assert after[done]["cell_id"] == after[done + 1]["cell_id"]
     assert set(statuses(sweep.rows()).values()) == {"ok"}
 
 
@@ -284,7 +293,7 @@ def test_kill_9_in_mid_cell_costs_that_cell_only(server: RealOllama, sweep: Swee
     finished = kill_in_mid_cell(sweep, *words)
     assert len(server.installed()) == 2, "the killed run leaves its scratch model"
     done = sweep("run", *words, timeout_s=PATIENCE_S).must()
-    assert "1 of 4 cells already done" in done.stdout
+    assert f"{len(finished)} of 4 cells already done" in done.stdout
     assert_went_on(sweep, finished)
     assert server.installed() == digests
     assert_nothing_left(server, sweep)

@@ -13,7 +13,16 @@ from typing import Any
 
 import psutil
 import pytest
-from ollama_fixture import MODEL, RealOllama, Servers, free_port, script_output, until
+from ollama_fixture import (
+    MODEL,
+    RealOllama,
+    Servers,
+    free_port,
+    is_answering,
+    script_output,
+    stand_still,
+    until,
+)
 from openai_server import llama_server
 from sweep_runner import Sweep
 
@@ -24,7 +33,6 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 TASKS = ("prompt_eval", "chat", "items", "json_quality", "mmlu", "embeddings")
 PATIENCE_S = 900.0
-WORK_S = 0.2
 LONG = "Which river runs past the old stone bridge? " * 40
 SUMS = [("What is 2 + 3?", 5), ("What is 4 + 4?", 8), ("What is 9 - 2?", 7), ("What is 6 + 3?", 9)]
 
@@ -81,17 +89,10 @@ def test_six_tasks_share_their_loads_and_survive_kill_9(server: RealOllama, swee
     config = sweep.config(**settings(sweep.folder))
     words = ["run", str(config), *server.sweep_options()]
     first = server.log_size()
-    started = sweep.start(*words)
-
-    def is_half_way() -> bool:
-        assert started.is_running(), started.wait()
-        found = [row["status"] for row in sweep.rows_now("select status from attempts order by id")]
-        return found == ["ok"] * 8 + ["started"]
-
-    until("eight finished cells and a running one", is_half_way, PATIENCE_S)
-    started.kill()
-    assert started.wait().returncode == -signal.SIGKILL
+    died = sweep(*words, env={"SWEEP_CRASH_AT": "before_finish:9"}, timeout_s=PATIENCE_S)
+    assert died.returncode == -signal.SIGKILL
     before = sweep.rows(sql="select * from attempts where status = 'ok'")
+    assert len(before) == 8
 
     sweep(*words, timeout_s=PATIENCE_S).must()
     after = sweep.rows(sql="select * from attempts order by id")
@@ -196,8 +197,8 @@ def test_nonsense_a_server_that_dies_and_a_question_that_never_fits(small_model:
     )  # fmt: skip
     with llama_server(small_model, log, "-c", "256", port=port):
         server = next(one for one in psutil.process_iter(["cmdline"]) if str(port) in (one.info["cmdline"] or ()))
-        started, idle_s = sweep.start("run", config, "--wait-engine", "10m"), server.cpu_times().user
-        until("the first question is answered", lambda: server.cpu_times().user > idle_s + WORK_S)
+        started = sweep.start("run", config, "--wait-engine", "10m")
+        until("it is held in an answer", lambda: is_held_in_an_answer(server, log), PATIENCE_S, pause_s=0.002)
         server.kill()
     with llama_server(small_model, log, "-c", "256", port=port):
         started.wait(PATIENCE_S).must()
@@ -212,3 +213,13 @@ def test_nonsense_a_server_that_dies_and_a_question_that_never_fits(small_model:
     kept = {row.answer.item: row.answer for row in answers(sweep)}
     assert kept["long"].failure
     assert kept["short"].text
+
+
+def is_held_in_an_answer(server: psutil.Process, log: Path) -> bool:
+    """Whether a llama-server stands still after it has taken a question and before it has answered."""
+    if not is_answering(log.read_text("utf-8", "replace")) or not stand_still(server):
+        return False
+    if not is_answering(log.read_text("utf-8", "replace")):
+        server.resume()
+        return False
+    return True

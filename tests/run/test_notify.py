@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ollama_fixture import until
@@ -17,6 +18,7 @@ from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.events import CellFinished, CellStarted, OnHold, SweepStarted, Waiting
 from ollama_sweep.core.outcome import Outcome, Status
+from ollama_sweep.run import notify
 from ollama_sweep.run.notify import VARIABLE, Notifier, sender
 
 CELL = Cell((("num_ctx", 512), ("num_batch", 2)), "m", (("num_batch", 2), ("num_ctx", 512), ("num_predict", 2)))
@@ -157,13 +159,29 @@ def finished(status: Status = Status.OK) -> CellFinished:
     return CellFinished(CELL, Outcome(status), 1.0, will_retry=False)
 
 
-def test_no_progress_for_longer_than_a_step_may_take_is_told_once_until_a_cell_ends() -> None:
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """For the notifier a second passes with each call, and no time between."""
+    now = [0.0]
+    monkeypatch.setattr(notify, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def tick() -> None:
+        now[0] += 1.0
+
+    return tick
+
+
+def test_no_progress_for_longer_than_a_step_may_take_is_told_once_until_a_cell_ends(
+    pass_time: Callable[[], None],
+) -> None:
     told = Told(patience_s=0.05)
     told(SweepStarted("s", 4, 0))
     told(CellStarted(CELL, 1))
+    pass_time()
     until("the message", lambda: len(told.messages) == 1)
     told(Waiting("no server answers", 1.0))
     told(finished())
+    pass_time()
     until("the next message", lambda: len(told.messages) == 2)
     told.close()
     assert [title for title, _ in told.messages] == ["no progress", "no progress"]
@@ -171,10 +189,11 @@ def test_no_progress_for_longer_than_a_step_may_take_is_told_once_until_a_cell_e
     assert "waiting: no server answers" in told.messages[1][1]
 
 
-def test_a_hold_is_no_stall() -> None:
+def test_a_hold_is_no_stall(pass_time: Callable[[], None]) -> None:
     told = Told(patience_s=0.05)
     told(SweepStarted("s", 4, 0))
     told(OnHold("quiet hours until 18:00"))
+    pass_time()
     until("a look for a stall", lambda: told.looks > 5)
     told.close()
     assert told.messages == []

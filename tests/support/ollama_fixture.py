@@ -30,10 +30,12 @@ VERSIONS = ("0.34.0", "0.33.0")
 MODEL = "smol"
 MARK = "OLLAMA_SWEEP_TEST_MARK"
 NO_COMPILER = 5
-START_S = 30.0
-END_S = 10.0
+START_S = 120.0
+END_S = 30.0
 
-_LOAD = re.compile(r'msg="starting llama-server"')
+_AT_REST = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+_STARTING = 'msg="starting llama-server"'
+_LOAD = re.compile(_STARTING)
 _OPTION = {name: re.compile(rf"(?<=\s|\"){flag}\s+(\d+)") for name, flag in (("ctx", "-c"), ("batch", "-b"))}
 _PROMPT = re.compile(r"prompt eval time =\s*([0-9.]+) ms /\s*([0-9]+) tokens")
 
@@ -44,7 +46,7 @@ exec prlimit --as={limit} "$(dirname "$0")/llama-server.real" "$@"
 T = TypeVar("T")
 
 
-def until(what: str, ask: Callable[[], T | None], seconds: float = 60.0, pause_s: float = 0.02) -> T:
+def until(what: str, ask: Callable[[], T | None], seconds: float = 120.0, pause_s: float = 0.02) -> T:
     """The first answer that is not None or False; fails the test when the deadline comes first."""
     deadline = time.monotonic() + seconds
     while True:
@@ -54,6 +56,22 @@ def until(what: str, ask: Callable[[], T | None], seconds: float = 60.0, pause_s
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:.0f} s for: {what}")
         time.sleep(pause_s)
+
+
+def stand_still(process: psutil.Process) -> bool:
+    """Stop a process; whether it stands still now, or had ended before."""
+    try:
+        process.suspend()
+        stopped = until("it stands still", lambda: process.status() if process.status() in _AT_REST else None)
+    except psutil.NoSuchProcess:
+        return False
+    return stopped == psutil.STATUS_STOPPED
+
+
+def is_answering(log: str) -> bool:
+    """Whether the llama-server that was started last has taken a request and not ended it, as its own log says."""
+    load = log.rpartition(_STARTING)[2]
+    return load.rfind("launch_slot_") > load.rfind("release:")
 
 
 def skip_outside_ci(reason: str) -> NoReturn:
@@ -225,7 +243,7 @@ class RealOllama:
 
     def get(self, path: str) -> Any:
         """The answer to a GET."""
-        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.host}{path}", timeout=60) as answer:
             return json.load(answer)
 
     def load(self, model: str) -> None:
