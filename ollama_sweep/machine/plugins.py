@@ -52,11 +52,10 @@ class Plugins:
         return {module.name for module in pkgutil.iter_modules(self._path)} - NO_PLUGINS
 
     def _added(self) -> dict[str, EntryPoint]:
-        points = _entry_points(tuple(sys.path)).select(group=f"ollama_sweep.{self._kind}s")
-        return {point.name: point for point in points}
+        return {point.name: point for point in _entry_points(f"ollama_sweep.{self._kind}s", tuple(sys.path))}
 
 
-@lru_cache(maxsize=1)
-def _entry_points(_path: tuple[str, ...]) -> EntryPoints:
+@lru_cache(maxsize=8)
+def _entry_points(group: str, _path: tuple[str, ...]) -> EntryPoints:
     """Those of all packages on the path. Each of them is read for that, which takes longer than anything else here."""
-    return entry_points()
+    return entry_points(group=group)
