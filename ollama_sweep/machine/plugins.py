@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -51,4 +53,10 @@ class Plugins:
         return {module.name for module in pkgutil.iter_modules(self._path)} - NO_PLUGINS
 
     def _added(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"ollama_sweep.{self._kind}s")}
+        return {point.name: point for point in _entry_points(f"ollama_sweep.{self._kind}s", tuple(sys.path))}
+
+
+@lru_cache(maxsize=8)
+def _entry_points(group: str, _path: tuple[str, ...]) -> EntryPoints:
+    """Those of all packages on the path. Each of them is read for that, which takes longer than anything else here."""
+    return entry_points(group=group)

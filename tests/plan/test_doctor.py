@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from ollama_fixture import MODEL, RealOllama, Servers, free_port
+from plain_engine import add_package
 from sweep_runner import Ended, Sweep
 from sweeping import GRID, Program, json_of
 from sweeping import program as program  # a fixture
@@ -301,10 +302,47 @@ def test_one_line_for_each_check(program: Program) -> None:
     assert summary.endswith(f"plan {program.folder / 'grid.yaml'}")
 
 
-def test_without_ollama_a_sweep_that_wants_it_cannot_run(program: Program) -> None:
-    ended = program("doctor", program.grid(engine="ollama"), env=no_ollama(program.folder)).must(5)
+@pytest.mark.parametrize("engine", ["ollama", "ollama_http"])
+def test_without_ollama_a_sweep_that_wants_it_cannot_run(engine: str, program: Program) -> None:
+    ended = program("doctor", program.grid(engine=engine), env=no_ollama(program.folder)).must(5)
     assert "bad      ollama    ollama was not found. Install it from ollama.com" in ended.stdout
     assert ended.stderr == "error: bad: ollama\n"
+
+
+WITH_A_LOOK = """
+from ollama_sweep.core.finding import bad, ok
+from ollama_sweep.engines import fake
+from ollama_sweep.engines.shared.look import Look
+
+
+class Own(Look):
+    environment, origin, may_open = {"OLLAMA_NUM_PARALLEL": "4"}, "of the own server", False
+
+    def findings(self, *, measures):
+        yield (bad if "gone" in self._asked.models else ok)("own", f"looked at, measures: {measures}")
+
+    def disks(self, *, measures):
+        yield "its own models", __import__("pathlib").Path("models"), 0
+
+
+class Engine(fake.Engine):
+    look = Own
+"""
+
+
+def test_an_engine_of_another_package_is_asked_how_it_stands(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program.folder / "with_a_look.py").write_text(WITH_A_LOOK, "utf-8")
+    add_package(program.folder, looking="with_a_look")
+    monkeypatch.syspath_prepend(str(program.folder))
+    found = run(program, program.grid(engine="looking"))
+    assert of(found, "own")[0]["text"] == "looked at, measures: True"
+    assert of(found, "engine")[0]["text"] == "looking would measure"
+    assert "OLLAMA_NUM_PARALLEL=4" in of(found, "settings")[0]["text"]
+    assert of(found, "disk")[-1]["text"].endswith("for its own models (models)")
+    assert of(found, "model") == []
+    ended = program("doctor", program.grid(engine="looking", model="gone"), env=NOWHERE).must(5)
+    assert "would measure" not in ended.stdout
+    assert of(run(program, program.grid()), "own") == [], "nobody asks an engine that is not to measure"
 
 
 def test_a_sweep_that_is_well(program: Program) -> None:
