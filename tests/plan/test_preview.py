@@ -119,7 +119,7 @@ def test_plan_run_and_the_store_name_the_same_cells(
 
 
 def test_more_rounds_of_a_tasks_questions_are_asked_where_plan_says_so(program: Program) -> None:
-    keys = {"task": "chat", "num_batch": 4, "prompt": None}
+    keys: dict[str, Any] = {"task": "chat", "num_batch": 4, "prompt": None}
     program("run", program.grid(**keys, repeats=1)).must()
     config = program.grid(**keys, repeats=2)
     assert dict(planned(program, config).why) == {"has 1 runs, 2 are asked for now": 2}
