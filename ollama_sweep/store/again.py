@@ -66,7 +66,7 @@ _RULES = (
 """Of a cell that the plan does not leave out: a condition, and what it is called."""
 
 _AGAIN = """UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE {} AND EXISTS (
-    SELECT 1 FROM plan WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
+    SELECT 1 FROM plan INDEXED BY plan_cell WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
 _LEAVE_OUT = """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
     WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND cells.id = plan.cell_id
         AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))"""
