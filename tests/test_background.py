@@ -613,7 +613,6 @@ def test_pictures_of_a_run_inside_another_program_are_drawn_by_this_one(program:
     assert (program.folder / "heatmaps/grid/heatmap_highlighted.png").exists()
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 1e4), max_size=60), st.integers(0, 1_000_000), st.floats(0, 1e5))
 def test_the_time_left_lies_within_its_bounds(durations: list[float], cells: int, begun_s: float) -> None:
     found = time_left(durations, cells, begun_s)
