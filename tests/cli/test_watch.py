@@ -199,7 +199,7 @@ def test_a_map_of_nothing_measured_is_no_error(results: list[CellResult]) -> Non
     assert lines == [] or len(lines) == 3
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 130), st.integers(0, 50), st.booleans(), st.booleans())
 def test_no_map_is_larger_than_its_place(
     columns: int, rows: int, width: int, height: int, colour: bool, ascii_only: bool

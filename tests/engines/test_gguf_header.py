@@ -151,7 +151,7 @@ def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:
         read_header(tmp_path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 600), byte=st.integers(0, 255))
 def test_a_damaged_byte_gives_a_header_or_one_plain_error(file: Path, position: int, byte: int) -> None:
     data = bytearray(gguf(LLAMA[:7], [(16, 16)]))

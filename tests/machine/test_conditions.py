@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_sweep.machine.conditions import (
@@ -87,7 +87,6 @@ def test_impossible_quiet_hours_are_refused(text: str, said: str) -> None:
         parse_quiet_hours(text)
 
 
-@settings(deadline=None)
 @given(st.integers(0, DAY_MINUTES - 1), st.integers(0, DAY_MINUTES), st.integers(0, WEEK_MINUTES - 1))
 def test_the_end_of_quiet_hours_is_the_first_minute_in_which_a_cell_may_start(begin: int, end: int, now: int) -> None:
     if begin == end % DAY_MINUTES:

@@ -60,7 +60,7 @@ def test_what_they_say_is_what_the_commands_say(program: Program, monkeypatch: p
     assert found.as_dict() == json.loads(program("status", "--json").must().stdout)
     assert ollama_sweep.best(db).text in program("best").must().stdout
     exported = json.loads(program("export", "--format", "json").must().stdout)
-    assert [row["key"] for row in ollama_sweep.rows(db)] == [row["key"] for row in exported]
+    assert [row["cell"] for row in ollama_sweep.rows(db)] == [row["cell"] for row in exported]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -70,7 +70,9 @@ def test_every_plot_of_answers_draws_every_sweep(name: str, sweep: str) -> None:
     assert axes.texts
 
 
-@pytest.mark.parametrize("name", OF_ANSWERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SCATTERS[1:])) for name in OF_ANSWERS]
+)
 @pytest.mark.parametrize("sweep", ["three models", "one point", "long names", "all failed", "eighteen models"])
 def test_no_text_overlaps_another_or_leaves_the_picture(name: str, sweep: str, tmp_path: Path) -> None:
     figure = drawn(name, ANSWERS[sweep]())

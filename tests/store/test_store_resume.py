@@ -104,7 +104,7 @@ STATES = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     measured=st.lists(STATES, min_size=1, max_size=6),
     timeout_s=st.sampled_from([10.0, 60.0, 600.0]),

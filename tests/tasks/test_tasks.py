@@ -184,7 +184,7 @@ def test_a_wrong_option_says_what_is_allowed(name: str, text: str, message: str)
 
 
 @pytest.mark.parametrize("name", IN_WORDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(text=st.text(), duration_s=st.just(0.0) | st.floats(1e-6, 1e6), tokens=st.none() | st.integers(0, 10**6))
 def test_any_answer_gets_numbers_that_can_be_stored(
     name: str, text: str, duration_s: float, tokens: int | None
