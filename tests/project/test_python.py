@@ -59,7 +59,7 @@ def test_what_they_say_is_what_the_commands_say(program: Program, monkeypatch: p
     assert (found.total, found.done, found.failed) == (4, 4, 0)
     assert found.as_dict() == json.loads(program("status", "--json").must().stdout)
     assert ollama_sweep.best(db).text in program("best").must().stdout
-    exported = json.loads(program("export", "--format", "json").must().stdout)
+    exported = [json.loads(line) for line in program("export", "--format", "jsonl").must().stdout.splitlines()]
     assert [row["cell"] for row in ollama_sweep.rows(db)] == [row["cell"] for row in exported]
 
 
