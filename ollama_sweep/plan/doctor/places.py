@@ -84,7 +84,7 @@ def _of_content(db: Path, reader: Reader) -> Iterator[Finding]:
         yield of_error("database", error)
         return
     if damage:
-        hint = f"Keep a copy of {db.name}, then save what is readable: sqlite3 {db} .recover"
+        hint = f"Keep a copy of {db.name}, then save what is readable: ollama-sweep recover --db {db} --to new.db"
         yield bad("database", f"{db} is damaged: {damage}", hint, exit_code=4)
         return
     names = ", ".join(row.name for row in sweeps[:3]) + (", ..." if len(sweeps) > 3 else "")
