@@ -46,7 +46,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / name)
     table = folder / "ollama_sweep" / "plan" / "keys.py"
-    row = textwrap.indent(example(), "    ")
+    row = textwrap.indent(example().rstrip() + ",\n", "    ")
     text, count = re.subn(
         r"^(KEYS: .*?\n)(?=\))", lambda found: found[1] + row, table.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
     )
