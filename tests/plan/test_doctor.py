@@ -451,7 +451,6 @@ def test_a_damaged_database(program: Program) -> None:
     db.write_bytes(content)
     ended = program("doctor", env=NOWHERE).must(4)
     assert "damaged" in ended.stdout
-    assert "ollama-sweep recover --db " in ended.stdout
 
 
 def test_others_can_read_the_database(program: Program) -> None:
