@@ -1,4 +1,4 @@
-"""What this computer is, as `device_info` of `report_<host>.json` has it, on Linux, macOS and Windows.
+"""What this computer is, as `device_info` of `report_<host>.json` has it, on Linux and macOS.
 
 Every fact has a chain of sources, the most telling one first; what no source knows is None. `fastfetch` is asked
 where it is installed.
@@ -27,7 +27,6 @@ _SAYS_NOTHING = re.compile(
     r"(?i)to be filled|o\.?e\.?m|system product|system version|default string|not applicable|not specified|"
     r"none|unknown|invalid|n/a|standard pc|virtual machine|all series"
 )
-_WINDOWS = ("powershell", "-NoProfile", "-NonInteractive", "-Command")
 
 Ask = Callable[[Sequence[str]], str]
 
@@ -129,10 +128,6 @@ def _processor(computer: Computer, fetched: dict[str, Any]) -> str:
         named = computer.ask(("sysctl", "-n", "machdep.cpu.brand_string")).strip()
         if named:
             return named
-    if computer.system == "Windows":
-        named = _windows(computer, "(Get-CimInstance Win32_Processor).Name")
-        if named:
-            return named
     return processor_name() if computer.system == platform.system() else _text(fetched.get("CPU"), "cpu")
 
 
@@ -149,8 +144,6 @@ def _hosts(computer: Computer, fetched: dict[str, Any]) -> Iterator[str]:
         for source in ("sys/devices/virtual/dmi/id/product_name", "sys/class/dmi/id/product_name",
                        "proc/device-tree/model"):  # fmt: skip
             yield _telling(_line(computer.root / source))
-    if computer.system == "Windows":
-        yield _telling(_windows(computer, "(Get-CimInstance Win32_ComputerSystem).Model"))
 
 
 def _telling(name: str) -> str:
@@ -170,8 +163,6 @@ def _graphics(computer: Computer, fetched: dict[str, Any]) -> Iterator[Graphics 
     if computer.system == "Darwin":
         yield _apple(computer, fetched)
     yield _fetched_gpu(fetched)
-    if computer.system == "Windows":
-        yield _windows_gpu(computer)
 
 
 def _nvidia(computer: Computer) -> Graphics | None:
@@ -245,19 +236,6 @@ def _fetched_gpu(fetched: dict[str, Any]) -> Graphics | None:
     return Graphics(_together([_text(gpu, "name") for gpu in found]), size, "cpu")
 
 
-def _windows_gpu(computer: Computer) -> Graphics | None:
-    """AdapterRAM has 32 bits: 4 GiB and more cannot be told from it."""
-    text = _windows(computer, "Get-CimInstance Win32_VideoController | Select-Object Name, AdapterRAM | ConvertTo-Json")
-    answer = _parsed(text)
-    cards = [card for card in (answer if isinstance(answer, list) else [answer]) if isinstance(card, dict)]
-    names = [name for card in cards if (name := _text(card, "Name")) and "Basic" not in name]
-    if not names:
-        return None
-    size = _text(next(card for card in cards if _text(card, "Name") == names[0]), "AdapterRAM")
-    is_known = size.isdigit() and 0 < int(size) < 4 * _GIB - 2**21
-    return Graphics(_together(names), _gib(int(size)) if is_known else None, "cpu")
-
-
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
@@ -272,10 +250,6 @@ def _fastfetch(computer: Computer) -> dict[str, Any]:
 def _gpus_of(fetched: dict[str, Any]) -> list[dict[str, Any]]:
     found = fetched.get("GPU")
     return [gpu for gpu in found if isinstance(gpu, dict) and gpu.get("name")] if isinstance(found, list) else []
-
-
-def _windows(computer: Computer, script: str) -> str:
-    return computer.ask((*_WINDOWS, script)).strip()
 
 
 def _together(names: Sequence[str]) -> str:

@@ -24,7 +24,6 @@ from ollama_sweep.machine.files import read_text
 COLUMNS = ("model", "prompt_id", "output", "score", "latency_sec", "metadata")
 NEEDED = ("model", "latency_sec")
 LIMIT_MB = 100
-_MORE = ("engine", "task", "failure")
 _NANOSECONDS_FROM = 1e6
 """Seconds would be eleven days; of an answer that took a millisecond these are nanoseconds."""
 _DURATIONS = {

@@ -1,4 +1,7 @@
-"""The files that a sweep leaves for people: pictures and tables in `heatmaps/<sweep>/`."""
+"""The files that a sweep leaves for people, pictures and tables, in `heatmaps/<sweep>/`.
+
+`results_table.csv` has num_batch down and num_ctx across, as a picture, `results.csv` a row a cell.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.outcome import CellResult
-from ollama_sweep.machine.files import clear_leftovers, inside, safe_name
+from ollama_sweep.core.metrics import default_metric, find_metric
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import CellResult, Status, failure_label
+from ollama_sweep.core.stats import value_of
+from ollama_sweep.machine.files import clear_leftovers, inside, safe_name, write_whole
+from ollama_sweep.results.export import csv_text, long_csv
+from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
 from ollama_sweep.store.rows import SweepRow
 
 
@@ -19,7 +27,6 @@ def draw_sweep(
     `metric` None: every picture has the one that its task is about. Raises ConfigError (unknown metric), StorageError.
     """
     from ollama_sweep.results import plots
-    from ollama_sweep.results.tables import save_tables
 
     target = inside(folder, safe_name(row.name))
     clear_leftovers(target)
@@ -33,3 +40,47 @@ def draw_sweep(
     reached("in_picture")
     pictures = plots.load("heatmap").save_all(results, options, target, suffix=suffix)
     return [*pictures, *save_tables(results, target)]
+
+
+def results_tables(results: Sequence[CellResult], metric: str | None = None) -> dict[str, str]:
+    """File name -> CSV text, one table per picture. Raises ConfigError for a metric the results do not have.
+
+    Without a metric every table has the one that its task is about, as the pictures do.
+    """
+    asked = find_metric(metric, results).name if metric is not None else ""
+    grids = make_grids(results) or [Grid((), "", (), (), {})]
+    tables = {}
+    for grid, suffix in zip(grids, file_suffixes(grids), strict=True):
+        own = default_metric(grid.cells.values())
+        stem = "results_table" if asked in ("", own) else f"results_table_{asked}"
+        tables[f"{stem}{suffix}.csv"] = _table(grid, asked or own)
+    return tables
+
+
+def save_tables(results: Sequence[CellResult], folder: Path, metric: str | None = None) -> list[Path]:
+    """Write the tables and `results.csv` into a folder, each whole or not at all; their paths."""
+    texts = {**results_tables(results, metric), "results.csv": long_csv(results)}
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode())
+    return [folder / name for name in texts]
+
+
+def _table(grid: Grid, metric: str) -> str:
+    """A failed cell holds its label; one that is not measured yet, or not part of the sweep, is empty."""
+    head: list[Scalar] = ["num_batch", *grid.columns]
+    body = [[y, *(_cell(grid.cells.get((x, y)), metric) for x in grid.columns)] for y in grid.rows]
+    return csv_text([head, *body])
+
+
+def _cell(result: CellResult | None, metric: str) -> Scalar:
+    if result is None or not result.status.is_final:
+        return None
+    if result.status is not Status.OK:
+        return failure_label(result.status, result.reason)
+    value = value_of(result, metric)
+    return None if value is None else _short(value)
+
+
+def _short(value: float) -> float | int:
+    """Six digits are more than any rate is worth; sizes stay whole."""
+    return round(value) if abs(value) >= 1e6 or float(value).is_integer() else float(f"{value:.6g}")

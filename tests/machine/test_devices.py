@@ -148,34 +148,14 @@ def test_a_computer_without_anything(tmp_path: Path) -> None:
     assert found.processor
 
 
-# -- Windows ---------------------------------------------------------------------------------------------------------
-
-
-def test_windows(tmp_path: Path) -> None:
-    cards = [{"Name": "Microsoft Basic Display Adapter", "AdapterRAM": 0}, {"Name": "Intel UHD", "AdapterRAM": GIB}]
-    tools = Tools(
-        Win32_Processor="Intel Core i7\r\n", Win32_ComputerSystem="XPS 15 9520\r\n", Win32_VideoController=cards
-    )
-    found = device_info(computer("Windows", tmp_path, tools))
-    assert (found.host, found.processor, found.gpu_name, found.gpu_memory_gb) == (
-        "XPS 15 9520", "Intel Core i7", "Intel UHD", 1.0
-    )  # fmt: skip
-
-
-def test_memory_that_windows_cuts_off_is_not_told(tmp_path: Path) -> None:
-    tools = Tools(Win32_VideoController={"Name": "Radeon", "AdapterRAM": 4 * GIB - 2**20})
-    found = device_info(computer("Windows", tmp_path, tools))
-    assert (found.gpu_name, found.gpu_memory_gb) == ("Radeon", None)
-
-
 # -- nonsense --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "garbage {", "[]", "{}", "null", "[1, null]", '{"SPDisplaysDataType": [4]}',
                                   '[{"type": "GPU", "result": "none"}, {"type": "Host", "result": [1]}]'])  # fmt: skip
-@pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows"])
+@pytest.mark.parametrize("system", ["Linux", "Darwin"])
 def test_nonsense_of_a_tool_is_not_believed_and_not_fatal(tmp_path: Path, system: str, text: str) -> None:
-    tools = Tools(fastfetch=text, rocm_smi=text, SPDisplaysDataType=text, Win32_VideoController=text)
+    tools = Tools(fastfetch=text, rocm_smi=text, SPDisplaysDataType=text)
     assert device_info(computer(system, tmp_path, tools)).host == "custom_pc"
 
 

@@ -21,6 +21,7 @@ from ollama_sweep.core.errors import ConfigError, StorageError
 from ollama_sweep.core.metrics import default_metric, metric, range_and_runs
 from ollama_sweep.core.outcome import Answer, AnswerRow, CellResult, Status
 from ollama_sweep.results import plots
+from ollama_sweep.results.pictures import results_tables
 from ollama_sweep.results.plots import (
     PlotOptions,
     avg_by_model_durations,
@@ -36,7 +37,6 @@ from ollama_sweep.results.plots.shared import figures, scatter_chart
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData, Kind
 from ollama_sweep.results.plots.shared.scatter_chart import spread_apart
 from ollama_sweep.results.prices import Price, PriceTable, one_price
-from ollama_sweep.results.tables import results_tables
 
 OPTIONS = PlotOptions(sweep="bench", machine="AMD Ryzen 9 7950X, 64 GiB")
 OF_ANSWERS = [name for name in plots.known() if plots.takes(plots.load(name)) == plots.ANSWERS]

@@ -16,7 +16,7 @@ from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.outcome import CellResult, Flag, Status
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.export import export, read_old_results
-from ollama_sweep.results.tables import results_tables, save_tables
+from ollama_sweep.results.pictures import results_tables, save_tables
 
 MIXED = [
     ranged(1024, 64, 280.5, 278, 283),

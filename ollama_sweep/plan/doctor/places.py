@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +91,7 @@ def _of_content(db: Path, reader: Reader) -> Iterator[Finding]:
     if reader.is_older:
         yield warning("database", f"{db} was made by an older version; `sweep.py run` brings it up to date")
     for text in reader.warnings():
-        hint = f"chmod 600 {db}" if os.name == "posix" and "others can read" in text else ""
+        hint = f"chmod 600 {db}" if "others can read" in text else ""
         yield warning("database", text, hint)
 
 
