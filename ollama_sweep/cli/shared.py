@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ollama_sweep.cli import task_options
+from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_DB = "sweeps.db"
 DEFAULT_CONFIG = "configs/default.yaml"
 F = TypeVar("F", bound=Callable[..., Any])
+metrics.add_room("ollama_sweep.engines")
 
 OVERRIDES = (
     ("--model", str, "An installed name or a .gguf path."),

@@ -6,13 +6,16 @@ A file in this folder is an engine, or a folder with a file `engine`, and its na
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import cast
 
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.metrics import Metric, add_source
 from ollama_sweep.engines.base import Engine, EngineSettings
 
 ENTRY_POINTS = "ollama_sweep.engines"
@@ -38,6 +41,16 @@ def load(name: str, settings: EngineSettings) -> Engine:
     added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     module = added[name].load() if name in added else _module(name)
     return cast("Engine", module.Engine(settings))
+
+
+def metrics() -> Iterator[Metric]:
+    """What engines of other packages declare of their numbers; one that cannot be loaded declares nothing."""
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        with contextlib.suppress(Exception):
+            yield from [one for one in getattr(point.load().Engine, "metrics", ()) if isinstance(one, Metric)]
+
+
+add_source(metrics)
 
 
 def _module(name: str) -> ModuleType:

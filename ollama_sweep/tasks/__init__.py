@@ -6,15 +6,17 @@ several tasks use). So is a prompt set `prompts/NAME.yaml`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.metrics import Metric, add_source
 from ollama_sweep.core.text import one_line
 from ollama_sweep.tasks.base import Task
 from ollama_sweep.tasks.shared import data
@@ -42,6 +44,18 @@ def load(name: str) -> Task:
         raise ConfigError(f"unknown task {one_line(name)}. Known: {', '.join(known())}.{hint}", "task")
     without_python = importlib.import_module("ollama_sweep.tasks.shared.prompt_set")
     return cast("Task", without_python.Task(name, sets[name]))
+
+
+def metrics() -> Iterator[Metric]:
+    """What the tasks declare of their numbers; one of another package that cannot be loaded declares nothing."""
+    for name in sorted(_own()):
+        yield from importlib.import_module(f"ollama_sweep.tasks.{name}").Task.metrics
+    for _, load_module in sorted(_added().items()):
+        with contextlib.suppress(Exception):
+            yield from [one for one in getattr(load_module().Task, "metrics", ()) if isinstance(one, Metric)]
+
+
+add_source(metrics)
 
 
 def _own() -> set[str]:
