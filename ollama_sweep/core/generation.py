@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Generation:
     `printed_rate` is the engine's own prompt rate in tokens/s, a cross-check only. `raw` is its whole output.
     `client_duration_s` is measured here, from the request to the last piece; `ttft_s` from the request to the first
     piece of the answer, None where it was not streamed. `is_estimated` marks an `eval_count` that is words × 1.3.
+    `numbers` are what else this engine measures, by the names it declares (its attribute `metrics`).
     `vectors` is set for embeddings, whose `text` is empty.
     """
 
@@ -53,6 +51,7 @@ class Generation:
     chunk_count: int | None = None
     is_estimated: bool = False
     vectors: Vectors | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 GENERATE, EMBED = "generate", "embed"

@@ -39,7 +39,7 @@ def judge_run(
     rate = prompt_rate(count, generation, duration_s)
     doubt = _doubt(generation, count, duration_s, rate)
     return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, believed=not doubt, doubt=doubt,
-                   scores=scores)  # fmt: skip
+                   scores={**generation.numbers, **scores})  # fmt: skip
 
 
 def judge_answer(
@@ -89,6 +89,7 @@ def _run(generation: Generation, number: int, rate: float | None) -> Run:
         client_duration_s=generation.client_duration_s,
         believed=True,
         raw=generation.raw,
+        scores=generation.numbers,
         ttft_s=generation.ttft_s,
     )
 

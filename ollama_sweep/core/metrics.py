@@ -1,100 +1,67 @@
-"""The numeric columns of a result: their words, units, which way is better, and how a value is written. Pure."""
+"""The numeric columns of a result: their words, units, which way is better, and how a value is written. Pure.
+
+Who makes a number declares it: the core the ones below, a task or an engine those of its attribute `metrics`. They
+are asked for the first time that a name is not known here. Of a name that nobody declares, such as that of a task
+which is gone, neither unit nor direction is assumed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib import import_module
 
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.outcome import CellResult, Status
-from ollama_sweep.core.stats import in_words, interval_of
 from ollama_sweep.core.units import format_bytes, format_rate
 
 DEFAULT_METRIC = "prompt_eval_rate"
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-_STATISTIC = re.compile(r"(?<!_per)_(min|max|median|mean|low|high|p\d\d)$")
-_WORDS = {
-    "prompt_eval_rate": "prompt processing speed",
-    "prompt_eval_rate_min": "prompt processing speed of the slowest run",
-    "prompt_eval_rate_max": "prompt processing speed of the fastest run",
-    "prompt_eval_duration_s": "prompt processing time",
-    "prompt_eval_count": "prompt tokens",
-    "eval_rate": "generation speed",
-    "eval_duration_s": "generation time",
-    "eval_count": "generated tokens",
-    "load_duration_s": "load time",
-    "total_duration_s": "total time of a run",
-    "ttft_s": "time to the first token",
-    "latency_s": "latency",
-    "latency_mean_s": "mean latency",
-    "latency_p50_s": "median latency",
-    "latency_p95_s": "95th percentile of the latency",
-    "latency_p99_s": "99th percentile of the latency",
-    "latency_max_s": "longest latency",
-    "generation_time_s": "time from the first token to the last",
-    "tokens_per_s": "output tokens over the whole latency",
-    "decode_tps": "decode speed without the first token",
-    "chars_per_s": "output characters over the whole latency",
-    "requests_per_min": "requests per minute",
-    "rows_per_s": "embedding speed",
-    "encoding_time_s": "time to embed all rows",
-    "embedding_dimension": "dimension of the vectors",
-    "score": "score",
-    "quality": "quality, the mean score",
-    "accuracy": "accuracy",
-    "letter_failure_rate": "share of answers without a letter",
-    "valid_json": "share of valid JSON",
-    "success_rate": "share of questions answered",
-    "answers": "answers",
-    "failed_answers": "failed answers",
-    "task_score": "task score (n · 3600 / seconds)",
-    "cost": "cost",
-    "peak_rss_bytes": "peak memory of the engine's processes",
-    "peak_vram_bytes": "peak memory on the GPU",
-    "energy_j": "energy",
-    "cpu_energy_j": "energy of the processor",
-    "gpu_energy_j": "energy of the GPU",
-    "throttled_s": "time with lowered clocks",
-    "size_bytes": "memory in use",
-    "size_vram_bytes": "memory in use on the GPU",
-    "effective_num_ctx": "num_ctx really used",
-    "effective_num_batch": "num_batch really used",
-}
 _ENDS = {
     "min": "smallest",
     "max": "largest",
     "low": "lower end of its interval",
     "high": "upper end of its interval",
 }
-_UNITS = {
-    "chars_per_s": "chars/s",
-    "rows_per_s": "rows/s",
-    "tokens_per_s": "tokens/s",
-    "requests_per_min": "requests/min",
-}
-_LOWER_IS_BETTER = re.compile(
-    r"(^failed_|_failures?$|_failure_rate$|_energy_j$|^energy_j$|^throttled_s$|^placeholder|^hallucinated|^cost$)"
-)
-_SHARES = re.compile(r"^success_rate|_(failure|error)_rate$")
 _PREFERRED = ("quality", "score", "accuracy", "decode_tps", "tokens_per_s", "rows_per_s")
 _MOST_LISTED = 40
 _OF_TASKS = {"chat": "decode_tps", "embeddings": "rows_per_s"}
-_OF_THE_LOAD = re.compile(
-    r"^(load_|size_|effective_|runs$|attempts$|answers$|failed_|peak_|(cpu_|gpu_)?energy_|throttled_|task_score$|cost$)"
-)
-_NEUTRAL = re.compile(r"(^effective_|_count$|_words$|^runs$|^attempts$|^answers|_answers$|^num_|_size$|_dimension$)")
+_RUNS_THEMSELVES = frozenset({"runs", "attempts", "answers", "failed_answers"})
+
+
+class Kind(StrEnum):
+    """What the number of a cell is of those of its runs or answers.
+
+    A share is the mean of what is 0 or 1. Of a count in every answer the cell has the mean, so many an answer. `once`
+    is what the load or the cell as a whole has once.
+    """
+
+    MEDIAN = "median"
+    MEAN = "mean"
+    SHARE = "share"
+    COUNT = "count"
+    ONCE = "once"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A numeric column. `better` is 1 where higher is better, -1 where lower is, 0 where neither."""
+    """A numeric column. `better` is 1 where higher is better, -1 where lower is, 0 where neither.
+
+    One `*` in the name stands for what is not known before, such as a category. Without words the name is read as
+    words. A median that tasks are ranked by has its smallest and largest value, and an interval. `is_declared` is
+    False where nobody says what the column is.
+    """
 
     name: str
-    words: str
-    unit: str
-    better: int
+    words: str = ""
+    unit: str = ""
+    better: int = 0
+    kind: Kind = Kind.MEDIAN
+    is_ranked: bool = False
+    is_declared: bool = True
 
     def text(self, value: float) -> str:
         """The value as it stands in a cell: `331`, `0.532`, `3.3 GiB`."""
@@ -112,8 +79,8 @@ class Metric:
 
     @property
     def is_per_run(self) -> bool:
-        """Every run has one, so that the cell's value is a median; else the load or the cell has one."""
-        return not _OF_THE_LOAD.search(self.name)
+        """Every run has one, so that the cell's value rests on so many; else the load or the cell has one."""
+        return self.kind is not Kind.ONCE and self.name not in _RUNS_THEMSELVES
 
     @property
     def is_bytes(self) -> bool:
@@ -125,22 +92,120 @@ class Metric:
         return {1: "higher is better", -1: "lower is better"}.get(self.better, "")
 
 
+_CORE = (
+    Metric("prompt_eval_rate", "prompt processing speed", "tokens/s", 1, is_ranked=True),
+    Metric("prompt_eval_rate_min", "prompt processing speed of the slowest run", "tokens/s", 1),
+    Metric("prompt_eval_rate_max", "prompt processing speed of the fastest run", "tokens/s", 1),
+    Metric("prompt_eval_duration_s", "prompt processing time", "s", -1),
+    Metric("prompt_eval_count", "prompt tokens", "tokens"),
+    Metric("eval_rate", "generation speed", "tokens/s", 1),
+    Metric("eval_duration_s", "generation time", "s", -1),
+    Metric("eval_count", "generated tokens", "tokens"),
+    Metric("load_duration_s", "load time", "s", -1, Kind.ONCE),
+    Metric("total_duration_s", "total time of a run", "s", -1),
+    Metric("ttft_s", "time to the first token", "s", -1, is_ranked=True),
+    Metric("latency_s", "latency", "s", -1, is_ranked=True),
+    Metric("decode_tps", "decode speed without the first token", "tokens/s", 1, is_ranked=True),
+    Metric("score", "score", "", 1, Kind.MEAN),
+    Metric("quality", "quality, the mean score", "", 1, Kind.MEAN),
+    Metric("success_rate", "share of questions answered", "", 1, Kind.SHARE),
+    Metric("answers", "answers", "", 0, Kind.COUNT),
+    Metric("failed_answers", "failed answers", "", -1, Kind.COUNT),
+    Metric("runs", kind=Kind.COUNT),
+    Metric("attempts", kind=Kind.COUNT),
+    Metric("task_score", "task score (n · 3600 / seconds)", "", 1, Kind.ONCE),
+    Metric("cost", "cost", "", -1, Kind.ONCE),
+    Metric("peak_rss_bytes", "peak memory of the engine's processes", "bytes", -1, Kind.ONCE),
+    Metric("peak_vram_bytes", "peak memory on the GPU", "bytes", -1, Kind.ONCE),
+    Metric("energy_j", "energy", "J", -1, Kind.ONCE),
+    Metric("cpu_energy_j", "energy of the processor", "J", -1, Kind.ONCE),
+    Metric("gpu_energy_j", "energy of the GPU", "J", -1, Kind.ONCE),
+    Metric("energy_per_token_j", "energy for each token", "J", -1, Kind.ONCE),
+    Metric("throttled_s", "time with lowered clocks", "s", -1, Kind.ONCE),
+    Metric("size_bytes", "memory in use", "bytes", -1, Kind.ONCE),
+    Metric("size_vram_bytes", "memory in use on the GPU", "bytes", -1, Kind.ONCE),
+    Metric("effective_num_ctx", "num_ctx really used", "", 0, Kind.ONCE),
+    Metric("effective_num_batch", "num_batch really used", "", 0, Kind.ONCE),
+    # Of an answer, in reports and pictures, under the names that people know.
+    Metric("prompt_tokens", unit="tokens"),
+    Metric("output_tokens", unit="tokens"),
+    Metric("total_tokens", unit="tokens"),
+    Metric("tokens_per_second", unit="tokens/s", better=1),
+)
+
+_declared: dict[str, Metric] = {}
+_sources: list[Callable[[], Iterable[Metric]]] = []
+_found: dict[str, Metric] = {}
+
+
+def declare(made: Iterable[Metric]) -> None:
+    """Make metrics known; a name that is known already keeps its meaning."""
+    for one in made:
+        _declared.setdefault(one.name, one)
+    _found.clear()
+
+
+def add_source(source: Callable[[], Iterable[Metric]]) -> None:
+    """Ask this for metrics, too, once and only when a name is not known."""
+    _sources.append(source)
+    _found.clear()
+
+
+def add_room(package: str) -> None:
+    """The same of a package that is imported only then; it adds a source of its own."""
+
+    def imported() -> tuple[Metric, ...]:
+        import_module(package)
+        return ()
+
+    add_source(imported)
+
+
+declare(_CORE)
+
+
 def metric(name: str) -> Metric:
     """What is known of a column by its name. Raises ConfigError for what cannot be a column's name."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name[:60]!r} is not a metric; only letters, digits and _ (max 40)", "metric")
-    stem = _STATISTIC.sub("", name)
-    unit = _unit(stem)
-    lower = bool(_LOWER_IS_BETTER.search(stem)) or unit in {"s", "bytes"}
-    better = -1 if lower else 0 if _NEUTRAL.search(stem) else 1
-    return Metric(name, _words(name, stem), unit, better)
+    if name not in _found:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name[:60]!r} is not a metric; only letters, digits and _ (max 40)", "metric")
+        if name not in _declared:
+            _ask_sources()
+        found = _known(name) or Metric(name, is_declared=False)
+        words = found.words or name.replace("_", " ")
+        _found[name] = replace(found, name=name, words=words)
+    return _found[name]
 
 
-def _words(name: str, stem: str) -> str:
-    end = _ENDS.get(name[len(stem) + 1 :])
-    if name in _WORDS or stem not in _WORDS or not end:
-        return _WORDS.get(name, name.replace("_", " "))
-    return f"{_WORDS[stem]}, {end}"
+def _known(name: str) -> Metric | None:
+    """As it is declared, as the end of another one's range or interval, or as one of a family."""
+    if name in _declared:
+        return _declared[name]
+    stem, _, end = name.rpartition("_")
+    if end in _ENDS and stem in _declared:
+        return _end_of(_declared[stem], end)
+    family = next((one for one in _declared.values() if "*" in one.name and _is_of(name, one.name)), None)
+    return family or (_end_of(known, end) if end in _ENDS and stem and (known := _known(stem)) else None)
+
+
+def _end_of(whole: Metric, end: str) -> Metric:
+    return replace(whole, words=f"{whole.words}, {_ENDS[end]}" if whole.words else "", is_ranked=False)
+
+
+def _is_of(name: str, family: str) -> bool:
+    before, _, after = family.partition("*")
+    return name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+
+
+def _ask_sources() -> None:
+    while _sources:
+        declare(_sources.pop()())
+
+
+def _named() -> list[str]:
+    """Every column that somebody gives words, in order."""
+    _ask_sources()
+    return sorted(name for name, one in _declared.items() if one.words and "*" not in name)
 
 
 def default_metric(results: Iterable[CellResult]) -> str:
@@ -163,42 +228,11 @@ def find_metric(name: str, results: Iterable[CellResult]) -> Metric:
     Before the first number every column known by name is accepted; a default one always is.
     """
     found, results = metric(name), list(results)
-    existing = sorted({column for result in results for column in result.metrics}) or sorted(_WORDS)
+    existing = sorted({column for result in results for column in result.metrics}) or _named()
     if name not in (DEFAULT_METRIC, default_metric(results)) and name not in existing:
-        shown = existing if len(existing) <= _MOST_LISTED else [column for column in existing if column in _WORDS]
+        named = _named()
+        shown = existing if len(existing) <= _MOST_LISTED else [column for column in existing if column in named]
         more = f" and {len(existing) - len(shown)} more" if len(shown) < len(existing) else ""
         known = f"{', '.join(shown)}{more}.{nearest(name, existing)}"
         raise ConfigError(f"unknown metric {name}. Known: {known}", "metric")
     return found
-
-
-def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
-    """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out.
-
-    From six runs on it is the interval: `325–334 at 96.1 %, 9 runs`; without `sure` it does not say how sure that is.
-    """
-    found = interval_of(result, of.name)
-    found = found if sure else replace(found, coverage=None)
-    runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
-    parts = [in_words(found, of.text)] if of.text(found.low) != of.text(found.high) else []
-    failed = int(result.metrics.get("failed_answers", 0))
-    word = "answer" if "answers" in result.metrics else "run"
-    counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"
-    return ", ".join([*parts, counted] if runs else parts)
-
-
-def _unit(stem: str) -> str:
-    for name, unit in _UNITS.items():
-        if stem.endswith(name):
-            return unit
-    if _SHARES.search(stem):
-        return ""
-    if stem.endswith(("_rate", "_tps")) or "_tps_" in stem:
-        return "tokens/s"
-    if stem.endswith("_bytes"):
-        return "bytes"
-    if stem.endswith("_s"):
-        return "s"
-    if stem.endswith("_j"):
-        return "J"
-    return "tokens" if stem.endswith("_count") else ""

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ollama_sweep.core import metrics
+from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.units import format_rate
 
 ORDER_STATISTIC_RUNS = 6
 """The fewest runs of which smallest and largest enclose the true median with 95 % (1 - 2 / 2**6 is 96.9 %)."""
 CONFIDENCE = 0.95
-MEDIANS = frozenset(
-    {"prompt_eval_rate", "latency_s", "ttft_s", "decode_tps", "tokens_per_s", "rows_per_s", "encoding_time_s"}
-)
-"""Metrics that are medians of runs and have an interval from `ORDER_STATISTIC_RUNS` on: METRIC_low to METRIC_high."""
-MEANS = frozenset({"score", "quality", "accuracy"})
-"""Metrics that are means over questions; METRIC_low and METRIC_high enclose the true mean with `CONFIDENCE`."""
 PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
 OUTLIER_SCALES = 3.5
 SMALLEST_SCALE = 0.001
@@ -248,11 +244,27 @@ def interval_of(result: CellResult, metric: str) -> Interval:
     return Interval(value, value)
 
 
+def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
+    """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out.
+
+    From six runs on it is the interval: `325–334 at 96.1 %, 9 runs`; without `sure` it does not say how sure that is.
+    """
+    found = interval_of(result, of.name)
+    found = found if sure else replace(found, coverage=None)
+    runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
+    parts = [in_words(found, of.text)] if of.text(found.low) != of.text(found.high) else []
+    failed = int(result.metrics.get("failed_answers", 0))
+    word = "answer" if "answers" in result.metrics else "run"
+    counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"
+    return ", ".join([*parts, counted] if runs else parts)
+
+
 def _coverage_of(result: CellResult, metric: str) -> float | None:
-    if metric in MEANS:
+    declared = metrics.metric(metric)
+    if declared.kind in (Kind.MEAN, Kind.SHARE):
         return CONFIDENCE
     runs = int(result.metrics.get("runs", 0))
-    is_told = metric in MEDIANS and runs >= ORDER_STATISTIC_RUNS
+    is_told = declared.is_ranked and runs >= ORDER_STATISTIC_RUNS
     return _coverage(runs, _rank(runs)) if is_told else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ollama_sweep.core import rates, stats
+from ollama_sweep.core.metrics import Kind, metric
 from ollama_sweep.core.outcome import Asked, Run, Summary
 from ollama_sweep.core.rates import streamed_decode_rate
 from ollama_sweep.core.stats import known_median
@@ -121,7 +122,7 @@ def _interval(name: str, values: Sequence[float], runs: int) -> dict[str, float]
 def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summary:
     """Numbers of a cell whose task has questions; `runs` are all measured ones, `added` what the task adds.
 
-    Shares (scores that are 0 or 1, and `score`) are means, everything else is a median over the answers. `quality` is
+    A score is a median or a mean of those of the answers, as it is declared. `quality` is
     the mean score where a question without an answer counts 0. What tasks are ranked by has an interval: a mean the one
     in which it truly lies (NAME_low, NAME_high), a speed its range (NAME_min, NAME_max), and from six answers on the
     interval of its median. Raises nothing; without answers all is empty.
@@ -149,9 +150,10 @@ def _scores(used: Sequence[Run]) -> dict[str, float]:
 
 
 def _middle(name: str, values: Sequence[float]) -> float:
-    if name == "score" or set(values) <= {0.0, 1.0}:
-        return sum(values) / len(values)
-    return stats.median(values)
+    """As the score is declared; of one that nobody declared the mean where all values are 0 or 1."""
+    declared = metric(name)
+    is_mean = declared.kind is not Kind.MEDIAN if declared.is_declared else set(values) <= {0.0, 1.0}
+    return stats.mean(values) if is_mean else stats.median(values)
 
 
 def _of_all(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:
@@ -172,7 +174,7 @@ def _task_score(count: int, runs: Sequence[Run]) -> dict[str, float]:
 
 def _speeds(used: Sequence[Run]) -> dict[str, float]:
     """Times and speeds of the answers: medians, the smallest and the largest, intervals."""
-    scored = stats.MEDIANS & {name for run in used for name in run.scores}
+    scored = {name for run in used for name in run.scores if metric(name).is_ranked}
     seen: dict[str, list[float | None]] = {
         "latency_s": [run.latency_s for run in used],
         "ttft_s": [run.ttft_s for run in used],

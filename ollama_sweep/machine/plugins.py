@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.text import one_line
 
 NO_PLUGINS = frozenset({"base", "shared"})
@@ -41,6 +43,13 @@ class Plugins:
         found = importlib.import_module(f"{self._package}.{name}")
         is_folder = hasattr(found, "__path__")
         return importlib.import_module(f"{found.__name__}.{self._kind}") if is_folder else found
+
+    def metrics(self) -> Iterator[Metric]:
+        """What they declare of their numbers; one of another package that cannot be loaded declares nothing."""
+        for name in sorted(self.names()):
+            with contextlib.nullcontext() if name in self.own() else contextlib.suppress(Exception):
+                made = getattr(self.module(name), self._kind.capitalize())
+                yield from [one for one in getattr(made, "metrics", ()) if isinstance(one, Metric)]
 
     def unknown(self, name: str, known: Iterable[str]) -> ConfigError:
         """The refusal of a name that none has."""

@@ -2,3 +2,7 @@
 
 No engine is started here and nothing is measured.
 """
+
+from ollama_sweep.core import metrics
+
+metrics.add_room("ollama_sweep.tasks")

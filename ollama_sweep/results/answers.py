@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ollama_sweep.core import stats
 from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult
 from ollama_sweep.core.summary import answered
@@ -24,11 +25,15 @@ _NICE = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that an answer may have: its words, its unit, and how it is read."""
+    """A number that an answer may have: its name, its words in a picture, and how it is read."""
 
+    name: str
     words: str
-    unit: str
     of: Callable[[AnswerRow], float | None]
+
+    @property
+    def unit(self) -> str:
+        return metric(self.name).unit
 
 
 def total_tokens(row: AnswerRow) -> int | None:
@@ -49,19 +54,20 @@ def cost(row: AnswerRow, prices: PriceTable) -> float | None:
     return row.prompt_eval_count * price.input_per_token + row.eval_count * price.output_per_token
 
 
-MEASURES: Mapping[str, Measure] = {
-    "prompt_tokens": Measure("prompt tokens", "tokens", lambda row: row.prompt_eval_count),
-    "output_tokens": Measure("output tokens", "tokens", lambda row: row.eval_count),
-    "total_tokens": Measure("prompt and output tokens", "tokens", total_tokens),
-    "latency_s": Measure("latency", "s", lambda row: row.latency_s),
-    "ttft_s": Measure("time to the first token", "s", lambda row: row.ttft_s),
-    "load_duration_s": Measure("load time", "s", lambda row: row.load_duration_s),
-    "prompt_eval_duration_s": Measure("prompt processing time", "s", lambda row: row.prompt_eval_duration_s),
-    "eval_duration_s": Measure("generation time", "s", lambda row: row.eval_duration_s),
-    "total_duration_s": Measure("total time of the engine", "s", lambda row: row.total_duration_s),
-    "decode_tps": Measure("decode speed", "tokens/s", lambda row: row.decode_tps),
-    "score": Measure("score", "", lambda row: row.scores.get("score")),
-}
+_MEASURES = (
+    Measure("prompt_tokens", "prompt tokens", lambda row: row.prompt_eval_count),
+    Measure("output_tokens", "output tokens", lambda row: row.eval_count),
+    Measure("total_tokens", "prompt and output tokens", total_tokens),
+    Measure("latency_s", "latency", lambda row: row.latency_s),
+    Measure("ttft_s", "time to the first token", lambda row: row.ttft_s),
+    Measure("load_duration_s", "load time", lambda row: row.load_duration_s),
+    Measure("prompt_eval_duration_s", "prompt processing time", lambda row: row.prompt_eval_duration_s),
+    Measure("eval_duration_s", "generation time", lambda row: row.eval_duration_s),
+    Measure("total_duration_s", "total time of the engine", lambda row: row.total_duration_s),
+    Measure("decode_tps", "decode speed", lambda row: row.decode_tps),
+    Measure("score", "score", lambda row: row.scores.get("score")),
+)
+MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _MEASURES}
 
 
 def values(rows: Iterable[AnswerRow], name: str) -> list[float]:

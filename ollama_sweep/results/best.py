@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
-from ollama_sweep.core.metrics import Metric, default_metric, find_metric, range_and_runs
+from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
-from ollama_sweep.core.stats import best_set, interval_of, value_of
+from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
 
 MOST_TIED = 5
@@ -167,6 +167,8 @@ def _warnings(
     found = [f"the best cell is {flag}: {FLAG_MEANINGS[flag]}." for flag in _WARNED if flag in flags]
     if Flag.CLAMPED in winner.flags:
         found += _effective(winner)
+    if not metric.is_declared:
+        found.append(f"nobody says whether a larger {metric.name} is better; the largest is shown.")
     found += _edge(home, winner, tied) or _smaller(winner, tied)
     if metric.is_per_run and winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
         found.append("the best cell ran once: its spread is unknown, so ties cannot be told.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ollama_sweep.core import rates, summary
 from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.metrics import Kind, Metric, metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Status
 from ollama_sweep.core.stats import PERCENTILE_METHOD as PERCENTILE_METHOD
@@ -17,16 +17,8 @@ from ollama_sweep.core.summary import answered, score_mean, tokens_per_s
 from ollama_sweep.results.answers import cost, pooled_over
 from ollama_sweep.results.prices import PriceTable
 
-_HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position"})
-_OF_THE_LOAD = re.compile(r"load_duration_s|size_|peak_|(cpu_|gpu_)?energy_j$|throttled_s$|task_score$")
-"""Numbers of a cell that its answers do not have; the others are their means and counts."""
-SPEEDS = frozenset(
-    {"output_words", "generation_time_s", "chars_per_s", "tokens_per_s", "rows_per_s", "encoding_time_s",
-     "embedding_dimension"}
-)  # fmt: skip
-"""Scores of an answer that are no judgement of it."""
-
-_COUNTS = frozenset({"keys_present", "hallucinated_values", "placeholder_values"})
+_HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position",
+                     "effective_num_ctx", "effective_num_batch"})  # fmt: skip
 Identity = tuple[str, str, str]
 """Model, engine and sweep."""
 
@@ -176,8 +168,7 @@ def _spreads(rows: Sequence[AnswerRow], cells: Sequence[CellResult]) -> dict[str
             for name, value in cell.metrics.items():
                 of_cells.setdefault(name, []).append(float(value))
     for name, values in of_cells.items():
-        is_shown = name not in _HIDDEN and not name.startswith("effective_")
-        if is_shown and name not in numbers and (not rows or _OF_THE_LOAD.match(name)):
+        if name not in _HIDDEN and name not in numbers and (not rows or metric(name).kind is Kind.ONCE):
             numbers[name] = values
     spreads = {name: found for name, values in numbers.items() if (found := spread(values))}
     score = score_mean(rows)
@@ -205,7 +196,12 @@ def is_embedding(row: AnswerRow) -> bool:
 
 def judgements(row: AnswerRow) -> dict[str, float]:
     """The scores of an answer that judge it."""
-    return {name: value for name, value in row.scores.items() if name not in SPEEDS}
+    return {name: value for name, value in row.scores.items() if _is_judgement(metric(name))}
+
+
+def _is_judgement(declared: Metric) -> bool:
+    """Not a time, a speed or a size, as far as somebody declares what it is."""
+    return declared.kind in (Kind.MEAN, Kind.SHARE, Kind.COUNT) or not declared.is_declared
 
 
 def checks_of(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
@@ -218,7 +214,7 @@ def checks_of(rows: Sequence[AnswerRow]) -> dict[str, dict[str, object]]:
     for name, values in found.items():
         middle = (score_mean(rows) if name == "score" else None) or mean(values)
         made[name] = {"mean": middle, "n": len(values)}
-        if set(values) <= {0.0, 1.0} and name not in _COUNTS:
+        if set(values) <= {0.0, 1.0} and metric(name).kind is not Kind.COUNT:
             made[name]["failures"] = f"{values.count(0.0)}/{len(values)}"
     return made
 

@@ -20,8 +20,6 @@ SHOWN = (
     "energy_j",
 )  # fmt: skip
 """The numbers of the table; `--json` has all of them."""
-_UNITS = {"tokens_per_second": "tokens/s", "chars_per_s": "characters/s", "prompt_tokens": "tokens",
-          "output_tokens": "tokens", "rows_per_s": "rows/s"}  # fmt: skip
 
 
 def summary_lines(rows: Sequence[AnswerRow], results: Sequence[CellResult]) -> list[str]:
@@ -115,12 +113,12 @@ def check_line(group: Group) -> list[str]:
 
 def unit_of(name: str) -> str:
     """The unit of a number by its name; "" where it has none."""
-    return _UNITS.get(name) or ("J" if name.endswith("_j") else metric(_column(name)).unit)
+    return metric(_column(name)).unit
 
 
 def value_text(name: str, value: float) -> str:
     """A number with three digits, sizes in binary units."""
-    if name.endswith("_bytes"):
+    if metric(_column(name)).is_bytes:
         return format_bytes(value)
     if float(value).is_integer() and abs(value) < 1e9:
         return f"{value:.0f}"

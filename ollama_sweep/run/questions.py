@@ -122,7 +122,7 @@ class Asking:
             generation, number=number, warmup=warmup, nonce=nonce, answer=answer, is_fresh=self.setup.is_fresh,
             expected_tokens=self.sent.lengths.get(question.id),
         )  # fmt: skip
-        return run if warmup else replace(run, scores=self.task.score(question, generation))
+        return run if warmup else replace(run, scores={**run.scores, **self.task.score(question, generation)})
 
     def _generate(self, question: Question, nonce: str) -> Generation:
         if question.texts:

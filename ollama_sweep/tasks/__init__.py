@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import cast
 
+from ollama_sweep.core.metrics import add_source
 from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.tasks.base import Task
 from ollama_sweep.tasks.shared import data
@@ -38,6 +39,9 @@ def load(name: str) -> Task:
 def own() -> set[str]:
     """Names of the tasks whose files lie here."""
     return _PLUGINS.own()
+
+
+add_source(_PLUGINS.metrics)
 
 
 def _prompt_sets() -> dict[str, Path]:

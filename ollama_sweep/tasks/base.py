@@ -60,7 +60,11 @@ class Setup:
 
 
 class Task(Protocol):
-    """What is asked and how the answers are judged. `version` is part of a cell's identity."""
+    """What is asked and how the answers are judged. `version` is part of a cell's identity.
+
+    `metrics: ClassVar[tuple[Metric, ...]]` declares the numbers that `score` and `summarize` give, where the core does
+    not: of one that is not declared, neither unit nor direction is known.
+    """
 
     version: ClassVar[int]
     kind: ClassVar[str]

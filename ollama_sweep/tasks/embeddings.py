@@ -9,6 +9,7 @@ from typing import ClassVar
 from ollama_sweep.core import rates
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.generation import EMBED, Generation
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Run
 from ollama_sweep.core.strict_yaml import Node
@@ -28,6 +29,11 @@ class Task:
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = EMBED
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rows_per_s", "embedding speed", "rows/s", 1, is_ranked=True),
+        Metric("encoding_time_s", "time to embed all rows", "s", -1, is_ranked=True),
+        Metric("embedding_dimension", "dimension of the vectors"),
+    )
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         asked = task_options.read("embeddings", given, OWN, without=NOT_HERE)

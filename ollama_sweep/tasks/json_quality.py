@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.outcome import Run
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.tasks.base import Question, Setup
@@ -20,6 +21,11 @@ class Task:
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = GENERATE
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        *prompt_set.METRICS,
+        Metric("json_answers", kind=Kind.COUNT),
+        *(Metric(f"{name}_failures", better=-1, kind=Kind.COUNT) for name in FAILURES),
+    )
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         defaults = {"num_predict": 200, "temperature": 0}

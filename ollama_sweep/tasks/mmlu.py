@@ -8,6 +8,7 @@ from typing import ClassVar
 from ollama_sweep.core import summary
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Run
 from ollama_sweep.core.strict_yaml import Node
@@ -17,7 +18,7 @@ from ollama_sweep.tasks.shared import hub, mmlu_files, scorers, task_options
 from ollama_sweep.tasks.shared.data import located
 from ollama_sweep.tasks.shared.mmlu_files import SPLITS, Item
 from ollama_sweep.tasks.shared.prompt_set import WARMUP, identity
-from ollama_sweep.tasks.shared.scores import answered, latencies, means, slug, speed
+from ollama_sweep.tasks.shared.scores import LATENCIES, SPEEDS, answered, latencies, means, slug, speed
 
 OWN = ("subjects", "shots", "split", *hub.OPTIONS)
 DEFAULT_SUBJECT = "abstract_algebra"
@@ -30,6 +31,14 @@ class Task:
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = GENERATE
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", "accuracy", "", 1, Kind.MEAN),
+        Metric("letter_found", better=1, kind=Kind.SHARE),
+        Metric("letter_failure_rate", "share of answers without a letter", "", -1, Kind.SHARE),
+        Metric("accuracy_*", better=1, kind=Kind.MEAN),
+        *SPEEDS,
+        *LATENCIES,
+    )
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         asked = task_options.read("mmlu", given, OWN)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.outcome import Run
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.tasks.base import Question, Setup
@@ -16,6 +17,7 @@ class Task:
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = GENERATE
+    metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         for name, node in given.items():

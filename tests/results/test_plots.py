@@ -18,8 +18,9 @@ from PIL import Image
 from results_maker import Recipe, make, result
 
 from ollama_sweep.core.errors import ConfigError, StorageError
-from ollama_sweep.core.metrics import default_metric, metric, range_and_runs
+from ollama_sweep.core.metrics import default_metric, metric
 from ollama_sweep.core.outcome import Answer, AnswerRow, CellResult, Status
+from ollama_sweep.core.stats import range_and_runs
 from ollama_sweep.results import plots
 from ollama_sweep.results.pictures import results_tables
 from ollama_sweep.results.plots import (

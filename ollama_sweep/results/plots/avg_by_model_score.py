@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.core.summary import answered, score_interval, score_mean
 from ollama_sweep.core.units import format_rate
@@ -40,7 +41,7 @@ def collect(rows: Sequence[AnswerRow], options: PlotOptions) -> list[BarsData]:
     highest = max((bar.value for bars in groups.values() for bar in bars.values()), default=0.0)
     return [
         BarsData(
-            title="Mean score of each model (higher is better)",
+            title=f"Mean score of each model ({metric('score').direction})",
             facts=facts,
             axis="Mean score",
             kinds=tasks or ("",),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.core.summary import answered
@@ -87,7 +88,9 @@ def collect(rows: Sequence[AnswerRow], options: PlotOptions) -> list[TokenHeatma
     return [
         TokenHeatmap(
             metric=metric,
-            unit=(options.prices.currency if options.prices else "") if metric == "cost" else "s",
+            unit=(options.prices.currency if options.prices else "")
+            if metric == "cost"
+            else metrics.metric(f"{metric}_s").unit,
             x_edges=x_edges,
             y_edges=y_edges,
             panels=tuple(panels),

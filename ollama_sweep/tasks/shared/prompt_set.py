@@ -11,6 +11,7 @@ from ollama_sweep.core import summary
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.generation import GENERATE, Generation
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Run
 from ollama_sweep.core.strict_yaml import Node
@@ -134,7 +135,9 @@ def first_of(asked: tuple[Question, ...], limit: int | None) -> tuple[Question, 
     return asked if limit is None else asked[:limit]
 
 
-_SPEEDS = frozenset({"output_words", "generation_time_s", "chars_per_s", "tokens_per_s", "score"})
+METRICS = (*scores.SPEEDS, *scores.LATENCIES, *scores.AVERAGES, *scorers.METRICS, *scores.OF_CATEGORIES,
+           *scores.OLD_NAMES)  # fmt: skip
+_SPEEDS = frozenset({metric.name for metric in scores.SPEEDS} | {"score"})
 """Numbers of an answer whose value for a cell is a median, or the core's own mean (`score`)."""
 
 
@@ -224,6 +227,7 @@ class Task:
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = GENERATE
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
     is_prompt_set: ClassVar[bool] = True
 
     def __init__(self, name: str, path: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_sweep.core.metrics import Kind, Metric
+
 EXPECTATIONS: Mapping[str, str] = {
     "facts": "texts",
     "forbidden": "texts",
@@ -31,6 +33,17 @@ EXPECTATIONS: Mapping[str, str] = {
 }
 """What an item may expect of its answer, and the kind of value: texts (facts: alternatives as lists), count, …"""
 
+METRICS = (
+    *(Metric(name, better=1, kind=Kind.SHARE) for name in ("nothing_forbidden", "within_length", "format_followed")),
+    Metric("valid_json", "share of valid JSON", "", 1, Kind.SHARE),
+    *(Metric(name, better=1, kind=Kind.SHARE) for name in ("no_extra_text", "has_required_keys", "no_hallucination")),
+    *(Metric(name, better=1, kind=Kind.MEAN) for name in ("key_facts", "fields_extracted", "reference_f1")),
+    Metric("passed", better=1, kind=Kind.SHARE),
+    Metric("keys_present", better=1, kind=Kind.COUNT),
+    Metric("placeholder_values", better=-1, kind=Kind.COUNT),
+    Metric("hallucinated_values", better=-1, kind=Kind.COUNT),
+)
+"""What `judge` gives beside `score`."""
 LETTERS = "ABCDEFGHIJ"
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)

@@ -10,7 +10,41 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ollama_sweep.core import rates, stats, summary
 from ollama_sweep.core.generation import Generation
+from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.outcome import Run
+
+SPEEDS = (
+    Metric("output_words"),
+    Metric("generation_time_s", "time from the first token to the last", "s", -1),
+    Metric("chars_per_s", "output characters over the whole latency", "chars/s", 1),
+    Metric("tokens_per_s", "output tokens over the whole latency", "tokens/s", 1, is_ranked=True),
+)
+"""Of every answer; no judgement of it."""
+LATENCIES = (
+    Metric("latency_mean_s", "mean latency", "s", -1, Kind.MEAN),
+    Metric("latency_p50_s", "median latency", "s", -1),
+    Metric("latency_p95_s", "95th percentile of the latency", "s", -1),
+    Metric("latency_p99_s", "99th percentile of the latency", "s", -1),
+    Metric("latency_max_s", "longest latency", "s", -1),
+    Metric("requests_per_min", "requests per minute", "requests/min", 1),
+)
+AVERAGES = (
+    Metric("avg_tokens_per_s", "", "tokens/s", 1, Kind.MEAN),
+    Metric("avg_ttft_s", "", "s", -1, Kind.MEAN),
+)
+OF_CATEGORIES = (
+    Metric("answers_*", kind=Kind.COUNT),
+    Metric("success_rate_*", better=1, kind=Kind.SHARE),
+    Metric("score_*", better=1, kind=Kind.MEAN),
+    Metric("avg_tps_*", unit="tokens/s", better=1, kind=Kind.MEAN),
+)
+OLD_NAMES = (
+    Metric("min_tokens_per_s", unit="tokens/s", better=1),
+    Metric("max_tokens_per_s", unit="tokens/s", better=1),
+    Metric("min_ttft_s", unit="s", better=-1),
+    Metric("max_ttft_s", unit="s", better=-1),
+)
+"""Of databases that were made before the ends of a range were called NAME_min and NAME_max."""
 
 
 def speed(generation: Generation) -> dict[str, float]:

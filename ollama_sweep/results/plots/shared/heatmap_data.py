@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
-from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric, range_and_runs
+from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
-from ollama_sweep.core.stats import best_set, median, value_of
+from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, flags_of, in_words, make_grids, progress
 from ollama_sweep.results.plots import PlotOptions
 
