@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ollama_sweep.plan.load import load
     from ollama_sweep.plan.preview import preview
-    from ollama_sweep.results.reading import best, rows
+    from ollama_sweep.results.find import best, rows
     from ollama_sweep.results.status import status
     from ollama_sweep.run.session import measure
 
@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 __all__ = ["best", "load", "measure", "preview", "rows", "status"]
 
 _HOMES = {
-    "best": "results.reading",
+    "best": "results.find",
     "load": "plan.load",
     "measure": "run.session",
     "preview": "plan.preview",
-    "rows": "results.reading",
+    "rows": "results.find",
     "status": "results.status",
 }
 

@@ -1,12 +1,19 @@
-"""Finds a sweep in a database: by its file, by its name, or the one that ran last."""
+"""Finds a sweep in a database, by its file, its name, or the one that ran last; its cells and the best, for Python."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import SweepRow
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.options import Scalar
+    from ollama_sweep.core.outcome import CellResult
+    from ollama_sweep.results.best import Best
+    from ollama_sweep.store.rows import SweepRow
 
 
 def find_sweep(reader: Reader, config: str | None) -> SweepRow:
@@ -30,3 +37,36 @@ def _name_of(config: str) -> str:
     root = strict_yaml.parse(files.read_text(path, 1), str(path))
     entries = root.value if root is not None and isinstance(root.value, dict) else {}
     return str(entries["name"].value) if "name" in entries else path.stem
+
+
+@dataclass(frozen=True)
+class SweepBest:
+    """The best cells of a sweep; `text` says the same in words."""
+
+    sweep: str
+    cells: Best
+    text: str
+
+
+def rows(db: Path | str, sweep: str | None = None) -> list[dict[str, Scalar]]:
+    """A row for each cell with every column of the view `results`: `pandas.DataFrame(rows("sweeps.db"))`.
+
+    The sweep is named by its name or file; left out, it is the one that ran last. Raises ConfigError.
+    """
+    from ollama_sweep.results.export import long_rows
+
+    return long_rows(_results(db, sweep)[1])
+
+
+def best(db: Path | str, sweep: str | None = None, metric: str | None = None) -> SweepBest:
+    """The best cells of a sweep, by that of its main task or by a column of the view. Raises ConfigError."""
+    from ollama_sweep.results.best import best_cells, describe_best
+
+    name, results = _results(db, sweep)
+    return SweepBest(name, best_cells(results, metric), describe_best(results, metric))
+
+
+def _results(db: Path | str, sweep: str | None) -> tuple[str, list[CellResult]]:
+    with Reader.open(Path(db)) as reader, reader.snapshot():
+        row = find_sweep(reader, sweep)
+        return row.name, list(reader.results(row.sweep_id))

@@ -11,7 +11,7 @@ from sweeping import Program, json_of, label, program
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.results.reading import best, rows
+from ollama_sweep.results.find import best, rows
 from ollama_sweep.results.status import status
 
 
