@@ -153,6 +153,7 @@ def rows(pairs: Sequence[Pair], cells: int) -> list[list[str]]:
         "ratio, cells only": ("{:.3f}", [pair.cells_s / pair.loop_s for pair in pairs]),
         "shell loop, a cell": ("{:.2f} s", [pair.loop_s / cells for pair in pairs]),
         "tool, a cell": ("{:.2f} s", [pair.cells_s / cells for pair in pairs]),
+        "tool, a cell more than the loop": ("{:+.2f} s", [(pair.cells_s - pair.loop_s) / cells for pair in pairs]),
         "tool, before the first cell": ("{:.2f} s", [pair.before_s for pair in pairs]),
         "tool, after the last cell": ("{:.2f} s", [pair.after_s for pair in pairs]),
     }
