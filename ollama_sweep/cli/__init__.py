@@ -20,7 +20,7 @@ from typing import TextIO
 import click
 
 from ollama_sweep import __version__
-from ollama_sweep.cli.signs import never_fail
+from ollama_sweep.cli.terminal import never_fail
 from ollama_sweep.core.errors import SweepError, nearest
 
 FOLDER = Path(__file__).parent / "commands"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TextIO
 
-from ollama_sweep.cli.signs import PLAIN
+from ollama_sweep.cli.terminal import can_draw, console, printable
 from ollama_sweep.core import stats
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.events import (
@@ -37,10 +37,10 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._is_terminal = self._stream.isatty()
+        self._live = _LiveLine(self._stream) if can_draw(self._stream) else None
         self._is_alive, self._has_warned = True, False
         self._is_writing = False
-        self._unwritten: deque[str] = deque()
+        self._unwritten: deque[Callable[[], None]] = deque()
         self._total = self._done = self._failed = 0
         self._seconds_left: float | None = None
         self._cell: Cell | None = None
@@ -72,7 +72,8 @@ class Progress:
                 self.line(event.text)
             case SweepFinished():
                 self._cell = None
-        self._live()
+                self.close()
+        self._picture()
 
     def _finished(self, event: CellFinished) -> None:
         if not event.will_retry:
@@ -82,7 +83,7 @@ class Progress:
         self._cell = None
         head = f"{self._done:>{len(str(self._total))}}/{self._total}"
         again = " (tried again)" if event.will_retry else ""
-        left = f", {self._left()} left" if self._total > self._done and not self._is_terminal else ""
+        left = f", {self._left()} left" if self._total > self._done and self._live is None else ""
         self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
 
     def _left(self) -> str:
@@ -90,35 +91,42 @@ class Progress:
 
     def line(self, text: str) -> None:
         """One lasting line."""
-        if self._is_terminal:
-            self._write(f"\r\x1b[2K{text}\n")
-        else:
-            self._write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {text}\n")
+        self.plain(text if self._live else f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {text}")
 
     def plain(self, text: str) -> None:
         """Text without a time stamp: what is said at the start and the end."""
-        self._write(f"{chr(13) + chr(27) + '[2K' if self._is_terminal else ''}{text}\n")
-
-    def _live(self) -> None:
-        if not self._is_terminal or self._cell is None:
-            return
-        parts = [f"{self._done}/{self._total}", self._cell.label(), self._doing]
-        parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [f"{self._left()} left"] if self._seconds_left is not None else []
-        width = shutil.get_terminal_size().columns
-        self._write("\r\x1b[2K" + "  ".join(parts)[: max(10, width - 1)])
+        if self._live:
+            self._do(partial(self._live.say, text))
+        else:
+            self._do(partial(self._write, text))
 
     def _write(self, text: str) -> None:
+        self._stream.write(printable(f"{text}\n", self._stream))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is measured any more: what comes next stands where the live line was."""
+        if self._live:
+            self._do(self._live.end)
+
+    def _picture(self) -> None:
+        if self._live is None or not (self._cell or self._live.is_shown):
+            return
+        parts = [f"{self._left()} left"] if self._seconds_left is not None else []
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [self._cell.label(), self._doing] if self._cell else []
+        self._do(partial(self._live.show, self._done, self._total, "  ".join(parts)))
+
+    def _do(self, writing: Callable[[], None]) -> None:
         """Write now; what a signal says in the middle of another line comes right after it."""
         if self._is_alive:
-            self._unwritten.append(text)
+            self._unwritten.append(writing)
         if self._is_writing:
             return
         self._is_writing = True
         try:
             while self._unwritten:
-                self._stream.write(printable(self._unwritten.popleft(), self._stream))
-                self._stream.flush()
+                self._unwritten.popleft()()
         except OSError as error:
             self._refused(error)
         except ValueError:
@@ -136,12 +144,57 @@ class Progress:
                 sys.stderr.flush()
 
 
-def printable(text: str, stream: TextIO) -> str:
-    """The text in what the stream can show: plain ASCII signs where its encoding has no others."""
-    encoding = stream.encoding or "ascii"
-    if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
-        return text
-    return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+class _LiveLine:
+    """The last line of a terminal, drawn anew at every event; lasting lines go above it.
+
+    Nothing draws by itself: no thread may disturb what is measured, or write in the middle of a signal's words.
+    """
+
+    BAR, ROOM_FOR_A_BAR = 16, 60
+    BESIDE = 3
+    """Columns left free, so that the `^C` of a terminal does not begin a new line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.live import Live
+
+        self._stream, self._console = stream, console(stream)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    @property
+    def is_shown(self) -> bool:
+        return self._live.is_started
+
+    def say(self, text: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(printable(text, self._stream)), soft_wrap=True)
+
+    def show(self, done: int, total: int, text: str) -> None:
+        """`3/9`, a bar where there is room, and the text, cut where the line ends."""
+        from rich.constrain import Constrain
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[Text | ProgressBar] = [Text(f"{done}/{total}", no_wrap=True)]
+        if self._console.width >= self.ROOM_FOR_A_BAR:
+            parts.append(ProgressBar(total, done, self.BAR, complete_style="green", finished_style="green"))
+        parts.append(Text(printable(text, self._stream), no_wrap=True, overflow="crop"))
+        line = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        line.add_row(*parts)
+        if not self._live.is_started:
+            self._live.start()
+            self._console.show_cursor()  # a killed program could not bring it back
+        self._live.update(Constrain(line, max(1, self._console.width - self.BESIDE)), refresh=True)
+
+    def end(self) -> None:
+        self._live.stop()
 
 
 _HEADLINES = {

@@ -1,4 +1,4 @@
-"""What answers and cells say per model and task, in words and aligned tables for a terminal. Pure."""
+"""What answers and cells say per model and task, in words and tables. Pure."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _memory(group: Group) -> list[str]:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def task_table(groups: Sequence[Group]) -> list[str]:
-    """The numbers of one task that most people want: a line for each model and number."""
+def task_table(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """The numbers of one task that most people want: a row for each model and number under a head."""
     names = [name for name in SHOWN if any(name in group.spreads for group in groups)]
     rows = [
         (group.label, _named(name), *_cells(name, group.spreads[name]))
@@ -86,7 +86,7 @@ def task_table(groups: Sequence[Group]) -> list[str]:
         for group in groups
         if name in group.spreads
     ]
-    return aligned([HEAD, *rows], left=2)
+    return [HEAD, *rows]
 
 
 def _named(name: str) -> str:
@@ -127,15 +127,3 @@ def value_text(name: str, value: float) -> str:
 
 def _column(name: str) -> str:
     return re.sub(r"\W", "_", name)[:40] or "_"
-
-
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Rows in columns two spaces apart; the first `left` columns begin at the left, the others end at the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.ljust(width) if column < left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -28,10 +28,10 @@ FRAME = "\x1b[H"
 
 
 def last_frame(terminal: Terminal) -> list[str]:
-    """The lines of the newest frame that is whole, without colours."""
-    frames = terminal.read().split(FRAME)[1:]
-    whole = [frame for frame in frames if "\x1b[J" in frame]
-    return ESCAPES.sub("", whole[-1]).split("\r\n") if whole else []
+    """The lines of the newest frame that is surely whole, because another one follows; without colours."""
+    frames = [ESCAPES.sub("", frame).rstrip() for frame in terminal.read().split(FRAME)[1:]]
+    whole = [frame for frame in frames[:-1] if frame]
+    return [line.rstrip() for line in whole[-1].split("\r\n")] if whole else []
 
 
 def shows(terminal: Terminal, text: str) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from answers_maker import answer, failed
 from results_maker import result
 
+from ollama_sweep.cli.tables import aligned
 from ollama_sweep.core.errors import ConfigError, StorageError
 from ollama_sweep.core.outcome import AnswerRow, Status
 from ollama_sweep.core.stats import spread
@@ -391,6 +392,6 @@ def test_a_model_that_answered_nothing_is_in_the_summary() -> None:
 
 
 def test_the_table_is_aligned() -> None:
-    lines = task_table(make_groups(TWO_MODELS, []))
+    lines = aligned(task_table(make_groups(TWO_MODELS, [])), left=2)
     assert {line.rstrip()[-7:] for line in lines[:1]} == {"min–max"}
     assert any(line.startswith("big    latency_s") for line in lines)

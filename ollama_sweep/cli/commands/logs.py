@@ -93,7 +93,7 @@ def _find_again(file: BinaryIO, last: bytes) -> None:
 
 
 def _print(data: bytes) -> None:
-    from ollama_sweep.cli.progress import printable
+    from ollama_sweep.cli.terminal import printable
     from ollama_sweep.run.detached import shown
 
     for line in data.splitlines(keepends=True):

@@ -76,6 +76,7 @@ def look(settings: EngineSettings, name: str) -> tuple[EngineInfo, tuple[Install
 def lines(info: EngineInfo, found: tuple[Installed, ...]) -> list[str]:
     """A line for each model under a head; one line where there is none."""
     from ollama_sweep import engines
+    from ollama_sweep.cli.tables import table
 
     where = f"{info.name} {info.version} at {info.where}"
     if not found:
@@ -83,9 +84,7 @@ def lines(info: EngineInfo, found: tuple[Installed, ...]) -> list[str]:
         hint = f". For example: {example}" if example else ""
         return [f"No model is installed for {where}{hint}"]
     rows = [HEAD, *(_row(model) for model in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*table, f"{len(found)} installed for {where}"]
+    return [*table(rows, left=len(HEAD)), f"{len(found)} installed for {where}"]
 
 
 def _row(model: Installed) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ def _asked(given: dict[str, Any]) -> Asked:
 
 def lines_of(found: Report) -> list[str]:
     """What a person reads."""
+    from ollama_sweep.cli.tables import table
     from ollama_sweep.results.groups import PERCENTILE_METHOD
     from ollama_sweep.results.words import check_line, group_line, task_table
 
@@ -91,7 +92,7 @@ def lines_of(found: Report) -> list[str]:
     for task in dict.fromkeys(group.task for group in found.groups):
         members = [group for group in found.groups if group.task == task]
         lines += ["", f"Task {task}", *(f"  {group_line(group)}" for group in members), ""]
-        lines += [f"  {line}" for line in task_table(members)]
+        lines += table(task_table(members), left=2, indent="  ")
         for group in members:
             lines += [f"  {line}" for line in (*category_lines(group), *check_line(group), *cost_lines(group))]
         lines += [f"  Expensive: {region.text(found.unit)}" for region in found.regions.get(task, [])]

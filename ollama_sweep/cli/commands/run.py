@@ -65,6 +65,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         _detach(db, given["allow_network_db"], given["as_json"])
         return
     with contextlib.ExitStack() as stack:
+        stack.callback(progress.close)
         told: Notifier | None = None
         if send is not None:
             told = stack.enter_context(notify.notifier(spec, send, progress.line, is_alone=not sys.stdout.isatty()))
@@ -162,7 +163,7 @@ def _detach(db: Path, allow_network: bool, as_json: bool) -> None:
 
     Ends with the run's own exit code where it ends before its first cell.
     """
-    from ollama_sweep.cli.progress import printable
+    from ollama_sweep.cli.terminal import printable
     from ollama_sweep.run import detached
 
     detached.check(db, allow_network=allow_network)

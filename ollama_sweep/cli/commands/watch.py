@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -16,8 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import can_draw, console, has_colours, printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ollama_sweep.results.plots.heatmap import HeatmapData
     from ollama_sweep.results.status import SweepStatus
     from ollama_sweep.store.reader import Reader
@@ -43,7 +45,7 @@ def command(config: str | None, metric: str | None, db: Path) -> None:
       ollama-sweep watch
     """
     view = View(db, config, metric)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and can_draw(sys.stdout)):
         for line in view.lines(80, 40, colour=False):
             click.echo(line)
         return
@@ -75,7 +77,6 @@ class View:
 
         from ollama_sweep.cli.commands.status import lines_of
         from ollama_sweep.cli.map import Look, draw
-        from ollama_sweep.cli.progress import printable
 
         found = self._read()
         said = [line for text in lines_of(found)
@@ -134,16 +135,19 @@ def _plain(text: str) -> str:
 
 
 def _live(view: View) -> int | None:
-    """Show it until the person leaves; the pid of the sweep that goes on."""
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb")
-    with _screen() as keyboard, contextlib.suppress(KeyboardInterrupt):
-        state: object = None
-        size, drawn_at = os.terminal_size((0, 0)), 0.0
+    """Show it on the terminal's second screen until the person leaves; the pid of the sweep that goes on."""
+    from rich.live import Live
+
+    screen = console(sys.stdout)
+    live = Live(console=screen, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    with _keys() as keyboard, live, contextlib.suppress(KeyboardInterrupt):
+        shown: object = None
+        drawn_at = 0.0
         while True:
-            now = view.changed(), shutil.get_terminal_size()
-            if now != (state, size) or time.monotonic() - drawn_at >= REDRAW_S:
-                _show(view, now[1], colour, is_new_size=now[1] != size)
-                (state, size), drawn_at = now, time.monotonic()
+            now = view.changed(), screen.size
+            if now != shown or time.monotonic() - drawn_at >= REDRAW_S:
+                live.update(_frame(view, *screen.size), refresh=True)
+                shown, drawn_at = now, time.monotonic()
             ready, _, _ = select.select([keyboard], [], [], POLL_S)
             if ready and os.read(keyboard, 64)[:1] in (b"q", b"Q", b"\x04", b""):
                 break
@@ -151,17 +155,16 @@ def _live(view: View) -> int | None:
     return process.pid if process else None
 
 
-def _show(view: View, size: os.terminal_size, colour: bool, *, is_new_size: bool) -> None:
-    lines = view.lines(size.columns, size.lines, colour=colour)[: max(1, size.lines - 1)]
-    lines.append(HINT[: size.columns - 1])
-    clear = "\x1b[2J" if is_new_size else ""
-    sys.stdout.write(f"{clear}\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
-    sys.stdout.flush()
+def _frame(view: View, columns: int, lines: int) -> Text:
+    from rich.text import Text
+
+    shown = view.lines(columns, lines, colour=has_colours())[: max(1, lines - 1)]
+    return Text("\n", no_wrap=True, overflow="crop").join(map(Text.from_ansi, [*shown, HINT]))
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[int]:
-    """The terminal's second screen without a cursor, keys at once; as it was afterwards. Yields the keyboard."""
+def _keys() -> Iterator[int]:
+    """Keys come at once and are not shown; the keyboard is as it was afterwards, also after SIGTERM. Yields it."""
     import termios
     import tty
 
@@ -170,11 +173,7 @@ def _screen() -> Iterator[int]:
     handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     try:
         tty.setcbreak(keyboard)
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")
         yield keyboard
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-        with contextlib.suppress(OSError):
-            sys.stdout.write("\x1b[?25h\x1b[?1049l")
-            sys.stdout.flush()
         signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,58 @@
+"""Whether a stream is a terminal, and what it can show: plain ASCII signs where its encoding has no others."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN = str.maketrans({"✓": "+", "✗": "x", "…": "...", "–": "-", "×": "x", "★": "*"})
+_HANDLER = "ollama_sweep.plain"
+
+
+def can_draw(stream: TextIO) -> bool:
+    """A terminal on which a line can be drawn anew. A dumb one gets what a file gets."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def has_colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def console(stream: TextIO) -> Console:
+    """rich on a terminal. Text of other people goes in as `Text`, which it never interprets."""
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        force_terminal=True,
+        force_interactive=True,
+        force_jupyter=False,
+        color_system="256" if has_colours() else None,
+    )
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """The text in what the stream can show."""
+    encoding = stream.encoding or "ascii"
+    if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
+        return text
+    return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+
+
+def never_fail(stream: TextIO) -> None:
+    """Let a stream write a plain sign where its encoding lacks one, instead of raising UnicodeEncodeError."""
+    codecs.register_error(_HANDLER, _plain)
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors=_HANDLER)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "replace").decode("ascii"), error.end
