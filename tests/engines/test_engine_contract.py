@@ -25,12 +25,11 @@ from ollama_sweep.engines.shared.look import Look
 from ollama_sweep.plan import prompts
 
 QUESTION = "Name three rivers."
-SHORT = "Name the three largest rivers of the world and the seas that they flow into. " * 3
-TEXT = SHORT * 2
-"""Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached."""
+TEXT = "Name the three largest rivers of the world and the seas that they flow into. " * 15
+"""Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached; and too
+long for the smallest context that llama.cpp makes, where counting is quick, because it ends with a refusal.
+"""
 OPENING_TOKENS = 8
-TOO_LONG = SHORT * 5
-"""For the smallest context that llama.cpp makes."""
 MISSING = "no-such-model:1b"
 SYSTEM = (
     'You are a "careful" teacher of geography.\nAnswer in one short sentence, and never with a list. Name the river, '
@@ -163,14 +162,14 @@ def ollama(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
     )
 
 
-def measure(engine: Engine, cell: Cell, expected: int | None, text: str = SHORT) -> Run:
+def measure(engine: Engine, cell: Cell, expected: int | None, text: str = QUESTION) -> Run:
     """One run as a sweep makes and judges it."""
     nonce = prompts.new_nonce()
     generation = engine.generate(cell, prompts.with_nonce(nonce, text), TIMEOUT_S)
     return judge.judge_run(generation, number=1, warmup=False, nonce=nonce, expected_tokens=expected, scores={})
 
 
-def counted(engine: Engine, subject: Subject, text: str = SHORT) -> int:
+def counted(engine: Engine, subject: Subject, text: str = QUESTION) -> int:
     tokens = engine.count_tokens(subject.model, prompts.with_nonce(prompts.new_nonce(), text))
     assert tokens is not None
     return tokens
@@ -240,17 +239,17 @@ def test_a_cell_is_loaded_once_and_measured_without_a_cache(subject: Subject) ->
 def test_a_prompt_too_long_for_its_context_is_refused_and_never_cut_in_silence(subject: Subject) -> None:
     subject.script(cells={subject.cell().label(): ["truncated"]})
     engine, cell = subject.make(), subject.cell()
-    tokens = counted(engine, subject, TOO_LONG)
+    tokens = counted(engine, subject, TEXT)
     assert cell.num_ctx < tokens < 500
     engine.prepare(cell)
     with pytest.raises(CellFailed) as caught:
-        measure(engine, cell, tokens, TOO_LONG)
+        measure(engine, cell, tokens, TEXT)
     assert caught.value.status == Status.TRUNCATED
     assert caught.value.error
     engine.release(failed=True)
     fitting = subject.cell(num_ctx=1024, num_batch=128)
     assert engine.prepare(fitting).num_ctx == 1024
-    assert abs((measure(engine, fitting, tokens, TOO_LONG).prompt_eval_count or 0) - tokens) <= judge.NONCE_TOLERANCE
+    assert abs((measure(engine, fitting, tokens, TEXT).prompt_eval_count or 0) - tokens) <= judge.NONCE_TOLERANCE
 
 
 def test_a_crash_takes_its_cell_and_nothing_else(subject: Subject) -> None:

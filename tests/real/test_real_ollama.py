@@ -29,13 +29,14 @@ from sweep_runner import Started, Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-LONGEST = str(ROOT / "prompts" / "p.txt")
-PROMPT = {"text": Path(LONGEST).read_text("utf-8").partition("\n\n")[0]}
+SHIPPED = (ROOT / "prompts" / "p.txt").read_text("utf-8")
+PROMPT = {"text": SHIPPED.partition("\n\n")[0]}
 """Many times longer than what stays cached, and shorter than the one that ships."""
 OPENING_TOKENS = 8
 """So much of the chat template stands before the nonce, at most, and stays cached."""
 SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
-QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1}
+QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread": 1}
+"""One thread: two that wait for each other are slow where other tests keep the cores busy."""
 CONTEXTS, BATCHES = [1024, 4096], [16, 64, 256]
 LIMIT_AS = 600_000_000
 PATIENCE_S = 900.0
@@ -46,10 +47,8 @@ Cells = dict[tuple[int, int], dict[str, Any]]
 
 
 def picture_table(sweep: Sweep, name: str = "grid") -> dict[tuple[int, int], str]:
-    """The picture as a table, by (num_ctx, num_batch); the picture lies beside it."""
-    folder = sweep.folder / "heatmaps" / name
-    assert (folder / "heatmap_highlighted.png").read_bytes().startswith(b"\x89PNG")
-    with (folder / "results_table.csv").open(newline="", encoding="utf-8") as file:
+    """The picture as a table, by (num_ctx, num_batch)."""
+    with (sweep.folder / "heatmaps" / name / "results_table.csv").open(newline="", encoding="utf-8") as file:
         head, *body = csv.reader(file)
     return {(int(num_ctx), int(row[0])): cell for row in body for num_ctx, cell in zip(head[1:], row[1:], strict=True)}
 
@@ -82,6 +81,7 @@ class Twice:
     runs_again: list[dict[str, Any]]
     slowest_run_s: float
     table: dict[tuple[int, int], str]
+    picture: bytes
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,11 @@ def twice(
 
 
 def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
-    config = sweep.config(prompt=PROMPT, num_ctx=CONTEXTS, num_batch=BATCHES, warmup=1, repeats=2)
-    start = server.log_size()
+    config = sweep.config(prompt=PROMPT, num_ctx=CONTEXTS, num_batch=BATCHES, warmup=1, repeats=2, num_thread=1)
+    start, sweep.draws = server.log_size(), True
     sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
-    middle = server.log_size()
+    middle, sweep.draws = server.log_size(), False
+    picture = sweep.folder / "heatmaps" / "grid" / "heatmap_highlighted.png"
     again = ["--db", "again.db", "--out", "again", "--set", "repeats=1"]
     sweep("run", config, *server.sweep_options(), *again, timeout_s=PATIENCE_S).must()
     assert_nothing_left(server, sweep)
@@ -118,10 +119,12 @@ def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
         runs_again=sweep.rows("again.db", "select * from runs"),
         slowest_run_s=max(run["client_duration_s"] for run in runs),
         table=picture_table(sweep),
+        picture=picture.read_bytes(),
     )
 
 
 def test_all_cells_are_measured_and_drawn(twice: Twice) -> None:
+    assert twice.picture.startswith(b"\x89PNG")
     assert set(statuses(twice.first.values()).values()) == {"ok"}
     assert set(twice.first) == {(num_ctx, num_batch) for num_ctx in CONTEXTS for num_batch in BATCHES}
     for place, row in twice.first.items():
@@ -190,7 +193,7 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     """It has runs enough that one of them is under way when it is stopped, on any machine."""
     server = real_ollama(request.node.callspec.params["twice"])
     timeout_s = max(10, round(2 * twice.slowest_run_s))
-    config = sweep.config(prompt=SHORT, num_ctx=[1024], num_batch=[16, 64], warmup=0, repeats=8)
+    config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 8})
     start = server.log_size()
     started = sweep.start("run", config, *server.sweep_options(), "--timeout", str(timeout_s))
     runner = until("it stands still in a run", lambda: stopped_in_a_run(server, start), PATIENCE_S, 0.01)
@@ -200,7 +203,7 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     assert (stopped["status"], stopped["attempts"], following["status"]) == ("timeout", 1, "ok")
     assert picture_table(sweep)[1024, 16] == "Timeout or no output"
     (timed_out,) = sweep.rows(
-        sql="select *, julianday(finished_at) - julianday(started_at) as days from attempts limit 1"
+        sql="select *, julianday(finished_at) - julianday(started_at) as days from attempts where status = 'timeout'"
     )
     assert timeout_s - 1 < timed_out["days"] * 86400
     reads = server.prompts(start)[1024, 64]
@@ -212,17 +215,20 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
 
 def stopped_in_a_run(server: RealOllama, start: int) -> psutil.Process | None:
     """The runner, once it was stopped while it answered."""
-    pids = server.runner_pids() if is_answering(server.log_text(start)) else []
-    for runner in map(psutil.Process, pids):
+
+    def is_in_a_run() -> bool:
+        return is_answering(server.log_text(start), "-c 1024", "-b 16")
+
+    for runner in map(psutil.Process, server.runner_pids() if is_in_a_run() else ()):
         if stand_still(runner):
-            if is_answering(server.log_text(start)):
+            if is_in_a_run():
                 return runner
             runner.resume()
     return None
 
 
 def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
-    config = sweep.config(prompt=LONGEST, num_ctx=[256, 1024], num_batch=[64], warmup=0, repeats=1)
+    config = sweep.config(**{**QUICK, "prompt": {"text": SHIPPED[:1600]}, "num_ctx": [256, 1024], "num_batch": [64]})
     sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
     skipped, fits = sweep.cells()[256, 64], sweep.cells()[1024, 64]
     assert (skipped["status"], skipped["reason"], skipped["attempts"]) == ("skipped", "does_not_fit", 0)
@@ -252,7 +258,7 @@ def test_a_larger_grid_runs_only_the_new_cells(server: RealOllama, sweep: Sweep)
     assert not set(server.prompts(start)) & set(sweep.cells()), "cells were measured again"
 
 
-GRID: dict[str, Any] = {"prompt": SHORT, "num_ctx": [1024, 2048], "num_batch": [16, 64], "warmup": 0, "repeats": 1}
+GRID: dict[str, Any] = {**QUICK, "num_ctx": [1024, 2048], "num_batch": [16, 64]}
 
 
 def kill_in_mid_cell(sweep: Sweep, *words: str, env: dict[str, str] | None = None) -> list[dict[str, Any]]:

@@ -68,10 +68,14 @@ def stand_still(process: psutil.Process) -> bool:
     return stopped == psutil.STATUS_STOPPED
 
 
-def is_answering(log: str) -> bool:
-    """Whether the llama-server that was started last has taken a request and not ended it, as its own log says."""
+def is_answering(log: str, *options: str) -> bool:
+    """Whether the llama-server that was started last, with these options, has taken a request and not ended it.
+
+    As its own log says.
+    """
     load = log.rpartition(_STARTING)[2]
-    return load.rfind("launch_slot_") > load.rfind("release:")
+    command = load.partition("\n")[0]
+    return all(f" {option} " in command for option in options) and load.rfind("launch_slot_") > load.rfind("release:")
 
 
 def skip_outside_ci(reason: str) -> NoReturn:

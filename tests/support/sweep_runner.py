@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import undrawn
 import yaml
 from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
 
@@ -70,6 +71,8 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.draws = False
+        """Whether `run` really draws, which takes longer than a small sweep; pictures have tests of their own."""
         self._mark = f"sweep-{folder.name}-{time.monotonic_ns()}"
         self._is_marking = False
         self._started: list[Started] = []
@@ -77,7 +80,7 @@ class Sweep:
     @property
     def file(self) -> Path:
         """What is given to Python."""
-        return ROOT / "sweep.py"
+        return ROOT / "sweep.py" if self.draws else undrawn.FILE
 
     @property
     def mark(self) -> str:

@@ -38,8 +38,6 @@ class Program(Sweep):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.draws = False
-        """Whether `run` really draws, which takes longer than all the rest; pictures have tests of their own."""
         self.journal = folder / "journal.txt"
         self._script = folder / "fake.json"
         self.script()
@@ -51,10 +49,6 @@ class Program(Sweep):
     def environment(self) -> dict[str, str]:
         """What a child process needs to use the same script, and to write as it does for a person."""
         return {"OLLAMA_SWEEP_FAKE": str(self._script), "PYTHONUNBUFFERED": ""}
-
-    @property
-    def file(self) -> Path:
-        return super().file if self.draws else undrawn.FILE
 
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> Ended:
         environment = {**clean_environment(), **self.environment(), **(env or {})}
