@@ -61,7 +61,8 @@ def test_answers_say_the_same_everywhere(asked: tuple[Program, Ended]) -> None:
     assert "pooled over 3 num_ctx" in report
     (bars,) = avg_by_model_score.collect(rows, PlotOptions())
     bar = bars.groups["m"]["items"]
-    assert (bar.value, bar.interval) == (pytest.approx(score), pytest.approx((low, high)))
+    assert bar.value == pytest.approx(score)
+    assert bar.interval == pytest.approx((low, high))
     assert bar.text.endswith("(n = 36 of 6 questions)")
     assert "pooled over 3 num_ctx" in bars.facts
     assert "pooled over 3 num_ctx" in avg_by_model_durations.collect(rows, PlotOptions())[0].facts
