@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ollama_sweep.cli import task_options
-from ollama_sweep.core import metrics
 from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "configs/default.yaml"
 F = TypeVar("F", bound=Callable[..., Any])
-metrics.add_room("ollama_sweep.engines")
 
 
 def db_option(command: F) -> F:

@@ -5,4 +5,5 @@ No engine is started here and nothing is measured.
 
 from ollama_sweep.core import metrics
 
-metrics.add_room("ollama_sweep.tasks")
+for _room in ("ollama_sweep.tasks", "ollama_sweep.engines"):  # asked for their numbers only where a name is not known
+    metrics.add_room(_room)
