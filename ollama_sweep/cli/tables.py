@@ -51,6 +51,13 @@ def _drawn(rows: Rows, left: int, indent: str) -> list[str]:
 
 
 def _paragraph(head: Sequence[str], row: Sequence[str], room: int) -> list[str]:
+    """The first cell, and below it the others with their names."""
     text = "; ".join(f"{name} {cell}" for name, cell in zip(head[1:], row[1:], strict=True))
-    lines = [row[0], *textwrap.wrap(text, max(10, room), initial_indent="  ", subsequent_indent="  ")]
-    return [printable(line, sys.stdout) for line in lines]
+    wrapper = textwrap.TextWrapper(
+        max(10, room),
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [printable(line, sys.stdout) for line in (row[0], *wrapper.wrap(text))]
