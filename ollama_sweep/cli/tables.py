@@ -50,7 +50,7 @@ def _drawn(rows: Rows, left: int, indent: str) -> list[str]:
         for width, column in zip(widths, columns, strict=True)
     ]
     if sum(widths) + GAP * (len(widths) - 1) - max(slack) > room:
-        return [line for row in rows[1:] for line in _paragraph(rows[0], row, room)]
+        return [line for row in rows[1:] for line in _paragraph(rows[0], row, left if left < len(row) else 1, room)]
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for number, name in enumerate(rows[0]):
         justify: Literal["left", "right"] = "left" if number < left else "right"
@@ -62,9 +62,9 @@ def _drawn(rows: Rows, left: int, indent: str) -> list[str]:
     return captured.get().splitlines()
 
 
-def _paragraph(head: Sequence[str], row: Sequence[str], room: int) -> list[str]:
-    """The first cell, and below it the others with their names."""
-    text = "; ".join(f"{name} {cell}" for name, cell in zip(head[1:], row[1:], strict=True))
+def _paragraph(head: Sequence[str], row: Sequence[str], names: int, room: int) -> list[str]:
+    """What the row is about, its first cells; below it the others with the names of their columns."""
+    text = "; ".join(f"{name} {cell}" for name, cell in zip(head[names:], row[names:], strict=True))
     wrapper = textwrap.TextWrapper(
         max(10, room),
         initial_indent="  ",
@@ -72,4 +72,4 @@ def _paragraph(head: Sequence[str], row: Sequence[str], room: int) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return [row[0], *wrapper.wrap(text)]
+    return [", ".join(row[:names]), *wrapper.wrap(text)]
