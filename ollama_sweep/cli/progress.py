@@ -150,7 +150,7 @@ class _LiveLine:
     Nothing draws by itself: no thread may disturb what is measured, or write in the middle of a signal's words.
     """
 
-    BAR, ROOM_FOR_A_BAR = 16, 60
+    BAR, ROOM_FOR_A_BAR = 10, 60
     BESIDE = 3
     """Columns left free, so that the `^C` of a terminal does not begin a new line."""
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Literal
 
 from ollama_sweep.cli.terminal import can_draw, console, printable
 
 Rows = Sequence[Sequence[str]]
+GAP = 2
 
 
 def table(rows: Rows, left: int = 1, indent: str = "") -> list[str]:
     """The lines for stdout. The first row is the head; the first `left` columns begin at the left, the others end at
     the right."""
-    drawn = _drawn(rows, left, indent) if can_draw(sys.stdout) else aligned(rows, left)
+    if can_draw(sys.stdout):
+        drawn = _drawn([[printable(cell, sys.stdout) for cell in row] for row in rows], left, indent)
+    else:
+        drawn = aligned(rows, left)
     return [f"{indent}{line}".rstrip() for line in drawn]
 
 
@@ -31,26 +36,40 @@ def aligned(rows: Rows, left: int = 1) -> list[str]:
 
 
 def _drawn(rows: Rows, left: int, indent: str) -> list[str]:
-    """Long texts of a column are broken at words, never within one, and no number is."""
-    from rich.measure import Measurement
+    """The column that gains most by it is broken between words; no word and no number is."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     screen = console(sys.stdout)
     room = screen.width - len(indent)
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column, name in enumerate(rows[0]):
-        made.add_column(name, justify="left" if column < left else "right", no_wrap=column >= left)
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    slack = [
+        width - max((cell_len(word) for cell in column for word in cell.split()), default=0)
+        for width, column in zip(widths, columns, strict=True)
+    ]
+    if sum(widths) + GAP * (len(widths) - 1) - max(slack) > room:
+        return [line for row in rows[1:] for line in _paragraph(rows[0], row, left if left < len(row) else 1, room)]
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for number, name in enumerate(rows[0]):
+        justify: Literal["left", "right"] = "left" if number < left else "right"
+        made.add_column(name, justify=justify, no_wrap=number != slack.index(max(slack)))
     for row in rows[1:]:
-        made.add_row(*(Text(printable(text, sys.stdout)) for text in row))
-    if Measurement.get(screen, screen.options.update(width=sys.maxsize), made).minimum > room:
-        return [line for row in rows[1:] for line in _paragraph(rows[0], row, room)]
+        made.add_row(*map(Text, row))
     with screen.capture() as captured:
         screen.print(made, width=room)
     return captured.get().splitlines()
 
 
-def _paragraph(head: Sequence[str], row: Sequence[str], room: int) -> list[str]:
-    text = "; ".join(f"{name} {cell}" for name, cell in zip(head[1:], row[1:], strict=True))
-    lines = [row[0], *textwrap.wrap(text, max(10, room), initial_indent="  ", subsequent_indent="  ")]
-    return [printable(line, sys.stdout) for line in lines]
+def _paragraph(head: Sequence[str], row: Sequence[str], names: int, room: int) -> list[str]:
+    """What the row is about, its first cells; below it the others with the names of their columns."""
+    text = "; ".join(f"{name} {cell}" for name, cell in zip(head[names:], row[names:], strict=True))
+    wrapper = textwrap.TextWrapper(
+        max(10, room),
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [", ".join(row[:names]), *wrapper.wrap(text)]
