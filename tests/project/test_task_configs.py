@@ -53,7 +53,7 @@ def settings(name: str, folder: Path, model: str, embedder: str) -> list[str]:
 
 def tiny(name: str) -> list[str]:
     """Sizes for a machine with two slow cores."""
-    common = ["timeout=600", "warmup=0", "num_thread=2", "repeats=1"]
+    common = ["timeout=600", "warmup=0", "num_thread=1", "repeats=1"]
     of_task = {
         "chat": ["limit=1", "repeats=1", "max_tokens=4"],
         "items": ["limit=2", "max_tokens=4"],

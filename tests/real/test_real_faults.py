@@ -18,7 +18,7 @@ from sweep_runner import Started, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-PROMPT = {"text": (ROOT / "prompts" / "p.txt").read_text("utf-8")[:400]}
+PROMPT = {"text": (ROOT / "prompts" / "p.txt").read_text("utf-8")[:160]}
 PATIENCE_S = 400.0
 TIMEOUT_S = 12
 """Of one run, which takes a second on one thread; several threads on a busy machine wait for one another."""

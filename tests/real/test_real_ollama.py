@@ -37,7 +37,7 @@ OPENING_TOKENS = 8
 SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
 QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread": 1}
 """One thread: two that wait for each other are slow where other tests keep the cores busy."""
-CONTEXTS, BATCHES = [1024, 4096], [16, 64, 256]
+CONTEXTS, BATCHES = [1024, 4096], [16, 128]
 LIMIT_AS = 600_000_000
 PATIENCE_S = 900.0
 """How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
@@ -67,12 +67,12 @@ def assert_nothing_left(server: RealOllama, sweep: Sweep) -> None:
     until("the last llama-server has ended", lambda: not server.runner_pids())
 
 
-# -- a sweep of six cells, twice -------------------------------------------------------------------------------------
+# -- a sweep of four cells, twice ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Twice:
-    """The same six cells in two databases, one after the other on one server, each with its part of the log."""
+    """The same four cells in two databases, one after the other on one server, each with its part of the log."""
 
     first: Cells
     first_log: Log

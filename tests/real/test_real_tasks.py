@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 TASKS = ("prompt_eval", "chat", "items", "json_quality", "mmlu", "embeddings")
 PATIENCE_S = 900.0
-LONG = "Which river runs past the old stone bridge? " * 40
+LONG = "Which river runs past the old stone bridge? " * 27
 SUMS = [("What is 2 + 3?", 5), ("What is 4 + 4?", 8), ("What is 9 - 2?", 7), ("What is 6 + 3?", 9)]
 
 
