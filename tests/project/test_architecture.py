@@ -219,9 +219,9 @@ def test_only_the_command_line_prints() -> None:
 ENGINE_FOLDER = PACKAGE / "engines"
 ENGINE_NAMES = {path.stem for path in ENGINE_FOLDER.iterdir()} - {"__init__", "__pycache__", "base", "shared"}
 NAMED_ALIKE = {
-    ("plan.config", "ollama"): "a key of the sweep file: the ollama program",
+    ("plan.keys", "ollama"): "a key of the sweep file: the ollama program",
     ("cli.interactive", "ollama"): "the same key",
-    ("cli.analyst", "ollama"): "the option --ollama",
+    ("cli.commands.report", "ollama"): "the option --ollama",
     ("cli.commands.doctor", "ollama"): "the option --ollama",
     ("cli.commands.models", "ollama"): "the option --ollama",
     ("cli.commands.params", "ollama"): "the option --ollama",

@@ -29,7 +29,7 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Effective
 from ollama_sweep.engines.fake import Engine
 from ollama_sweep.machine import clocks, process
-from ollama_sweep.run import loop, waiting
+from ollama_sweep.run import loop, session, waiting
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.store import attempts
 from ollama_sweep.store.reader import Reader
@@ -91,7 +91,7 @@ def opened_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is waited for so many hundredths of a second as it is seconds else."""
     monkeypatch.setattr(loop, "DISK_WAIT_S", 0.01)
-    monkeypatch.setattr(loop, "Execution", functools.partial(loop.Execution, wait_disk_s=0.1))
+    monkeypatch.setattr(session, "Execution", functools.partial(loop.Execution, wait_disk_s=0.1))
 
 
 # The computer

@@ -144,7 +144,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
     from ollama_sweep import cli
     from ollama_sweep.results.plots import heatmap
-    from ollama_sweep.run import loop
+    from ollama_sweep.run import loop, session
 
     impatient = functools.partial(loop.Execution, wait_disk_s=0.1)
     ctypes.CDLL(None).prctl(_PTRACER, ctypes.c_ulong(_ANYBODY), 0, 0, 0)
@@ -159,7 +159,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
     try:
         with (
             mock.patch.object(heatmap, "render", undrawn.pretend_to_draw),
-            mock.patch.object(loop, "Execution", impatient),
+            mock.patch.object(session, "Execution", impatient),
             mock.patch.object(loop, "DISK_WAIT_S", 0.01),
         ):
             cli.main()
