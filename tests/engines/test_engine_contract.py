@@ -25,7 +25,7 @@ from ollama_sweep.engines.shared.look import Look
 from ollama_sweep.plan import prompts
 
 QUESTION = "Name three rivers."
-TEXT = "Name the three largest rivers of the world and the seas that they flow into. " * 15
+TEXT = "Name the three largest rivers of the world and the seas that they flow into. " * 18
 """Long beside the few tokens of a chat template that stand before the nonce, which every engine keeps cached; and too
 long for the smallest context that llama.cpp makes, where counting is quick, because it ends with a refusal.
 """

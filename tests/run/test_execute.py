@@ -466,7 +466,10 @@ def test_a_clock_that_was_held_down_is_a_flag_and_the_number_stays(program: Prog
     """A GPU whose driver says that heat slows it down (0x40)."""
     driver = program.folder / "bin" / "nvidia-smi"
     driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\ncase $1 in *power.draw*) echo '0, 61.25, 1024, 0x0000000000000040';; esac\n", "utf-8")
+    driver.write_text(
+        "#!/bin/sh\ncase $1 in *=index) echo 0;; *power.draw*) echo '0, 61.25, 1024, 0x0000000000000040';; esac\n",
+        "utf-8",
+    )
     driver.chmod(0o755)
     program.start("run", program.grid(), env={"PATH": f"{driver.parent}:/usr/bin:/bin"}).wait().must()
     for row in program.rows():

@@ -198,7 +198,7 @@ def test_a_driver_that_no_longer_answers_is_left_alone_and_said_once(program: Pr
     driver = program.folder / "bin" / "nvidia-smi"
     driver.parent.mkdir()
     driver.write_text(
-        "#!/bin/sh\ncase $1 in *power.draw*) ;; *) exit 9 ;; esac\necho asked >> asked.txt\n"
+        "#!/bin/sh\ncase $1 in *power.draw*) ;; *=index) echo 0; exit ;; *) exit 9 ;; esac\necho asked >> asked.txt\n"
         "test $(wc -l < asked.txt) = 1 && echo '0, 61.25, 1024, 0x0'\n",
         "utf-8",
     )

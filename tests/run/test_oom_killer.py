@@ -14,7 +14,7 @@ from sweeping import Program, label, program
 
 from ollama_sweep.engines import fake
 from ollama_sweep.engines.shared.failures import classify
-from ollama_sweep.run import attempt
+from ollama_sweep.run import attempt, session
 
 FIRST = label(512, 2)
 KILLED_AT_LOAD = "Error: 500 Internal Server Error: llama-server process has terminated: signal: killed"
@@ -25,7 +25,7 @@ ATTEMPTS = "select status, reason from attempts where cell_id = 1 order by id"
 def died(program: Program, monkeypatch: pytest.MonkeyPatch, text: str, counter: Callable[[], int]) -> list[str]:
     """What the database says of the attempts at a cell whose process died with this text, the first time only."""
     monkeypatch.setitem(fake._FAILURES, "crashed", (*classify(text), text))
-    monkeypatch.setattr(attempt, "Measuring", functools.partial(attempt.Measuring, oom_kills=counter))
+    monkeypatch.setattr(session, "Measuring", functools.partial(attempt.Measuring, oom_kills=counter))
     program.script(cells={FIRST: ["crashed", "ok"]})
     program("run", program.grid(num_ctx=512)).must()
     return [f"{row['status']} {row['reason']}".rstrip() for row in program.rows(sql=ATTEMPTS)]
