@@ -104,13 +104,13 @@ def script_output(*words: str) -> Path:
 def clean_environment() -> dict[str, str]:
     """This process's environment without settings that would reach an Ollama or a sweep by accident.
 
-    Tests that run side by side share few cores: a runner's thread that waits gives its core away instead of spinning,
-    and another server on the machine is no reason to refuse.
+    Tests that run side by side share few cores: each runner has one thread, because several spin while they wait for
+    one another, and another server on the machine is no reason to refuse.
     """
     own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_", "COLUMNS", "LINES")
     kept = {"OLLAMA_SWEEP_FAKE"}
     environment = {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
-    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1", "OMP_WAIT_POLICY": "passive"}
+    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1", "LLAMA_ARG_THREADS": "1"}
 
 
 def marked(mark: str) -> list[psutil.Process]:
