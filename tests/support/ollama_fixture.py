@@ -104,13 +104,12 @@ def script_output(*words: str) -> Path:
 def clean_environment() -> dict[str, str]:
     """This process's environment without settings that would reach an Ollama or a sweep by accident.
 
-    Tests that run side by side share few cores: each runner has one thread, because several spin while they wait for
-    one another, and another server on the machine is no reason to refuse.
+    Tests run side by side, so another server on the machine is no reason to refuse.
     """
     own = ("OLLAMA_", "LLAMA_ARG_", "SWEEP_", "COLUMNS", "LINES")
     kept = {"OLLAMA_SWEEP_FAKE"}
     environment = {name: value for name, value in os.environ.items() if name in kept or not name.startswith(own)}
-    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1", "LLAMA_ARG_THREADS": "1"}
+    return {**environment, "OLLAMA_SWEEP_SHARE_SERVER": "1"}
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -182,7 +181,11 @@ class RealOllama:
     # -- its life ------------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """What the server and its own command line run with."""
+        """What the server and its own command line run with.
+
+        A runner has one thread where nothing asks for more: threads spin while they wait for each other, and runners
+        side by side on few cores would wait for threads that have none.
+        """
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         return {
@@ -192,6 +195,7 @@ class RealOllama:
             "OLLAMA_MODELS": str(self.models_folder),
             "OLLAMA_DEBUG": "1",
             "OLLAMA_NUM_PARALLEL": "1",
+            "LLAMA_ARG_THREADS": "1",
             MARK: self.mark,
         }
 
