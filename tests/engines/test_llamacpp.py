@@ -519,7 +519,7 @@ PARENT = """
 import os, sys, threading
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.engines.base import EngineSettings
-from ollama_sweep.engines.llamacpp import Engine
+from ollama_sweep.engines.llamacpp.engine import Engine
 
 model, phase = sys.argv[1:]
 engine = Engine(EngineSettings())

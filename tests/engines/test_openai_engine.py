@@ -8,12 +8,13 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ollama_fixture import MODEL, Servers, free_port
+from ollama_fixture import MODEL, Servers, free_port, until
 from openai_server import (
     EVENTS,
     HTML,
@@ -532,12 +533,16 @@ def test_a_real_llama_server_refuses_what_is_too_long_and_cannot_embed(on_llama:
 
 @pytest.mark.real
 def test_a_real_llama_server_comes_to_rest_after_a_timeout(on_llama: Engine, small_model: Path) -> None:
-    """The server stands still meanwhile, so that no machine is too quick for the time limit."""
-    place = cell(small_model.name, num_predict=200)
+    """The server stands still in the middle of its answer, so that no machine is too quick for the time limit."""
+    place, text = cell(small_model.name, num_predict=2000), prompts.with_nonce(prompts.new_nonce(), TEXT)
     (pid,) = on_llama.processes()
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(CellFailed) as caught:
-        on_llama.generate(place, prompts.with_nonce(prompts.new_nonce(), TEXT), 0.2)
+    assert not on_llama._server._is_busy()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(on_llama.generate, place, text, 3.0)
+        until("it answers", lambda: on_llama._server._is_busy() or answer.done())
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(CellFailed) as caught:
+            answer.result()
     os.kill(pid, signal.SIGCONT)
     assert caught.value.status is Status.TIMEOUT
     on_llama.release(failed=True)
