@@ -250,7 +250,7 @@ def _text_lines(text: str, where: str) -> Iterator[Record]:
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[list[str], str]]:
-    csv.field_size_limit(LIMIT_MB << 20)
+    limit = csv.field_size_limit(LIMIT_MB << 20)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
@@ -260,6 +260,8 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[list[str], str]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise ConfigError(f"is not valid CSV: {error}", f"{where}:{line}") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _csv(text: str, where: str) -> Iterator[Record]:
