@@ -85,3 +85,8 @@ def is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"
+
+
+def is_encrypted(url: str) -> bool:
+    """Whether certificates matter. To read them is most of what a new client costs."""
+    return url.startswith("https:")

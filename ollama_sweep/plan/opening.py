@@ -56,8 +56,8 @@ def engine_name(spec: SweepSpec, settings: EngineSettings, pinned: str | None) -
 
 def pinned_engine(reader: Reader | None, name: str) -> str | None:
     """The engine that this sweep began with, None where it is new."""
-    rows = reader.sweeps() if reader else []
-    return next((row.engine for row in rows if row.name == name), None)
+    row = reader.sweep_if_there(name) if reader else None
+    return row.engine if row else None
 
 
 def open_engine(name: str, settings: EngineSettings) -> Engine:

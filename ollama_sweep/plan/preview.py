@@ -121,7 +121,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     why = [again.why(planned, known) for planned in cells]
     to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason]
     unfit = [planned for planned in cells if planned.reason == "does_not_fit"]
-    row = next((row for row in reader.sweeps() if row.name == spec.name), None) if reader else None
+    row = reader.sweep_if_there(spec.name) if reader else None
     history = reader.history(row.sweep_id) if reader and row else []
     return Preview(
         sweep=spec.name,

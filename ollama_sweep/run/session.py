@@ -173,7 +173,7 @@ class Session:
         if not self.db.exists() or not self.db.stat().st_size:
             return Ended(None, {}, stopped)
         with Reader.open(self.db) as reader:
-            row = _sweep_of(reader, self.spec.name)
+            row = reader.sweep_if_there(self.spec.name)
             return Ended(row, reader.counts(row.sweep_id) if row else {}, stopped)
 
     def _check_engine(self) -> None:
@@ -205,7 +205,7 @@ class Session:
     def _before(self) -> SweepRow | None:
         """The sweep as an earlier session left it."""
         with Reader.open(self.db) as reader:
-            return _sweep_of(reader, self.spec.name)
+            return reader.sweep_if_there(self.spec.name)
 
     def _tell_choice(self, name: str) -> None:
         if self.spec.engine == engines.AUTO and name == engines.FALLBACK:
@@ -294,10 +294,6 @@ class Session:
             cells = found.planned()
             sweep_id = store.register_sweep(header, cells, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
         return sweep_id
-
-
-def _sweep_of(reader: Reader, name: str) -> SweepRow | None:
-    return next((row for row in reader.sweeps() if row.name == name), None)
 
 
 def _keep_prompts(store: Store, found: Survey) -> None:

@@ -88,10 +88,15 @@ class Reader:
         """All sweeps, the one that ran last first."""
         return [_sweep_row(row) for row in self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps ORDER BY run_order DESC")]
 
+    def sweep_if_there(self, name: str) -> SweepRow | None:
+        """A sweep by its name; None where there is none yet."""
+        found = self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps WHERE name = ?", name)
+        return next(map(_sweep_row, found), None)
+
     def sweep(self, name: str) -> SweepRow:
-        """A sweep by its name. Raises ConfigError with the nearest known name."""
-        for row in self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps WHERE name = ?", name):
-            return _sweep_row(row)
+        """The same. Raises ConfigError with the nearest known name."""
+        if found := self.sweep_if_there(name):
+            return found
         known = [str(row[0]) for row in self._rows("SELECT name FROM sweeps")]
         raise ConfigError(f"{self.path} has no sweep {name}.{nearest(name, known)}")
 

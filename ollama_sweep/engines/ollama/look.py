@@ -17,13 +17,13 @@ from ollama_sweep.engines.ollama.server import (
     MINIMUM_VERSION,
     answering_version,
     any_binary,
-    base_url,
     installed_binary,
     variable,
     version_tuple,
 )
 from ollama_sweep.engines.shared.look import Asked, Look
 from ollama_sweep.machine import ports, process
+from ollama_sweep.machine.address import base_url
 
 VERSION_S = 10.0
 ANSWER_S = 5.0

@@ -26,7 +26,7 @@ from ollama_sweep.engines.ollama.programs import any_binary as any_binary
 from ollama_sweep.engines.ollama.programs import installed_binary as installed_binary
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
 from ollama_sweep.machine import process
-from ollama_sweep.machine.address import base_url as base_url
+from ollama_sweep.machine.address import base_url, is_encrypted
 from ollama_sweep.machine.computer import orphans
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ REST_S = 30.0
 STUCK = "is stuck with a model; it needs a restart"
 VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
-
-
-def is_encrypted(url: str) -> bool:
-    """Whether certificates matter; to read them takes httpx a twentieth of a second for each client."""
-    return url.startswith("https:")
 
 
 def answering_version(url: str, timeout_s: float = 2.0, client: httpx.Client | None = None) -> str | None:

@@ -21,7 +21,7 @@ from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.openai.faults import Place, body_of, by_status, died, is_html, said_in, translated, unreadable
 from ollama_sweep.engines.openai.stream import Pieces
 from ollama_sweep.engines.shared.deadline import Deadline
-from ollama_sweep.machine.address import Address
+from ollama_sweep.machine.address import Address, is_encrypted
 from ollama_sweep.machine.env import Key
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Client:
                 base_url=self._address.url,
                 headers=headers,
                 trust_env=not self._address.is_local,
-                verify=self._address.url.startswith("https:"),  # to read the certificates takes a while
+                verify=is_encrypted(self._address.url),
             )
         return self._http
 
