@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blobs import SMALLEST_GGUF, install, installed
+from lm_studio import SMALL, Studio, book, said, server, settings, studio
 from ollama_fixture import MODEL, RealOllama, Servers, script_output
 from sweeping import Program, json_of, program
-from test_llamacpp import SMALLEST_GGUF, install, installed
-from test_lmstudio import SMALL, Studio, book, said, server, settings, studio
 
 from ollama_sweep import engines
 from ollama_sweep.engines.base import EngineSettings

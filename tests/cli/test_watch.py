@@ -11,13 +11,13 @@ import termios
 from pathlib import Path
 
 import pytest
+from detached_runs import call, detached, ended
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama_fixture import until
 from results_maker import Recipe, large, make, result
 from sweeping import Program, label, program
-from test_background import call, detached, ended
-from test_signals import Terminal, gate, measuring, terminals
+from terminals import Terminal, gate, measuring, terminals
 
 from ollama_sweep.cli.map import Look, draw
 from ollama_sweep.core.outcome import CellResult, Status

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import plain_engine
 import psutil
 import pytest
+from book import Book
 from ollama_fixture import MODEL, VERSIONS, Servers, script_output, until
 
 from ollama_sweep import engines
@@ -39,22 +40,6 @@ SYSTEM = (
 ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
 SCRIPTED = ("fake", "plain")
-
-
-@dataclass
-class Book:
-    """A ledger in memory."""
-
-    open: dict[int, Leftover] = field(default_factory=dict)
-    count: int = 0
-
-    def record(self, kind: str, name: str, details: Mapping[str, str]) -> int:
-        self.count += 1
-        self.open[self.count] = Leftover(self.count, kind, name, details)
-        return self.count
-
-    def settle(self, number: int) -> None:
-        del self.open[number]
 
 
 @dataclass

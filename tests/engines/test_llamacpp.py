@@ -1,5 +1,6 @@
 """The embedded engine: what it asks of llama.cpp, what it makes of its log, and real loads, crashes and hangs."""
 
+# ruff: noqa: F401, F811 - fixtures are imported, and asked for by their names
 from __future__ import annotations
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from blobs import SMALLEST_GGUF, install, installed
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing
@@ -25,14 +27,12 @@ from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings
-from ollama_sweep.engines.llamacpp import model
 from ollama_sweep.engines.llamacpp.child import error_text, read_log
 from ollama_sweep.engines.llamacpp.engine import Engine
 from ollama_sweep.engines.llamacpp.model import locate
 
 WAIT_S = 60
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 3
-SMALLEST_GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
 
 
 def make_cell(model: str | Path, num_ctx: int, num_batch: int, **options: Scalar) -> Cell:
@@ -45,29 +45,6 @@ def make_cell(model: str | Path, num_ctx: int, num_batch: int, **options: Scalar
         **options,
     }
     return Cell((("num_ctx", num_ctx), ("num_batch", num_batch)), str(model), tuple(sorted(given.items())))
-
-
-# -- an installed model ------------------------------------------------------------------------------------------
-
-
-def install(folder: Path, name: str, layers: Mapping[str, bytes]) -> None:
-    """A model as Ollama keeps it: a manifest and blobs."""
-    (folder / "blobs").mkdir(parents=True, exist_ok=True)
-    listed = []
-    for kind, content in layers.items():
-        digest = hashlib.sha256(content).hexdigest()
-        (folder / "blobs" / f"sha256-{digest}").write_bytes(content)
-        listed.append({"mediaType": f"application/vnd.ollama.image.{kind}", "digest": f"sha256:{digest}"})
-    manifest = folder / "manifests" / name
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": listed}))
-
-
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(model, "_SYSTEM_FOLDER", tmp_path / "service")
-    return tmp_path / "models"
 
 
 def test_an_installed_model_is_its_blob(installed: Path) -> None:

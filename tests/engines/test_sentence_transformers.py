@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from book import Book
 from ollama_fixture import until
-from test_engine_contract import Book
 
 from ollama_sweep import engines
 from ollama_sweep.core.cell import Cell

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_maker import LLAMA, U32, gguf
 from hypothesis import given
 from hypothesis import strategies as st
 from ollama_fixture import MODEL, RealOllama
 from sweep_runner import Sweep
 from sweeping import Program, json_of
 from sweeping import program as program  # a fixture
-from test_gguf_header import LLAMA, U32, gguf
 
 from ollama_sweep.cli.commands.params import text_of
 from ollama_sweep.engines.base import ModelInfo

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from detached_runs import call, detached, ended, is_gone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama_fixture import MARK, clean_environment, until
 from sweep_runner import Ended, Started
 from sweeping import Program, label, program
-from test_signals import Terminal, gate, measuring, terminals
+from terminals import Terminal, gate, measuring, terminals
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.events import CellFinished, SweepStarted
@@ -41,25 +42,6 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 time.sleep(600)
 """
-
-
-def call(program: Program, *words: str | Path, **environment: str) -> Ended:
-    """A command in a process of its own, as in another terminal."""
-    return program.start(*words, env={**program.environment(), **environment}).wait()
-
-
-def detached(program: Program, *words: str | Path, **environment: str) -> psutil.Process:
-    """The process of a sweep that was started with --detach and has registered."""
-    said = json.loads(call(program, "run", *words, "--detach", "--json", **environment).must().stdout)
-    return psutil.Process(said["pid"])
-
-
-def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-def ended(process: psutil.Process) -> None:
-    until("the sweep ends", lambda: is_gone(process))
 
 
 def log_of(program: Program, db: str = "sweeps.db") -> str:
