@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar
 
 from ollama_sweep import engines, tasks
 from ollama_sweep.core.cell import model_label
@@ -50,12 +50,12 @@ T = TypeVar("T")
 class SessionOptions:
     """What a person may want of one session, beside the sweep itself.
 
-    `retry`: failures that are run again. `remote`: a host may be another machine. `setup`: an engine may download a
-    model. `no_pause`: a machine that has become slower or faster is no reason to wait. `trace` gets a line for each
-    command and request.
+    `retry`: failures that are run again, by their names. `remote`: a host may be another machine. `setup`: an engine
+    may download a model. `no_pause`: a machine that has become slower or faster is no reason to wait. `trace` gets a
+    line for each command and request. Raises ConfigError for a name that is no failure.
     """
 
-    retry: frozenset[Status] = frozenset()
+    retry: Collection[str] = ()
     wait_engine_s: float = 600.0
     remote: bool = False
     setup: bool = False
@@ -65,21 +65,11 @@ class SessionOptions:
     allow_network_db: bool = False
     trace: Say = silent
 
-
-class Options(TypedDict, total=False):
-    """The same for `measure`, without `retry`."""
-
-    wait_engine_s: float
-    remote: bool
-    setup: bool
-    share_server: bool
-    keep_awake: bool
-    no_pause: bool
-    allow_network_db: bool
-    trace: Say
+    def __post_init__(self) -> None:
+        failures(self.retry, "retry")
 
 
-def failures(names: Sequence[str], where: str) -> frozenset[Status]:
+def failures(names: Collection[str], where: str) -> frozenset[Status]:
     """The failures of these names. Raises ConfigError."""
     known = {str(status): status for status in FAILURES}
     for name in names:
@@ -104,15 +94,14 @@ def measure(
     *,
     listeners: Iterable[Listener] = (),
     stopping: Stopping | None = None,
-    retry: Iterable[str] = (),
-    **options: Unpack[Options],
+    options: SessionOptions | None = None,
 ) -> Ended:
     """Start a sweep or go on where it was; returns once no cell is pending. Only the database is written, no picture.
 
-    `listeners` are called with each event of `core.events`; `retry` names failures that are run again.
-    `stopping.stop()` ends the sweep after its cell, from any thread, and so do Ctrl-C and SIGTERM where this is called
-    in the main thread. Raises Stopped then; ConfigError, DatabaseInUse, StorageError, EngineUnavailable, and SweepError
-    for a bug or a listener that failed. What was measured until then is saved.
+    `listeners` are called with each event of `core.events`. `stopping.stop()` ends the sweep after its cell, from any
+    thread, and so do Ctrl-C and SIGTERM where this is called in the main thread. Raises Stopped then; ConfigError,
+    DatabaseInUse, StorageError, EngineUnavailable, and SweepError for a bug or a listener that failed. What was
+    measured until then is saved.
     """
     heard = Listeners(guarded(listener) for listener in listeners)
 
@@ -120,8 +109,7 @@ def measure(
         heard(Notice(line))
 
     ready = spec if set(spec.task_names) <= set(spec.setups) else with_tasks(spec)
-    chosen = SessionOptions(retry=failures(tuple(retry), "retry"), **options)
-    ended = Session(ready, Path(db), chosen, (heard,), say=say, tell=say, stopping=stopping).run()
+    ended = Session(ready, Path(db), options or SessionOptions(), (heard,), say=say, tell=say, stopping=stopping).run()
     if ended.stopped is not None:
         raise ended.stopped
     return ended
@@ -288,7 +276,8 @@ class Session:
             machine=here.line(),
             dimensions=nesting(self.spec),
         )
-        timeout_s, minimum, retry = self.spec.timeout_s, self.spec.repeats.minimum, self.options.retry
+        timeout_s, minimum = self.spec.timeout_s, self.spec.repeats.minimum
+        retry = failures(self.options.retry, "retry")
         sweep_id = store.refresh_sweep(header, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
         if sweep_id is None:
             cells = found.planned()

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.plan.config import load_spec
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
-from ollama_sweep.run.session import Options, Session, SessionOptions, measure
+from ollama_sweep.run.session import Session, SessionOptions, measure
 from ollama_sweep.run.stopping import Stopping
 
 FIRST, SECOND = label(512, 2), label(512, 4)
@@ -91,11 +90,7 @@ def test_it_goes_on_with_the_same_call_and_measures_nothing_twice(here: Program)
 def test_failures_are_run_again_where_they_are_named(here: Program) -> None:
     here.script(cells={FIRST: ["cuda_oom", "ok"]})
     assert measure(spec_of(here)).counts == {Status.OK: 3, Status.OOM: 1}
-    assert measure(spec_of(here), retry=["oom"]).counts == {Status.OK: 4}
-
-
-def test_the_options_are_those_of_a_session() -> None:
-    assert {*Options.__annotations__, "retry"} == {field.name for field in fields(SessionOptions)}
+    assert measure(spec_of(here), options=SessionOptions(retry=["oom"])).counts == {Status.OK: 4}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +104,7 @@ def test_a_mistake_is_one_line_and_nothing_is_made(
     keys: dict[str, str], options: dict[str, list[str]], said: str, here: Program
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        measure(spec_of(here, **keys), retry=options.get("retry", ()))
+        measure(spec_of(here, **keys), options=SessionOptions(retry=options.get("retry", ())))
     assert str(error.value).startswith(said)
     assert "Did you mean" in str(error.value)
     assert here.files() == {"grid.yaml"}
