@@ -140,6 +140,16 @@ class Task:
     def summarize(self, runs):
         return {"mistakes_in_a": 2.0}
 """
+STALLING = """
+from dataclasses import replace
+from ollama_sweep.core.metrics import Metric
+from ollama_sweep.engines import fake
+class Engine(fake.Engine):
+    metrics = (Metric("stalls", "stalls of a run", "stalls", -1),)
+    def generate(self, cell, prompt, timeout_s, *, fresh=True):
+        found = super().generate(cell, prompt, timeout_s, fresh=fresh)
+        return replace(found, numbers={"stalls": float(cell.num_batch)})
+"""
 LOOK = """
 import json
 from pathlib import Path
@@ -153,12 +163,14 @@ print(json.dumps([[one.title, [place for place, mark in one.cells.items() if mar
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """A package with the task `toy` in this folder: the environment of a program that sees it."""
+    """A package with the task `toy` and the engine `stalling` in this folder: the environment of who sees it."""
     (folder / "toy_task.py").write_text(TOY, "utf-8")
+    (folder / "stalling_engine.py").write_text(STALLING, "utf-8")
     info = folder / "toy_task-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-task\nVersion: 1.0\n", "utf-8")
-    (info / "entry_points.txt").write_text("[ollama_sweep.tasks]\ntoy = toy_task\n", "utf-8")
+    points = "[ollama_sweep.tasks]\ntoy = toy_task\n[ollama_sweep.engines]\nstalling = stalling_engine\n"
+    (info / "entry_points.txt").write_text(points, "utf-8")
     return {"PYTHONPATH": f"{folder}:{ROOT}"}
 
 
@@ -189,6 +201,15 @@ def test_a_task_of_another_package_says_that_lower_is_better(program: Program, t
     assert re.search(r"checks: mistakes [\d.]+", child(program, env, sweep, "report"))
     unsaid = child(program, env, sweep, "best", "--metric", "unsaid")
     assert "nobody says whether a larger unsaid is better; the largest is shown" in unsaid
+
+
+def test_an_engine_of_another_package_gives_a_number_of_its_own(program: Program, tmp_path_factory: Any) -> None:
+    env, sweep = installed(tmp_path_factory.mktemp("package")), str(ROOT / "sweep.py")
+    child(program, env, sweep, "run", str(program.grid(engine="stalling", num_ctx=[512], num_batch=[2, 4])))
+    assert [cell.metrics["stalls"] for cell in kept(program)[0]] == [2, 4]
+    said = child(program, env, sweep, "best", "--metric", "stalls")
+    assert "Best: num_ctx 512 with num_batch 2: 2 stalls" in said
+    assert "nobody says" not in said
 
 
 def test_what_a_task_declared_is_unknown_when_it_is_gone(program: Program, tmp_path_factory: Any) -> None:
