@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib import import_module
 
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -149,16 +148,6 @@ def add_source(source: Callable[[], Iterable[Metric]]) -> None:
     """Ask this for metrics, too, once and only when a name is not known."""
     _sources.append(source)
     _found.clear()
-
-
-def add_room(package: str) -> None:
-    """The same of a package that is imported only then; it adds a source of its own."""
-
-    def imported() -> tuple[Metric, ...]:
-        import_module(package)
-        return ()
-
-    add_source(imported)
 
 
 declare(_CORE)

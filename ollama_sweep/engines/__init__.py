@@ -11,7 +11,6 @@ from functools import cache
 from typing import cast
 
 from ollama_sweep.core.generation import EMBED, GENERATE
-from ollama_sweep.core.metrics import add_source
 from ollama_sweep.engines.base import Engine, EngineSettings
 from ollama_sweep.machine.plugins import Plugins
 
@@ -58,6 +57,3 @@ def _with_defaults(made: type) -> type[Engine]:
     if issubclass(made, Engine):
         return made
     return cast("type[Engine]", types.new_class(made.__name__, (made, Engine)))
-
-
-add_source(_PLUGINS.metrics)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from ollama_sweep.core.metrics import add_source
+from ollama_sweep.core.metrics import Metric, add_source
 from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.tasks.base import Task
 from ollama_sweep.tasks.shared import data
@@ -41,7 +42,12 @@ def own() -> set[str]:
     return _PLUGINS.own()
 
 
-add_source(_PLUGINS.metrics)
+def metrics() -> Iterator[Metric]:
+    """What tasks declare of their numbers."""
+    return _PLUGINS.metrics()
+
+
+add_source(metrics)
 
 
 def _prompt_sets() -> dict[str, Path]:
