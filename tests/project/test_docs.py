@@ -298,6 +298,21 @@ def settings() -> dict[str, Any]:
     return tools
 
 
+def test_files_of_the_project_that_a_page_names_are_there() -> None:
+    named = {
+        (page, path)
+        for page in [
+            *(file.relative_to(ROOT).as_posix() for file in ROOT.glob("docs/*.md")),
+            "CONTRIBUTING.md",
+            "README.md",
+        ]
+        for path in re.findall(r"`((?:ollama_sweep|tests|scripts|benchmarks)/[\w./]+)`", text_of(page))
+    }
+    assert named
+    missing = sorted(f"{page}: {path}" for page, path in named if not (ROOT / path).exists())
+    assert not missing, "\n".join(missing)
+
+
 def test_benchmarks_are_named() -> None:
     text = text_of("docs/benchmarks.md")
     for path in ROOT.glob("benchmarks/[!_]*.py"):
