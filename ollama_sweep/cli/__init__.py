@@ -20,7 +20,7 @@ from typing import TextIO
 import click
 
 from ollama_sweep import __version__
-from ollama_sweep.cli.terminal import never_fail
+from ollama_sweep.cli.terminal import never_fail, warn
 from ollama_sweep.core.errors import SweepError, nearest
 
 FOLDER = Path(__file__).parent / "commands"
@@ -140,7 +140,7 @@ def _fail(message: str, code: int) -> int:
 def _complain(line: str) -> None:
     """A line on stderr; where that is gone there is nobody left to tell."""
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+        warn(line)
 
 
 def _usage(error: click.ClickException) -> int:

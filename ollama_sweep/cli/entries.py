@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 
 from ollama_sweep.core.strict_yaml import Node, scalar
+from ollama_sweep.core.text import as_json
 
 FIRST = ("name", "engine", "host", "model", "task", "tasks", "prompt", "num_ctx", "num_batch")
 _PLAIN = re.compile(r"[A-Za-z~./][\w~./-]*(?::[\w.-]+)?")
@@ -34,7 +34,7 @@ def flow(node: Node) -> str:
         return f"[{', '.join(flow(inner) for inner in value)}]"
     if isinstance(value, str):
         return _quoted(value)
-    return json.dumps(value)
+    return as_json(value)
 
 
 def listed(node: Node) -> str:
@@ -45,4 +45,4 @@ def listed(node: Node) -> str:
 
 def _quoted(text: str) -> str:
     is_plain = _PLAIN.fullmatch(text) and text.lower() not in _NOT_PLAIN and scalar(text) == text
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+    return text if is_plain else as_json(text)

@@ -19,6 +19,7 @@ from ollama_sweep import engines, tasks
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.commands import models
 from ollama_sweep.cli.entries import listed, written
+from ollama_sweep.cli.terminal import printable, say, say_lines
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, SweepError, nearest
 from ollama_sweep.core.strict_yaml import Node, parse
@@ -60,9 +61,9 @@ def interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
     _refuse_without_person(given)
     overrides = shared.overrides_of(given)
     entries = sweep_file.given_entries(config, overrides)
-    click.echo(f"Machine: {computer.machine().line()}")
+    say(f"Machine: {computer.machine().line()}")
     place = _look(entries, given)
-    click.echo(f"Engine: {place.info.name} {place.info.version} at {place.info.where}")
+    say(f"Engine: {place.info.in_words}")
     _ask_tasks(entries, place)
     _ask_models(entries, place)
     if MAIN_TASK in _names(entries, "task"):
@@ -73,7 +74,7 @@ def interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
         sweep_file.spec_of(entries, config, overrides, max_cells=int(given.get("max_cells") or 2_000_000))
     )
     text = written(entries)
-    click.echo(f"\nThe same as a sweep file:\n\n{text}")
+    say_lines(f"\nThe same as a sweep file:\n\n{text}\n")
     saved = _save(text)
     if saved is None:
         return spec
@@ -115,7 +116,7 @@ def _look(entries: _Entries, given: Mapping[str, Any]) -> _Place:
         api_key_env=values.get("api_key_env"),
         allow_remote=given["remote"],
         managed="server" in entries,
-        say=click.echo,
+        say=say,
         trace=shared.trace_to_stderr(given["verbose"]),
     )
     asked = values.get("engine", "auto")
@@ -134,9 +135,11 @@ def _ask(question: str, default: str | None, check: Callable[[str], T]) -> T:
         try:
             return check(answer)
         except SweepError as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(printable(str(error), sys.stdout)) from None
 
-    answer: T = click.prompt(question, default=default, value_proc=checked, show_default=bool(default))
+    answer: T = click.prompt(
+        printable(question, sys.stdout), default=default, value_proc=checked, show_default=bool(default)
+    )
     return answer
 
 
@@ -145,10 +148,11 @@ def _ask(question: str, default: str | None, check: Callable[[str], T]) -> T:
 
 def _ask_tasks(entries: _Entries, place: _Place) -> None:
     known = [name for name in tasks.known() if tasks.load(name).kind in place.kinds]
-    click.echo("\nTasks:")
+    say()
+    say("Tasks:")
     width = max(len(name) for name in known)
     for number, name in enumerate(known, 1):
-        click.echo(f"  {number:>2}  {name:<{width}}  {_described(name)}")
+        say(f"  {number:>2}  {name:<{width}}  {_described(name)}")
     usual = [name for name in _names(entries, "task") if name in known]
     default = usual or ([MAIN_TASK] if MAIN_TASK in known else known[:1])
     chosen = _ask("Which tasks (numbers or names)", ", ".join(default), lambda answer: _chosen(answer, known, "task"))
@@ -176,7 +180,7 @@ def _with_data(name: str, options: Mapping[str, Node]) -> dict[str, Node]:
     try:
         tasks.load(name).setup(own)
     except ConfigError as error:
-        click.echo(str(error))
+        say(str(error))
     else:
         return {name: options[name]} if name in options else {}
 
@@ -204,10 +208,10 @@ def _chosen(answer: str, known: list[str], what: str) -> list[str]:
 
 
 def _ask_models(entries: _Entries, place: _Place) -> None:
-    click.echo("")
+    say()
     known = [model.name for model in place.found]
     for number, line in enumerate(models.lines(place.info, place.found)):
-        click.echo(f"  {number if 1 <= number <= len(known) else '':>2}  {line}")
+        say(f"  {number if 1 <= number <= len(known) else '':>2}  {line}")
     usual = [name for name in _names(entries, "model") if _is_there(name, known)]
     kinds = {tasks.load(task).kind for task in _names(entries, "task")}
     able = [model.name for model in place.found if model.info and all(can(model.info, k) is not False for k in kinds)]
@@ -278,5 +282,5 @@ def _save(text: str) -> Path | None:
     answer = _ask("Save it as (a path; Enter: do not)", "", path_of)
     if answer is not None:
         write_whole(answer, text.encode())
-        click.echo(f"Saved. The next time: ollama-sweep run {answer}")
+        say(f"Saved. The next time: ollama-sweep run {answer}")
     return answer

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ollama_sweep.core.text import harmless
 from ollama_sweep.results.plots.heatmap import CellMark, HeatmapData, Kind
 
 SHADES = (53, 54, 60, 60, 30, 36, 72, 77, 148, 220)
@@ -44,7 +45,7 @@ def draw(data: HeatmapData, look: Look) -> list[str]:
     """Lines no wider than the terminal; none where it is too small for any map."""
     if look.width < NARROWEST or look.height < LOWEST or not data.cells:
         return []
-    margin = max(len(str(row)) for row in data.rows)
+    margin = max(len(_name(row)) for row in data.rows)
     margin = max(margin, len(CORNER)) if look.width >= 60 else margin
     room = look.width - margin - 1
     columns, rows = _grouped(data.columns, max(1, room)), _grouped(data.rows, max(1, look.height - 2))
@@ -56,7 +57,7 @@ def draw(data: HeatmapData, look: Look) -> list[str]:
     lines = [_header(columns, margin, wide, look.width)]
     for group, row in zip(rows, marks, strict=True):
         cells = "".join(_cell(mark, ends, wide, with_text, look) for mark in row)
-        line = f"{str(group[0])[:margin]:>{margin}} {cells}"
+        line = f"{_name(group[0])[:margin]:>{margin}} {cells}"
         lines.append(line if look.colour else line.rstrip())
     return [*lines, _legend(data, ends, look)]
 
@@ -109,13 +110,17 @@ def _cell(mark: CellMark | None, ends: tuple[float, float], wide: int, with_text
 
 def _header(columns: Sequence[Sequence[object]], margin: int, wide: int, width: int) -> str:
     """The num_ctx of each column where they fit, else those of the first and the last."""
-    names = [str(group[0]) for group in columns]
+    names = [_name(group[0]) for group in columns]
     head = f"{CORNER if margin >= len(CORNER) else '':>{margin}} "
     if all(len(name) < wide for name in names):
         return head + "".join(name.center(wide) for name in names).rstrip()
-    last = str(columns[-1][-1])
+    last = _name(columns[-1][-1])
     gap = wide * len(names) - len(names[0]) - len(last)
     return (head + (f"{names[0]}{' ' * gap}{last}" if gap > 0 and len(names) > 1 else names[0]))[:width].rstrip()
+
+
+def _name(value: object) -> str:
+    return harmless(str(value))
 
 
 def _legend(data: HeatmapData, ends: tuple[float, float], look: Look) -> str:

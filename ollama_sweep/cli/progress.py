@@ -101,7 +101,7 @@ class Progress:
             self._do(partial(self._write, text))
 
     def _write(self, text: str) -> None:
-        self._stream.write(printable(f"{text}\n", self._stream))
+        self._stream.write(f"{printable(text, self._stream)}\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ollama_sweep.cli import task_options
+from ollama_sweep.cli.terminal import warn
 from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
@@ -102,7 +103,7 @@ def trace_to_stderr(verbose: bool) -> Callable[[str], None]:
     """Where commands are shown: on stderr with --verbose, else nowhere."""
     if not verbose:
         return lambda line: None
-    return lambda line: click.echo(f"+ {line}", err=True)
+    return lambda line: warn(f"+ {line}")
 
 
 def engine_settings(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ollama_sweep.cli.terminal import can_draw, console, printable
+from ollama_sweep.core.text import whole_line
 
 Rows = Sequence[Sequence[str]]
 GAP = 2
@@ -19,7 +20,7 @@ def table(rows: Rows, left: int = 1, indent: str = "") -> list[str]:
     if can_draw(sys.stdout):
         drawn = _drawn([[printable(cell, sys.stdout) for cell in row] for row in rows], left, indent)
     else:
-        drawn = aligned(rows, left)
+        drawn = aligned([[whole_line(cell) for cell in row] for row in rows], left)
     return [f"{indent}{line}".rstrip() for line in drawn]
 
 

@@ -1,4 +1,7 @@
-"""Whether a stream is a terminal, and what it can show: plain ASCII signs where its encoding has no others."""
+"""What stdout and stderr show. Every word of a command goes through here, so that no text of others steers a terminal.
+
+Whether a stream is a terminal, and what it can show: plain ASCII signs where its encoding has no others.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import codecs
 import io
 import os
 from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from ollama_sweep.core.text import as_json, harmless_lines, whole_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +43,29 @@ def console(stream: TextIO) -> Console:
     )
 
 
-def printable(text: str, stream: TextIO) -> str:
-    """The text in what the stream can show."""
+def say(line: object = "", *, err: bool = False, head: str = "", nl: bool = True) -> None:
+    """One line on stdout or stderr. `head` is text of our own in front of it, which may have colours."""
+    click.echo(f"{head}{whole_line(str(line))}", nl=nl, err=err)
+
+
+def warn(line: object) -> None:
+    """One line on stderr."""
+    say(line, err=True)
+
+
+def say_lines(text: str) -> None:
+    """Several lines on stdout, such as those of a file."""
+    click.echo(harmless_lines(text), nl=not text.endswith("\n"))
+
+
+def say_json(value: object, *, indent: int | None = None) -> None:
+    """A value for machines on stdout."""
+    click.echo(as_json(value, indent=indent))
+
+
+def printable(line: str, stream: TextIO) -> str:
+    """A line, harmless, in what the stream can show."""
+    text = whole_line(line)
     encoding = stream.encoding or "ascii"
     if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
         return text

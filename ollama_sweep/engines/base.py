@@ -21,6 +21,7 @@ from ollama_sweep.core.errors import CellFailed, EngineMissing, nearest
 from ollama_sweep.core.generation import GENERATE, Generation
 from ollama_sweep.core.ledger import Ledger, Leftover, NoLedger
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.engines.shared.look import Look
 
@@ -35,6 +36,16 @@ class EngineInfo:
     version: str
     where: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown_version(self) -> str:
+        """The version as a person reads it: a server may say anything."""
+        return one_line(self.version)
+
+    @property
+    def in_words(self) -> str:
+        """`ollama 0.34.0 at http://127.0.0.1:11434`."""
+        return f"{self.name} {self.shown_version} at {self.where}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from ollama_sweep.core.text import harmless_lines
 from ollama_sweep.results.groups import Group
 from ollama_sweep.results.words import group_line
 
@@ -92,10 +93,10 @@ def structure(answer: str, models: Sequence[str]) -> dict[str, object] | None:
 
 
 def _tidy(answer: str) -> str:
-    """A model's text for a terminal: no control characters, and what it says again and again only once."""
+    """A model's text for a terminal: control characters written out, and what it says again and again only once."""
     kept: list[str] = []
     for line in answer.splitlines():
-        plain_line = "".join(sign for sign in line if sign.isprintable() or sign == "\t").rstrip()
+        plain_line = harmless_lines(line).rstrip()
         recent = [text for text in kept[-4:] if text] if plain_line else kept[-1:]
         if plain_line not in recent or set(plain_line) & set('{}[]"`'):
             kept.append(plain_line)

@@ -10,6 +10,7 @@ from ollama_sweep.core.cell import MAIN_TASK, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
+from ollama_sweep.core.text import harmless
 from ollama_sweep.results.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
 
 MOST_TIED = 5
@@ -86,10 +87,10 @@ def describe_best(results: Sequence[CellResult], metric: str | None = None, *, c
     if len(parts) < 2:
         return _described(results, best_cells(results, metric), contexts=contexts)
     first, *others = parts.items()
-    lines = [f"{first[0]}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
+    lines = [f"{harmless(first[0])}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
     for task, members in others:
         best = best_cells(members)
-        lines.append(f"{task}: {_in_a_line(members, best)}")
+        lines.append(harmless(f"{task}: {_in_a_line(members, best)}"))
     return "\n".join(lines)
 
 
@@ -113,7 +114,7 @@ def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> 
         ]
     if contexts and len(best.by_context) > 1:
         lines += _context_table(best)
-    return "\n".join([*lines, *(f"Note: {warning}" for warning in best.warnings)])
+    return "\n".join(map(harmless, [*lines, *(f"Note: {warning}" for warning in best.warnings)]))
 
 
 def in_coordinates(cell: CellResult) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ollama_sweep.core.metrics import DEFAULT_METRIC, metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
 from ollama_sweep.core.stats import extent, value_of
+from ollama_sweep.core.text import as_json, harmless, harmless_lines
 from ollama_sweep.results.grids import X, Y, in_word
 from ollama_sweep.tasks.shared.data import strict_json
 
@@ -21,7 +23,7 @@ FORMATS = ("csv", "json", "jsonl", "md")
 LAYOUTS = ("full", "simple")
 MOST_BYTES = 100 * 2**20
 LARGEST = 10_000_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = frozenset("=+-@")
 
 Row = dict[str, Scalar]
 
@@ -37,7 +39,7 @@ def export(results: Sequence[CellResult], file_format: str = "csv", layout: str 
     made: dict[str, Callable[[Sequence[CellResult]], str]] = {
         "csv": long_csv,
         "json": lambda cells: _json({"results": long_rows(cells)}),
-        "jsonl": lambda cells: "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in long_rows(cells)),
+        "jsonl": lambda cells: "".join(f"{as_json(row)}\n" for row in long_rows(cells)),
         "md": markdown,
     }
     return made[file_format](results)
@@ -57,7 +59,7 @@ def long_csv(results: Iterable[CellResult]) -> str:
 
 
 def csv_text(rows: Iterable[Sequence[Scalar]]) -> str:
-    """Rows as CSV. Texts that a spreadsheet would run as a formula get a `'` in front."""
+    """Rows as CSV, their texts harmless. Those that a spreadsheet would run as a formula get a `'` in front."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in rows)
     return stream.getvalue()
@@ -226,13 +228,20 @@ def _csv_cell(value: Scalar) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        shown = harmless_lines(value)
+        return f"'{shown}" if _is_formula(value) or _is_formula(shown) else shown
     return in_word(value) if isinstance(value, bool) else repr(value)
 
 
+def _is_formula(text: str) -> bool:
+    """A spreadsheet passes over blanks and line breaks, and takes full-width signs for the usual ones."""
+    return text[:1] in ("\t", "\r") or unicodedata.normalize("NFKC", text.lstrip()[:1]) in _FORMULA
+
+
 def _markdown_cell(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    shown = harmless(" ".join(text.split())).replace("\\", "\\\\").replace("|", "\\|")
+    return shown.replace("[", "\\[").replace("<", "&lt;")
 
 
 def _json(content: object) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return as_json(content, indent=2, strict=True) + "\n"

@@ -6,7 +6,6 @@ Pure: `saving` writes them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.core.stats import PERCENTILE_METHOD, known_mean, known_median, spread
 from ollama_sweep.core.summary import answered, score_mean, tokens_per_s
+from ollama_sweep.core.text import as_json
 from ollama_sweep.machine.files import safe_name
 from ollama_sweep.results.analysis import Analysis
 from ollama_sweep.results.export import csv_text
@@ -234,7 +234,7 @@ def _local_row(row: AnswerRow) -> list[Scalar]:
         "failure": row.answer.failure,
     }
     latency = None if row.answer.failure else row.latency_s
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    text = as_json(metadata, strict=True)
     return [row.model, row.answer.item, row.answer.text, row.scores.get("score"), latency, text]
 
 
@@ -340,4 +340,4 @@ def _stamp(moment: datetime) -> str:
 
 def to_json(content: Mapping[str, object]) -> str:
     """JSON as all these files have it; raises ValueError for a number that is none."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return as_json(content, indent=2, strict=True) + "\n"

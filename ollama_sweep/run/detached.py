@@ -14,6 +14,7 @@ import ollama_sweep
 from ollama_sweep.core.errors import DatabaseInUse, StorageError
 from ollama_sweep.core.events import CellFinished, Event, SweepStarted
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.text import harmless
 from ollama_sweep.store import file as files
 from ollama_sweep.store import lock
 from ollama_sweep.store.beside import log_path
@@ -112,8 +113,7 @@ class Start:
 
 def shown(line: bytes) -> str:
     """A line of a log for the terminal; what could steer the terminal is written out."""
-    text = line.decode("utf-8", "replace").rstrip("\r")
-    return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in text)
+    return harmless(line.decode("utf-8", "replace").rstrip("\r"))
 
 
 # -- detach: the run's side ------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ollama_sweep.core.events import (
     Waiting,
 )
 from ollama_sweep.core.outcome import Status, failure_label
+from ollama_sweep.core.text import harmless_lines, whole_line
 from ollama_sweep.core.units import format_duration
 from ollama_sweep.plan.spec import SweepSpec
 
@@ -64,7 +65,7 @@ def sender(environment: Mapping[str, str] = os.environ) -> Send | None:
             )
 
     def send(title: str, text: str) -> bool:
-        return bool(service.notify(title=title, body=text))
+        return bool(service.notify(title=whole_line(title), body=harmless_lines(text)))
 
     return send
 

@@ -303,7 +303,7 @@ def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine) -> I
     skipped = counts.get(Status.SKIPPED, 0)
     done = sum(count for status, count in counts.items() if status.is_final) - skipped
     yield from (f"Warning: {text}" for text in spec.warnings)
-    yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.version} at {found.info.where}"
+    yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.shown_version} at {found.info.where}"
     yield f"Machine: {here.line()}"
     for (task, model), prompt in found.prompts.items():
         yield _each_cell(spec, task, model, prompt)

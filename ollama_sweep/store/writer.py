@@ -15,6 +15,7 @@ from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Outcome, Run, Status
+from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, imported, plans, queries, schema
 from ollama_sweep.store import file as files
 from ollama_sweep.store.lock import WriterLock
@@ -328,7 +329,11 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def _seen(fingerprint: Mapping[str, object], name: str) -> str:
+    return one_line(str(fingerprint.get(name, "unknown")), 200)
+
+
 def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
     names = sorted({*old, *new})
-    return tuple(f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}" for name in names
+    return tuple(f"{name} {_seen(old, name)} -> {_seen(new, name)}" for name in names
                  if old.get(name) != new.get(name))  # fmt: skip

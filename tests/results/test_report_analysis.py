@@ -185,7 +185,7 @@ def test_a_model_that_repeats_itself_is_shown_once_and_cannot_speak_to_the_termi
     assert found.startswith("The best model delivers the most.\n\n#\n")
     assert found.count("#") == 1
     assert "\x1b" not in found
-    assert "[2Jdone" in found
+    assert "\\x1b[2J\\x07done" in found
 
 
 def test_json_is_never_tidied_away() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say_json, say_lines
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     Example:
       ollama-sweep best configs/quickstart.yaml -o modelfiles/tuned
     """
-    import json
 
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.best import best_cells, describe_best
@@ -46,11 +46,11 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     if output is not None and tuned:
         write_whole(output, tuned.encode())
     if as_json:
-        click.echo(json.dumps({"sweep": row.name, **found.as_dict(), "modelfile": tuned}, ensure_ascii=False))
+        say_json({"sweep": row.name, **found.as_dict(), "modelfile": tuned})
         return
-    click.echo(describe_best(results, metric))
+    say_lines(describe_best(results, metric))
     if tuned:
-        click.echo(f"\nTuned Modelfile{f', saved as {output}' if output else ''}:\n\n{tuned}")
+        say_lines(f"\nTuned Modelfile{f', saved as {output}' if output else ''}:\n\n{tuned}\n")
 
 
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:

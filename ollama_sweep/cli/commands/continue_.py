@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say
 from ollama_sweep.core.errors import ConfigError
 
 
@@ -28,8 +29,8 @@ def command(db: Path) -> None:
     if found is None and not was_paused:
         raise ConfigError(f"{db} is not paused, and no sweep runs on it. Go on with: ollama-sweep run CONFIG")
     if found is None:
-        click.echo("The pause is over, but no sweep runs. Go on with: ollama-sweep run CONFIG")
+        say("The pause is over, but no sweep runs. Go on with: ollama-sweep run CONFIG")
     elif was_paused:
-        click.echo(f"The pause is over: the sweep (pid {found.pid}) goes on")
+        say(f"The pause is over: the sweep (pid {found.pid}) goes on")
     else:
-        click.echo(f"Was not paused: the sweep (pid {found.pid}) runs{f' ({found.note})' if found.note else ''}")
+        say(f"Was not paused: the sweep (pid {found.pid}) runs{f' ({found.note})' if found.note else ''}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import SweepError
 
 if TYPE_CHECKING:
@@ -46,18 +47,18 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
       ollama-sweep doctor
       ollama-sweep doctor configs/quickstart.yaml
     """
-    import json
 
     found = []
     for finding in _examine(config, db, verbose, given):
         found.append(finding)
         if not as_json:
-            click.echo(_line(finding))
+            say(_line(finding), head=click.style(f"{finding.state:<8}", fg=COLOURS[finding.state]))
     if as_json:
         entries = [{"check": one.check, "state": one.state, "text": one.text, "hint": one.hint} for one in found]
-        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        say_json(entries, indent=2)
     else:
-        click.echo(_summary(found, config))
+        say()
+        say(_summary(found, config))
     worst = max((finding.exit_code for finding in found), default=0)
     if worst:
         bad = [finding.check for finding in found if finding.exit_code]
@@ -90,7 +91,7 @@ def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
     subject = subject_of_spec(spec)
     if subject.engine == "auto" and row is not None and row.name == spec.name:
         subject = replace(subject, engine=row.engine)
-    return subject, shared.engine_settings(spec, say=_say, verbose=verbose, remote=given["remote"])
+    return subject, shared.engine_settings(spec, say=warn, verbose=verbose, remote=given["remote"])
 
 
 def _needs_file(given: dict[str, Any]) -> bool:
@@ -140,21 +141,16 @@ def _without_sweep(verbose: bool, given: dict[str, Any]) -> tuple[Subject, Engin
         host=given.get("host"),
         ollama=given.get("ollama"),
         allow_remote=given["remote"],
-        say=_say,
+        say=warn,
         trace=shared.trace_to_stderr(verbose),
     )
     models = (given["model"],) if given.get("model") else ()
     return Subject(models=models, engine=given.get("engine") or "auto"), settings
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _line(finding: Finding) -> str:
-    state = click.style(f"{finding.state:<8}", fg=COLOURS[finding.state])
     hint = f". {finding.hint}" if finding.hint else ""
-    return f"{state} {finding.check:<9} {' '.join(finding.text.split())}{hint}"
+    return f" {finding.check:<9} {' '.join(finding.text.split())}{hint}"
 
 
 def _summary(found: list[Finding], config: Path | None) -> str:
@@ -162,9 +158,9 @@ def _summary(found: list[Finding], config: Path | None) -> str:
     warnings = sum(finding.state == "warning" for finding in found)
     told = f"{bad} bad, {_counted(warnings, 'warning')}"
     if bad:
-        return f"\n{told}: a sweep would stop at what is bad."
+        return f"{told}: a sweep would stop at what is bad."
     following = f" Next: ollama-sweep plan {config}" if config else ""
-    return f"\n{told}: a sweep can run.{following}"
+    return f"{told}: a sweep can run.{following}"
 
 
 def _counted(number: int, word: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_lines
 from ollama_sweep.core.errors import ConfigError
 
 
@@ -36,7 +37,7 @@ def command(config: str | None, kind: str, layout: str, output: Path | None, for
         row = find_sweep(reader, config)
         text = export(list(reader.results(row.sweep_id)), kind, layout)
     if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        say_lines(text)
     else:
         write_whole(output, text.encode())
-        click.echo(output)
+        say(output)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json
 from ollama_sweep.core.errors import ConfigError
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -26,7 +27,6 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     Example:
       ollama-sweep heatmap --metric load_duration_s
     """
-    import json
 
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.pictures import draw_sweep
@@ -39,7 +39,7 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
         results = list(reader.results(row.sweep_id))
     files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
     if as_json:
-        click.echo(json.dumps({"sweep": row.name, "files": [str(file) for file in files]}))
+        say_json({"sweep": row.name, "files": [str(file) for file in files]})
     else:
         for file in files:
-            click.echo(file)
+            say(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, warn
 from ollama_sweep.core.errors import ConfigError
 
 
@@ -28,9 +29,9 @@ def command(file: Path, name: str | None, allow_network_db: bool, db: Path) -> N
     from ollama_sweep.store.writer import Store
 
     rows = read_old_results(_text(file), str(file))
-    with Store.open(db, allow_network=allow_network_db, say=lambda line: click.echo(line, err=True)) as store:
+    with Store.open(db, allow_network=allow_network_db, say=warn) as store:
         added = store.import_results(name or file.stem, rows, str(file))
-    click.echo(f"{added} of {len(rows)} results are new in sweep {name or file.stem} (flag: imported)")
+    say(f"{added} of {len(rows)} results are new in sweep {name or file.stem} (flag: imported)")
 
 
 def _text(file: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +11,7 @@ from typing import BinaryIO
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say
 from ollama_sweep.core.errors import ConfigError
 
 CHUNK_BYTES = 64 * 1024
@@ -93,9 +93,8 @@ def _find_again(file: BinaryIO, last: bytes) -> None:
 
 
 def _print(data: bytes) -> None:
-    from ollama_sweep.cli.terminal import printable
     from ollama_sweep.run.detached import shown
 
     for line in data.splitlines(keepends=True):
         text = shown(line.rstrip(b"\n"))
-        click.echo(printable(text, sys.stdout), nl=line.endswith(b"\n"))
+        say(text, nl=line.endswith(b"\n"))

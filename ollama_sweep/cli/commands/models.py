@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
@@ -35,16 +36,15 @@ def command(as_json: bool, **given: Any) -> None:
       ollama-sweep models
       ollama-sweep models --engine ollama --host 127.0.0.1:11434 --json
     """
-    import json
 
     info, found = look(settings_of(given), given["engine"])
     if as_json:
         picture = {"engine": info.name, "version": info.version, "where": info.where}
         rows = [_picture(model) for model in found]
-        click.echo(json.dumps({**picture, "models": rows}, indent=2, ensure_ascii=False))
+        say_json({**picture, "models": rows}, indent=2)
         return
     for line in lines(info, found):
-        click.echo(line)
+        say(line)
 
 
 def settings_of(given: dict[str, Any]) -> EngineSettings:
@@ -55,7 +55,7 @@ def settings_of(given: dict[str, Any]) -> EngineSettings:
         host=given["host"],
         ollama=given["ollama"],
         allow_remote=given["remote"],
-        say=lambda line: click.echo(line, err=True),
+        say=warn,
         trace=shared.trace_to_stderr(given["verbose"]),
     )
 
@@ -78,7 +78,7 @@ def lines(info: EngineInfo, found: tuple[Installed, ...]) -> list[str]:
     from ollama_sweep import engines
     from ollama_sweep.cli.tables import table
 
-    where = f"{info.name} {info.version} at {info.where}"
+    where = info.in_words
     if not found:
         example = engines.facts(info.name).how_to_get_a_model
         hint = f". For example: {example}" if example else ""

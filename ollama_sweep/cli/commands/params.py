@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say_json, say_lines, warn
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.text import as_json, whole_line
 
 if TYPE_CHECKING:
     from ollama_sweep.engines.base import EngineInfo, ModelInfo
@@ -39,7 +41,6 @@ def command(model: str, db: Path, as_json: bool, **given: Any) -> None:
       ollama-sweep params llama3:8b > configs/llama3.yaml
       ollama-sweep run configs/llama3.yaml
     """
-    import json
     import os
 
     from ollama_sweep.machine.computer import machine, visible
@@ -51,9 +52,9 @@ def command(model: str, db: Path, as_json: bool, **given: Any) -> None:
     found = ranges.suggest(info, memory, os.environ)
     text = text_of(info, memory, found, _measured_already(db, model))
     if as_json:
-        click.echo(json.dumps(_picture(info, engine, memory, found, text), indent=2, ensure_ascii=False))
+        say_json(_picture(info, engine, memory, found, text), indent=2)
         return
-    click.echo(text, nl=False)
+    say_lines(text)
 
 
 def _look_up(model: str, given: dict[str, Any]) -> tuple[ModelInfo, EngineInfo | None]:
@@ -69,7 +70,7 @@ def _look_up(model: str, given: dict[str, Any]) -> tuple[ModelInfo, EngineInfo |
         host=given["host"],
         ollama=given["ollama"],
         allow_remote=given["remote"],
-        say=lambda line: click.echo(line, err=True),
+        say=warn,
         trace=shared.trace_to_stderr(given["verbose"]),
     )
     name = engines.choose(settings) if given["engine"] == "auto" else given["engine"]
@@ -165,15 +166,13 @@ def _written(some: Range) -> str:
 
 
 def _quoted(model: str) -> str:
-    import json
-
     is_plain = _PLAIN.fullmatch(model) and model.lower() not in _NOT_PLAIN
-    return model if is_plain else json.dumps(model, ensure_ascii=False)
+    return model if is_plain else as_json(model)
 
 
 def _on_one_line(text: str) -> str:
     """Metadata come from files of others: no line break may end the comment."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return whole_line(" ".join(text.split()))
 
 
 def _picture(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say
 from ollama_sweep.core.errors import ConfigError
 
 
@@ -29,9 +30,9 @@ def command(db: Path) -> None:
     since, found, end = paused_since(db), lock.holder(db), db_words(db)
     control.ask_to_pause(db)
     if since is not None:
-        click.echo(f"Was paused already, since {since:%Y-%m-%d %H:%M}")
+        say(f"Was paused already, since {since:%Y-%m-%d %H:%M}")
     elif found is not None:
-        click.echo(f"The sweep (pid {found.pid}) waits before its next cell")
+        say(f"The sweep (pid {found.pid}) waits before its next cell")
     else:
-        click.echo("No sweep runs now; the next run waits before its first cell")
-    click.echo(f"Go on with: ollama-sweep continue{end}")
+        say("No sweep runs now; the next run waits before its first cell")
+    say(f"Go on with: ollama-sweep continue{end}")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.text import one_line
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -30,21 +32,17 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     Example:
       ollama-sweep plan configs/quickstart.yaml
     """
-    import json
 
     from ollama_sweep.plan.preview import preview
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
     spec = shared.spec_from(config, given)
     trace = shared.trace_to_stderr(verbose)
-    found = preview(spec, db, remote=given["remote"], setup=given["setup"], say=say, trace=trace)
+    found = preview(spec, db, remote=given["remote"], setup=given["setup"], say=warn, trace=trace)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        say_json(found.as_dict(), indent=2)
         return
     for line in _lines(found):
-        click.echo(line)
+        say(line)
 
 
 def _lines(found: Preview) -> list[str]:
@@ -54,7 +52,7 @@ def _lines(found: Preview) -> list[str]:
     counts = f"{found.cells} cells, {found.done} done, {found.to_run} to run"
     lines = [
         f"Sweep {found.sweep}: {counts} (order {found.order})",
-        f"Engine: {found.engine} {found.engine_version} at {found.where}",
+        f"Engine: {found.engine} {one_line(found.engine_version)} at {found.where}",
     ]
     lines += [f"Prompt: {found.prompt}, {', '.join(tokens)}"] if found.prompt_tokens else []
     lines += [_task_line(task) for task in found.tasks]

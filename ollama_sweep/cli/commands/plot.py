@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
       ollama-sweep plot grid --x num_ctx --y task --metric quality
       ollama-sweep plot all --csv results_local.csv
     """
-    import json
 
     if given["list_all"]:
         _list(as_json)
@@ -57,12 +57,12 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
     files = _draw(jobs, material, given["out"], f".{given['kind']}", is_all=name == EVERY)
     if as_json:
         paths = [str(file) for file in files]
-        click.echo(json.dumps({"plot": name, "sweep": material.name, "files": paths, "notes": material.notes}))
+        say_json({"plot": name, "sweep": material.name, "files": paths, "notes": material.notes})
         return
     for note in material.notes:
-        click.echo(f"Note: {note}", err=True)
+        warn(f"Note: {note}")
     for file in files:
-        click.echo(file)
+        say(file)
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,17 @@ class Material:
 
 
 def _list(as_json: bool) -> None:
-    import json
 
     from ollama_sweep.results import plots
 
     found = {name: plots.load(name) for name in plots.known()}
     if as_json:
         listed = [{"plot": name, "of": plots.takes(plot), "what": plots.about(plot)} for name, plot in found.items()]
-        click.echo(json.dumps(listed, ensure_ascii=False))
+        say_json(listed)
         return
     width = max(len(name) for name in found)
     for name, plot in found.items():
-        click.echo(f"{name:<{width}}  {plots.about(plot)}")
+        say(f"{name:<{width}}  {plots.about(plot)}")
 
 
 def _jobs(name: str | None, given: dict[str, Any]) -> list[Job]:

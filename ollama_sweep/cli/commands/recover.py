@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from ollama_sweep.store.recovery.recover import Recovered
@@ -27,18 +28,17 @@ def command(to: Path, db: Path, as_json: bool) -> None:
       ollama-sweep recover --db sweeps.db --to new.db
       ollama-sweep run configs/quickstart.yaml --db new.db
     """
-    import json
     from dataclasses import asdict
 
     from ollama_sweep.store.recovery.recover import recover
 
     found = recover(db, to)
     if as_json:
-        click.echo(json.dumps({"from": str(db), "to": str(to), **asdict(found)}))
+        say_json({"from": str(db), "to": str(to), **asdict(found)})
         return
     for line in _lines(found):
-        click.echo(line)
-    click.echo(f"Go on with: ollama-sweep run CONFIG --db {to}")
+        say(line)
+    say(f"Go on with: ollama-sweep run CONFIG --db {to}")
 
 
 def _lines(found: Recovered) -> list[str]:

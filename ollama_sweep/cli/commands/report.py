@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
       ollama-sweep report configs/quickstart.yaml --out results
       ollama-sweep report --cost-per-token 0.0000005 --json
     """
-    import json
 
     from ollama_sweep.results.prices import price_table
     from ollama_sweep.results.report import collect, write_files
@@ -61,10 +61,10 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
     if out is not None:
         found = write_files(found, out)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+        say_json(found.as_dict())
         return
     for line in lines_of(found):
-        click.echo(line)
+        say(line)
 
 
 def _asked(given: dict[str, Any]) -> Asked:
@@ -72,7 +72,7 @@ def _asked(given: dict[str, Any]) -> Asked:
     from ollama_sweep.run.analyst import Asked
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        warn(line)
 
     trace = shared.trace_to_stderr(given["verbose"])
     return Asked(given["engine"], given["host"], given["ollama"], given["remote"], say, trace)

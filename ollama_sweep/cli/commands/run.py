@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import shared, task_options
+from ollama_sweep.cli.terminal import say, say_json
 from ollama_sweep.core.errors import ConfigError, NotBelieved, Stopped
 
 if TYPE_CHECKING:
@@ -137,14 +138,13 @@ def _again(spec: SweepSpec, db: Path, interactive: bool) -> str:
 
 def _finish(db: Path, name: str, progress: Progress, told: Notifier | None, given: dict[str, Any]) -> None:
     """The pictures and the best cells in words, also of a sweep that was stopped."""
-    import json
 
     from ollama_sweep.run.ending import end_of
 
     out: Path = given["out"]
     end = end_of(db, name, out)
     if given["as_json"]:
-        click.echo(json.dumps({"sweep": name, "best": end.best, "files": [str(file) for file in end.files]}))
+        say_json({"sweep": name, "best": end.best, "files": [str(file) for file in end.files]})
     for line in [*end.summaries, *end.best.splitlines()]:
         progress.plain(line)
     if told is not None:
@@ -163,38 +163,35 @@ def _detach(db: Path, allow_network: bool, as_json: bool) -> None:
 
     Ends with the run's own exit code where it ends before its first cell.
     """
-    from ollama_sweep.cli.terminal import printable
     from ollama_sweep.run import detached
 
     detached.check(db, allow_network=allow_network)
     start = detached.Start(db, os.environ)
 
-    def say(line: str) -> None:
-        stream = sys.stderr if as_json or line.startswith("error: ") else sys.stdout
-        click.echo(printable(line, stream), file=stream)
+    def pass_on(line: str) -> None:
+        say(line, err=as_json or line.startswith("error: "))
 
     try:
-        left = start.wait(say)
+        left = start.wait(pass_on)
     except KeyboardInterrupt:
         start.stop()
-        start.ended(say)
+        start.ended(pass_on)
         raise
     if not left:
-        raise click.exceptions.Exit(start.ended(say))
+        raise click.exceptions.Exit(start.ended(pass_on))
     _say_how(start, db, as_json)
 
 
 def _say_how(start: Start, db: Path, as_json: bool) -> None:
-    import json
 
     from ollama_sweep.store.beside import db_words
 
     if as_json:
-        click.echo(json.dumps({"pid": start.child.pid, "log": str(start.log), "database": str(db.resolve())}))
+        say_json({"pid": start.child.pid, "log": str(start.log), "database": str(db.resolve())})
         return
     end = db_words(db)
-    click.echo(f"Running in the background: pid {start.child.pid}. It goes on when this terminal is closed.")
-    click.echo(f"  look:   ollama-sweep status{end}, ollama-sweep watch{end}, ollama-sweep logs -f{end}")
-    click.echo(f"  pause:  ollama-sweep pause{end}, then ollama-sweep continue{end}")
-    click.echo(f"  stop:   ollama-sweep stop{end}")
-    click.echo(f"Log: {start.log}")
+    say(f"Running in the background: pid {start.child.pid}. It goes on when this terminal is closed.")
+    say(f"  look:   ollama-sweep status{end}, ollama-sweep watch{end}, ollama-sweep logs -f{end}")
+    say(f"  pause:  ollama-sweep pause{end}, then ollama-sweep continue{end}")
+    say(f"  stop:   ollama-sweep stop{end}")
+    say(f"Log: {start.log}")

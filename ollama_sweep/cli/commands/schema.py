@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ollama_sweep.cli.terminal import say_lines
+
 
 @click.command("schema", short_help="The keys of a sweep file as a JSON Schema, for editors.")
 def command() -> None:
@@ -22,4 +24,4 @@ def command() -> None:
     """
     from ollama_sweep.plan import schema
 
-    click.echo(schema.text(), nl=False)
+    say_lines(schema.text())

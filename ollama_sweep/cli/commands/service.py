@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ollama_sweep.cli.terminal import say, say_lines, warn
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def command(install: bool, remove: bool, kind: str | None, words: tuple[str, ...
 
     plan = _plan(words)
     if kind is not None and not (install or remove):
-        click.echo(service.unit(plan) if kind == "systemd" else service.plist(plan), nl=False)
+        say_lines(service.unit(plan) if kind == "systemd" else service.plist(plan))
         return
     system = _system(install or remove)
     if kind not in (None, system.kind):
@@ -44,8 +45,8 @@ def command(install: bool, remove: bool, kind: str | None, words: tuple[str, ...
     elif install:
         _install(system, plan)
     else:
-        click.echo(system.text(plan), nl=False)
-        click.echo(f"Put it in place with --install; it becomes {system.file(plan)}", err=True)
+        say_lines(system.text(plan))
+        warn(f"Put it in place with --install; it becomes {system.file(plan)}")
 
 
 def _plan(words: tuple[str, ...]) -> Plan:
@@ -95,21 +96,21 @@ def _install(system: System, plan: Plan) -> None:
     from ollama_sweep.run import notify
 
     file = system.install(plan)
-    click.echo(f"Installed: {file}")
-    click.echo(f"Start it now: {system.start_words(plan)}")
+    say(f"Installed: {file}")
+    say(f"Start it now: {system.start_words(plan)}")
     if system.kind == "systemd":
-        click.echo("It starts when you log in; to start at boot, without a login: loginctl enable-linger")
+        say("It starts when you log in; to start at boot, without a login: loginctl enable-linger")
     else:
-        click.echo("It starts when you log in")
+        say("It starts when you log in")
     if os.environ.get(notify.VARIABLE):
         place = f"~/{service.SECRETS_FILE} (chmod 600)" if system.kind == "systemd" else "the file's own settings"
-        click.echo(f"{notify.VARIABLE} is not in it, because it holds passwords; write it into {place}")
-    click.echo("Look at it with ollama-sweep status and logs -f, stop it with ollama-sweep stop")
-    click.echo("Remove it with the same command and --remove in place of --install")
+        say(f"{notify.VARIABLE} is not in it, because it holds passwords; write it into {place}")
+    say("Look at it with ollama-sweep status and logs -f, stop it with ollama-sweep stop")
+    say("Remove it with the same command and --remove in place of --install")
 
 
 def _remove(system: System, plan: Plan) -> None:
     file = system.remove(plan)
     if file is None:
         raise ConfigError(f"nothing is installed for sweep {plan.name} ({system.file(plan)})", "--remove")
-    click.echo(f"Removed: {file}. A run that goes on is ended with: ollama-sweep stop")
+    say(f"Removed: {file}. A run that goes on is ended with: ollama-sweep stop")

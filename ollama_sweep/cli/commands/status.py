@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -27,7 +28,6 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
     Example:
       ollama-sweep status configs/quickstart.yaml --json
     """
-    import json
 
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.status import status_of
@@ -37,12 +37,12 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
         found = status_of(reader, find_sweep(reader, config))
         warnings = reader.warnings()
     if as_json:
-        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+        say_json(found.as_dict())
         return
     for line in lines_of(found):
-        click.echo(line)
+        say(line)
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        warn(f"warning: {warning}")
 
 
 # -- in words --------------------------------------------------------------------------------------------------------

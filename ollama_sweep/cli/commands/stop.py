@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
+from ollama_sweep.cli.terminal import say
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
     found = control.require_running(db)
     cell = _cell(db)
     has_ended = control.ask_to_stop(db, found, now=now)
-    click.echo(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
+    say(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
     if no_wait:
-        click.echo(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
+        say(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
         return
     try:
         ended = control.wait_for_end(has_ended, NOW_S if now else float("inf"))
     except KeyboardInterrupt:
-        click.echo("Not waiting any longer; the sweep stops by itself as it was asked to")
+        say("Not waiting any longer; the sweep stops by itself as it was asked to")
         return
     if not ended:
         raise EngineUnavailable(
@@ -52,7 +53,7 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
             "(everything measured is safe; the cell at hand is measured again)"
         )
     for line in _ended(db):
-        click.echo(line)
+        say(line)
 
 
 def _status(db: Path) -> SweepStatus | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ollama_sweep.cli import shared
-from ollama_sweep.cli.terminal import can_draw, console, has_colours, printable
+from ollama_sweep.cli.terminal import can_draw, console, has_colours, printable, say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -47,10 +47,10 @@ def command(config: str | None, metric: str | None, db: Path) -> None:
     view = View(db, config, metric)
     if not (sys.stdin.isatty() and can_draw(sys.stdout)):
         for line in view.lines(80, 40, colour=False):
-            click.echo(line)
+            say(line)
         return
     pid = _live(view)
-    click.echo(f"The sweep goes on (pid {pid})" if pid else "No sweep runs now")
+    say(f"The sweep goes on (pid {pid})" if pid else "No sweep runs now")
 
 
 class View:
@@ -79,8 +79,9 @@ class View:
         from ollama_sweep.cli.map import Look, draw
 
         found = self._read()
-        said = [line for text in lines_of(found)
-                for line in textwrap.wrap(_plain(text), max(10, width - 1), subsequent_indent="    ")]  # fmt: skip
+        wide = max(10, width - 1)
+        said = [part for line in lines_of(found)
+                for part in textwrap.wrap(printable(line, sys.stdout), wide, subsequent_indent="    ")]  # fmt: skip
         is_ascii = printable("★", sys.stdout) != "★"
         chosen = self._chosen(found)
         room = height - len(said) - 2
@@ -89,7 +90,7 @@ class View:
             said += ["", *self._title(chosen, width - 1), *draw(chosen, look)]
         elif found.total > MAP_CELLS:
             said += ["", f"(a map of more than {MAP_CELLS} cells: ollama-sweep heatmap)"]
-        return [printable(line, sys.stdout) for line in said]
+        return said
 
     def _read(self) -> SweepStatus:
         from ollama_sweep.results.find import find_sweep
@@ -127,11 +128,7 @@ class View:
             return []
         from ollama_sweep.results.grids import in_words
 
-        return [in_words(data.combination)[:width]]
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
+        return [printable(in_words(data.combination), sys.stdout)[:width]]
 
 
 def _live(view: View) -> int | None:

@@ -96,7 +96,7 @@ class Examination:
     def _of_connected(self, name: str, engine: Engine, machine: computer.Machine) -> Iterator[Finding]:
         info = engine.describe()
         own = ", started for this check and stopped again" if info.details.get("server") == "own" else ""
-        yield ok("engine", f"{name} {info.version} would measure ({info.where}{own})")
+        yield ok("engine", f"{name} {info.shown_version} would measure ({info.where}{own})")
         models = self._subject.models
         if models == (ALL,):
             models = usable(engine, self._subject.kinds, self._settings.say)

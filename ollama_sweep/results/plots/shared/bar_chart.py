@@ -9,7 +9,7 @@ from typing import Any
 
 from ollama_sweep.results.plots.shared import figures
 from ollama_sweep.results.plots.shared.figures import INK, TEXT_GREY
-from ollama_sweep.results.plots.shared.text import width
+from ollama_sweep.results.plots.shared.text import clean, width
 
 NAME_SIZE, VALUE_SIZE, LEGEND_SIZE = 10.5, 9.5, 10.0
 _WIDE, _LEFT, _RIGHT, _BOTTOM = 12.0, 215.0, 20.0, 50.0
@@ -72,7 +72,7 @@ def _draw(data: BarsData, axes: Any) -> None:
     legend = _LEGEND if len(data.kinds) > 1 and not data.notice else 0.0
     figures.draw_titles(axes, data.title, data.facts, size[0] + _LEFT - 16, left=_LEFT - 16, up=legend)
     figures.plain_axes(axes, "x")
-    axes.set_xlabel(data.axis, fontsize=11, color=INK, parse_math=False)
+    axes.set_xlabel(clean(data.axis), fontsize=11, color=INK, parse_math=False)
     if data.notice:
         axes.set(xticks=[], yticks=[])
         figures.draw_notice(axes, data.notice)

@@ -27,7 +27,9 @@ def style() -> AbstractContextManager[None]:
     """The settings that hold while a picture is made, whatever a person's matplotlibrc says."""
     import matplotlib as mpl
 
-    return mpl.rc_context({"font.family": FONT, "hatch.linewidth": 0.7, "svg.hashsalt": "ollama-sweep"})
+    return mpl.rc_context(
+        {"font.family": FONT, "hatch.linewidth": 0.7, "svg.hashsalt": "ollama-sweep", "text.parse_math": False}
+    )
 
 
 def new_figure(wide: float, high: float) -> Any:

@@ -117,7 +117,7 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
     )
     if bar is not None:
         unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
-        bar.set_ylabel(f"{data.metric.name}{unit}", fontsize=9.5, color=INK)
+        bar.set_ylabel(clean(f"{data.metric.name}{unit}"), fontsize=9.5, color=INK)
         bar.tick_params(labelsize=8.5)
         low, high = np.nanmin(matrix), np.nanmax(matrix)
         ticks = MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
@@ -145,8 +145,8 @@ def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None
                 verticalalignment="center" if number else "top", horizontalalignment="right" if number else "center"
             )
     axes.tick_params(length=0, pad=4)
-    axes.set_xlabel(AXIS_WORDS.get(data.x, data.x), fontsize=11, color=INK, labelpad=5, parse_math=False)
-    axes.set_ylabel(AXIS_WORDS.get(data.y, data.y), fontsize=11, color=INK, labelpad=6, parse_math=False)
+    axes.set_xlabel(clean(AXIS_WORDS.get(data.x, data.x)), fontsize=11, color=INK, labelpad=5, parse_math=False)
+    axes.set_ylabel(clean(AXIS_WORDS.get(data.y, data.y)), fontsize=11, color=INK, labelpad=6, parse_math=False)
 
 
 def _tick_text(name: str, value: Scalar) -> str:

@@ -168,7 +168,7 @@ def _draw(data: ScatterData, axes: Any) -> None:
     for axis, measure, is_log in zip((axes.xaxis, axes.yaxis), data.measures, data.is_log, strict=True):
         unit = "" if measure.unit == "tokens" else measure.unit
         notes = ", ".join(note for note in (unit, "logarithmic" if is_log else "") if note)
-        axis.set_label_text(f"{_capital(measure.words)}{f' ({notes})' if notes else ''}", fontsize=11, color=INK)
+        axis.set_label_text(clean(f"{_capital(measure.words)}{f' ({notes})' if notes else ''}"), fontsize=11, color=INK)
     if data.notice:
         axes.set(xticks=[], yticks=[])
         figures.draw_notice(axes, data.notice)

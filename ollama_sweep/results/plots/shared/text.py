@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 from itertools import combinations, pairwise
 from typing import Any, cast
 
+from ollama_sweep.core.text import harmless
+
 FONT = "DejaVu Sans"
 LINE = 1.22
 """Distance of two lines, in units of the font's size."""
@@ -65,9 +67,9 @@ def wrap(parts: Sequence[str], separator: str, size: float, room: float) -> list
 
 
 def clean(text: str) -> str:
-    """One line of characters that the font has; others become `□`."""
+    """One harmless line of characters that the font has; others become `□`."""
     known = _glyphs()
-    return "".join(c if ord(c) in known else "□" for c in " ".join(text.split()))
+    return "".join(c if ord(c) in known else "□" for c in harmless(" ".join(text.split())))
 
 
 def _sized(text: str, room: tuple[float, float], largest: float, bold: bool) -> Fitted:
