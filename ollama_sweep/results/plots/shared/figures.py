@@ -11,7 +11,7 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.machine.files import write_whole
-from ollama_sweep.results.plots.shared.text import FONT, LINE, clean, cut, width, wrap
+from ollama_sweep.results.plots.shared.text import LINE, clean, cut, width, wrap
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150.0
@@ -25,11 +25,9 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo", "++")
 
 def style() -> AbstractContextManager[None]:
     """The settings that hold while a picture is made, whatever a person's matplotlibrc says."""
-    import matplotlib as mpl
+    from ollama_sweep.results.plots.shared import own_style
 
-    return mpl.rc_context(
-        {"font.family": FONT, "hatch.linewidth": 0.7, "svg.hashsalt": "ollama-sweep", "text.parse_math": False}
-    )
+    return own_style.style()
 
 
 def new_figure(wide: float, high: float) -> Any:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_sweep.results.plots.shared import own_style  # noqa: F401 - loads matplotlib, before all that is of it
+
+# isort: split
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ollama_sweep.results.plots.shared import own_style  # noqa: F401 - loads matplotlib, before all that is of it
+
+# isort: split
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Colormap, Normalize

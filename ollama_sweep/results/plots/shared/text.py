@@ -95,6 +95,7 @@ def _line_width(line: str, bold: bool) -> float:
 
 @cache
 def _renderer() -> Any:
+    _load()
     from matplotlib.backends.backend_agg import RendererAgg
 
     return cast("Any", RendererAgg)(8, 8, 72)
@@ -102,6 +103,7 @@ def _renderer() -> Any:
 
 @cache
 def _font(bold: bool) -> Any:
+    _load()
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(family=FONT, size=_MEASURED_AT, weight="bold" if bold else "normal")
@@ -109,6 +111,13 @@ def _font(bold: bool) -> Any:
 
 @cache
 def _glyphs() -> frozenset[int]:
+    _load()
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont(_font(False))).get_charmap())
+
+
+def _load() -> None:
+    from ollama_sweep.results.plots.shared import own_style
+
+    own_style.load()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ollama_sweep.results.plots.shared import own_style  # noqa: F401 - loads matplotlib, before all that is of it
+
+# isort: split
 import matplotlib as mpl
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
