@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from ollama_sweep.core.errors import EngineStuck
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.machine import process
+from ollama_sweep.machine.processor import processor_name as processor_name
 
 NVIDIA_S = 10.0
 SYSTEM_FOLDER = Path("/sys/devices/system/cpu")
@@ -27,6 +29,12 @@ THROTTLES = {0x04: "power cap", 0x08: "hardware slowdown", 0x20: "heat (software
              0x80: "power brake"}  # fmt: skip
 """Bits of NVML's clocks_throttle_reasons that lower the clock below what was asked for."""
 POWER_CAP = 0x04
+UNNAMED = "NVIDIA GPU"
+_IS_LOST = re.compile(r"(?i)device handle|gpu is lost|fallen off")
+_IS_UNKNOWN = re.compile(r"(?i)\[.*\]|n/?a|not supported|unknown( error)?|err!|-")
+"""What `nvidia-smi` writes in place of a value: `[N/A]`, `[Not Supported]`, `[GPU is lost]`, `[Unknown Error]`."""
+_NUMBER = re.compile(r"(-?\d+(?:[.,]\d+)?)(?: ?(?:MiB|W|%|C))?")
+"""A number as `nvidia-smi` has it, with the decimal comma of some locales, or with a unit that was not asked for."""
 RUNNERS = OLLAMA, LLAMA_SERVER = "ollama", "llama-server"
 """How the programs are called that compute for Ollama: it, and what it starts."""
 FINGERPRINTED = ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH",
@@ -36,17 +44,23 @@ FINGERPRINTED = ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_NUM_P
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as its driver names it; memory in bytes."""
+    """One GPU as its driver names it; memory in bytes, None where the driver does not say how much there is.
+
+    That is so where a GPU shares the computer's memory (GB10, Jetson), and where a card has failed.
+    """
 
     name: str
-    memory_bytes: int
-    free_bytes: int
+    memory_bytes: int | None
+    free_bytes: int | None
     driver: str
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The computer; `memory_bytes` is what it has, `available_bytes` what is free now."""
+    """The computer; `memory_bytes` is what it has, `available_bytes` what is free now.
+
+    `gpu_trouble` says why GPUs are not known, "" where they are.
+    """
 
     system: str
     processor: str
@@ -54,6 +68,7 @@ class Machine:
     memory_bytes: int
     available_bytes: int
     gpus: tuple[Gpu, ...]
+    gpu_trouble: str = ""
 
     def line(self) -> str:
         """`AMD EPYC, 16 cores, 128.0 GiB, 2 x NVIDIA L4 (22.5 GiB)`."""
@@ -63,8 +78,9 @@ class Machine:
             counted[gpu.name, gpu.memory_bytes] += 1
         for (name, memory), count in counted.items():
             times = f"{count} x " if count > 1 else ""
-            parts.append(f"{times}{name} ({format_bytes(memory)})")
-        return ", ".join(parts if self.gpus else [*parts, "no GPU"])
+            parts.append(f"{times}{name} ({'memory unknown' if memory is None else format_bytes(memory)})")
+        nothing = f"GPU unknown: {self.gpu_trouble}" if self.gpu_trouble else "no GPU"
+        return ", ".join(parts if self.gpus else [*parts, nothing])
 
     def fingerprint(self) -> dict[str, str]:
         """What makes numbers comparable: processor, cores, GPUs with driver, kernel, settings of the environment."""
@@ -77,54 +93,74 @@ def machine() -> Machine:
     """Look at this computer. Sensors that are absent are left out, never zero."""
     import psutil
 
-    memory = psutil.virtual_memory()
+    memory, found = psutil.virtual_memory(), gpus()
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=processor_name(),
         cores=os.cpu_count() or 1,
         memory_bytes=memory.total,
         available_bytes=memory.available,
-        gpus=gpus(),
+        gpus=found,
+        gpu_trouble="" if found else gpu_trouble(),
     )
 
 
-def processor_name() -> str:
-    """The processor as the system names it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    return platform.processor() or platform.machine()
-
-
 def gpus() -> tuple[Gpu, ...]:
-    """Every NVIDIA GPU; empty where `nvidia-smi` is absent, fails or hangs."""
-    rows = _nvidia("--query-gpu=name,memory.total,memory.free,driver_version", 4)
-    return tuple(_gpu(row) for row in rows if row[1].isdigit() and row[2].isdigit())
+    """Every NVIDIA GPU, also one that does not say how much memory it has; empty where `nvidia-smi` names none."""
+    rows = _nvidia("--query-gpu=name,memory.total,memory.free,driver_version")
+    return tuple(gpu for row in rows if (gpu := _gpu(row)))
+
+
+def gpu_trouble() -> str:
+    """Why GPUs are not known though there may be some, in words; "" where `nvidia-smi` is absent or says nothing so."""
+    if shutil.which("nvidia-smi") in _hung:
+        return "nvidia-smi does not answer"
+    lines = _ask_nvidia("--query-gpu=name").splitlines()
+    return next((" ".join(line.split())[:200] for line in lines if _IS_LOST.search(line)), "")
 
 
 def has_nvidia() -> bool:
     """Whether `nvidia-smi` names a GPU. It is asked first: in a child, where a driver that hangs holds up nothing."""
-    return bool(_nvidia("--query-gpu=index", 1))
+    return any(row[0].isdigit() for row in _nvidia("--query-gpu=index", 1))
 
 
-def _nvidia(query: str, fields: int) -> list[list[str]]:
+_hung: set[str | None] = set()
+"""Programs that did not answer in time; they are not waited for again."""
+
+
+def _nvidia(query: str, fields: int | None = None) -> list[list[str]]:
     """The rows that `nvidia-smi` answers, each of so many fields."""
+    rows = [[value.strip() for value in line.split(", ")] for line in _ask_nvidia(query).splitlines()]
+    return [row for row in rows if fields is None or len(row) == fields]
+
+
+def _ask_nvidia(query: str) -> str:
+    """What `nvidia-smi` prints, also where it ends with an error: it does so for one lost card among several."""
     program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    if program is None or program in _hung:
+        return ""
     try:
         done = process.run([program, query, "--format=csv,noheader,nounits"], timeout_s=NVIDIA_S)
-    except (OSError, EngineStuck):  # a driver that hangs can keep its program in the kernel for good
-        return []
-    rows = [line.split(", ") for line in done.stdout.splitlines()] if done.returncode == 0 else []
-    return [[value.strip() for value in row] for row in rows if len(row) == fields]
+    except OSError:
+        return ""
+    except EngineStuck:  # a driver that hangs can keep its program in the kernel for good
+        _hung.add(program)
+        return ""
+    if done.timed_out:
+        _hung.add(program)
+    return done.stdout
 
 
-def _gpu(row: list[str]) -> Gpu:
-    mebibyte = 1024 * 1024
-    return Gpu(row[0], int(row[1]) * mebibyte, int(row[2]) * mebibyte, row[3])
+def _gpu(row: list[str]) -> Gpu | None:
+    """A card of `name, total, free, driver`; None for a sentence that is no row. The end of a row may be cut off."""
+    is_value = [bool(_IS_UNKNOWN.fullmatch(value) or _NUMBER.fullmatch(value)) for value in row]
+    numbers = [index for index in range(1, len(row)) if is_value[index]]
+    if not numbers:
+        return None
+    name, [total, free, driver] = ", ".join(row[: numbers[0]]), [*row[numbers[0] :], "", "", ""][:3]
+    if not name or _IS_UNKNOWN.fullmatch(name):
+        name = UNNAMED
+    return Gpu(name, _mebibytes(total), _mebibytes(free), "" if _IS_UNKNOWN.fullmatch(driver) else driver)
 
 
 # -- what it does now ------------------------------------------------------------------------------------------------
@@ -265,14 +301,15 @@ def clock_policy(folder: Path = SYSTEM_FOLDER) -> ClockPolicy | None:
 def gpu_states() -> tuple[GpuState, ...]:
     """Temperature, load and lowered clocks of every NVIDIA GPU."""
     query = "--query-gpu=index,name,temperature.gpu,utilization.gpu,clocks_throttle_reasons.active"
-    return tuple(_gpu_state(*row) for row in _nvidia(query, 5))
+    return tuple(_gpu_state(*row) for row in _nvidia(query, 5) if row[0].isdigit())
 
 
 def _gpu_state(index: str, name: str, celsius: str, busy_percent: str, reasons: str) -> GpuState:
-    used = float(busy_percent) / 100 if busy_percent.isdigit() else None
+    used = _number(busy_percent)
     bits = _bits(reasons) or 0
     throttles = tuple(text for bit, text in THROTTLES.items() if bits & bit)
-    return GpuState(index, name, float(celsius) if celsius.isdigit() else None, used, throttles)
+    name = UNNAMED if _IS_UNKNOWN.fullmatch(name) else name
+    return GpuState(index, name, _number(celsius), None if used is None else used / 100, throttles)
 
 
 def is_throttled(bits: int | None) -> bool | None:
@@ -293,15 +330,19 @@ def gpu_loads() -> tuple[GpuLoad, ...]:
     return tuple(
         GpuLoad(index, _number(power), _mebibytes(used), is_throttled(_bits(reasons)))
         for index, power, used, reasons in rows
+        if index.isdigit()
     )
 
 
 def _number(text: str) -> float | None:
-    return float(text) if text.replace(".", "", 1).isdigit() else None
+    found = _NUMBER.fullmatch(text)
+    return float(found[1].replace(",", ".")) if found else None
 
 
 def _mebibytes(text: str) -> int | None:
-    return int(text) * 1024 * 1024 if text.isdigit() else None
+    """Bytes of whole MiB; what could be a decimal or a thousand (`24,576`) is not guessed."""
+    found = _number(text)
+    return int(found) * 1024 * 1024 if found is not None and found >= 0 and found == int(found) else None
 
 
 def gpu_processes() -> tuple[GpuProcess, ...]:

@@ -6,7 +6,6 @@ where it is installed.
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import shutil
@@ -15,14 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.machine import computer, process
+from ollama_sweep.core.errors import EngineStuck
+from ollama_sweep.machine import amd, computer, process
 from ollama_sweep.machine.computer import Gpu, processor_name
 
 ASK_S = 10.0
 CUSTOM_PC = "custom_pc"
 SHARED = "shared with system RAM"
 _GIB = 2**30
+AMD_GPU = "AMD GPU"
 _AMD_VENDOR = "0x1002"
+_CARD_FIELDS = frozenset({"card series", "card model", "device name", "vram total memory (b)"})
+_NO_NAME = re.compile(r"(?i)n/?a|none|null|unknown|not (supported|available)|unable to .*|0x[0-9a-f]+|\[.*\]")
 _SAYS_NOTHING = re.compile(
     r"(?i)to be filled|o\.?e\.?m|system product|system version|default string|not applicable|not specified|"
     r"none|unknown|invalid|n/a|standard pc|virtual machine|all series"
@@ -95,9 +98,10 @@ def ask(command: Sequence[str]) -> str:
         return ""
     try:
         done = process.run([program, *command[1:]], timeout_s=ASK_S)
-    except OSError:
+    except (OSError, EngineStuck):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    is_whole = done.returncode == 0 or _parsed(done.stdout) is not None  # one card of several may have failed
+    return done.stdout if is_whole else ""
 
 
 def device_info(computer: Computer | None = None) -> DeviceInfo:
@@ -169,37 +173,58 @@ def _nvidia(computer: Computer) -> Graphics | None:
     found = computer.gpus()
     if not found:
         return None
-    return Graphics(_together([gpu.name for gpu in found]), _gib(sum(gpu.memory_bytes for gpu in found)), "cuda")
+    return Graphics(_together([gpu.name for gpu in found]), _sum_gib([gpu.memory_bytes for gpu in found]), "cuda")
 
 
 def _amd_by_tool(computer: Computer) -> Graphics | None:
-    """Of `rocm-smi`: {"card0": {"Card Series": …, "VRAM Total Memory (B)": …}}."""
-    answer = _json(computer.ask(("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")))
-    cards = [card for name, card in answer.items() if name.startswith("card") and isinstance(card, dict)]
+    """Of `rocm-smi`: {"card0": {"Card Series": …, "VRAM Total Memory (B)": …}}; else of `amd-smi`, which follows it."""
+    text = computer.ask(("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json"))
+    cards = [card for name, card in _json(text).items() if name.startswith("card") and isinstance(card, dict)]
+    cards = cards or [card for card in _dicts(text) if _CARD_FIELDS & {str(name).lower() for name in card}]
+    if not cards:
+        return _amd_by_new_tool(computer)
+    fields = [{str(name).lower(): value for name, value in card.items()} for card in cards]
+    names = [_first(card, "card series", "card model", "device name") or AMD_GPU for card in fields]
+    sizes = [_first(card, "vram total memory (b)") for card in fields]
+    return Graphics(_together(names), _sum_gib([int(size) if size.isdigit() else None for size in sizes]), "rocm")
+
+
+def _amd_by_new_tool(computer: Computer) -> Graphics | None:
+    """Of `amd-smi`: [{"asic": {"market_name": …}, "vram": {"size": {"value": 24560, "unit": "MB"}}}]."""
+    text = computer.ask(("amd-smi", "static", "--asic", "--vram", "--json"))
+    cards = [card for card in _dicts(text) if isinstance(card.get("asic"), dict)]
     if not cards:
         return None
-    fields = [{str(name).lower(): value for name, value in card.items()} for card in cards]
-    names = [_first(card, "card series", "card model", "device name") or "AMD GPU" for card in fields]
-    sizes = [_first(card, "vram total memory (b)") for card in fields]
-    total = sum(int(size) for size in sizes if size.isdigit())
-    return Graphics(_together(names), _gib(total) if total else None, "rocm")
+    names = [_first(card["asic"], "market_name") or AMD_GPU for card in cards]
+    return Graphics(_together(names), _sum_gib([_amd_size(card.get("vram")) for card in cards]), "rocm")
+
+
+def _amd_size(vram: object) -> int | None:
+    """Bytes of {"size": {"value": 24560, "unit": "MB"}}, of {"size": "24560 MB"}, or of {"size_mb": 24560}."""
+    size = vram.get("size", vram.get("size_mb")) if isinstance(vram, dict) else None
+    text = f"{size.get('value')} {size.get('unit', 'MB')}" if isinstance(size, dict) else str(size)
+    found = re.fullmatch(r"(\d+)(?: ?([KMG]?)i?B)?", text.strip())
+    return int(found[1]) * {"K": 2**10, "M": 2**20, "G": 2**30, "": 1, None: 2**20}[found[2]] if found else None
 
 
 def _first(card: dict[str, object], *names: str) -> str:
-    return next((str(card[name]).strip() for name in names if card.get(name)), "")
+    """The first of these fields that says something; a tool writes `N/A` or a number of the kind (0x744c) as well."""
+    said = [" ".join(str(card[name]).split()) for name in names if card.get(name)]
+    return next((text for text in said if not _NO_NAME.fullmatch(text)), "")
 
 
 def _amd_by_driver(computer: Computer) -> Graphics | None:
     """What the kernel's driver says of AMD cards; `rocm` only where programs can compute on them (/dev/kfd)."""
-    names, total = [], 0
+    names: list[str] = []
+    sizes: list[int | None] = []
     for device in sorted(computer.root.glob("sys/class/drm/card[0-9]*/device")):
-        size = _line(device / "mem_info_vram_total")
-        if _line(device / "vendor") == _AMD_VENDOR and size.isdigit():
-            names.append(_line(device / "product_name") or "AMD GPU")
-            total += int(size)
+        if _line(device / "vendor") == _AMD_VENDOR and "-" not in device.parent.name:
+            size = _line(device / "mem_info_vram_total")
+            names.append(_line(device / "product_name") or AMD_GPU)
+            sizes.append(int(size) if size.isdigit() else None)
     if not names:
         return None
-    return Graphics(_together(names), _gib(total), "rocm" if (computer.root / "dev/kfd").exists() else "cpu")
+    return Graphics(_together(names), _sum_gib(sizes), "rocm" if (computer.root / "dev/kfd").exists() else "cpu")
 
 
 def _apple(computer: Computer, fetched: dict[str, Any]) -> Graphics | None:
@@ -262,6 +287,13 @@ def _gib(size: int) -> float:
     return round(size / _GIB, 2)
 
 
+def _sum_gib(sizes: Sequence[int | None]) -> float | None:
+    """All of them together; None where one is not known, or none has any."""
+    known = [size for size in sizes if size is not None]
+    total = sum(known)
+    return _gib(total) if total and len(known) == len(sizes) else None
+
+
 def _line(path: Path) -> str:
     try:
         return path.read_text("utf-8", "replace").strip("\0 \n")
@@ -270,15 +302,19 @@ def _line(path: Path) -> str:
 
 
 def _json(text: str) -> dict[str, Any]:
-    found = _parsed(text)
+    found = _parsed(text, dict)
     return found if isinstance(found, dict) else {}
 
 
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+def _parsed(text: str, kind: type | tuple[type, ...] = (dict, list)) -> object:
+    """The JSON of a text, the longest piece of this kind; None where there is none."""
+    found = [piece for piece in amd.pieces(text) if isinstance(piece[1], kind)]
+    return max(found, key=lambda piece: piece[0])[1] if found else None
+
+
+def _dicts(text: str) -> list[dict[str, Any]]:
+    """Every object in what is left of a JSON text that may be cut off."""
+    return [one for _, piece in amd.pieces(text) for one in amd.objects(piece)]
 
 
 def _text(holder: object, name: str) -> str:

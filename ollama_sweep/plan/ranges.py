@@ -28,12 +28,18 @@ RAM_RESERVE_BYTES = 1 << 29
 
 @dataclass(frozen=True)
 class Room:
-    """Memory for a model: free now, how much of it stays unused, and whose it is, in words."""
+    """Memory for a model: free now (None: nobody says), how much of it stays unused, and whose it is, in words."""
 
-    free_bytes: int
+    free_bytes: int | None
     reserve_bytes: int
     where: str
     is_gpu: bool = False
+
+    @property
+    def told(self) -> str:
+        """`20.0 GiB of GPU memory free`."""
+        free = "an unknown part" if self.free_bytes is None else format_bytes(self.free_bytes)
+        return f"{free} of {self.where} free"
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,16 @@ class Suggestion:
 
 
 def room(gpus: Sequence[Gpu], available_bytes: int) -> Room:
-    """The memory of all GPUs together, as llama.cpp splits a model over them; RAM where there is no GPU."""
+    """The memory of all GPUs together, as llama.cpp splits a model over them; RAM where there is no GPU.
+
+    Unknown where one of them does not say how much it has.
+    """
     if not gpus:
         return Room(available_bytes, RAM_RESERVE_BYTES, "RAM")
     count = len(gpus)
     where = "GPU memory" if count == 1 else f"GPU memory ({count} GPUs summed: a model is split over them)"
-    free = sum(gpu.free_bytes for gpu in gpus)
-    return Room(free, count * GPU_RESERVE_BYTES, where, is_gpu=True)
+    free = [gpu.free_bytes for gpu in gpus if gpu.free_bytes is not None]
+    return Room(sum(free) if len(free) == count else None, count * GPU_RESERVE_BYTES, where, is_gpu=True)
 
 
 def cache_factor(settings: Mapping[str, str]) -> tuple[float, str]:
@@ -102,7 +111,7 @@ def largest_context(model: ModelInfo, memory: Room, factor: float = 1.0) -> int 
 
     A model without a cache that grows (its metadata count 0 bytes per token) fits at its training context.
     """
-    if model.size_bytes is None or model.kv_bytes_per_token is None:
+    if memory.free_bytes is None or model.size_bytes is None or model.kv_bytes_per_token is None:
         return None
     for_cache = (memory.free_bytes - memory.reserve_bytes) / (1 + COMPUTE_SHARE) - model.size_bytes
     if for_cache <= 0:
@@ -139,7 +148,11 @@ def suggest(model: ModelInfo, memory: Room, settings: Mapping[str, str] | None =
 def _top(model: ModelInfo, memory: Room, fitting: int | None) -> tuple[int, str, list[str]]:
     """The largest num_ctx, why it is that, and what is to be said besides."""
     trained = model.context_length
-    free = f"{format_bytes(memory.free_bytes)} of {memory.where} free now"
+    free = f"{memory.told} now"
+    if memory.free_bytes is None:
+        top = _rounded(min(trained or CAUTIOUS_CTX, CAUTIOUS_CTX))
+        note = f"how much of {memory.where} is free is not known, so what fits is not known either: a cautious range"
+        return top, f"up to {top}: cautious, nobody says how much memory is free", [note]
     if fitting is None:
         top = _rounded(min(trained or CAUTIOUS_CTX, CAUTIOUS_CTX))
         note = "the model's metadata do not give its size and KV cache, so what fits is not known: a cautious range"

@@ -95,6 +95,40 @@ def test_amd_cards_by_rocm_smi(tmp_path: Path) -> None:
     assert (found.device, found.gpu_name, found.gpu_memory_gb) == ("rocm", "AMD Radeon RX 7900 XTX", 24.0)
 
 
+CARD = {"Card Series": "AMD Radeon RX 7900 XTX", "VRAM Total Memory (B)": str(24 * GIB)}
+ROCM = json.dumps({"card0": CARD}, indent=4)
+LOW_POWER = "WARNING: AMD GPU device(s) is/are in a low-power state. Check power control/runtime_status\n\n"
+ASIC = {"market_name": "AMD Radeon RX 7900 XTX", "vendor_id": "0x1002"}
+SIZE = {"type": "GDDR6", "size": {"value": 24576, "unit": "MB"}}
+XTX = ("rocm", "AMD Radeon RX 7900 XTX", 24.0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "found"),
+    [
+        ("rocm_smi", LOW_POWER + ROCM, XTX),
+        ("rocm_smi", "[WARN] {} of [1] sensors failed {see dmesg}\n" + ROCM + "\n=== End of ROCm Log [0] ===\n", XTX),
+        ("rocm_smi", "ERROR: GPU[1]: Unable to get memory " + json.dumps({"card0": CARD, "system": {}}), XTX),
+        ("rocm_smi", {"card0": CARD, "card1": {"Card Series": "N/A", "Device Name": "Unable to get name"}},
+         ("rocm", "AMD Radeon RX 7900 XTX, AMD GPU", None)),
+        ("rocm_smi", {"card0": {"GPU ID": "0x744c"}}, ("rocm", "AMD GPU", None)),
+        ("rocm_smi", {"card0": {**CARD, "VRAM Total Memory (B)": "N/A"}}, ("rocm", "AMD Radeon RX 7900 XTX", None)),
+        ("rocm_smi", ROCM[:-2] + ',\n "card1": {"Card Ser', XTX),
+        ("amd_smi", [{"gpu": 0, "asic": ASIC, "vram": SIZE}], XTX),
+        ("amd_smi", LOW_POWER + json.dumps({"gpu_data": [{"gpu": 0, "asic": ASIC, "vram": SIZE}]}), XTX),
+        ("amd_smi", [{"gpu": 0, "asic": ASIC, "vram": {"size": "24576 MB"}}], XTX),
+        ("amd_smi", [{"gpu": 0, "asic": {"market_name": "N/A"}, "vram": {"size": "N/A"}}, {"gpu": 1, "asic": ASIC}],
+         ("rocm", "AMD GPU, AMD Radeon RX 7900 XTX", None)),
+    ],
+)  # fmt: skip
+def test_amd_cards_are_found_among_warnings_and_without_all_their_facts(
+    tmp_path: Path, tool: str, text: Any, found: tuple[str, str, float | None]
+) -> None:
+    """A low-power card makes rocm-smi warn before its JSON (ROCm#5849)."""
+    seen = device_info(computer("Linux", tmp_path, Tools(**{tool: text})))
+    assert (seen.device, seen.gpu_name, seen.gpu_memory_gb) == found
+
+
 @pytest.mark.parametrize(("can_compute", "device"), [(True, "rocm"), (False, "cpu")])
 def test_amd_cards_by_the_kernels_driver(tmp_path: Path, can_compute: bool, device: str) -> None:
     card = tmp_path / "sys/class/drm/card1/device"
@@ -109,6 +143,25 @@ def test_amd_cards_by_the_kernels_driver(tmp_path: Path, can_compute: bool, devi
         (tmp_path / "dev/kfd").touch()
     found = device_info(computer("Linux", tmp_path, Tools()))
     assert (found.device, found.gpu_name, found.gpu_memory_gb) == (device, "AMD GPU", 16.0)
+
+
+def test_an_amd_card_whose_driver_gives_no_size_is_a_card(tmp_path: Path) -> None:
+    card = tmp_path / "sys/class/drm/card1/device"
+    card.mkdir(parents=True)
+    (card / "vendor").write_text("0x1002\n")
+    (card / "product_name").write_text("AMD Instinct MI300A\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/kfd").touch()
+    found = device_info(computer("Linux", tmp_path, Tools(rocm_smi="ERROR: no driver", amd_smi="{")))
+    assert (found.device, found.gpu_name, found.gpu_memory_gb) == ("rocm", "AMD Instinct MI300A", None)
+
+
+@pytest.mark.parametrize("others", [(), (Gpu("NVIDIA L4", 24 * GIB, 20 * GIB, "550"),)])
+def test_a_card_of_unknown_memory_is_cuda_and_its_memory_no_number(tmp_path: Path, others: tuple[Gpu, ...]) -> None:
+    found = device_info(computer("Linux", tmp_path, Tools(), Gpu("NVIDIA GB10", None, None, "580"), *others))
+    assert (found.device, found.gpu_memory_gb) == ("cuda", None)
+    assert found.gpu_name is not None
+    assert found.gpu_name.startswith("NVIDIA GB10")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +226,8 @@ def test_a_command_that_is_missing_or_fails_says_nothing(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     assert ask(("tool",)) == ""
     assert ask(("no-such-tool-here",)) == ""
+    program.write_text("#!/bin/sh\necho '{\"card0\": {}}'\nexit 2\n")
+    assert ask(("tool",)) == '{"card0": {}}\n', "one card of several may have failed"
     program.write_text("#!/bin/sh\necho whole\n")
     assert ask(("tool",)) == "whole\n"
 

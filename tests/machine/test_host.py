@@ -75,18 +75,77 @@ def test_every_gpu_is_listed(nvidia_smi: Callable[[str], None]) -> None:
     assert computer.gpus() == (L4, A2)
 
 
+FAILED = """NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest
+NVIDIA driver is installed and running, and try again."""
+LOST = "Unable to determine the device handle for GPU0000:0B:00.0: GPU is lost."
+MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.129"
+
+
+@pytest.mark.parametrize("text", [FAILED, MISMATCH, "No devices were found", "", "NVIDIA L4"])
+def test_a_driver_that_names_no_card_gives_no_gpu(text: str, nvidia_smi: Callable[[str], None]) -> None:
+    nvidia_smi(f"cat <<'END'\n{text}\nEND\nexit 9")
+    assert computer.gpus() == ()
+    assert not computer.has_nvidia()
+    assert computer.machine().line().endswith("no GPU")
+
+
 @pytest.mark.parametrize(
-    "script", ["echo 'NVIDIA-SMI has failed'; exit 9", "echo 'No devices were found'", "echo 'x, [N/A], [N/A], 1'"]
-)
-def test_a_driver_that_fails_or_does_not_know_gives_no_gpu(script: str, nvidia_smi: Callable[[str], None]) -> None:
-    nvidia_smi(script)
-    assert computer.gpus() == ()
+    ("rows", "cards"),
+    [
+        ("NVIDIA GB10, [N/A], [N/A], 580.95.05", [("NVIDIA GB10", None, None, "580.95.05")]),
+        ("Orin (nvgpu), [Not Supported], [Not Supported], 540.4.0", [("Orin (nvgpu)", None, None, "540.4.0")]),
+        ("NVIDIA Thor, Not Supported, N/A, [N/A]", [("NVIDIA Thor", None, None, "")]),
+        (
+            "NVIDIA L4, 24576, 20480, 580.65\nNVIDIA A2, [GPU is lost], [GPU is lost], 580.65",
+            [("NVIDIA L4", 24, 20, "580.65"), ("NVIDIA A2", None, None, "580.65")],
+        ),
+        ("[Unknown Error], [Unknown Error], ERR!, [Unknown Error]", [("NVIDIA GPU", None, None, "")]),
+        (f"{LOST}  Reboot the system to recover\nNVIDIA L4, 24576, 20480, 580.65", [("NVIDIA L4", 24, 20, "580.65")]),
+        (
+            "NVIDIA A100-SXM4-40GB MIG 1g.5gb, 4864, 4096, 550.54",
+            [("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4.75, 4, "550.54")],
+        ),
+        ("Card, of a maker, 24576 MiB, 20480 MiB, 580.65", [("Card, of a maker", 24, 20, "580.65")]),
+        ("NVIDIA L4, 24576.00, 20480,00, 580.65", [("NVIDIA L4", 24, 20, "580.65")]),
+        ("NVIDIA L4, 24,576, 20,480, 580.65", [("NVIDIA L4", None, None, "580.65")]),
+        ("NVIDIA L4, 24576, 20480, 580.65\nNVIDIA A2, 163", [("NVIDIA L4", 24, 20, "580.65"),
+                                                               ("NVIDIA A2", 163 / 1024, None, "")]),
+        ("NVIDIA L4, 24576, 20480, 580.65\nNVID", [("NVIDIA L4", 24, 20, "580.65")]),
+    ],
+)  # fmt: skip
+def test_a_card_is_a_card_whatever_its_driver_does_not_say(
+    rows: str, cards: list[tuple[str, float | None, float | None, str]], nvidia_smi: Callable[[str], None]
+) -> None:
+    """Also one among cards of which one has failed, for which nvidia-smi ends with an error."""
+    nvidia_smi(f"cat <<'END'\n{rows}\nEND\nexit 15")
+
+    def size(gibibytes: float | None) -> int | None:
+        return None if gibibytes is None else round(gibibytes * GIB)
+
+    assert computer.gpus() == tuple(Gpu(name, size(all_), size(free), driver) for name, all_, free, driver in cards)
 
 
-def test_a_hanging_nvidia_smi_is_given_up(nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_of_unknown_memory_is_in_the_line_and_in_the_fingerprint() -> None:
+    found = machine(Gpu("NVIDIA GB10", None, None, "580.95"), L4)
+    assert found.line().endswith("NVIDIA GB10 (memory unknown), NVIDIA L4 (24.0 GiB)")
+    assert found.fingerprint()["gpus"] == "NVIDIA GB10 580.95; NVIDIA L4 580.65"
+
+
+def test_an_only_card_that_is_lost_is_not_passed_over_in_silence(nvidia_smi: Callable[[str], None]) -> None:
+    text = "Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error"
+    nvidia_smi(f"echo '{text}'; exit 255")
+    assert computer.machine().line().endswith(f"GPU unknown: {text}")
+
+
+def test_a_hanging_nvidia_smi_is_given_up_and_not_waited_for_again(
+    nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(computer, "NVIDIA_S", 0.2)
-    nvidia_smi("sleep 60")
+    nvidia_smi(f"echo asked >>{tmp_path}/asked; sleep 60")
     assert computer.gpus() == ()
+    assert computer.machine().line().endswith("GPU unknown: nvidia-smi does not answer")
+    assert (computer.gpu_states(), computer.gpu_processes(), computer.has_nvidia()) == ((), (), False)
+    assert (tmp_path / "asked").read_text() == "asked\n"
 
 
 def test_states_of_gpus(nvidia_smi: Callable[[str], None]) -> None:

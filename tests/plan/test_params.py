@@ -101,6 +101,15 @@ def test_all_gpus_are_summed_and_each_keeps_its_reserve() -> None:
     assert ranges.room([], 100 * GIB).free_bytes == 100 * GIB
 
 
+def test_a_gpu_that_does_not_say_its_memory_gives_a_cautious_range_and_says_so() -> None:
+    memory = ranges.room([Gpu("NVIDIA GB10", None, None, "580"), Gpu("NVIDIA L4", 24 * GIB, 20 * GIB, "580")], GIB)
+    assert (memory.free_bytes, memory.is_gpu) == (None, True)
+    found = suggest(info(), memory)
+    assert found.num_ctx.end == ranges.CAUTIOUS_CTX
+    assert "is not known" in " ".join(found.notes)
+    assert ranges.largest_context(info(), memory) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "factor"),
     [

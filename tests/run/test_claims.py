@@ -24,7 +24,7 @@ GPU_0, GPU_1, PROCESSOR = "GPU 0 (NVIDIA L4)", "GPU 1 (NVIDIA A2)", "This comput
 HERE = "http://127.0.0.1:11434"
 SERVER = f"The server at {HERE}"
 NVIDIA_SMI = """#!/bin/sh
-case $1 in --query-gpu=name,memory.total,memory.free,driver_version) echo 'NVIDIA L4, 23034, 20000, 550.54';; esac
+case $1 in --query-gpu=name,memory.total,memory.free,driver_version) echo 'NVIDIA GB10, [N/A], [N/A], 580.95';; esac
 """
 WHOLE = stream(chunk("Hello"), end(), usage(12, 2))
 
@@ -119,7 +119,7 @@ def servers() -> Iterator[tuple[Scripted, Scripted]]:
         yield one, other
 
 
-@pytest.mark.parametrize("driver", ["", NVIDIA_SMI], ids=["processor", "gpu"])
+@pytest.mark.parametrize("driver", ["", NVIDIA_SMI], ids=["processor", "gpu of unknown memory"])
 def test_a_second_sweep_on_the_same_hardware_is_refused_unless_told_otherwise(
     driver: str, program: Program, servers: tuple[Scripted, Scripted]
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_second_sweep_on_the_same_hardware_is_refused_unless_told_otherwise(
 
     second = ("run", config, "--host", servers[1].host, "--db", "two.db")
     refused = program(*second, env=alone).must(3)
-    what = "GPU 0 (NVIDIA L4)" if driver else "This computer's processor"
+    what = "GPU 0 (NVIDIA GB10)" if driver else "This computer's processor"
     assert refused.stderr.startswith(f"error: {what} is in use by another sweep (pid {first.pid} since ")
     assert f"database {program.folder / 'one.db'}" in refused.stderr
     assert "--share-server" in refused.stderr

@@ -124,11 +124,19 @@ def _head(info: ModelInfo, memory: Room, found: Suggestion) -> list[str]:
         largest = found.num_ctx.end
         total = format_bytes(info.kv_bytes_per_token * largest)
         cache = f"KV cache (f16): {format_bytes(info.kv_bytes_per_token)} a token, {total} for num_ctx {largest}"
-    lines = [f"{info.name}: {known}", f"{cache}. Free now: {format_bytes(memory.free_bytes)} of {memory.where}"]
+    lines = [f"{info.name}: {known}", f"{cache}. {_free(memory)}"]
     lines += [f"Note: {note}" for note in found.notes]
     contexts, batches = len(found.num_ctx.values()), len(found.num_batch.values())
     lines.append(f"{contexts} num_ctx x {batches} num_batch = {found.cells} cells; out of memory is a result, too")
     return [f"# {_on_one_line(line)}" for line in lines]
+
+
+def _free(memory: Room) -> str:
+    from ollama_sweep.core.units import format_bytes
+
+    if memory.free_bytes is None:
+        return f"How much of {memory.where} is free is not known"
+    return f"Free now: {format_bytes(memory.free_bytes)} of {memory.where}"
 
 
 def _measured_already(db: Path, model: str) -> list[str]:

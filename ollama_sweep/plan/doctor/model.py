@@ -128,7 +128,7 @@ def of_memory(info: ModelInfo, subject: Subject, room: ranges.Room, factor: floa
     largest = min(max(subject.contexts), info.context_length or max(subject.contexts))
     needed = (info.size_bytes or 0) + round((fit.kv_cache_bytes(largest, info) or 0) * factor)
     text = f"num_ctx {largest} needs about {format_bytes(needed)} plus buffers; "
-    text += f"{format_bytes(room.free_bytes)} of {room.where} free"
+    text += room.told
     if fitting >= largest:
         yield ok("fit", f"{_short(info)}: {text}")
         return
