@@ -31,6 +31,7 @@ from ollama_sweep.plan import config as sweep_file
 from ollama_sweep.plan.models import ALL, Installed, can, installed
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.run.claims import is_elsewhere
 
 HERE = "--interactive"
 NAME = "interactive"
@@ -61,8 +62,9 @@ def interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
     _refuse_without_person(given)
     overrides = shared.overrides_of(given)
     entries = sweep_file.given_entries(config, overrides)
-    say(f"Machine: {computer.machine().line()}")
     place = _look(entries, given)
+    here = computer.OtherMachine(place.info.where) if is_elsewhere(place.info) else computer.machine()
+    say(f"Machine: {here.line()}")
     say(f"Engine: {place.info.in_words}")
     _ask_tasks(entries, place)
     _ask_models(entries, place)

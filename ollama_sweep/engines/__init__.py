@@ -15,8 +15,8 @@ from ollama_sweep.engines.base import Engine, EngineSettings
 from ollama_sweep.machine.plugins import Plugins
 
 AUTO = "auto"
-PREFERRED, FALLBACK = "ollama", "llamacpp"
-"""What `auto` takes where there is one to run, and what it takes else."""
+PREFERRED, BY_HOST, FALLBACK = "ollama", "ollama_http", "llamacpp"
+"""What `auto` takes where there is one to run, what it takes where a server is named, and what it takes else."""
 _PLUGINS = Plugins("engine", __name__, __path__)
 
 
@@ -43,8 +43,10 @@ def load(name: str, settings: EngineSettings) -> Engine:
 
 
 def choose(settings: EngineSettings) -> str:
-    """What `auto` means on this machine: Ollama where there is one to run, else the embedded llama.cpp."""
-    return PREFERRED if facts(PREFERRED).is_usable(settings) else FALLBACK
+    """What `auto` means on this machine: Ollama where there is one to run, a server that the person has named, else
+    the embedded llama.cpp.
+    """
+    return next((name for name in (PREFERRED, BY_HOST) if facts(name).is_usable(settings)), FALLBACK)
 
 
 def _class(name: str) -> type[Engine]:

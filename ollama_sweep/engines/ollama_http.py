@@ -1,6 +1,7 @@
 """Ollama by its HTTP interface: options, system prompt and template go with every request, so nothing is created.
 
-Only a GGUF file is imported, as a recorded scratch base. The server is found or started as for the engine `ollama`.
+Only a GGUF file is imported, as a recorded scratch base. The server is found or started as for the engine `ollama`; one
+that answers is measured without an `ollama` program here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
@@ -15,8 +17,10 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.base import OllamaEngine, Target
+from ollama_sweep.engines.ollama.server import answering_version, names_a_server
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.modelfile import last_value, parameters
+from ollama_sweep.machine.address import base_url, is_loopback
 
 NOT_IN_A_REQUEST = ("message", "adapter", "draft", "renderer", "parser")
 
@@ -25,12 +29,25 @@ class Engine(OllamaEngine):
     """See `base.Engine`. Raises ConfigError for a Modelfile with a command that no request can carry."""
 
     name: ClassVar[str] = "ollama_http"
+    needs_program: ClassVar[bool] = False
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         _refuse_what_no_request_carries(self._template)
         self._parameters = parameters(self._template)
         self._texts = {name: last_value(self._template, name) for name in ("system", "template")}
+
+    @classmethod
+    def is_usable(cls, settings: EngineSettings) -> bool:
+        """There is a server to ask: one that the sweep names, or that OLLAMA_HOST does. Raises ConfigError.
+
+        OLLAMA_HOST on this computer may be there for a server only that is to be started, so it must answer.
+        """
+        if settings.managed or not names_a_server(settings):
+            return False
+        url = base_url(settings.host, allow_remote=settings.allow_remote)
+        is_here = is_loopback(urlsplit(url).hostname or "")
+        return bool(settings.host) or not is_here or answering_version(url) is not None
 
     def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
         base = self._base(model)

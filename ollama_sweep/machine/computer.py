@@ -89,6 +89,22 @@ class Machine:
         return {"system": self.system, "processor": self.processor, "cores": str(self.cores), "gpus": gpus, **settings}
 
 
+@dataclass(frozen=True)
+class OtherMachine:
+    """The computer of a server that is not here: what it is cannot be seen, and nothing of this one stands for it."""
+
+    where: str
+    gpus: tuple[Gpu, ...] = ()
+
+    def line(self) -> str:
+        """As `Machine` has it."""
+        return f"unknown machine at {self.where}"
+
+    def fingerprint(self) -> dict[str, str]:
+        """As `Machine` has it: the address is all that is known."""
+        return {"server": self.where}
+
+
 def machine() -> Machine:
     """Look at this computer. Sensors that are absent are left out, never zero."""
     import psutil

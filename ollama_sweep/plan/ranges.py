@@ -42,6 +42,10 @@ class Room:
         return f"{free} of {self.where} free"
 
 
+UNKNOWN_ROOM = Room(None, 0, "the server's memory")
+"""Of a server that is not on this computer."""
+
+
 @dataclass(frozen=True)
 class Range:
     """A range as a sweep file has it, with its end; `step` or `factor`."""

@@ -44,6 +44,13 @@ def needs(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]
     return claims
 
 
+def is_elsewhere(info: EngineInfo) -> bool:
+    """What measures is not on this computer, or cannot be told to be, so this computer's readings are not its own."""
+    from ollama_sweep.machine import ports
+
+    return "://" in info.where and info.details.get("server") != "own" and ports.is_elsewhere(info.where)
+
+
 def other_host(spec: SweepSpec, info: EngineInfo) -> Iterator[str]:
     """A note where the server is asked at another address than the one that is written."""
     from ollama_sweep import engines

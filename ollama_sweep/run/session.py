@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ollama_sweep import engines, tasks
 from ollama_sweep.core.cell import model_label
@@ -20,8 +20,8 @@ from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, Status
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
-from ollama_sweep.machine.computer import Machine
-from ollama_sweep.machine.telemetry import Telemetry
+from ollama_sweep.machine.computer import Machine, OtherMachine
+from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.grid import nesting
 from ollama_sweep.plan.lengths import SentPrompt
@@ -43,6 +43,8 @@ from ollama_sweep.store.rows import SweepHeader, SweepRow
 from ollama_sweep.store.writer import Store
 
 Say = Callable[[str], None]
+UNSEEN: Mapping[str, Any] = {"watch": lambda pids: NoTelemetry(), "oom_kills": lambda: 0}
+"""What is measured of a machine that cannot be seen: this one's readings would be nobody's."""
 T = TypeVar("T")
 
 
@@ -184,8 +186,9 @@ class Session:
         engine = open_engine(name, settings)
         try:
             self._clear_leftovers(store, engine)
-            with self._alone(self._wait_for(engine.describe)):
-                self._sweep(store, name, engine)
+            info = self._wait_for(engine.describe)
+            with self._alone(info):
+                self._sweep(store, name, engine, info)
         finally:
             reached("before_close")
             engine.close()
@@ -201,6 +204,8 @@ class Session:
                 "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
                 "(or: make ollama), then run again with --engine ollama."
             )
+        elif self.spec.engine == engines.AUTO and name == engines.BY_HOST:
+            self._tell("No ollama program is here, so the server is asked directly (engine ollama_http).")
 
     def _clear_leftovers(self, store: Store, engine: Engine) -> None:
         """Remove what a killed session left, before anything new is made."""
@@ -229,8 +234,9 @@ class Session:
                 stack.enter_context(keep_awake.kept_awake(self._say))
             yield
 
-    def _sweep(self, store: Store, name: str, engine: Engine) -> None:
-        here = computer.machine()
+    def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo) -> None:
+        is_elsewhere = claims.is_elsewhere(info)
+        here = computer.OtherMachine(info.where) if is_elsewhere else computer.machine()
         found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
         self.spec = found.spec
         sweep_id = self._register(store, found, here)
@@ -244,7 +250,7 @@ class Session:
             engine=engine,
             emit=self._emit,
             has_gpu=bool(here.gpus),
-            watch=Telemetry,
+            **(UNSEEN if is_elsewhere else {"watch": Telemetry}),
         )
         pauses = not self.options.no_pause
         Execution(
@@ -262,7 +268,7 @@ class Session:
             may_start=Hold(self.db, self.spec.conditions, self._say),
         ).run()
 
-    def _register(self, store: Store, found: Survey, here: Machine) -> int:
+    def _register(self, store: Store, found: Survey, here: Machine | OtherMachine) -> int:
         before = self._before()
         for line in changes(before.spec, found) if before else []:
             self._tell(f"Changed since the last run: {line}")
@@ -297,7 +303,7 @@ def _keep_prompts(store: Store, found: Survey) -> None:
             store.save_prompt(prompt.hash, prompt.text)
 
 
-def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine) -> Iterator[str]:
+def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine | OtherMachine) -> Iterator[str]:
     """What a person is told before the first cell."""
     spec, total = found.spec, sum(counts.values())
     skipped = counts.get(Status.SKIPPED, 0)

@@ -45,11 +45,14 @@ def command(model: str, db: Path, as_json: bool, **given: Any) -> None:
 
     from ollama_sweep.machine.computer import machine, visible
     from ollama_sweep.plan import ranges
+    from ollama_sweep.run import claims
 
     info, engine = _look_up(model, given)
-    here = machine()
+    is_elsewhere = engine is not None and claims.is_elsewhere(engine)
+    here, settings = machine(), {} if is_elsewhere else os.environ
     memory = ranges.room(visible(here.gpus, os.environ), here.available_bytes)
-    found = ranges.suggest(info, memory, os.environ)
+    memory = ranges.UNKNOWN_ROOM if is_elsewhere else memory
+    found = ranges.suggest(info, memory, settings)
     text = text_of(info, memory, found, _measured_already(db, model))
     if as_json:
         say_json(_picture(info, engine, memory, found, text), indent=2)

@@ -75,12 +75,14 @@ class OllamaEngine(Engine):
     how_to_get_a_model = "ollama pull llama3.2:1b"
     look = OllamaLook
     name: ClassVar[str]
+    needs_program: ClassVar[bool] = True
+    """It can do nothing without an `ollama` to run on this computer."""
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         text = settings.template
         self._template = modelfile.parse(text, "modelfile", allow_local=True) if text else None
-        self._server = OllamaServer(settings)
+        self._server = OllamaServer(settings, needs_program=self.needs_program)
         self._requests = Requests(self._server, settings)
         self._token = uuid.uuid4().hex[:8]
         self._bases: dict[str, str] = {}
@@ -107,7 +109,8 @@ class OllamaEngine(Engine):
 
     def describe(self) -> EngineInfo:
         self._server.connect()
-        details = {"binary": str(self._server.binary), "server": "own" if self._server.is_own else "found"}
+        program = {} if self._server.binary is None else {"binary": str(self._server.binary)}
+        details = {**program, "server": "own" if self._server.is_own else "found"}
         return EngineInfo(self.name, self._server.version, self._server.where, details)
 
     # -- models --------------------------------------------------------------------------------------------------
@@ -149,15 +152,27 @@ class OllamaEngine(Engine):
         if model not in self._bases:
             name = f"{OWN_MODELS}base-{self._token}-{len(self._bases)}"
             self._settings.say(f"Importing {model} into Ollama (removed again at the end)")
-            self._create(name, f"FROM {Path(model).expanduser().absolute()}\n", IMPORT_S)
+            self._import(name, Path(model).expanduser().absolute())
             self._bases[model] = name
         return self._bases[model]
+
+    def _import(self, name: str, file: Path) -> None:
+        """A model of this file, recorded before it exists; without a program here the file is sent to the server."""
+        self._server.connect()
+        if self._server.binary is not None:
+            self._create(name, f"FROM {file}\n", IMPORT_S)
+            return
+        self._record(name)
+        self._server.import_file(name, file, IMPORT_S)
+
+    def _record(self, name: str) -> None:
+        if name not in self._records:
+            self._records[name] = self._settings.ledger.record(SCRATCH, name, {"host": self._server.where})
 
     def _create(self, name: str, text: str, timeout_s: float = CREATE_S) -> None:
         """`ollama create`, recorded before it exists. Raises CellFailed (reason `create`), EngineUnavailable."""
         self._server.record_commands()
-        if name not in self._records:
-            self._records[name] = self._settings.ledger.record(SCRATCH, name, {"host": self._server.where})
+        self._record(name)
         folder = self._server.folder / "create"
         folder.mkdir(exist_ok=True)
         file = folder / "Modelfile"

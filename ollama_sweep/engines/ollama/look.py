@@ -18,6 +18,7 @@ from ollama_sweep.engines.ollama.server import (
     answering_version,
     any_binary,
     installed_binary,
+    names_a_server,
     variable,
     version_tuple,
 )
@@ -25,6 +26,7 @@ from ollama_sweep.engines.shared.look import Asked, Look
 from ollama_sweep.machine import ports, process
 from ollama_sweep.machine.address import base_url
 
+BY_REQUESTS = "ollama_http"
 VERSION_S = 10.0
 ANSWER_S = 5.0
 HOW_TO_GET = "Install it from ollama.com, or build a private one: make ollama"
@@ -50,6 +52,18 @@ class OllamaLook(Look):
         self.environment = os.environ
         self.origin = self._find()
 
+    @property
+    def _is_by_requests(self) -> bool:
+        """The engine would be one that needs no program: it is named, or `auto` takes it because a server is named."""
+        is_chosen = self._asked.is_open and self._program is None and names_a_server(self._settings)
+        return self._asked.engine == BY_REQUESTS or is_chosen
+
+    @property
+    def _is_served(self) -> bool:
+        """There is a server that a sweep would use."""
+        is_usable = self._installed is not None or self._is_by_requests
+        return self._version is not None and is_usable and not self._settings.managed
+
     def _find(self) -> str:
         """Looks for both; whose settings count, in words."""
         try:
@@ -68,6 +82,10 @@ class OllamaLook(Look):
             named = {variable(name): str(value) for name, value in self._asked.server}
             self.environment = {**os.environ, **named}
             return "in this terminal and the sweep file" if named else "in this terminal"
+        self.is_elsewhere = self._is_served and ports.is_elsewhere(self._url)
+        if self.is_elsewhere:
+            self.environment = {}
+            return f"of the server at {self._url} (cannot be seen from here)"
         seen = ports.server_settings(urlsplit(self._url).port or 0)
         self.environment = os.environ if seen is None else seen
         return "in this terminal (the server's own cannot be seen)" if seen is None else "of the server"
@@ -79,9 +97,9 @@ class OllamaLook(Look):
     @property
     def may_open(self) -> bool:
         """With nothing to look up, or beside a running sweep, no server is started."""
-        if self._wrong or self._program is None:
+        if self._wrong or (self._program is None and not self._is_served):
             return False
-        if self._version is not None and self._installed is not None:
+        if self._is_served:
             return True
         starts_own = self._settings.host is None or self._settings.managed
         return starts_own and bool(self._asked.models) and not self._asked.sweep_runs
@@ -94,12 +112,16 @@ class OllamaLook(Look):
             yield ok("ollama", f"{self._program}, version {client or 'unknown'}{private}")
             if self._url:
                 yield from self._of_server(client)
+        elif self._is_by_requests and self._url and (self._is_served or self._settings.host is not None):
+            yield ok("ollama", "no program is here, and none is needed to measure a server (ollama_http)")
+            yield from self._of_server(None)
         elif not any(finding.check == "ollama" for finding in self._wrong):
             yield self._of_no_program(measures)
 
     def _of_no_program(self, measures: bool) -> Finding:
         if measures:
-            return bad("ollama", "ollama was not found", HOW_TO_GET)
+            way = f"; or measure the server at {self._url}: --engine {BY_REQUESTS}" if self._version else ""
+            return bad("ollama", "ollama was not found", f"{HOW_TO_GET}{way}")
         if self._asked.is_open:
             text = "ollama was not found: the embedded llama.cpp (engine llamacpp) would measure instead"
             return warning("ollama", text, HOW_TO_GET)
@@ -108,8 +130,9 @@ class OllamaLook(Look):
     def _of_server(self, client: str | None) -> Iterator[Finding]:
         if self._settings.managed:
             yield ok("server", "the sweep starts its own and stops it at the end (server: managed)")
-        elif self._version is not None and self._installed is not None:
-            yield ok("server", f"answers at {self._url}, version {self._version}")
+        elif self._is_served:
+            where = ", on another machine or in a container" if self.is_elsewhere else ""
+            yield ok("server", f"answers at {self._url}, version {self._version}{where}")
             if client and client != self._version:
                 text = f"the program is version {client}, the server {self._version}"
                 yield warning("server", text, "Restart the server after an update, or name its program with --ollama")
@@ -119,7 +142,7 @@ class OllamaLook(Look):
                 yield bad("server", f"no Ollama server answers at {self._url}", "Start it with: ollama serve")
             else:
                 text = f"one answers at {self._url}, but no ollama program is in PATH to use it"
-                yield bad("server", text, "Name the program with --ollama PATH")
+                yield bad("server", text, f"Name the program with --ollama PATH, or use --engine {BY_REQUESTS}")
         else:
             text = f"none answers at {self._url}"
             if self._version is not None:
@@ -158,7 +181,7 @@ class OllamaLook(Look):
             yield ok("loaded", "no other model is loaded on the server")
 
     def disks(self, *, measures: bool) -> Iterator[tuple[str, Path, int]]:
-        if self._program is not None:
+        if self._program is not None and not self.is_elsewhere:
             importing = _size_of_files(self._asked.models) if measures else 0
             yield "Ollama's models", models_folder(self.environment), importing
 
@@ -169,8 +192,6 @@ class OllamaLook(Look):
             return None
         with contextlib.suppress(SweepError):
             url = base_url(where, allow_remote=settings.allow_remote)
-            if installed_binary(settings.ollama) is None:
-                return None
             return url if answering_version(url) is not None else None
         return None
 

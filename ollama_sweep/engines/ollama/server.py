@@ -15,9 +15,11 @@ import uuid
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from ollama_sweep.core.errors import EngineMissing, EngineUnavailable
+from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.core.options import Options, Scalar
+from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.output import error_text
@@ -26,7 +28,7 @@ from ollama_sweep.engines.ollama.programs import any_binary as any_binary
 from ollama_sweep.engines.ollama.programs import installed_binary as installed_binary
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
 from ollama_sweep.machine import process
-from ollama_sweep.machine.address import base_url, is_encrypted
+from ollama_sweep.machine.address import base_url, is_encrypted, is_loopback
 from ollama_sweep.machine.computer import orphans
 
 if TYPE_CHECKING:
@@ -57,8 +59,9 @@ def answering_version(url: str, timeout_s: float = 2.0, client: httpx.Client | N
 class OllamaServer:
     """The server of a sweep, found or started at the first use; started again where our own has died."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, *, needs_program: bool = True) -> None:
         self._settings = settings
+        self._needs_program = needs_program
         self._url = base_url(settings.host, allow_remote=settings.allow_remote)
         self._binary: Path | None = None
         self._client: ollama.Client | None = None
@@ -115,17 +118,30 @@ class OllamaServer:
         if client is None and self._settings.host is not None:
             client = any_binary(None)
         version = None if self._settings.managed else answering_version(self._url)
-        if version is not None and client is not None:
+        if version is not None and (client is not None or not self._needs_program):
             self._binary = client
             self._use(version)
             self.name_orphans()
             return
         self._binary = any_binary(self._settings.ollama)
-        if self._binary is None:
-            raise EngineMissing(f"ollama was not found. {HOW_TO_GET}")
-        if self._settings.host is not None and not self._settings.managed:
+        is_asked_for = names_a_server(self._settings) and not self._settings.managed
+        if self._binary is None and (self._needs_program or not is_asked_for):
+            raise EngineMissing(f"ollama was not found. {HOW_TO_GET}{self._way_out(version, is_asked_for)}")
+        if not self._settings.managed and (
+            self._binary is None or self._settings.host is not None or not self._is_on_loopback
+        ):
             raise EngineUnavailable(f"no Ollama server answers at {self._url}. Start it with: ollama serve")
         self._start_own()
+
+    def _way_out(self, version: str | None, is_asked_for: bool) -> str:
+        """A sentence for who has a server and no program."""
+        if self._needs_program and (version is not None or is_asked_for):
+            return f". The server at {self._url} can be measured without it: --engine ollama_http"
+        return ""
+
+    @property
+    def _is_on_loopback(self) -> bool:
+        return is_loopback(urlsplit(self._url).hostname or "")
 
     def apply(self, server: Options) -> bool:
         """Give our own server these settings; true where it had to be started again. Raises EngineUnavailable."""
@@ -179,7 +195,7 @@ class OllamaServer:
 
     def name_orphans(self) -> None:
         """Someone else's llama-server without a parent is not ours to end, but the person should know of it, once."""
-        for orphan in orphans() if not self.is_own else ():
+        for orphan in orphans() if not self.is_own and self._is_on_loopback else ():
             if orphan.pid not in self._named_orphans:
                 self._named_orphans.add(orphan.pid)
                 size = format_bytes(orphan.memory_bytes)
@@ -205,8 +221,8 @@ class OllamaServer:
         return self._service is not None
 
     @property
-    def binary(self) -> Path:
-        assert self._binary is not None
+    def binary(self) -> Path | None:
+        """The program; None where a server is measured and there is none here."""
         return self._binary
 
     @property
@@ -224,8 +240,10 @@ class OllamaServer:
 
     def command(self, *words: str, timeout_s: float, stdin: bytes) -> process.Completed:
         """Run an `ollama` command, traced for --verbose. Raises EngineUnavailable where it never reached the server."""
+        if self._binary is None:
+            raise EngineMissing(f"ollama was not found. {HOW_TO_GET}")
         self.record_commands()
-        argv = [str(self.binary), *words]
+        argv = [str(self._binary), *words]
         self._settings.trace(" ".join(argv))
         env = self._command_environment()
         done = process.run(argv, stdin=stdin, timeout_s=timeout_s, env=env, token=self._token)
@@ -279,6 +297,23 @@ class OllamaServer:
                 return False
             raise EngineUnavailable(f"Ollama could not remove {name}: {error.error}") from error
         return True
+
+    def import_file(self, name: str, file: Path, timeout_s: float) -> None:
+        """Give the server a .gguf file as a model of this name, without the program. Raises CellFailed (reason
+        `create`), EngineUnavailable.
+        """
+        import httpx
+        import ollama
+
+        client: Any = ollama.Client(host=self._url, timeout=timeout_s, verify=is_encrypted(self._url))
+        try:
+            client.create(model=name, files={file.name: client.create_blob(file)})
+        except ollama.ResponseError as error:
+            raise CellFailed(Status.ERROR, "create", str(error.error)) from error
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
+        finally:
+            client.close()
 
     def _ask(self, question: Any) -> Any:
         import httpx
@@ -358,6 +393,11 @@ class OllamaServer:
             self._service.end()
         self._end_left_over()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def names_a_server(settings: EngineSettings) -> bool:
+    """The person has said where a server is: in the sweep, or by OLLAMA_HOST."""
+    return bool(settings.host or os.environ.get("OLLAMA_HOST"))
 
 
 def is_named(entry: Any, name: str) -> bool:

@@ -15,14 +15,10 @@ from ollama_sweep.core.outcome import Effective
 from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
+from ollama_sweep.engines.openai.look import OpenAILook, server_address
 from ollama_sweep.engines.openai.server import Server
 from ollama_sweep.machine import env
-from ollama_sweep.machine.address import api_address
 from ollama_sweep.machine.ports import listening_on
-
-URL_VARIABLE = "LLM_BASE_URL"
-DEFAULT_URL = "http://127.0.0.1:1234/v1"
-DEFAULT_PORT = 1234
 
 
 class Engine(Base):
@@ -32,17 +28,12 @@ class Engine(Base):
     kinds = frozenset({GENERATE, EMBED})
     default_model = "gpt-oss-20b"
     takes_files = False
+    look = OpenAILook
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for a bad address or key."""
         super().__init__(settings)
-        named = None if settings.host else env.setting(URL_VARIABLE)
-        self._address = api_address(
-            settings.host or named or DEFAULT_URL,
-            allow_remote=settings.allow_remote,
-            port=DEFAULT_PORT,
-            where=URL_VARIABLE if named else "host",
-        )
+        self._address = server_address(settings)
         self._client = Client(settings, self._address, env.api_key(settings.api_key_env))
         self._server = Server(self._client)
 

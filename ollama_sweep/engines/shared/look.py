@@ -32,13 +32,15 @@ class Look:
     """A look starts nothing, changes nothing and leaves nothing. This one sees nothing: it is every engine's own.
 
     `environment` are the variables of the engine's server and `origin` says in words whose they are; None where it has
-    none. `is_shared`: somebody has something loaded, so nothing may be loaded beside it. `measures` says whether this
-    engine would measure; where not, little is to be said.
+    none. `is_elsewhere`: the server is not on this computer, or that cannot be told. `is_shared`: somebody has
+    something loaded, so nothing may be loaded beside it. `measures` says whether this engine would measure; where not,
+    little is to be said.
     """
 
     environment: Mapping[str, str] | None = None
     origin = ""
     is_shared = False
+    is_elsewhere = False
 
     def __init__(self, settings: EngineSettings, asked: Asked) -> None:
         self._settings, self._asked = settings, asked

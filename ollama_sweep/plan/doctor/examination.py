@@ -6,6 +6,7 @@ where nothing else is loaded and no sweep runs: a look must not disturb a measur
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,19 +42,35 @@ class Examination:
         preferred = self._of(engines.PREFERRED)
         self._name = subject.engine
         if self._name == engines.AUTO:
-            self._name = engines.PREFERRED if preferred.is_there else engines.FALLBACK
+            self._name = self._chosen(preferred)
         own = self._of(self._name)
         seen = preferred if own.environment is None else own
         self._environment, self._origin = seen.environment or {}, seen.origin
+
+    def _chosen(self, preferred: Look) -> str:
+        """What `auto` takes."""
+        if preferred.is_there:
+            return engines.PREFERRED
+        with contextlib.suppress(SweepError):
+            return engines.choose(self._settings)
+        return engines.FALLBACK
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """What measures is not on this computer, so nothing of this computer matters."""
+        return self._of(self._name).is_elsewhere
 
     def _of(self, name: str) -> Look:
         return self._looks[engines.facts(name).look]
 
     def findings(self) -> Iterator[Finding]:
         """Engine, model, prompt, disk and database, then what would spoil numbers."""
-        machine = computer.machine()
-        quiet = list(disturbances.findings(machine, self._environment, self._origin, sweep_runs=self._sweep_runs))
-        yield ok("machine", machine.line())
+        machine, quiet = computer.machine(), list[Finding]()
+        if self._is_elsewhere:
+            yield ok("machine", "the server's is not known from here, so nothing is said of its load, memory and GPUs")
+        else:
+            quiet += disturbances.findings(machine, self._environment, self._origin, sweep_runs=self._sweep_runs)
+            yield ok("machine", machine.line())
         if self._subject.told:
             yield ok("sweep", self._subject.told)
         if self._holder is not None:
@@ -111,6 +128,8 @@ class Examination:
 
     def _of_model(self, name: str, engine: Engine, info: ModelInfo, machine: computer.Machine) -> Iterator[Finding]:
         room = ranges.room(computer.visible(machine.gpus, self._environment), machine.available_bytes)
+        if self._is_elsewhere:
+            room = ranges.UNKNOWN_ROOM
         factor, _ = ranges.cache_factor(self._environment)
         yield from checked_model.of_memory(info, self._subject, room, factor)
         try:
