@@ -40,8 +40,9 @@ _OPTION = {name: re.compile(rf"(?<=\s|\"){flag}\s+(\d+)") for name, flag in (("c
 _PROMPT = re.compile(r"prompt eval time =\s*([0-9.]+) ms /\s*([0-9]+) tokens")
 
 _LIMITED_RUNNER = """#!/bin/sh
-exec prlimit --as={limit} "$(dirname "$0")/llama-server.real" "$@"
+MALLOC_ARENA_MAX=1 exec prlimit --as={limit} "$(dirname "$0")/llama-server.real" "$@"
 """
+"""One arena: how many more malloc makes, each some 64 MB of address space, hangs on how busy the machine is."""
 
 T = TypeVar("T")
 
