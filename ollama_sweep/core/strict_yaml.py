@@ -17,7 +17,7 @@ from yaml.reader import Reader, ReaderError
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import HALF, joined, one_line, surrogate_in
 from ollama_sweep.core.units import parse_duration_s
 
 _WEEK_S = 7 * 86400
@@ -27,6 +27,8 @@ _TABS = "tabs cannot be used for indentation; use spaces"
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _INT = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?")
+_BACKSLASHES = r"In double quotes \ begins an escape; write a path in single quotes, or with /"
+_DRIVE = re.compile(r"[A-Za-z]:")
 _LINE_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -83,7 +85,8 @@ class Node:
         """The value of a key that takes text without line breaks, tabs and the like."""
         text = self.text(name)
         if _LINE_CONTROL.search(text):
-            raise self.error(f"{name}: contains a control character")
+            hint = f". {_BACKSLASHES}" if _DRIVE.match(text) else ""
+            raise self.error(f"{name}: contains a control character{hint}")
         return text
 
     def truth(self, name: str) -> bool:
@@ -156,6 +159,9 @@ def parse(text: str, where: str, *, numbered: bool = True) -> Node | None:
     Without `numbered` lines are left out of messages: `where` is an option then.
     """
     start = Node(None, where, 1 if numbered else 0)
+    text = joined(text)
+    if half := surrogate_in(text):
+        raise start.error(f"{HALF} ({half})")
     try:
         return _Loader(text, start).document()
     except ReaderError as error:
@@ -175,7 +181,8 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
     if r"'\t'" in problem and mark:
         before = text.splitlines()[mark.line][: mark.column] if mark.column else ""
         return "a tab cannot be used here; use spaces" if before.strip() else _TABS
-    return f"is not valid YAML: {' '.join(problem.split())}"
+    hint = f". {_BACKSLASHES}" if "escape" in problem else ""
+    return f"is not valid YAML: {' '.join(problem.split())}{hint}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -233,16 +240,19 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, OverflowError):  # PyYAML calls chr() with whatever number an escape gives
             raise self._error("an escape in the quotes is not a character", start_mark) from None
 
-    def _converted(self, node: Any, line: int | None = None) -> Node:
+    def _converted(self, node: Any, line: int | None = None, key: str = "") -> Node:
         line = node.start_mark.line + 1 if line is None else line
         if isinstance(node, yaml.MappingNode):
             return _at(self._start, line, self._mapping(node))
         if isinstance(node, yaml.SequenceNode):
-            return _at(self._start, line, [self._converted(item) for item in node.value])
-        text = str(node.value)
+            return _at(self._start, line, [self._converted(item, None, key) for item in node.value])
+        text, named = joined(str(node.value)), f"{key}: " if key else ""
+        if half := surrogate_in(text):
+            raise self._error(f"{named}{HALF} ({half})", node.start_mark)
         control = Reader.NON_PRINTABLE.search(text)
         if control:
-            raise self._error(f"contains a control character (U+{ord(control.group()):04X})", node.start_mark)
+            hint = f". {_BACKSLASHES}" if _DRIVE.match(text) else ""
+            raise self._error(f"contains a control character (U+{ord(control.group()):04X}){hint}", node.start_mark)
         return _at(self._start, line, text if node.style else scalar(text), text)
 
     def _mapping(self, node: Any) -> dict[str, Node]:
@@ -252,11 +262,13 @@ class _Loader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self._error("a key must be a name", key_node.start_mark)
-            key = str(key_node.value)
+            key = joined(str(key_node.value))
+            if half := surrogate_in(key):
+                raise self._error(f"a key {HALF} ({half})", key_node.start_mark)
             if key == "<<":
                 raise self._error(_ANCHORS, key_node.start_mark)
             if key in entries:
                 first = f" (first on line {entries[key].line})" if entries[key].line else ""
                 raise self._error(f"{one_line(key)} is given twice{first}", key_node.start_mark)
-            entries[key] = self._converted(value_node, line)
+            entries[key] = self._converted(value_node, line, one_line(key))
         return entries

@@ -12,6 +12,8 @@ import re
 SHORT, LONG = 60, 2000
 """Characters of a text of others within a line, and of a whole line."""
 
+HALF = "holds half of a character, written as an escape; write the character itself, or both halves"
+
 _UNSEEN = (
     "\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ufffe"

@@ -24,6 +24,14 @@ from ollama_sweep.core.strict_yaml import Node
 
 Writer = Callable[[BinaryIO], object]
 MAX_NAME_BYTES = 100
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""Byte order marks; those of UTF-32 begin like those of UTF-16."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\.ollama-sweep\.(\d+)-[0-9a-f]{8}\.tmp")
 
@@ -195,18 +203,33 @@ def check_file(path: Path, asked: Node | None = None) -> int:
 
 
 def read_text(path: Path, limit_mb: int, asked: Node | None = None) -> str:
-    """A whole file as text, without a byte order mark; `asked` is the key that names it. Raises ConfigError."""
+    """A whole file as text, without a byte order mark; `asked` is the key that names it. Raises ConfigError.
+
+    Every text file of a person is read here: UTF-8, or what its byte order mark says.
+    """
     size_mb = check_file(path, asked) / (1 << 20)
     if size_mb > limit_mb:
         raise _unreadable(path, f"is {math.ceil(size_mb * 10) / 10:g} MB; the limit is {limit_mb} MB", asked)
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        return content.decode()
+        content = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, f"cannot be read ({error.strerror})", asked) from None
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        return content.removeprefix(mark).decode(encoding)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _unreadable(f"{path}:{line}", f"is not UTF-8 (byte 0x{error.object[error.start]:02x})", asked) from None
+        raise _no_text(path, error, encoding, asked) from None
+
+
+def _no_text(path: Path, error: UnicodeDecodeError, encoding: str, asked: Node | None) -> ConfigError:
+    """The refusal of a file that is not in the letters that it says, with what to do."""
+    before = error.object[: error.start].decode(encoding, "replace")
+    here = f"{path}:{before.count(chr(10)) + 1}"
+    if encoding != "utf-8":
+        return _unreadable(here, f"is cut off or damaged: its byte order mark says {encoding.upper()}", asked)
+    byte = f"is not UTF-8 (byte 0x{error.object[error.start]:02x})"
+    is_table = path.suffix.lower() in (".csv", ".tsv")
+    return _unreadable(here, byte + ("; save it again, in Excel as `CSV UTF-8`" if is_table else ""), asked)
 
 
 def _unreadable(path: Path | str, what: str, asked: Node | None) -> ConfigError:

@@ -102,7 +102,7 @@ def template(node: Node | None, allow_local: bool) -> tuple[Path | None, str]:
         return None, ""
     path = expanded(node.line_of_text("modelfile"))
     text = read_text(path, _MODELFILE_MB, node)
-    modelfile.parse(text, str(path), allow_local)
+    modelfile.check_from(modelfile.parse(text, str(path), allow_local), str(path))
     return path, text
 
 

@@ -17,7 +17,7 @@ from ollama_sweep.core.outcome import CellResult, Status, failure_label
 from ollama_sweep.core.stats import extent, value_of
 from ollama_sweep.core.text import as_json, harmless, harmless_lines
 from ollama_sweep.results.grids import X, Y, in_word
-from ollama_sweep.tasks.shared.data import strict_json
+from ollama_sweep.tasks.shared.data import half_in, strict_json
 
 FORMATS = ("csv", "json", "jsonl", "md")
 LAYOUTS = ("full", "simple")
@@ -154,6 +154,8 @@ def _old_row(item: object, where: str) -> Row:
     for name in (X, Y, DEFAULT_METRIC):
         if name not in item:
             raise ConfigError(f"{name} is missing.{nearest(name, map(str, item))}", where)
+    if half := half_in(item):
+        raise ConfigError(half, where)
     row: Row = {name: _whole(item[name], name, where) for name in (X, Y)}
     row[DEFAULT_METRIC] = _rate(item[DEFAULT_METRIC], where)
     for name in ("timestamp", "error"):

@@ -7,8 +7,6 @@ without a unit in their name are seconds, or nanoseconds where they are in the b
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import json
 import math
 import re
@@ -16,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ollama_sweep.core import separated
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.outcome import Answer, AnswerRow
 from ollama_sweep.core.text import one_line
@@ -97,25 +96,20 @@ def read_answers(path: Path) -> Foreign:
 
 
 def _lines(text: str, path: Path) -> Iterator[_Line]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    limit = csv.field_size_limit(len(text) + 1)
     columns: list[str] | None = None
-    begin = 1
     try:
-        for fields in reader:
-            place, begin = f"{path}:{begin}", reader.line_num + 1
+        for fields, line in separated.rows(text):
+            place = f"{path}:{line}"
             if columns is None:
                 columns = _checked_header([field.strip() for field in fields], place)
             elif len(fields) == len(columns):
                 yield _Line(dict(zip(columns, fields, strict=True)), place)
-            elif fields:
+            else:
                 raise ConfigError(f"has {len(fields)} fields; the header has {len(columns)}", place)
-    except csv.Error as error:
+    except separated.NotRows as error:
         raise ConfigError(
-            f"is not CSV ({error}); fields with commas or line breaks need quotes", f"{path}:{begin}"
+            f"is not CSV ({error}); fields with commas or line breaks need quotes", f"{path}:{error.line}"
         ) from None
-    finally:
-        csv.field_size_limit(limit)
     if columns is None:
         raise ConfigError(f"is empty; its first line must be {','.join(COLUMNS)}", str(path))
 

@@ -55,10 +55,16 @@ NO_MAPPINGS = [
     Bad(HIDDEN, "num_ctx: [1,\t2]\n", "s.yaml:1: a tab cannot be used here; use spaces"),
     Bad(HIDDEN, "model: m\nname: \x07\n", "s.yaml:2: contains a control character (U+0007)"),
     Bad(HIDDEN, 'model: m\nname: "\\0"\n', "s.yaml:2: contains a control character (U+0000)"),
-    Bad(HIDDEN, 'name: "\\ud800"\n', "s.yaml:1: contains a control character (U+D800)"),
+    Bad(
+        HIDDEN,
+        'name: "\\ud800"\n',
+        r"s.yaml:1: name: holds half of a character, written as an escape; write the character itself, or both halves "
+        r"(\ud800)",
+    ),
     Bad(HIDDEN, 'name: "\\UFFFFFFFF"\n', "s.yaml:1: an escape in the quotes is not a character"),
     Bad(HIDDEN, b"model: m\nname: \xff\n", "s.yaml:2: is not UTF-8 (byte 0xff)"),
-    Bad(HIDDEN, b"\xff\xfem\0", "s.yaml:1: is not UTF-8 (byte 0xff)"),
+    Bad(HIDDEN, b"\xff\xfem\0", "s.yaml:1: a sweep is made of keys and values such as num_ctx: 4096"),
+    Bad(HIDDEN, b"\xff\xfem\0\n", "s.yaml:1: is cut off or damaged: its byte order mark says UTF-16-LE"),
     Bad(HIDDEN, "model: m\n---\nmodel: n\n", "s.yaml:2: contains 2 documents; only one is allowed"),
     Bad(HIDDEN, "model: m\n---\n---\n", "s.yaml:2: contains 3 documents; only one is allowed"),
     Bad(HIDDEN, "%YAML 1.1\n---\nmodel: m\n", "s.yaml:1: directives (%YAML, %TAG) are not allowed"),

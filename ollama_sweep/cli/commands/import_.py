@@ -8,7 +8,8 @@ import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, warn
-from ollama_sweep.core.errors import ConfigError
+
+LIMIT_MB = 100
 
 
 @click.command("import", short_help="Take over results of an older tool.")
@@ -25,22 +26,11 @@ def command(file: Path, name: str | None, allow_network_db: bool, db: Path) -> N
     Example:
       ollama-sweep import old_results.json --name before
     """
+    from ollama_sweep.machine.files import read_text
     from ollama_sweep.results.export import read_old_results
     from ollama_sweep.store.writer import Store
 
-    rows = read_old_results(_text(file), str(file))
+    rows = read_old_results(read_text(file, LIMIT_MB), str(file))
     with Store.open(db, allow_network=allow_network_db, say=warn) as store:
         added = store.import_results(name or file.stem, rows, str(file))
     say(f"{added} of {len(rows)} results are new in sweep {name or file.stem} (flag: imported)")
-
-
-def _text(file: Path) -> str:
-    limit = 100 * 1024 * 1024
-    if not file.is_file():
-        raise ConfigError("file not found", str(file))
-    if file.stat().st_size > limit:
-        raise ConfigError(f"is {file.stat().st_size / 1e6:.0f} MB; the limit is 100 MB", str(file))
-    try:
-        return file.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 (byte {error.start})", str(file)) from None

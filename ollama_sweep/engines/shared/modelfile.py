@@ -16,6 +16,7 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import PARAMETERS, Scalar
+from ollama_sweep.core.text import one_line
 
 COMMANDS = ("from", "license", "template", "system", "adapter", "draft", "renderer", "parser", "parameter", "message",
             "requires")  # fmt: skip
@@ -42,6 +43,9 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _VERSION = re.compile(r"v?[0-9]+(?:\.[0-9]+){0,2}(?:[-+][0-9A-Za-z.+-]+)?")
 _LOCAL_FILE = re.compile(r"[./~\\]|[A-Za-z]:[\\/]|.*\.(?:gguf|safetensors|bin|pth)\Z", re.IGNORECASE | re.DOTALL)
+
+_BLOB = re.compile(r"(?:\A|[/\\])sha256[-:][0-9a-f]{64}\s*\Z")
+"""A file of Ollama's own, as `ollama show --modelfile` names it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Template:
 def parse(text: str, where: str, allow_local: bool = False) -> Template:
     """The commands of a Modelfile. Raises ConfigError with `where` and the line.
 
-    Commands that make Ollama read a local file (`FROM ./x.gguf`, ADAPTER, DRAFT) are refused unless `allow_local`.
+    Commands that make Ollama read a local file (`FROM ./x.gguf`, ADAPTER, DRAFT) are refused unless `allow_local`;
+    the FROM that `ollama show --modelfile` writes names what the model was made of, and is replaced.
     """
     if not text.strip():
         raise ConfigError("the Modelfile is empty; it has no FROM line", where)
@@ -88,6 +93,14 @@ def parse(text: str, where: str, allow_local: bool = False) -> Template:
     if not any(command.name == "from" for command in template.commands):
         raise ConfigError("has no FROM line", where)
     return template
+
+
+def check_from(template: Template, where: str) -> None:
+    """Refuse a second FROM: a cell's Modelfile has one, and only one can be its model. Raises ConfigError."""
+    first, *further = [command for command in template.commands if command.name == "from"]
+    if further:
+        message = f"a second FROM (the first is on line {first.line}); keep one, the sweep puts its model there"
+        raise ConfigError(message, f"{where}:{further[0].line}")
 
 
 def _pieces(text: str, where: str) -> list[Command]:
@@ -107,7 +120,7 @@ def _command(text: str, start: int, line: int, where: str) -> Command:
     name = word.lower()
     if name not in COMMANDS:
         hint = nearest(word.upper(), [known.upper() for known in COMMANDS])
-        raise ConfigError(f"unknown command {_shown(word)}.{hint}", where)
+        raise ConfigError(f"unknown command {one_line(word)}.{hint}", where)
     key = ""
     if name in ("parameter", "message"):
         key, position = _word(text, position + 1)
@@ -115,7 +128,7 @@ def _command(text: str, start: int, line: int, where: str) -> Command:
             raise ConfigError(f"{word} needs one blank and then a name", where)
     what = f"{word} {key}".rstrip()
     if position == len(text) or text[position] in "\r\n":
-        raise ConfigError(f"{_shown(what)} has no value", where)
+        raise ConfigError(f"{one_line(what)} has no value", where)
     value, end = _value(text, position + 1, what, where)
     return Command(name, key, value, line, text[start:end])
 
@@ -132,7 +145,7 @@ def _value(text: str, start: int, what: str, where: str) -> tuple[str, int]:
         quote = opening.group(1)
         closing = _CLOSINGS[quote].search(text, opening.end())
         if not closing:
-            raise ConfigError(f"the quote after {_shown(what)} is not closed at the end of a line", where)
+            raise ConfigError(f"the quote after {one_line(what)} is not closed at the end of a line", where)
         value, end = text[opening.end() : closing.start()], closing.end()
     else:
         line = _LINE.match(text, start)
@@ -147,9 +160,9 @@ def _check(command: Command, where: str, allow_local: bool) -> None:
     if command.name == "parameter":
         _check_parameter(command, where)
     elif command.name == "message" and command.key not in ROLES:
-        raise ConfigError(f"unknown role {_shown(command.key)}; known are {', '.join(ROLES)}", where)
+        raise ConfigError(f"unknown role {one_line(command.key)}; known are {', '.join(ROLES)}", where)
     elif command.name == "requires" and not _VERSION.fullmatch(command.value):
-        raise ConfigError(f'REQUIRES: "{_shown(command.value)}" is not a version like 0.14.0', where)
+        raise ConfigError(f'REQUIRES: "{one_line(command.value)}" is not a version like 0.14.0', where)
     elif command.name == "from" and not command.value.strip():
         raise ConfigError("FROM has no value", where)
     if not allow_local and _reads_local_file(command):
@@ -159,7 +172,7 @@ def _check(command: Command, where: str, allow_local: bool) -> None:
 def _reads_local_file(command: Command) -> bool:
     if command.name in ("adapter", "draft"):
         return True
-    return command.name == "from" and bool(_LOCAL_FILE.match(command.value))
+    return command.name == "from" and bool(_LOCAL_FILE.match(command.value)) and not _BLOB.search(command.value)
 
 
 def _check_parameter(command: Command, where: str) -> None:
@@ -167,10 +180,10 @@ def _check_parameter(command: Command, where: str) -> None:
     if name in _DEPRECATED:
         return
     if name not in PARAMETERS:
-        raise ConfigError(f"unknown parameter {_shown(name)}.{nearest(name.lower(), PARAMETERS)}", where)
+        raise ConfigError(f"unknown parameter {one_line(name)}.{nearest(name.lower(), PARAMETERS)}", where)
     if _typed(name, command.value) is None:
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}[PARAMETERS[name]]
-        raise ConfigError(f'{name}: "{_shown(command.value)}" is not {wanted}', where)
+        raise ConfigError(f'{name}: "{one_line(command.value)}" is not {wanted}', where)
 
 
 def _typed(name: str, value: str) -> Scalar:
@@ -184,12 +197,6 @@ def _typed(name: str, value: str) -> Scalar:
         number = float(value) if _NUMBER.fullmatch(value) else math.nan
         return number if math.isfinite(number) else None
     return value
-
-
-def _shown(text: str) -> str:
-    """A text of the person's on one line and not too long."""
-    short = text if len(text) <= 60 else text[:60] + "…"
-    return short if short.isprintable() else json.dumps(short)[1:-1]
 
 
 def render(template: Template | None, base: str, parameters: Mapping[str, Scalar]) -> str:

@@ -5,18 +5,16 @@ A path is looked for from the working directory; what begins with `prompts/` als
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ollama_sweep.core import strict_yaml
+from ollama_sweep.core import separated, strict_yaml
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.strict_yaml import Node
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import HALF, one_line, surrogate_in
 from ollama_sweep.machine.files import check_file, expanded, read_text
 
 LIMIT_MB = 64
@@ -237,7 +235,20 @@ def _json_lines(text: str, where: str) -> Iterator[Record]:
 def _record(item: object, where: str) -> Record:
     if not isinstance(item, dict):
         raise ConfigError(f"{_shown(item)} is {_kind(item)}; an item must be an object with named fields", where)
+    if found := half_in(item):
+        raise ConfigError(found, where)
     return Record(item, where)
+
+
+def half_in(item: object, name: str = "") -> str:
+    """What is wrong with a value of JSON that holds half of a character, with the field's name; "" where it is text."""
+    if isinstance(item, str):
+        half = surrogate_in(item)
+        return f"{f'{name}: ' if name else ''}{HALF} ({half})" if half else ""
+    if isinstance(item, dict):
+        inner = ((key, f"{name}.{one_line(key)}" if name else one_line(key), value) for key, value in item.items())
+        return next((text for key, path, value in inner if (text := half_in(key) or half_in(value, path))), "")
+    return next((text for one in item if (text := half_in(one, name))), "") if isinstance(item, list) else ""
 
 
 # -- text and CSV ----------------------------------------------------------------------------------------------------
@@ -250,18 +261,11 @@ def _text_lines(text: str, where: str) -> Iterator[Record]:
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[list[str], str]]:
-    limit = csv.field_size_limit(LIMIT_MB << 20)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
     try:
-        for row in reader:
-            if row:
-                yield row, f"{where}:{line}"
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ConfigError(f"is not valid CSV: {error}", f"{where}:{line}") from None
-    finally:
-        csv.field_size_limit(limit)
+        for row, line in separated.rows(text):
+            yield row, f"{where}:{line}"
+    except separated.NotRows as error:
+        raise ConfigError(f"is not valid CSV: {error}", f"{where}:{error.line}") from None
 
 
 def _csv(text: str, where: str) -> Iterator[Record]:
