@@ -15,18 +15,23 @@ import stat
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 import click
 
 from ollama_sweep import __version__
 from ollama_sweep.cli.terminal import never_fail, warn
-from ollama_sweep.core.errors import SweepError, nearest
+from ollama_sweep.core.errors import ConfigError, SweepError, nearest
+from ollama_sweep.core.text import one_line, surrogate_in
+from ollama_sweep.machine.places import check_working_folder
+from ollama_sweep.machine.secrets import is_secret
 
 FOLDER = Path(__file__).parent / "commands"
 ORDER = ("plan", "run", "status", "watch", "logs", "stop", "pause", "continue", "service", "heatmap", "plot", "export",
          "report", "best", "models", "params", "schema", "import", "recover", "doctor")  # fmt: skip
 """As --help lists them, in the order of use; a command that is not named here comes after these."""
+_SETTINGS = ("OLLAMA_", "LLAMA_ARG_", "LLM_")
 _SHORT_HELP = re.compile(r'@click\.command\([^()]*?short_help="([^"\n]+)"')
 
 
@@ -89,6 +94,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point of `ollama-sweep` and `sweep.py`: runs a command and turns what went wrong into an exit code."""
     _replace_closed()
+    sys.excepthook = _bug
     never_fail(sys.stdout)
     never_fail(sys.stderr)
     code = _run()
@@ -98,6 +104,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        _check_surroundings()
         code = cli(standalone_mode=False, prog_name="ollama-sweep")
     except SweepError as error:
         return _fail(str(error), error.exit_code)
@@ -114,6 +121,32 @@ def _run() -> int:
     except MemoryError:
         return _fail("no memory left; everything measured is saved. Go on with the same command", 1)
     return code if isinstance(code, int) else 0
+
+
+def _check_surroundings() -> None:
+    """Refuse words and settings in other letters than UTF-8, and a working folder that is gone, before anything else.
+
+    Raises ConfigError, StorageError.
+    """
+    if not {"-h", "--help", "--version"} & set(sys.argv):
+        check_working_folder()
+    for number, word in enumerate(sys.argv[1:], 1):
+        if surrogate_in(word):
+            raise ConfigError(f"is not UTF-8: {_bytes_of(word)}", f"argument {number}")
+    for name, value in os.environ.items():
+        if name.startswith(_SETTINGS) and surrogate_in(value):
+            raise ConfigError("is not UTF-8" if is_secret(name, value) else f"is not UTF-8: {_bytes_of(value)}", name)
+
+
+def _bytes_of(word: str) -> str:
+    return one_line(os.fsencode(word).decode("utf-8", "backslashreplace"))
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback may quote text of others, too."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+            warn(line)
 
 
 def _replace_closed() -> None:
@@ -133,7 +166,9 @@ def _drop_unwritten() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    _complain(f"error: {message}")
+    """One line; a bug of this program (code 1) may have a traceback below it."""
+    for line in f"error: {message}".split("\n") if code == 1 else [f"error: {message}"]:
+        _complain(line)
     return code
 
 
@@ -164,7 +199,7 @@ def _output_error(error: OSError) -> int:
 
     if text := too_many_files(error):
         return _fail(text, 4)
-    traceback.print_exc()
+    _bug(type(error), error, error.__traceback__)
     return 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ollama_sweep.cli import task_options
+from ollama_sweep.cli import paths, task_options
 from ollama_sweep.cli.terminal import warn
 from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
@@ -29,7 +29,7 @@ def db_option(command: F) -> F:
         show_default=True,
         multiple=True,
         callback=_one_database,
-        type=click.Path(path_type=Path),
+        type=paths.DATABASE,
         help="The database.",
     )(command)
 
@@ -68,7 +68,7 @@ def sweep_options(command: F) -> F:
     command = click.option("--allow-cloud", is_flag=True, help="Allow a :cloud model.")(command)
     command = click.option("--allow-network-db", is_flag=True, help="Allow a database on a network drive.")(command)
     command = click.option("--max-cells", type=click.IntRange(1), default=2_000_000, help="Largest grid.")(command)
-    return click.argument("config", required=False, type=click.Path(path_type=Path))(command)
+    return click.argument("config", required=False, type=paths.CONFIG)(command)
 
 
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:

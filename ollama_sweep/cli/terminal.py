@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from ollama_sweep.core.text import as_json, harmless_lines, whole_line
+from ollama_sweep.machine.secrets import masked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def console(stream: TextIO) -> Console:
 
 def say(line: object = "", *, err: bool = False, head: str = "", nl: bool = True) -> None:
     """One line on stdout or stderr. `head` is text of our own in front of it, which may have colours."""
-    click.echo(f"{head}{whole_line(str(line))}", nl=nl, err=err)
+    click.echo(f"{head}{whole_line(masked(str(line)))}", nl=nl, err=err)
 
 
 def warn(line: object) -> None:
@@ -55,7 +56,7 @@ def warn(line: object) -> None:
 
 def say_lines(text: str) -> None:
     """Several lines on stdout, such as those of a file."""
-    click.echo(harmless_lines(text), nl=not text.endswith("\n"))
+    click.echo(harmless_lines(masked(text)), nl=not text.endswith("\n"))
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:
@@ -65,7 +66,7 @@ def say_json(value: object, *, indent: int | None = None) -> None:
 
 def printable(line: str, stream: TextIO) -> str:
     """A line, harmless, in what the stream can show."""
-    text = whole_line(line)
+    text = whole_line(masked(line))
     encoding = stream.encoding or "ascii"
     if encoding.lower().replace("-", "") in ("utf8", "utf8sig"):
         return text

@@ -41,8 +41,9 @@ class Address:
 
 def base_url(host: str | None, *, allow_remote: bool) -> str:
     """`http://127.0.0.1:11434` from a host as OLLAMA_HOST writes it. Raises ConfigError."""
-    text = host or os.environ.get("OLLAMA_HOST") or OLLAMA_HOST
-    return address(text, allow_remote=allow_remote, port=OLLAMA_PORT).root
+    named = "" if host else os.environ.get("OLLAMA_HOST", "")
+    where = "OLLAMA_HOST" if named else "host"
+    return address(host or named or OLLAMA_HOST, allow_remote=allow_remote, port=OLLAMA_PORT, where=where).root
 
 
 def api_address(text: str, *, allow_remote: bool, port: int, where: str = "host") -> Address:
@@ -54,7 +55,7 @@ def api_address(text: str, *, allow_remote: bool, port: int, where: str = "host"
 def address(text: str, *, allow_remote: bool, port: int, where: str = "host") -> Address:
     """A host as people write it, `port` where neither a port nor a scheme is given. Raises ConfigError."""
     scheme, _, rest = text.strip().rpartition("://")
-    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+    if "@" in rest or "?" in rest or "#" in rest:
         raise ConfigError("put credentials into api_key_env, not into the URL", where)
     try:
         parts = urlsplit(f"{scheme or 'http'}://{rest}")

@@ -20,6 +20,14 @@ def suspended_s() -> float:
     return counts_sleep - time.monotonic()
 
 
+def time_of_day_ahead_s() -> float:
+    """Seconds by which the time of day is ahead of a clock that nobody can set and that counts sleep.
+
+    It changes where somebody sets the time of day. Always 0 where the system has no such clock (not Linux).
+    """
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
+
+
 class Heartbeat:
     """How long this process stood still (SIGSTOP, Ctrl-Z), told by a thread whose beats then come too late."""
 

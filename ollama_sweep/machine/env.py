@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ollama_sweep.core.errors import ConfigError, EngineMissing
+from ollama_sweep.machine.files import read_text
 
 DOT_ENV = ".env"
 KEY_VARIABLE = "LLM_API_KEY"
@@ -20,6 +22,7 @@ PLACEHOLDERS = frozenset(
 )
 """Words that people write where a server wants some key: no secrets, and they may stand in any answer."""
 SHORTEST_SECRET = 4
+_LIMIT_MB = 1
 _KEY = re.compile(r"[!-~]+")
 
 
@@ -74,9 +77,5 @@ def _dot_env() -> dict[str, str]:
         import dotenv
     except ImportError:
         raise EngineMissing(f"{DOT_ENV} cannot be read. Run: pip install 'ollama-sweep[openai]'") from None
-    try:
-        found = dotenv.dotenv_values(path, interpolate=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
-        raise ConfigError(reason, DOT_ENV) from None
+    found = dotenv.dotenv_values(stream=io.StringIO(read_text(path, _LIMIT_MB)), interpolate=False)
     return {name: value for name, value in found.items() if value}

@@ -59,7 +59,7 @@ def write_whole(path: Path, content: bytes | Writer) -> None:
             raise
         _flush_folder(path.parent)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def _is_device(path: Path) -> bool:
@@ -142,9 +142,10 @@ def _is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid)
 
 
-def _refused(path: Path, error: OSError) -> StorageError:
+def refused(path: Path, error: OSError) -> StorageError:
+    """The one-line form of what the system said to a write; a used up quota is a full disk, too."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{path}: no space left; the old file is unchanged")
+        return StorageError(f"{path}: no space left; the old file is unchanged", no_space=True)
     return StorageError(f"{path}: cannot be written ({error.strerror or error})")
 
 

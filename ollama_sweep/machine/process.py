@@ -2,7 +2,7 @@
 
 Every child gets its own session, so that a terminal's Ctrl-C does not reach it and its whole group can be ended.
 Every child carries `OLLAMA_SWEEP_TOKEN`, which its own children inherit: a later session finds by it what a killed
-one left behind (`end_by_token`).
+one left behind (`end_by_token`). No child gets a secret of the environment that it does not need.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from ollama_sweep.core.errors import EngineStuck
+from ollama_sweep.machine import secrets
 
 TOKEN = "OLLAMA_SWEEP_TOKEN"  # noqa: S105 - the name of a variable
 GRACE_S = 0.5
@@ -31,6 +32,10 @@ DRAIN_S = 1.0
 SEND_S = 60.0
 ORPHANED_PIPES_S = 0.2  # how soon it is noticed that a child ended while a grandchild holds its pipes open
 KEPT_BYTES = 256 * 1024  # of each stream's beginning, and of its end
+
+
+Needs = Callable[[str], bool]
+"""Whether a child needs the secret in a variable of this name; where it is not said, it needs none."""
 
 
 class DeadlineExceeded(Exception):
@@ -129,8 +134,9 @@ def _start(
     stdout: int | IO[bytes] = subprocess.PIPE,
     dies_with_parent: bool = False,
     kept_files: Sequence[int] = (),
+    needs: Needs | None = None,
 ) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ if env is None else env)
+    environment = secrets.without(os.environ if env is None else env, needs)
     if token:
         environment[TOKEN] = token
     return subprocess.Popen(
@@ -328,9 +334,11 @@ class Worker:
         return None
 
 
-def spawn_worker(argv: Sequence[str], *, env: Mapping[str, str] | None = None, token: str = "") -> Worker:
+def spawn_worker(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, token: str = "", needs: Needs | None = None
+) -> Worker:
     """Start a child that talks in lines. Raises FileNotFoundError, PermissionError."""
-    return Worker(_start(argv, env, None, token, stdin_pipe=True, stderr=subprocess.PIPE))
+    return Worker(_start(argv, env, None, token, stdin_pipe=True, stderr=subprocess.PIPE, needs=needs))
 
 
 class Service:
@@ -361,18 +369,22 @@ class Service:
         end_group(self._child, grace_s)
 
 
-def spawn_service(argv: Sequence[str], *, env: Mapping[str, str], log: Path, token: str = "") -> Service:
+def spawn_service(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, token: str = "", needs: Needs | None = None
+) -> Service:
     """Start a server whose output goes to `log`. Raises FileNotFoundError, PermissionError, OSError."""
-    return _spawn_logged(argv, env, log, token, dies_with_parent=True)
+    return _spawn_logged(argv, env, log, token, dies_with_parent=True, needs=needs)
 
 
-def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], log: Path, kept_files: Sequence[int]) -> Service:
+def spawn_detached(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, kept_files: Sequence[int], needs: Needs | None
+) -> Service:
     """Start a process that outlives this one; its output goes to `log`, `kept_files` are open in it. Raises OSError."""
-    return _spawn_logged(argv, env, log, kept_files=kept_files)
+    return _spawn_logged(argv, env, log, kept_files=kept_files, needs=needs)
 
 
 def _spawn_logged(
-    argv: Sequence[str], env: Mapping[str, str], log: Path, token: str = "", **how: bool | Sequence[int]
+    argv: Sequence[str], env: Mapping[str, str], log: Path, token: str = "", **how: bool | Sequence[int] | Needs | None
 ) -> Service:
     with log.open("ab") as file:
         child = _start(argv, env, None, token, stdin_pipe=False, stdout=file, stderr=subprocess.STDOUT, **how)  # type: ignore[arg-type]

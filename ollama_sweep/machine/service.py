@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, StorageError
-from ollama_sweep.machine import process
+from ollama_sweep.core.text import harmless, one_line
+from ollama_sweep.machine import process, secrets
 from ollama_sweep.machine.files import safe_name, write_whole
 
 KINDS = ("systemd", "launchd")
@@ -48,8 +49,15 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(environment.items())
-        if name in KEPT_SETTINGS or name == "OLLAMA_SWEEP_FAKE" or _is_setting(name)
+        if (name in KEPT_SETTINGS or name == "OLLAMA_SWEEP_FAKE" or _is_setting(name))
+        and not secrets.is_secret(name, value)
     }
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """The variables of this program that the service lacks because they carry a secret."""
+    named = [name for name in sorted(environment) if name.startswith(("OLLAMA_", "LLAMA_ARG_", "LLM_"))]
+    return [name for name in named if environment[name] and secrets.is_secret(name, environment[name])]
 
 
 def _is_setting(name: str) -> bool:
@@ -58,9 +66,12 @@ def _is_setting(name: str) -> bool:
 
 def unit(plan: Plan) -> str:
     """The text of a systemd user unit. Raises ConfigError for what a unit cannot hold."""
-    for text in (*plan.words, *plan.settings.values(), str(plan.folder), str(plan.log)):
+    for text in (*plan.words, *plan.settings.values(), str(plan.folder), str(plan.log), plan.name):
         if "\n" in text:
             raise ConfigError(f"a service file cannot hold a line break: {text!r}")
+        if harmless(text) != text:
+            raise ConfigError(f"a service file cannot hold a control character: {one_line(text)}")
+    _refuse_secrets(plan)
     environment = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in plan.settings.items())
     return f"""\
 # Written by `ollama-sweep service`; it starts the sweep and goes on with it after a reboot.
@@ -91,6 +102,13 @@ WantedBy=default.target
 """
 
 
+def _refuse_secrets(plan: Plan) -> None:
+    for word in plan.words:
+        if secrets.masked(word) != word:
+            raise ConfigError(f"{one_line(secrets.masked(word))} holds a secret, which a service file must not; "
+                              f"set a variable of the environment in ~/{SECRETS_FILE}")  # fmt: skip
+
+
 def _quoted(text: str, *, command: bool = False) -> str:
     """A word as systemd reads it back, %-signs and (in commands) $-signs doubled."""
     text = _percents(text.replace("\\", "\\\\").replace('"', '\\"'))
@@ -104,7 +122,8 @@ def _percents(text: str) -> str:
 
 
 def plist(plan: Plan) -> str:
-    """The text of a launchd agent."""
+    """The text of a launchd agent. Raises ConfigError for a secret."""
+    _refuse_secrets(plan)
     content = {
         "Label": plan.label,
         "ProgramArguments": list(plan.words),

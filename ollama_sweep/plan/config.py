@@ -22,8 +22,9 @@ from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Scalar, is_server_setting
 from ollama_sweep.core.strict_yaml import Node
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import harmless, one_line
 from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.machine import secrets
 from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.machine.files import check_file, expanded, read_text
 from ollama_sweep.plan import fields as fields
@@ -52,6 +53,7 @@ _RANGE = ("start", "end", "step", "factor")
 _TYPES: Mapping[Kind, type] = {Kind.WHOLE: int, Kind.NUMBER: float, Kind.TRUTH: bool}
 _UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
 _CONFIG_MB = 1
+_LONGEST_VARIABLE = 4096
 
 
 def kind_of(name: str) -> type | None:
@@ -320,12 +322,19 @@ def _value(name: str, node: Node, label: str | None = None) -> Scalar:
 
 
 def _variable(name: str, node: Node) -> str:
-    """The value of an environment variable of the server: any short text, kept as it is written."""
+    """The value of an environment variable of the server: a text on one line, kept as it is written, and no secret."""
     if name in OWN_VARIABLES:
         raise node.error(f"{name} is set by the sweep itself")
     if isinstance(node.value, dict | list) or node.value is None:
         raise node.mismatch(name, "write one value, such as 1")
-    return one_line(node.source or str(node.value))
+    text = node.source or str(node.value)
+    if harmless(text) != text:
+        raise node.error(f"{name}: contains a line break or another control character; write one value on one line")
+    if secrets.is_secret(name, text):
+        raise node.error(f"{name}: carries a secret, which is not for a file; set {name} in the environment")
+    if len(text) > _LONGEST_VARIABLE:
+        raise node.error(f"{name}: has {len(text)} characters (max {_LONGEST_VARIABLE})")
+    return text
 
 
 def _model_name(node: Node) -> str:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ollama_sweep.core.errors import ConfigError, StorageError
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.machine import files
+from ollama_sweep.machine.places import check_folder as check_folder
 from ollama_sweep.results.export import csv_text
 from ollama_sweep.results.groups import Group
 from ollama_sweep.results.task_files import LOG_COLUMNS, LOG_NAME, Content, by_task, log_row
@@ -58,7 +58,7 @@ def append_log(path: Path, rows: Sequence[Sequence[Scalar]]) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise files.refused(path, error) from error
 
 
 def _append(file: int, data: bytes) -> None:
@@ -71,15 +71,6 @@ def _append(file: int, data: bytes) -> None:
     except OSError:
         os.ftruncate(file, size)
         raise
-
-
-def check_folder(out: Path) -> None:
-    """Raises ConfigError where the path is a file, StorageError where nothing can be written there."""
-    there = next((folder for folder in (out, *out.parents) if folder.exists() or folder.is_symlink()), out)
-    if not there.is_dir():
-        raise ConfigError(f"{there} is not a folder", "--out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise StorageError(f"{there}: cannot be written (no permission)")
 
 
 def place(out: Path, content: Content) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.run.stopping import AFTER_CELL, NOW
 from ollama_sweep.store import lock
-from ollama_sweep.store.beside import pause_path, paused_since
+from ollama_sweep.store.beside import check_beside, pause_path, paused_since
 from ollama_sweep.store.rows import Holder
 
 POLL_S = 0.1
@@ -96,15 +96,17 @@ def wait_for_end(has_ended: Callable[[], bool], longest_s: float = float("inf"))
 
 
 def ask_to_pause(db: Path) -> None:
-    """Before its next cell a sweep on this database waits, also one that starts later. Raises StorageError."""
+    """Before its next cell a sweep on this database waits, also one that starts later. Raises ConfigError, StorageError."""
     from ollama_sweep.machine.files import write_whole
 
+    check_beside(db, ".pause")
     if paused_since(db) is None:
         write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
 
 
 def ask_to_continue(db: Path) -> bool:
-    """Take the pause back; false where none was asked for. Raises StorageError."""
+    """Take the pause back; false where none was asked for. Raises ConfigError, StorageError."""
+    check_beside(db, ".pause")
     file = pause_path(db)
     try:
         file.unlink()

@@ -68,6 +68,7 @@ class Start:
                     env={**environment, DETACHED: str(theirs)},
                     log=self.log,
                     kept_files=[theirs],
+                    needs=lambda name: True,
                 )
             finally:
                 os.close(theirs)

@@ -31,8 +31,9 @@ from ollama_sweep.core.events import (
 from ollama_sweep.core.forecast import forecast
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, Flag, Outcome, Run, Status
+from ollama_sweep.core.units import format_duration
 from ollama_sweep.engines.base import Engine, EngineInfo
-from ollama_sweep.machine.clocks import suspended_s
+from ollama_sweep.machine.clocks import suspended_s, time_of_day_ahead_s
 from ollama_sweep.machine.conditions import Wait
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.plan.spec import SweepSpec
@@ -47,6 +48,7 @@ T = TypeVar("T")
 BUGS_IN_A_ROW = 3
 DISK_WAIT_S = 60.0
 SUSPENDED_S = 5.0
+CLOCK_JUMP_S = 10.0
 
 
 def rescue(database: Path, key: str, cell: Cell, outcome: Outcome) -> str:
@@ -105,11 +107,13 @@ class Execution:
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
     sleep_clock: Callable[[], float] = suspended_s
+    day_clock: Callable[[], float] = time_of_day_ahead_s
     drift: DriftWatch | None = None
     may_start: Callable[[], Wait | None] = lambda: None
     _bugs: int = 0
     _missed: int = 0
     _missed_since: float = 0.0
+    _day_ahead_s: float | None = None
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
@@ -161,12 +165,22 @@ class Execution:
     def _measure(self, pending: PendingCell) -> None:
         """Attempts at one cell until one counts and needs no retry."""
         cell = self.cell_at(pending.position)
+        self._look_at_clock()
         self._look_at_engine()
         for tried in range(self.spec.retries + 1):
             retry = self._attempt(pending, cell, tried)
             if not retry or self.stopping.requested:
                 break
         self._look_for_drift()
+
+    def _look_at_clock(self) -> None:
+        """Durations are measured by a clock that nobody sets; times of day, and what is reckoned from them, are not."""
+        before_s, self._day_ahead_s = self._day_ahead_s, self.day_clock()
+        jump_s = 0.0 if before_s is None else self._day_ahead_s - before_s
+        if abs(jump_s) > CLOCK_JUMP_S:
+            way = "forward" if jump_s > 0 else "back"
+            self.emit(Notice(f"Warning: the computer's clock was set {way} by {format_duration(abs(jump_s))}: times of "
+                             "day in the database jump here; what was measured is not touched"))  # fmt: skip
 
     def _look_for_drift(self) -> None:
         if self.drift is None or self.stopping.requested:

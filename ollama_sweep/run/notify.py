@@ -28,9 +28,10 @@ from ollama_sweep.core.events import (
 from ollama_sweep.core.outcome import Status, failure_label
 from ollama_sweep.core.text import harmless_lines, whole_line
 from ollama_sweep.core.units import format_duration
+from ollama_sweep.machine.secrets import NOTIFY
 from ollama_sweep.plan.spec import SweepSpec
 
-VARIABLE = "OLLAMA_SWEEP_NOTIFY"
+VARIABLE = NOTIFY
 STALL_S = 300.0
 """So much longer than one step may take until it is called a stall."""
 GOODBYE_S = 15.0

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.outcome import Answer, Outcome, Run, Status
+from ollama_sweep.machine import secrets
 from ollama_sweep.store.again import ROUNDS
 from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.schema import add_view_columns
@@ -71,7 +72,7 @@ def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, ce
 def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> None:
     effective = outcome.effective
     values: dict[str, object] = {
-        "status": outcome.status.value, "reason": outcome.reason, "error": _clean(outcome.error),
+        "status": outcome.status.value, "reason": outcome.reason, "error": _clean(secrets.masked(outcome.error)),
         "flags": ",".join(sorted(outcome.flags)), "finished_at": now,
         **{name: getattr(outcome.summary, name) for name in _SUMMARY_COLUMNS},
         "scores": canonical_json(dict(outcome.summary.scores)),
@@ -96,7 +97,7 @@ def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
     raw = [(WHOLE, outcome.raw), *((part_of(run), run.raw) for run in outcome.runs)]
     connection.executemany(
         "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
-        [(attempt_id, part, compress(text)) for part, text in raw if text],
+        [(attempt_id, part, compress(secrets.masked(text))) for part, text in raw if text],
     )
     _store_answers(connection, attempt_id, outcome)
 
@@ -112,8 +113,8 @@ def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Out
                 is_estimated, peak_rss_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [
             (attempt_id, part, _clean(answer.item), _clean(answer.category), content_hash(answer.prompt),
-             compress(answer.text), _clean(answer.failure), answer.tries, answer.chunk_count, answer.is_estimated,
-             answer.peak_rss_bytes)
+             compress(answer.text), _clean(secrets.masked(answer.failure)), answer.tries, answer.chunk_count,
+             answer.is_estimated, answer.peak_rss_bytes)
             for part, answer in found
         ],
     )  # fmt: skip

@@ -9,7 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.machine import places
+
 DEFAULT_DB = "sweeps.db"
+SUFFIXES = (".lock", ".log", ".pause", "-wal", "-shm")
 
 
 def db_words(db: Path) -> str:
@@ -27,6 +31,25 @@ def pause_path(db: Path) -> Path:
     return _beside(db, ".pause")
 
 
+def check_database(db: Path) -> None:
+    """Where a database lies or may be made. Nothing is made.
+
+    Raises ConfigError for a folder, a device, a pipe, a name that is too long; StorageError where it cannot be reached.
+    """
+    found = places.look(db, beside=max(SUFFIXES, key=len))
+    if found and (what := places.kind(found)):
+        raise ConfigError(f"{db} is {what}; --db takes a file")
+
+
+def check_beside(db: Path, *suffixes: str) -> None:
+    """What lies beside a database under these names, or under all that it uses, is a file. Raises as above."""
+    for suffix in suffixes or SUFFIXES:
+        file = _beside(db, suffix)
+        found = places.look(file)
+        if found and (what := places.kind(found)):
+            raise ConfigError(f"{file} is {what}; a file of the database belongs there. Move it away")
+
+
 def _beside(db: Path, suffix: str) -> Path:
     real = db.resolve()
     return real.with_name(real.name + suffix)
@@ -35,6 +58,7 @@ def _beside(db: Path, suffix: str) -> Path:
 def paused_since(db: Path) -> datetime | None:
     """Since when a pause is asked for, in local time; None where none is."""
     try:
-        return datetime.fromtimestamp(pause_path(db).stat().st_mtime)
+        found = pause_path(db).stat()
     except OSError:
         return None
+    return None if places.kind(found) else datetime.fromtimestamp(found.st_mtime)

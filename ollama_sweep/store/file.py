@@ -12,12 +12,14 @@ import os
 import shutil
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError, SweepError
 from ollama_sweep.machine.files import too_many_files
 from ollama_sweep.store import schema
+from ollama_sweep.store.beside import check_beside, check_database
 
 BUSY_TIMEOUT_MS = 1000
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -25,6 +27,7 @@ _NETWORK_TYPES = frozenset({
     "nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "davfs", "ceph", "lustre",
     "glusterfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.davfs2", "fuse.glusterfs", "macfuse", "osxfuse",
 })  # fmt: skip
+_ROOM_BYTES = 64 * 1024
 _OLDEST_SQLITE = (3, 37, 0)
 
 
@@ -41,9 +44,9 @@ def file_system(folder: Path) -> str:
 
 def check_place(path: Path, allow_network: bool, fs_type: Callable[[Path], str]) -> None:
     """Refuse a folder that is missing or lies on a network drive, before anything is made there."""
+    check_database(path)
+    check_beside(path)
     folder = path.resolve().parent
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; --db takes a file")
     if not folder.is_dir():
         raise ConfigError(f"{path}: the folder {folder} does not exist")
     kind = fs_type(folder).lower()
@@ -227,8 +230,20 @@ def _no_space(error: Exception, primary: int | None, path: Path) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     if primary == sqlite3.SQLITE_IOERR:  # the shared-memory file of a full disk is reported as an I/O error
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(path.resolve().parent).free < 64 * 1024
+            folder = path.resolve().parent
+            return shutil.disk_usage(folder).free < _ROOM_BYTES or _refuses_more(folder)
     return primary == sqlite3.SQLITE_FULL
+
+
+def _refuses_more(folder: Path) -> bool:
+    """SQLite calls a used up quota an I/O error, so a file without a name is tried."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            os.pwrite(probe.fileno(), bytes(_ROOM_BYTES), 0)
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _too_many_files(error: Exception, primary: int | None) -> str:

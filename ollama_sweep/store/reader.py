@@ -20,6 +20,7 @@ from ollama_sweep.store import again, kept, lock, queries, schema
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.attempts import decompress
+from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
@@ -44,10 +45,9 @@ class Reader:
     @classmethod
     def open(cls, path: Path) -> Reader:
         """Raises ConfigError (missing, empty), DatabaseInUse (another program's) or StorageError (damaged)."""
+        check_database(path)
         if not path.exists():
             raise ConfigError(f"no database at {path}. Start with: sweep.py run CONFIG")
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; --db takes a file")
         if path.stat().st_size == 0:
             raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
         try:

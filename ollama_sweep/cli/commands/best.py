@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say_json, say_lines
 from ollama_sweep.core.errors import ConfigError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("best", short_help="The best cells and the tuned Modelfile.")
 @click.argument("config", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="Save the Modelfile here.")
+@click.option("-o", "--output", type=paths.OUTPUT, default=None, help="Save the Modelfile here.")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 @click.option("--metric", default=None, help="Any numeric column of `results`; else that of the sweep's main task.")
 @shared.db_option

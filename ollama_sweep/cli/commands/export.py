@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_lines
 from ollama_sweep.core.errors import ConfigError
 
@@ -15,7 +15,7 @@ from ollama_sweep.core.errors import ConfigError
 @click.argument("config", required=False)
 @click.option("--format", "kind", type=click.Choice(["csv", "json", "jsonl", "md"]), default="csv", show_default=True)
 @click.option("--layout", type=click.Choice(["full", "simple"]), default="full", help="simple: the older JSON form.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="A file instead of the terminal.")
+@click.option("-o", "--output", type=paths.OUTPUT_OR_STDOUT, default=None, help="A file instead of the terminal.")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 @shared.db_option
 def command(config: str | None, kind: str, layout: str, output: Path | None, force: bool, db: Path) -> None:
@@ -27,10 +27,13 @@ def command(config: str | None, kind: str, layout: str, output: Path | None, for
       ollama-sweep export --format json --layout simple -o old_form.json
     """
     from ollama_sweep.machine.files import write_whole
+    from ollama_sweep.machine.places import STDOUT
     from ollama_sweep.results.export import export
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.store.reader import Reader
 
+    if output is not None and str(output) in STDOUT:
+        output = None
     if output is not None and output.exists() and not force:
         raise ConfigError("exists; use --force", str(output))
     with Reader.open(db) as reader:

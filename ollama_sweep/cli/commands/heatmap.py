@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_json
 from ollama_sweep.core.errors import ConfigError
 
@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @click.command("heatmap", short_help="Draw what there is now.")
 @click.argument("config", required=False)
 @click.option("--metric", default=None, help="Any numeric column of `results`.  [default: what the task is about]")
-@click.option("--out", default="heatmaps", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--out", default="heatmaps", show_default=True, type=paths.FOLDER, help="A folder.")
 @click.option("--format", "kind", default="png", show_default=True, metavar="KIND", help="png, svg or pdf.")
 @shared.db_option
 @shared.json_option

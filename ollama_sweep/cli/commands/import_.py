@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, warn
 
 LIMIT_MB = 100
 
 
 @click.command("import", short_help="Take over results of an older tool.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=paths.SOURCE)
 @click.option("--name", default=None, help="Name of the sweep it becomes; default: the file's stem.")
 @click.option("--allow-network-db", is_flag=True, help="Allow a database on a network drive.")
 @shared.db_option

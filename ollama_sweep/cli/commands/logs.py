@@ -34,8 +34,9 @@ def command(follow: bool, lines: int, db: Path) -> None:
       ollama-sweep logs -n 100
       ollama-sweep logs -f
     """
-    from ollama_sweep.store.beside import log_path
+    from ollama_sweep.store.beside import check_beside, log_path
 
+    check_beside(db, ".log")
     log = log_path(db)
     if not log.exists():
         if not db.exists():

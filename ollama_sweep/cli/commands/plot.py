@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import ConfigError, nearest
 
@@ -30,11 +30,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @click.option("--x", default=None, metavar="DIMENSION", help="Across in grid. [default: num_ctx]")
 @click.option("--y", default=None, metavar="DIMENSION", help="Down in grid. [default: task]")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be given several times.")
-@click.option("--prices", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Prices per model.")
+@click.option("--prices", type=paths.SOURCE, default=None, metavar="FILE", help="Prices per model.")
 @click.option("--cost-per-token", type=float, default=None, metavar="X", help="The same price for every token.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
+@click.option("--csv", "csv_file", type=paths.SOURCE, default=None, metavar="FILE",
               help="Draw a results_local.csv instead of sweeps.")  # fmt: skip
-@click.option("--out", default="heatmaps", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--out", default="heatmaps", show_default=True, type=paths.FOLDER, help="A folder.")
 @click.option("--format", "kind", default="png", show_default=True, metavar="KIND", help="png, svg or pdf.")
 @shared.db_option
 @shared.json_option

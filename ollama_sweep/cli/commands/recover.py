@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("recover", short_help="Copy what can be read of a damaged database to a new one.")
-@click.option("--to", "to", required=True, type=click.Path(path_type=Path), help="The new database.")
+@click.option("--to", "to", required=True, type=paths.OUTPUT, help="The new database.")
 @shared.db_option
 @shared.json_option
 def command(to: Path, db: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import ConfigError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command("report", short_help="What each task says per model; files, cost, analysis.")
 @click.argument("configs", nargs=-1, metavar="[CONFIG]...")
-@click.option("--out", type=click.Path(path_type=Path), default=None, metavar="DIR", help="Write the files here.")
-@click.option("--prices", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Prices per model.")
+@click.option("--out", type=paths.FOLDER, default=None, metavar="DIR", help="Write the files here.")
+@click.option("--prices", type=paths.SOURCE, default=None, metavar="FILE", help="Prices per model.")
 @click.option("--cost-per-token", type=float, default=None, metavar="X", help="The same price for every token.")
 @click.option("--analysis-model", default=None, metavar="NAME", help="Let a model compare; auto: the best tested one.")
 @click.option("--engine", default=None, help="What the analysis model runs on. [default: the sweep's engine]")

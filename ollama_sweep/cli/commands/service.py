@@ -93,7 +93,6 @@ def _install(system: System, plan: Plan) -> None:
     import os
 
     from ollama_sweep.machine import service
-    from ollama_sweep.run import notify
 
     file = system.install(plan)
     say(f"Installed: {file}")
@@ -102,9 +101,9 @@ def _install(system: System, plan: Plan) -> None:
         say("It starts when you log in; to start at boot, without a login: loginctl enable-linger")
     else:
         say("It starts when you log in")
-    if os.environ.get(notify.VARIABLE):
+    for name in service.secrets_of(os.environ):
         place = f"~/{service.SECRETS_FILE} (chmod 600)" if system.kind == "systemd" else "the file's own settings"
-        say(f"{notify.VARIABLE} is not in it, because it holds passwords; write it into {place}")
+        say(f"{name} is not in it, because it holds passwords; write it into {place}")
     say("Look at it with ollama-sweep status and logs -f, stop it with ollama-sweep stop")
     say("Remove it with the same command and --remove in place of --install")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ollama_sweep.core.errors import EngineMissing
+from ollama_sweep.core.options import is_server_setting
 from ollama_sweep.machine import process
 from ollama_sweep.machine.files import cache_folder
 
@@ -28,13 +29,23 @@ def restart(words: Sequence[str], *, env: Mapping[str, str], log: Path, is_back:
     """
     log.unlink(missing_ok=True)
     try:
-        command = process.spawn_detached(words, env=env, log=log, kept_files=())
+        command = process.spawn_detached(words, env=env, log=log, kept_files=(), needs=is_for_a_server)
     except OSError as error:
         raise EngineMissing(f"restart_command {words[0]} cannot be run: {error.strerror}") from None
     try:
         return _wait(command, log, is_back)
     finally:
         command.leave()
+
+
+def is_for_a_server(name: str) -> bool:
+    """The person's own server may want a secret of this name; what else is secret here is not for it."""
+    return is_server_setting(name) and not name.startswith("OLLAMA_SWEEP_")
+
+
+def is_for_own_server(name: str) -> bool:
+    """The same for the sweep's own server, which asks its llama-server without a key."""
+    return is_for_a_server(name) and name != "LLAMA_ARG_API_KEY"
 
 
 def _wait(command: process.Service, log: Path, is_back: Callable[[], bool]) -> str:

@@ -23,7 +23,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.output import error_text
-from ollama_sweep.engines.ollama.programs import HOW_TO_GET, last_line, restart
+from ollama_sweep.engines.ollama.programs import HOW_TO_GET, is_for_own_server, last_line, restart
 from ollama_sweep.engines.ollama.programs import any_binary as any_binary
 from ollama_sweep.engines.ollama.programs import installed_binary as installed_binary
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
@@ -173,7 +173,11 @@ class OllamaServer:
         log = self.folder / "ollama-serve.log"
         self._settings.trace(f"OLLAMA_HOST={self._url} {self._binary} serve  (log: {log})")
         self._service = process.spawn_service(
-            [str(self._binary), "serve"], env=self._environment(), log=log, token=self._token
+            [str(self._binary), "serve"],
+            env=self._environment(),
+            log=log,
+            token=self._token,
+            needs=is_for_own_server,
         )
         deadline = time.monotonic() + START_S
         while (version := answering_version(self._url, 1.0)) is None:

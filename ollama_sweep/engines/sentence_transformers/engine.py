@@ -150,9 +150,13 @@ class Engine(Base):
         argv = [sys.executable, "-P", "-m", WORKER]
         self._settings.trace(" ".join(argv))
         try:
-            return process.spawn_worker(argv, env=self._environment(), token=token)
+            return process.spawn_worker(argv, env=self._environment(), token=token, needs=self._needs)
         except OSError as error:
             raise EngineUnavailable(f"sentence-transformers cannot be started: {error}") from error
+
+    def _needs(self, name: str) -> bool:
+        """A download may want a key of the hub's, and a proxy its password."""
+        return self._may_download and (name.startswith(("HF_", "HUGGING")) or name.lower().endswith("_proxy"))
 
     def _environment(self) -> dict[str, str]:
         """The child finds this package also where it is not installed, and downloads only what it may."""

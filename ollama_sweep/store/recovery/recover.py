@@ -26,6 +26,7 @@ from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Outcome, Run, Status, Summary
 from ollama_sweep.store import attempts, lock, schema
 from ollama_sweep.store import file as files
+from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
@@ -80,8 +81,7 @@ def recover(damaged: Path, to: Path) -> Recovered:
 
 
 def _check(damaged: Path, to: Path) -> None:
-    if damaged.is_dir():
-        raise ConfigError(f"{damaged} is a folder; --db takes a file")
+    check_database(damaged)
     if not damaged.exists():
         raise ConfigError(f"no database at {damaged}")
     if to.exists() or to.is_symlink():

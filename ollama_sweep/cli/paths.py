@@ -1,0 +1,44 @@
+"""Paths on the command line, looked at before a command does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ollama_sweep.machine import places
+from ollama_sweep.store.beside import check_database
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Path]
+else:
+    _Type = click.ParamType
+
+
+class _Path(_Type):
+    """A path that a check has let pass; what it raises is shown as it is."""
+
+    name = "path"
+
+    def __init__(self, check: Callable[[Path], object], passed: frozenset[str] = frozenset()) -> None:
+        self._check, self._passed = check, passed
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Raises ConfigError, StorageError."""
+        path = Path(str(value))
+        if str(value) not in self._passed:
+            self._check(path)
+        return path
+
+
+DATABASE = _Path(check_database)
+SOURCE = _Path(places.check_source)
+"""A file that is read; that it is there is said by who reads it."""
+OUTPUT = _Path(places.check_output)
+OUTPUT_OR_STDOUT = _Path(places.check_output, places.STDOUT)
+"""Also `-` and `/dev/stdout`."""
+FOLDER = _Path(places.check_folder)
+CONFIG = _Path(places.look)
+"""A sweep file, or the name of a sweep."""
