@@ -11,6 +11,7 @@ from ollama_sweep.core.cell import content_hash, model_label
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import Engine, ModelInfo
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.plan import prompts
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.tasks.base import Question, Setup
@@ -86,7 +87,8 @@ class Counting:
     def _tokens(self, model: ModelInfo, text: str, system: str) -> int | None:
         """Without it nothing can start, so a failure here is no cell's. Raises EngineMissing."""
         try:
-            return self.engine.count_tokens(model.name, text, system=system)
+            with gate.of_cell():
+                return gate.whole("tokens", self.engine.count_tokens(model.name, text, system=system))
         except CellFailed as failure:
             said = next(iter(failure.error.splitlines()), failure.reason)
             raise EngineMissing(f"the prompt's tokens cannot be counted on {model.name}: {said}") from failure

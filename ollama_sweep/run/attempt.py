@@ -15,6 +15,7 @@ from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
 from ollama_sweep.core.summary import summarize, summarize_answers
 from ollama_sweep.engines.base import Engine
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.files import too_many_files
 from ollama_sweep.machine.telemetry import NoTelemetry, Watch
 from ollama_sweep.plan import prompts
@@ -63,7 +64,7 @@ class Measuring:
         effective, killed_before = Effective(), self.oom_kills()
         watch = self.watch(self.engine.processes)
         try:
-            effective = self.engine.prepare(cell)
+            effective = gate.effective(self.engine.prepare(cell))
             reached("after_prepare")
             watch.start()
             self._collect_runs(cell, runs, earlier, effective, watch)
@@ -106,6 +107,7 @@ class Measuring:
     ) -> Outcome:
         nothing = summarize([])
         flags = judge.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
+        failure = gate.storable(failure)
         status, reason = Status(failure.status), failure.reason
         if reason in ("killed", "runner_died") and oom_kills > 0:
             status, reason = Status.OOM, "host_oom"
@@ -170,7 +172,7 @@ class Measuring:
     def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
         sent, nonce = self._sent(cell), prompts.new_nonce()
         text = prompts.with_nonce(nonce, sent.text)
-        generation = self.engine.generate(cell, text, self.spec.timeout_s)
+        generation = gate.checked(self.engine.generate(cell, text, self.spec.timeout_s), fresh=True)
         with keeping(generation.raw):
             scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
             run = judge.judge_run(

@@ -233,7 +233,8 @@ class Execution:
         reached("after_finish")
         self._missed = 0
         self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
-        self._check_for_bugs(outcome)
+        if not retry:
+            self._check_for_bugs(outcome)
         if outcome.status is not Status.OK:
             self._bring_to_rest()
         reached("after_release")
@@ -294,6 +295,7 @@ class Execution:
         self.emit(Notice("The engine answers again"))
 
     def _check_for_bugs(self, outcome: Outcome) -> None:
+        """Of cells in a row whose last attempt met one."""
         self._bugs = self._bugs + 1 if outcome.reason in ("bug", PARSER) else 0
         if self._bugs >= BUGS_IN_A_ROW:
             raise SweepError(f"{BUGS_IN_A_ROW} cells in a row met a bug of this program. The last:\n{outcome.error}")

@@ -13,6 +13,7 @@ from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Answer, Effective, Run, Status
 from ollama_sweep.engines.base import Engine
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.telemetry import Watch
 from ollama_sweep.plan import prompts
 from ollama_sweep.plan.lengths import SentPrompt
@@ -125,7 +126,13 @@ class Asking:
         return run if warmup else replace(run, scores={**run.scores, **self.task.score(question, generation)})
 
     def _generate(self, question: Question, nonce: str) -> Generation:
-        if question.texts:
-            return self.engine.embed(self.cell, question.texts, question.batch_size, self.timeout_s)
+        is_fresh = self.setup.is_fresh
         text = prompts.with_nonce(nonce, question.text) if nonce else question.text
-        return self.engine.generate(self.cell, text, self.timeout_s, fresh=self.setup.is_fresh)
+        try:
+            if question.texts:
+                found = self.engine.embed(self.cell, question.texts, question.batch_size, self.timeout_s)
+            else:
+                found = self.engine.generate(self.cell, text, self.timeout_s, fresh=is_fresh)
+        except CellFailed as failure:
+            raise gate.storable(failure) from None
+        return gate.checked(found, fresh=is_fresh)

@@ -220,9 +220,17 @@ def test_three_bugs_in_a_row_stop_the_sweep_with_their_traceback(program: Progra
     assert ended.returncode == 1
     assert "error: 3 cells in a row met a bug of this program. The last:\nTraceback" in ended.stderr
     assert "ZeroDivisionError: a scripted bug" in ended.stderr
-    assert [row["reason"] for row in program.rows(sql=ATTEMPTS)] == ["bug"] * 3
+    assert [row["reason"] for row in program.rows(sql=ATTEMPTS)] == ["bug"] * 6, "two attempts at each of three cells"
     assert all("ZeroDivisionError: a scripted bug" in row["error"] for row in program.rows(sql=ATTEMPTS))
-    assert [row["status"] for row in program.rows()] == ["error", "pending", "pending", "pending"]
+    assert [row["status"] for row in program.rows()] == ["error", "error", "error", "pending"]
+
+
+def test_cells_are_counted_and_not_their_attempts(program: Program) -> None:
+    """Two cells with two attempts each met four bugs, which is not three cells."""
+    program.script(cells={name: ["bug"] for name in CELLS[:2]})
+    program("run", program.grid(retries=3)).must()
+    assert [row["status"] for row in program.rows()] == ["error", "error", "ok", "ok"]
+    assert [row["attempts"] for row in program.rows()] == [4, 4, 1, 1]
 
 
 def test_bugs_with_a_good_cell_between_them_do_not_stop_the_sweep(program: Program) -> None:

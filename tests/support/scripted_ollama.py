@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
 TEMPLATE_TOKENS = 3
-READ_S, WROTE_S = 0.5, 0.1
+READ_S, WROTE_S = 0.03, 0.01
 FOR_EVER = 1_000_000
 MODEL = "m"
 UNREACHABLE = "Error: could not connect to ollama server, run 'ollama serve' to start it"
 
 _LAUNCHER = """#!{python}
 import sys
+from collections import Counter
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from scripted_ollama import play
@@ -60,7 +62,8 @@ class ScriptedOllama:
         `version`, `capabilities`; `keeps`: so many questions for what is loaded are answered with a model that was
         unloaded. `create`, `run` and `serve` are lists of steps, taken in turn; the last one stays. A step may have
         `says` (on stderr, in place of what it would say), `exit`, `hangs`, `makes` (a model, although it failed),
-        `without` (labels of statistics), `dies` (the server, in the middle of it).
+        `without` (labels of statistics), `dies` (the server, in the middle of it). `raw` are answers by their path,
+        sent as they are, of a list one after the other; those of /api/generate are for requests that are streamed.
         """
         _write(self.folder / "script.json", script)
 
@@ -169,6 +172,7 @@ class Served:
         self.folder = folder
         self.loaded: set[str] = set()
         self.leaving: dict[str, int] = {}
+        self.raw_given: Counter[str] = Counter()
 
     def serve(self) -> None:
         """Answer until the end."""
@@ -180,6 +184,20 @@ class Served:
             sys.stdout.write("listening\n")
             sys.stdout.flush()
             listening.serve_forever()
+
+    def raw_answer(self, path: str, body: Script) -> tuple[int, bytes] | None:
+        """What the script has for a path, as it is."""
+        raw = self._script().get("raw", {}).get(path)
+        if raw is None or (path == "/api/generate" and not body.get("stream")):
+            return None
+        texts = [raw] if isinstance(raw, str) else raw
+        self.raw_given[path] += 1
+        return 200, texts[min(self.raw_given[path], len(texts)) - 1].encode()
+
+    def written(self, method: str, path: str, body: Script) -> tuple[int, bytes]:
+        """Status and JSON of the answer."""
+        status, found = self.answer(method, path, body)
+        return status, json.dumps(found).encode()
 
     def answer(self, method: str, path: str, body: Script) -> tuple[int, Any]:
         """Status and object of the answer."""
@@ -250,8 +268,7 @@ def _handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
-            status, found = served.answer(self.command, self.path, body)
-            content = json.dumps(found).encode()
+            status, content = served.raw_answer(self.path, body) or served.written(self.command, self.path, body)
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

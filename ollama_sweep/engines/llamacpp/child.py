@@ -17,6 +17,7 @@ from typing import Any
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import process
 
@@ -28,7 +29,9 @@ LOAD_ENDS = "model loaded"
 LONGEST_ERROR = 4000
 
 _PREFIX = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([A-Z]) ")
-_BUFFER = re.compile(r"(\w+):\s+(\S+)\s+(model|KV|compute|output|RS)\s+buffer size\s*=\s*([\d.]+)\s*MiB")
+_BUFFER = re.compile(
+    r"(\w+):\s+(\S+)\s+(model|KV|compute|output|RS)\s+buffer size\s*=\s*(\d{1,12}(?:\.\d{1,12})?)\s*MiB"
+)
 _LAYERS = re.compile(r"offloaded\s+(\d+)/(\d+)\s+layers to GPU")
 
 
@@ -71,11 +74,11 @@ class Child:
             time.sleep(0.005)
         return read_log(self.log, file_bytes, int(options["num_ctx"]), duration_s)
 
-    def generate(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def generate(self, request: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
         """One generation, or `error`. Raises CellFailed."""
         return self._ask({"generate": request}, timeout_s, "run")
 
-    def embed(self, texts: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    def embed(self, texts: Sequence[str], timeout_s: float) -> Mapping[str, Any]:
         """One batch of texts, or `error`. Raises CellFailed."""
         return self._ask({"embed": list(texts)}, timeout_s, "embed")
 
@@ -90,7 +93,7 @@ class Child:
         self._is_ended = True
         self._settings.ledger.settle(self._number)
 
-    def _ask(self, request: Mapping[str, Any], timeout_s: float, what: str) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], timeout_s: float, what: str) -> Mapping[str, Any]:
         try:
             self._worker.send(json.dumps(request), timeout_s)
             line = self._worker.receive(timeout_s)
@@ -103,8 +106,12 @@ class Child:
             raise
         if line is None:
             raise self._death(what)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        try:
+            return gate.mapping("answer", gate.loads(line))
+        except gate.Nonsense as error:
+            self.end()
+            text = f"the engine's process answered nonsense: {error}"
+            raise CellFailed(Status.PARSE_ERROR, error.reason, text, f"{line[:LONGEST_ERROR]}\n{self.log}") from None
 
     def _death(self, what: str) -> CellFailed:
         code = self._worker.wait(ENDING_S)
@@ -166,7 +173,7 @@ def read_log(log: str, file_bytes: int, num_ctx: int, load_duration_s: float) ->
 
 
 def _last_number(log: str, name: str) -> int | None:
-    found = re.findall(rf"llama_context: {name}\s*= (\d+)", log)
+    found = re.findall(rf"llama_context: {name}\s*= (\d{{1,12}})\b", log)
     return int(found[-1]) if found else None
 
 

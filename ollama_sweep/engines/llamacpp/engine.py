@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ollama_sweep.core.cell import Cell
@@ -21,7 +22,7 @@ from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.llamacpp.child import Child
 from ollama_sweep.engines.llamacpp.look import EmbeddedLook, installed_version
 from ollama_sweep.engines.llamacpp.model import Source, installed, locate
-from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.engines.shared import gate, modelfile
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.engines.shared.modelfile import last_value, messages, parameters
 
@@ -127,9 +128,10 @@ class Engine(Base):
         request = {**self._sampling(source, cell), **self._conversation(cell.model, prompt, cell.system)}
         answer = self._prepared().generate(request, timeout_s)
         raw = json.dumps(answer, ensure_ascii=False)
-        if "error" in answer:
-            self._raise_refusal(answer["error"], raw)
-        found = _generation(answer, raw)
+        with gate.of_cell(raw):
+            if "error" in answer:
+                self._raise_refusal(answer["error"], raw)
+            found = _generation(answer, raw)
         limit = self._effective.num_ctx
         if limit and found.prompt_eval_count and found.prompt_eval_count >= limit:
             # It fitted only because llama.cpp rounds num_ctx up; Ollama would have cut it.
@@ -146,24 +148,26 @@ class Engine(Base):
         """A text longer than num_batch is refused and never cut."""
         if not self._source(cell.model).header.is_embedding_model:
             raise CellFailed(Status.ERROR, "cannot_embed", f"{cell.model} is no embedding model")
-        answers: list[dict[str, Any]] = []
+        found = _Embedded()
         for start in range(0, len(texts), batch_size):
-            left_s = timeout_s - sum(answer["duration_s"] for answer in answers)
+            left_s, batch = timeout_s - found.spent_s, texts[start : start + batch_size]
             if left_s <= 0:
                 raise CellFailed(Status.TIMEOUT, "embed", f"the embed did not end within {timeout_s:g} s")
-            answer = self._prepared().embed(texts[start : start + batch_size], left_s)
-            if "error" in answer:
-                self._raise_refusal(answer["error"], json.dumps(answer, ensure_ascii=False))
-            answers.append(answer)
-        return _embedding(answers)
+            answer = self._prepared().embed(batch, left_s)
+            raw = json.dumps(answer, ensure_ascii=False)
+            with gate.of_cell(raw):
+                if "error" in answer:
+                    self._raise_refusal(answer["error"], raw)
+                found.add(answer, len(batch))
+        return found.generation()
 
     def processes(self) -> tuple[int, ...]:
         return (self._child.pid,) if self._child is not None and self._child.is_alive else ()
 
-    def _raise_refusal(self, error: Mapping[str, Any], raw: str) -> None:
+    def _raise_refusal(self, error: object, raw: str) -> None:
         status, reason = classify(json.dumps(error))
-        text = str(error.get("message", error))
-        raise CellFailed(status, reason, text, raw)
+        message = error.get("message") if isinstance(error, Mapping) else error
+        raise CellFailed(status, reason, message if isinstance(message, str) else json.dumps(error), raw)
 
     def _sampling(self, source: Source, cell: Cell) -> dict[str, Any]:
         given = self._all_options(source, cell.options)
@@ -222,12 +226,13 @@ class Engine(Base):
         child = self._counting_child(model, source)
         request = {**self._conversation(model, prompt, system), "n_predict": 1}
         answer = child.generate(request, self._settings.timeout_s)
-        error = answer.get("error")
-        if error is None:
-            return _generation(answer, "").prompt_eval_count
-        if "n_prompt_tokens" not in error:
-            self._raise_refusal(error, json.dumps(answer))
-        return int(error["n_prompt_tokens"])
+        raw, error = json.dumps(answer), answer.get("error")
+        with gate.of_cell(raw):
+            if error is None:
+                return _generation(answer, "").prompt_eval_count
+            if not isinstance(error, Mapping) or "n_prompt_tokens" not in error:
+                self._raise_refusal(error, raw)
+            return gate.whole("n_prompt_tokens", error["n_prompt_tokens"])
 
     def _counting_child(self, model: str, source: Source) -> Child:
         """Kept from one count to the next, until a cell is prepared."""
@@ -277,38 +282,51 @@ def _server_settings(server: Options) -> dict[str, Any]:
 
 
 def _generation(answer: Mapping[str, Any], raw: str) -> Generation:
-    timings = answer["timings"]
-    new, cached = timings.get("prompt_n"), timings.get("cache_n")
+    """Raises Nonsense."""
+    timings = gate.mapping("timings", answer.get("timings"))
+    new, cached = (gate.whole(name, timings.get(name)) for name in ("prompt_n", "cache_n"))
+    duration_s = gate.duration_s("duration_s", answer.get("duration_s"))
     return Generation(
-        text=answer["text"],
+        text=gate.text("text", answer.get("text")),
         prompt_eval_count=None if new is None else new + (cached or 0),
-        prompt_eval_duration_s=_seconds(timings.get("prompt_ms")),
-        eval_count=timings.get("predicted_n"),
-        eval_duration_s=_seconds(timings.get("predicted_ms")),
+        prompt_eval_duration_s=gate.duration_s("prompt_ms", timings.get("prompt_ms"), gate.MS_PER_S),
+        eval_count=gate.whole("predicted_n", timings.get("predicted_n")),
+        eval_duration_s=gate.duration_s("predicted_ms", timings.get("predicted_ms"), gate.MS_PER_S),
         cached_count=cached,
-        total_duration_s=answer["duration_s"],
-        printed_rate=timings.get("prompt_per_second"),
-        client_duration_s=answer["duration_s"],
-        ttft_s=answer["ttft_s"],
+        total_duration_s=duration_s,
+        printed_rate=gate.rate("prompt_per_second", timings.get("prompt_per_second")),
+        client_duration_s=duration_s or 0.0,
+        ttft_s=gate.duration_s("ttft_s", answer.get("ttft_s")),
         raw=raw,
-        chunk_count=answer.get("chunk_count"),
+        chunk_count=gate.whole("chunk_count", answer.get("chunk_count")),
     )
 
 
-def _embedding(answers: Sequence[Mapping[str, Any]]) -> Generation:
-    spent_s = sum(answer["duration_s"] for answer in answers)
-    return Generation(
-        text="",
-        prompt_eval_count=sum(answer["tokens"] or 0 for answer in answers) or None,
-        prompt_eval_duration_s=None,
-        total_duration_s=spent_s,
-        client_duration_s=spent_s,
-        raw=json.dumps(answers),
-        vectors=Vectors(
-            sum(answer["rows"] for answer in answers), max((answer["dimension"] for answer in answers), default=0)
-        ),
-    )
+@dataclass
+class _Embedded:
+    """What the batches of one embedding request gave together."""
 
+    rows: int = 0
+    dimension: int = 0
+    tokens: int = 0
+    spent_s: float = 0.0
 
-def _seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
+    def add(self, answer: Mapping[str, Any], asked: int) -> None:
+        """Raises Nonsense."""
+        if gate.whole("rows", answer.get("rows")) != asked:
+            raise gate.BadValue("rows", answer.get("rows"), f"{asked}, as many as texts were sent")
+        self.rows += asked
+        self.dimension = max(self.dimension, gate.whole("dimension", answer.get("dimension")) or 0)
+        self.tokens += gate.whole("tokens", answer.get("tokens")) or 0
+        self.spent_s += gate.duration_s("duration_s", answer.get("duration_s")) or 0.0
+
+    def generation(self) -> Generation:
+        return Generation(
+            text="",
+            prompt_eval_count=self.tokens or None,
+            prompt_eval_duration_s=None,
+            total_duration_s=self.spent_s or None,
+            client_duration_s=self.spent_s,
+            raw=json.dumps(asdict(self)),
+            vectors=Vectors(self.rows, self.dimension),
+        )

@@ -20,6 +20,7 @@ from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.lmstudio.lms import Lms, info_of
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines.openai.server import Server
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine import env
 from ollama_sweep.machine.address import Address, api_address
 from ollama_sweep.machine.ports import listening_on
@@ -128,9 +129,10 @@ class Engine(Base):
         if self._loaded != wanted or self._identifier not in loaded:
             duration_s = self._load(*wanted)
             loaded = self._lms.loaded()
-        num_ctx = loaded.get(self._identifier, {}).get("contextLength")
+        with gate.of_server("`lms ps --json`"):
+            num_ctx = gate.length("contextLength", loaded.get(self._identifier, {}).get("contextLength"))
         return Effective(
-            num_ctx=num_ctx if isinstance(num_ctx, int) else None,
+            num_ctx=num_ctx,
             load_duration_s=duration_s,
             others_loaded=tuple(sorted(name for name in loaded if name != self._identifier)),
         )

@@ -14,12 +14,14 @@ from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, ModelInfo
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import process
 
 HOW_TO_GET = "Install LM Studio from lmstudio.ai and start it once, then run: ~/.lmstudio/bin/lms bootstrap"
 FOLDERS = ("~/.lmstudio/bin", "~/.cache/lm-studio/bin")
 COMMAND_S = 60.0
+PORT_MOST = 65535
 DOWNLOAD_S = 7 * 86400.0
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _VERSION = re.compile(r"\bv?(\d+\.\d+[\w.+-]*)|commit:?\s*([0-9a-f]{6,40})", re.IGNORECASE)
@@ -89,8 +91,8 @@ class Lms:
         found = _json(self.run("server", "status", "--json", "--quiet").stdout)
         if not isinstance(found, Mapping) or found.get("running") is not True:
             return None
-        port = found.get("port")
-        return port if isinstance(port, int) else 1234
+        with gate.of_server("`lms server status --json`"):
+            return gate.whole("port", found.get("port"), PORT_MOST) or 1234
 
     def loaded(self) -> dict[str, Mapping[str, Any]]:
         """What is loaded now, by identifier."""
@@ -150,6 +152,8 @@ def info_of(name: str, entry: Mapping[str, Any]) -> ModelInfo:
     quantization = entry.get("quantization")
     label = quantization.get("name") if isinstance(quantization, Mapping) else quantization
     size, trained = entry.get("sizeBytes"), entry.get("maxContextLength")
+    with gate.of_server("`lms ls --json`"):
+        size_bytes, context_length = gate.size_bytes("sizeBytes", size), gate.length("maxContextLength", trained)
     said = {"path": entry.get("path"), "key": entry.get("modelKey"), "size": size, "quantization": label}
     return ModelInfo(
         name=name,
@@ -157,8 +161,8 @@ def info_of(name: str, entry: Mapping[str, Any]) -> ModelInfo:
         family=str(entry["architecture"]) if entry.get("architecture") else None,
         parameter_size=str(entry["paramsString"]) if entry.get("paramsString") else None,
         quantization=str(label) if label else None,
-        context_length=trained if isinstance(trained, int) else None,
-        size_bytes=size if isinstance(size, int) else None,
+        context_length=context_length,
+        size_bytes=size_bytes,
         capabilities=("embedding",) if entry.get("type") == "embedding" else ("completion",),
     )
 
@@ -187,8 +191,8 @@ def _json(text: str) -> Any:
     """The JSON in an output, also where other lines stand before it; None where there is none."""
     for part in (text, *reversed(text.splitlines())):
         try:
-            return json.loads(part)
-        except ValueError:
+            return gate.loads(part)
+        except gate.Nonsense:
             continue
     return None
 

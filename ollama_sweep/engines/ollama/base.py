@@ -123,17 +123,17 @@ class OllamaEngine(Engine):
             return gguf_info(model)
         digest = self._installed_digest(model)
         shown = self._server.show(model)
-        details, header = shown.details, header_of(dict(shown.modelinfo or {}))
+        header = header_of(shown.metadata)
         return ModelInfo(
             name=model,
             digest=digest,
-            family=details.family if details else None,
-            parameter_size=details.parameter_size if details else None,
-            quantization=details.quantization_level if details else None,
+            family=shown.family or None,
+            parameter_size=shown.parameter_size or None,
+            quantization=shown.quantization or None,
             context_length=header.context_length,
             size_bytes=self._server.installed()[tagged(model)].size,
             kv_bytes_per_token=header.kv_bytes_per_token,
-            capabilities=tuple(str(capability) for capability in shown.capabilities or ()),
+            capabilities=shown.capabilities,
             is_loaded=any(is_named(entry, model) for entry in self._server.loaded()),
         )
 
@@ -142,7 +142,9 @@ class OllamaEngine(Engine):
         entry = self._server.installed().get(tagged(model))
         if entry is None:
             raise EngineMissing(f"{model} is not installed here. Run: ollama pull {model}")
-        return f"sha256:{str(entry.digest).removeprefix('sha256:')}"
+        if not entry.digest:
+            raise EngineUnavailable(f"the Ollama server at {self._server.where} gives no digest of {model}")
+        return f"sha256:{entry.digest.removeprefix('sha256:')}"
 
     def _base(self, model: str) -> str:
         """The installed name to use or derive from; a GGUF file is imported once, as a recorded scratch base."""
@@ -185,8 +187,7 @@ class OllamaEngine(Engine):
 
     def _is_thinking(self, model: str) -> bool:
         if model not in self._thinks:
-            capabilities = self._server.show(self._base(model)).capabilities or ()
-            self._thinks[model] = "thinking" in capabilities
+            self._thinks[model] = "thinking" in self._server.show(self._base(model)).capabilities
         return self._thinks[model]
 
     # -- one cell ------------------------------------------------------------------------------------------------
@@ -250,19 +251,19 @@ class OllamaEngine(Engine):
         entries = self._server.loaded()
         ours = [entry for entry in entries if is_named(entry, target.name)]
         own_names = {target.name, *self._held, *self._bases.values()}
-        others = [str(entry.name) for entry in entries if not any(is_named(entry, name) for name in own_names)]
+        others = [entry.name for entry in entries if not any(is_named(entry, name) for name in own_names)]
         if not ours and len(others) == 1:
-            ours, others = [entry for entry in entries if str(entry.name) in others], []
+            ours, others = [entry for entry in entries if entry.name in others], []
         if not ours:
             return Effective(load_duration_s=self._load_duration_s, others_loaded=tuple(others))
         num_ctx = ours[0].context_length
-        size_vram = int(ours[0].size_vram or 0)
+        size_vram = ours[0].size_vram or 0
         self._uses_vram = size_vram > 0
         given = cell.num_batch
         return Effective(
             num_ctx=num_ctx,
             num_batch=min(given, num_ctx or given) if given else batch_of(self._serving()),
-            size_bytes=int(ours[0].size) if ours[0].size else None,
+            size_bytes=ours[0].size or None,
             size_vram_bytes=size_vram,
             load_duration_s=self._load_duration_s,
             others_loaded=tuple(others),

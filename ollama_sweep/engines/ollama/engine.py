@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from ollama_sweep.core.cell import Cell
@@ -17,8 +18,8 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target
-from ollama_sweep.engines.ollama.output import Statistics, error_text, statistics
-from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.engines.ollama.output import RATE, Statistics, error_text, statistics
+from ollama_sweep.engines.shared import gate, modelfile
 from ollama_sweep.engines.shared.failures import classify, server_is_gone
 from ollama_sweep.machine import process
 
@@ -60,11 +61,13 @@ class Engine(OllamaEngine):
             raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)
         if done.returncode != 0:
             self._raise_failure(done, raw)
-        with keeping(raw):
+        with keeping(raw), gate.of_cell(raw):
             found = statistics(done.stderr)
             if found is None:
                 raise CellFailed(Status.ERROR, "no_statistics", error_text(done.stderr) or "no statistics printed", raw)
-            return self._generation(found, done, raw)
+            rate_counts = fresh or not self._hides_cached
+            printed = gate.rate(RATE, found.prompt_eval_rate) if rate_counts else None
+            return replace(self._generation(found, done, raw), printed_rate=printed)
 
     def _raise_failure(self, done: process.Completed, raw: str) -> None:
         text = error_text(done.stderr)
@@ -88,7 +91,6 @@ class Engine(OllamaEngine):
             cached_count=cached,
             total_duration_s=found.total_duration_s,
             load_duration_s=found.load_duration_s,
-            printed_rate=found.prompt_eval_rate,
             client_duration_s=done.duration_s,
             ttft_s=done.first_output_s,
             raw=raw,

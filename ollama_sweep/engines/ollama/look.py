@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.finding import Finding, bad, of_error, ok, warning
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.ollama.listed import Loaded, asked_of, installed_in, loaded_in
 from ollama_sweep.engines.ollama.server import (
     MINIMUM_VERSION,
     answering_version,
@@ -24,7 +24,7 @@ from ollama_sweep.engines.ollama.server import (
 )
 from ollama_sweep.engines.shared.look import Asked, Look
 from ollama_sweep.machine import ports, process
-from ollama_sweep.machine.address import base_url
+from ollama_sweep.machine.address import base_url, is_encrypted
 
 BY_REQUESTS = "ollama_http"
 VERSION_S = 10.0
@@ -153,15 +153,14 @@ class OllamaLook(Look):
     def _of_loaded(self) -> Iterator[Finding]:
         """Models that other programs have loaded on the server, and what a dead sweep left there."""
         import httpx
-        import ollama
 
-        client = ollama.Client(host=self._url, timeout=ANSWER_S)
         try:
-            loaded, installed = client.ps().models, client.list().models
-        except (ConnectionError, httpx.HTTPError, ollama.ResponseError, ValueError) as error:
+            with httpx.Client(base_url=self._url, verify=is_encrypted(self._url)) as http:
+                loaded = asked_of(http, "/api/ps", loaded_in, ANSWER_S)
+                names = list(asked_of(http, "/api/tags", installed_in, ANSWER_S))
+        except SweepError as error:
             yield bad("server", f"{self._url} does not say what is loaded: {error}", "Restart the server")
             return
-        names = [str(entry.model) for entry in installed]
         if not self._asked.models:
             yield _of_installed([name for name in names if not name.startswith(SCRATCH)])
         yield from self._of_entries(loaded)
@@ -170,13 +169,13 @@ class OllamaLook(Look):
                 text = f"{name} was left by a sweep that was killed, or belongs to one with another database"
                 yield warning("left-over", text, f"The next run of that sweep removes it, or: ollama rm {name}")
 
-    def _of_entries(self, loaded: Any) -> Iterator[Finding]:
-        foreign = [entry for entry in loaded if not str(entry.model).startswith(SCRATCH)]
+    def _of_entries(self, loaded: Sequence[Loaded]) -> Iterator[Finding]:
+        foreign = [entry for entry in loaded if not entry.name.startswith(SCRATCH)]
         self.is_shared = bool(loaded)
         for entry in foreign:
             held = f" ({format_bytes(entry.size)})" if entry.size else ""
-            text = f"{entry.model}{held} is loaded on the server: it shares memory with each cell"
-            yield warning("loaded", text, f"ollama stop {entry.model}")
+            text = f"{entry.name}{held} is loaded on the server: it shares memory with each cell"
+            yield warning("loaded", text, f"ollama stop {entry.name}")
         if not foreign:
             yield ok("loaded", "no other model is loaded on the server")
 

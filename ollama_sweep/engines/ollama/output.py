@@ -6,16 +6,19 @@ The same words on stdout are the model's own text and prove nothing.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from ollama_sweep.core.units import parse_duration_s
+from ollama_sweep.engines.shared import gate
 
+RATE = "prompt eval rate"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _SPINNER = re.compile(r"[⠀-⣿]\s?")
-_COUNT = r"^\s*{label}:\s+([0-9]+)(?: token\(s\))?\s*$"
-_RATE = r"^\s*{label}:\s+([0-9.]+) tokens/s\s*$"
-_DURATION = r"^\s*{label}:\s+([0-9.a-zµμ]+)\s*$"
+_LINE = r"^[ \t]*{label}:[ \t]+([-+]?(?:[0-9.]|nan|inf)\S*)(?: (?:token\(s\)|tokens/s))?[ \t]*$"
+"""A value begins like a number; whether it is one is seen after that."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +41,51 @@ def clean(text: str) -> str:
 
 
 def statistics(stderr: str) -> Statistics | None:
-    """The statistics in a captured stderr; None where there is not a single one. Of repeated lines the last counts."""
+    """The statistics in a captured stderr; None where there is not a single one. Of repeated lines the last counts.
+
+    The printed rate may be any size: old versions count tokens from a cache as work. Raises Nonsense for a number that
+    cannot be.
+    """
     text = clean(stderr)
     found = Statistics(
-        prompt_eval_count=_whole(_last(_COUNT, "prompt eval count", text)),
-        cached_count=_whole(_last(_COUNT, "prompt eval cached", text)),
-        prompt_eval_duration_s=_seconds(_last(_DURATION, "prompt eval duration", text)),
-        prompt_eval_rate=_number(_last(_RATE, "prompt eval rate", text)),
-        eval_count=_whole(_last(_COUNT, "eval count", text)),
-        eval_duration_s=_seconds(_last(_DURATION, "eval duration", text)),
-        total_duration_s=_seconds(_last(_DURATION, "total duration", text)),
-        load_duration_s=_seconds(_last(_DURATION, "load duration", text)),
+        prompt_eval_count=_count("prompt eval count", text),
+        cached_count=_count("prompt eval cached", text),
+        prompt_eval_duration_s=_seconds("prompt eval duration", text),
+        prompt_eval_rate=_rate(RATE, text),
+        eval_count=_count("eval count", text),
+        eval_duration_s=_seconds("eval duration", text),
+        total_duration_s=_seconds("total duration", text),
+        load_duration_s=_seconds("load duration", text),
     )
     return None if found == Statistics(*[None] * 8) else found
 
 
-def _last(pattern: str, label: str, text: str) -> str | None:
-    matches: list[str] = re.findall(pattern.format(label=label), text, re.MULTILINE)
+def _last(label: str, text: str) -> str | None:
+    matches: list[str] = re.findall(_LINE.format(label=label), text, re.MULTILINE | re.IGNORECASE)
     return matches[-1] if matches else None
 
 
-def _whole(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _count(label: str, text: str) -> int | None:
+    value = _last(label, text)
+    return None if value is None else gate.whole(label, _number(value))
 
 
-def _number(text: str | None) -> float | None:
+def _rate(label: str, text: str) -> float | None:
+    value = _last(label, text)
+    return None if value is None else gate.rate(label, _number(value), math.inf)
+
+
+def _number(text: str) -> object:
+    """A number as Ollama prints it; anything else stays the text that it is."""
+    return gate.loads(text) if _NUMBER.fullmatch(text) else text
+
+
+def _seconds(label: str, text: str) -> float | None:
+    value = _last(label, text)
     try:
-        return None if text is None else float(text)
+        return None if value is None else gate.duration_s(label, parse_duration_s(value))
     except ValueError:
-        return None
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else parse_duration_s(text)
-    except ValueError:
-        return None
+        raise gate.BadValue(label, value, "a duration like 1m2.5s") from None
 
 
 def error_text(stderr: str) -> str:

@@ -76,7 +76,7 @@ def private_binaries() -> list[Path]:
 
 def version_tuple(version: str) -> tuple[int, ...]:
     """`0.34.0-rc1` as (0, 34, 0), for comparisons."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version)[:3])
 
 
 def installed_binary(wanted: str | None) -> Path | None:

@@ -15,6 +15,7 @@ from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.ollama.server import ANSWER_S, OllamaServer
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.engines.shared.failures import classify
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 400
 LONGEST_ERROR = 4000
-NS = 1e9
 
-_TOKENS_NAMED = (re.compile(r'n_prompt_tokens\\*"\s*:\s*(\d+)'), re.compile(r"request \((\d+) tokens\)"))
+_TOKENS_NAMED = (
+    re.compile(r'n_prompt_tokens\\*"\s*:\s*([0-9]{1,9})\b'),
+    re.compile(r"request \(([0-9]{1,9}) tokens\)"),
+)
 
 
 @dataclass
@@ -39,30 +42,34 @@ class Streamed:
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return gate.mended("".join(self.pieces))
 
     @property
     def raw(self) -> str:
         """Everything that came, as one object; the ids of the tokens are left out."""
         kept = {name: value for name, value in self.last.items() if name != "context"}
-        return json.dumps({**kept, "response": self.text}, ensure_ascii=False)
+        return gate.mended(json.dumps({**kept, "response": self.text}, ensure_ascii=False))
 
     def generation(self) -> Generation:
-        """As every engine gives it."""
-        return Generation(
-            text=self.text,
-            prompt_eval_count=self.last.get("prompt_eval_count"),
-            prompt_eval_duration_s=seconds(self.last.get("prompt_eval_duration")),
-            eval_count=self.last.get("eval_count"),
-            eval_duration_s=seconds(self.last.get("eval_duration")),
-            cached_count=self.last.get("prompt_eval_cached_count"),
-            total_duration_s=seconds(self.last.get("total_duration")),
-            load_duration_s=seconds(self.last.get("load_duration")),
-            client_duration_s=self.duration_s,
-            ttft_s=self.ttft_s,
-            raw=self.raw,
-            chunk_count=len(self.pieces),
-        )
+        """As every engine gives it. Raises CellFailed for a number that is none."""
+        with gate.of_cell(lambda: self.raw):
+            return Generation(
+                text=self.text,
+                prompt_eval_count=self._count("prompt_eval_count"),
+                prompt_eval_duration_s=seconds("prompt_eval_duration", self.last),
+                eval_count=self._count("eval_count"),
+                eval_duration_s=seconds("eval_duration", self.last),
+                cached_count=self._count("prompt_eval_cached_count"),
+                total_duration_s=seconds("total_duration", self.last),
+                load_duration_s=seconds("load_duration", self.last),
+                client_duration_s=self.duration_s,
+                ttft_s=self.ttft_s,
+                raw=self.raw,
+                chunk_count=len(self.pieces),
+            )
+
+    def _count(self, name: str) -> int | None:
+        return gate.whole(name, self.last.get(name))
 
 
 class Requests:
@@ -112,7 +119,7 @@ class Requests:
                 answer.read()
                 raise refusal(answer)
             with Deadline(answer, started + timeout_s - time.monotonic()) as deadline:
-                _collect(answer.iter_bytes(), streamed, started, deadline)
+                collect(answer.iter_bytes(), streamed, started, deadline)
         if deadline.has_passed:
             raise _too_late("run", timeout_s, streamed)
         streamed.duration_s = time.monotonic() - started
@@ -122,8 +129,8 @@ class Requests:
         """The tokens of a prompt that may not be cut, by its evaluation or by its refusal; None where neither says."""
         answer = self.post("/api/generate", {**body, "stream": False, "truncate": False}, timeout_s, "count")
         if not answer.is_error:
-            count = _object(answer).get("prompt_eval_count")
-            return int(count) if count else None
+            with gate.of_cell(_beginning(answer)):
+                return gate.whole("prompt_eval_count", _object(answer).get("prompt_eval_count")) or None
         failure = refusal(answer)
         named = next(filter(None, (pattern.search(failure.error) for pattern in _TOKENS_NAMED)), None)
         if named:
@@ -145,7 +152,8 @@ class Requests:
             spent_s += time.monotonic() - began
             if answer.is_error:
                 raise _no_embeddings(refusal(answer))
-            found.add(_object(answer), len(batch))
+            with gate.of_cell(_beginning(answer)):
+                found.add(_object(answer), len(batch))
             say_done(found.rows)
         return found.generation(spent_s)
 
@@ -161,16 +169,15 @@ class _Embedded:
     load_s: float = 0.0
 
     def add(self, answer: Mapping[str, Any], asked: int) -> None:
-        vectors = answer.get("embeddings")
-        if not isinstance(vectors, list) or len(vectors) != asked or not all(vectors):
-            given = len(vectors) if isinstance(vectors, list) else 0
-            text = f"{asked} texts were sent and {given} vectors came back"
-            raise CellFailed(Status.PARSE_ERROR, "protocol", text, json.dumps(answer)[:LONGEST_ERROR])
-        self.rows += len(vectors)
-        self.dimension = len(vectors[0])
-        self.tokens += int(answer.get("prompt_eval_count") or 0)
-        self.total_s += seconds(answer.get("total_duration")) or 0.0
-        self.load_s += seconds(answer.get("load_duration")) or 0.0
+        """Raises Nonsense for what are not so many vectors of one length."""
+        dimension = gate.vectors("embeddings", answer.get("embeddings"), asked)
+        if self.rows and dimension != self.dimension:
+            raise gate.BadValue("embeddings", dimension, f"vectors of {self.dimension} numbers, as before")
+        self.rows += asked
+        self.dimension = dimension
+        self.tokens += gate.whole("prompt_eval_count", answer.get("prompt_eval_count")) or 0
+        self.total_s += seconds("total_duration", answer) or 0.0
+        self.load_s += seconds("load_duration", answer) or 0.0
 
     def generation(self, spent_s: float) -> Generation:
         raw = {"rows": self.rows, "dimension": self.dimension, "prompt_eval_count": self.tokens}
@@ -186,20 +193,22 @@ class _Embedded:
         )
 
 
-def _collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: Deadline) -> None:
+def collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: Deadline) -> None:
     """Take the pieces as they come. Raises CellFailed for an error among them, httpx.HTTPError."""
     import httpx
 
     try:
         for line in _lines(chunks):
-            found = _parsed(line, streamed)
-            if "error" in found:
-                raise _failure(_error_of(found), streamed.raw)
-            piece = found.get("response") or found.get("thinking")
+            with gate.of_cell(lambda: streamed.raw):
+                found = _parsed(line, in_pieces=True)
+                if found.get("error") is not None:
+                    raise _failure(_error_of(found), streamed.raw)
+                piece = _piece(found)
+                is_done = gate.flag("done", found.get("done"))
             if piece:
                 streamed.ttft_s = streamed.ttft_s or time.monotonic() - started
                 streamed.pieces.append(piece)
-            if found.get("done"):
+            if is_done:
                 streamed.last = found
     except httpx.HTTPError:
         if not deadline.has_passed:
@@ -215,15 +224,17 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _parsed(line: bytes, streamed: Streamed) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
+def _piece(found: Mapping[str, Any]) -> str:
+    texts = [gate.text(name, found.get(name), in_pieces=True) for name in ("response", "thinking")]
+    return texts[0] or texts[1]
+
+
+def _parsed(data: bytes, *, in_pieces: bool = False) -> dict[str, Any]:
+    """An object of the API. Raises Nonsense."""
+    found = gate.loads(data, in_pieces=in_pieces)
     if isinstance(found, dict):
         return found
-    shown = line.decode("utf-8", "replace")[:LONGEST_SHOWN]
-    raise CellFailed(Status.PARSE_ERROR, "protocol", f"the server's answer is no JSON: {shown}", streamed.raw)
+    raise gate.Nonsense(f"the server's answer is no JSON object: {gate.shown(found)}")
 
 
 def _complete(streamed: Streamed) -> Streamed:
@@ -232,7 +243,8 @@ def _complete(streamed: Streamed) -> Streamed:
             f"the answer broke off after {len(streamed.pieces)} pieces" if streamed.pieces else "nothing was answered"
         )
         raise CellFailed(Status.ERROR, "engine_died" if streamed.pieces else "no_statistics", text, streamed.raw)
-    if not any(streamed.last.get(name) for name in ("prompt_eval_count", "eval_count", "prompt_eval_duration")):
+    counted = [streamed.last.get(name) for name in ("prompt_eval_count", "eval_count", "prompt_eval_duration")]
+    if all(value in (None, 0) for value in counted):
         raise CellFailed(Status.ERROR, "no_statistics", "no statistics came with the answer", streamed.raw)
     return streamed
 
@@ -245,10 +257,10 @@ def _too_late(what: str, timeout_s: float, streamed: Streamed | None) -> CellFai
 def refusal(answer: httpx.Response) -> CellFailed:
     """What an answer that is an error means for the cell."""
     try:
-        text = _error_of(answer.json())
-    except (ValueError, KeyError, TypeError):
-        text = f"HTTP {answer.status_code}: {answer.text[:LONGEST_SHOWN].strip() or 'no text'}"
-    return _failure(text, answer.text[:LONGEST_ERROR])
+        text = _error_of(_object(answer))
+    except (gate.Nonsense, KeyError):
+        text = f"HTTP {answer.status_code}: {_beginning(answer)[:LONGEST_SHOWN].strip() or 'no text'}"
+    return _failure(text, _beginning(answer))
 
 
 def _error_of(answer: Mapping[str, Any]) -> str:
@@ -256,7 +268,8 @@ def _error_of(answer: Mapping[str, Any]) -> str:
     return error if isinstance(error, str) else json.dumps(error)
 
 
-def _failure(text: str, raw: str) -> CellFailed:
+def _failure(said: str, raw: str) -> CellFailed:
+    text = gate.mended(said)
     status, reason = classify(text)
     return CellFailed(status, reason, text, raw)
 
@@ -268,9 +281,14 @@ def _no_embeddings(failure: CellFailed) -> CellFailed:
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:
-    return _parsed(answer.content, Streamed())
+    return _parsed(answer.content)
 
 
-def seconds(nanoseconds: int | float | None) -> float | None:
-    """Ollama's durations are nanoseconds; absent is unknown."""
-    return None if nanoseconds is None else nanoseconds / NS
+def _beginning(answer: httpx.Response) -> str:
+    """What is kept of an answer that cannot be read."""
+    return answer.content[:LONGEST_ERROR].decode("utf-8", "replace")
+
+
+def seconds(name: str, answer: Mapping[str, Any]) -> float | None:
+    """A duration of Ollama's, which are nanoseconds; absent is unknown. Raises Nonsense."""
+    return gate.duration_s(name, answer.get(name), gate.NS_PER_S)

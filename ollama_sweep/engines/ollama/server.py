@@ -12,9 +12,9 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
@@ -22,23 +22,26 @@ from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.ollama.listed import Installed, Loaded, Shown, asked_of, installed_in, loaded_in, shown_in
 from ollama_sweep.engines.ollama.output import error_text
 from ollama_sweep.engines.ollama.programs import HOW_TO_GET, is_for_own_server, last_line, restart
 from ollama_sweep.engines.ollama.programs import any_binary as any_binary
 from ollama_sweep.engines.ollama.programs import installed_binary as installed_binary
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine import process
 from ollama_sweep.machine.address import base_url, is_encrypted, is_loopback
 from ollama_sweep.machine.computer import orphans
 
 if TYPE_CHECKING:
     import httpx
-    import ollama
 
+T = TypeVar("T")
 MINIMUM_VERSION = (0, 4, 0)
 START_S = 60.0
 ANSWER_S = 5.0
 REST_S = 30.0
+LONGEST_SAID = 400
 STUCK = "is stuck with a model; it needs a restart"
 VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
@@ -51,8 +54,8 @@ def answering_version(url: str, timeout_s: float = 2.0, client: httpx.Client | N
     try:
         with contextlib.nullcontext(client) if client else httpx.Client(verify=is_encrypted(url)) as asked:
             answer = asked.get(f"{url}/api/version", timeout=timeout_s)
-        return str(answer.json()["version"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return gate.text("version", gate.mapping("/api/version", gate.loads(answer.content)).get("version")) or None
+    except (httpx.HTTPError, gate.Nonsense):
         return None
 
 
@@ -64,7 +67,7 @@ class OllamaServer:
         self._needs_program = needs_program
         self._url = base_url(settings.host, allow_remote=settings.allow_remote)
         self._binary: Path | None = None
-        self._client: ollama.Client | None = None
+        self._is_found = False
         self._http: httpx.Client | None = None
         self._service: process.Service | None = None
         self._token = ""
@@ -82,7 +85,7 @@ class OllamaServer:
         """Make sure that a server answers and that no model is stuck in it. Raises EngineUnavailable."""
         if self._service is not None:
             self._look_after_own()
-        elif self._client is None:
+        elif not self._is_found:
             self._find()
         else:
             self.version = self._answer()
@@ -156,14 +159,12 @@ class OllamaServer:
         return True
 
     def _use(self, version: str) -> None:
-        import ollama
-
         if version_tuple(version) < MINIMUM_VERSION and version != "0.0.0":
             need = ".".join(str(part) for part in MINIMUM_VERSION)
             raise EngineMissing(f"Ollama {version} is too old (need {need} or newer)")
         self.version = version
         self._hang_up()
-        self._client = ollama.Client(host=self._url, timeout=ANSWER_S, verify=is_encrypted(self._url))
+        self._is_found = True
 
     def _start_own(self) -> None:
         """Start `ollama serve` on a free loopback port; it is recorded before it exists."""
@@ -229,14 +230,6 @@ class OllamaServer:
         """The program; None where a server is measured and there is none here."""
         return self._binary
 
-    @property
-    def client(self) -> ollama.Client:
-        """The connected client. Raises EngineUnavailable."""
-        if self._client is None:
-            self.connect()
-        assert self._client is not None
-        return self._client
-
     def record_commands(self) -> None:
         """Before anything is made with `ollama` commands: a client that outlives this session is found by its token."""
         if not self._token:
@@ -278,29 +271,36 @@ class OllamaServer:
         """The process of our own server."""
         return self._service.pid if self._service is not None else None
 
-    def loaded(self) -> list[Any]:
+    def loaded(self) -> list[Loaded]:
         """The models in /api/ps. Raises EngineUnavailable."""
-        return list(self._ask(lambda client: client.ps().models))
+        return self._listed("/api/ps", loaded_in)
 
-    def installed(self) -> dict[str, Any]:
+    def installed(self) -> dict[str, Installed]:
         """What /api/tags says of every installed model, by its name. Raises EngineUnavailable."""
-        return {str(entry.model): entry for entry in self._ask(lambda client: client.list().models)}
+        return self._listed("/api/tags", installed_in)
 
-    def show(self, name: str) -> Any:
+    def show(self, name: str) -> Shown:
         """/api/show of a model. Raises EngineUnavailable."""
-        return self._ask(lambda client: client.show(name))
+        return self._listed("/api/show", shown_in, {"model": name})
+
+    def _listed(self, path: str, read: Callable[[Mapping[str, Any]], T], body: Mapping[str, str] | None = None) -> T:
+        if not self._is_found:
+            self.connect()
+        return asked_of(self.http, path, read, ANSWER_S, body)
 
     def delete(self, name: str) -> bool:
         """Remove a model; False where it was not there. Raises EngineUnavailable."""
-        import ollama
+        import httpx
 
+        if not self._is_found:
+            self.connect()
         try:
-            self._ask(lambda client: client.delete(name))
-        except ollama.ResponseError as error:
-            if error.status_code == 404:
-                return False
-            raise EngineUnavailable(f"Ollama could not remove {name}: {error.error}") from error
-        return True
+            answer = self.http.request("DELETE", "/api/delete", json={"model": name}, timeout=ANSWER_S)
+        except httpx.HTTPError as error:
+            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
+        if answer.is_error and answer.status_code != httpx.codes.NOT_FOUND:
+            raise EngineUnavailable(f"Ollama could not remove {name}: {answer.text[:LONGEST_SAID].strip()}")
+        return not answer.is_error
 
     def import_file(self, name: str, file: Path, timeout_s: float) -> None:
         """Give the server a .gguf file as a model of this name, without the program. Raises CellFailed (reason
@@ -318,14 +318,6 @@ class OllamaServer:
             raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
         finally:
             client.close()
-
-    def _ask(self, question: Any) -> Any:
-        import httpx
-
-        try:
-            return question(self.client)
-        except (ConnectionError, httpx.HTTPError) as error:
-            raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
 
     @property
     def is_stuck(self) -> bool:
@@ -385,10 +377,9 @@ class OllamaServer:
 
     def _hang_up(self) -> None:
         """Close the connections to the server."""
-        for connected in (self._client, self._http):
-            if connected is not None:
-                connected.close()
-        self._client = self._http = None
+        if self._http is not None:
+            self._http.close()
+        self._http, self._is_found = None, False
 
     def close(self) -> None:
         """End our own server, if there is one."""
@@ -404,9 +395,9 @@ def names_a_server(settings: EngineSettings) -> bool:
     return bool(settings.host or os.environ.get("OLLAMA_HOST"))
 
 
-def is_named(entry: Any, name: str) -> bool:
+def is_named(entry: Loaded, name: str) -> bool:
     """An entry of /api/ps is the model of this name; Ollama adds the tag `latest` where there is none."""
-    return str(entry.name or entry.model).removesuffix(":latest") == name.removesuffix(":latest")
+    return entry.name.removesuffix(":latest") == name.removesuffix(":latest")
 
 
 def tagged(model: str) -> str:

@@ -20,6 +20,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.openai.faults import Place, body_of, by_status, died, is_html, said_in, translated, unreadable
 from ollama_sweep.engines.openai.stream import Pieces
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.machine.address import Address, is_encrypted
 from ollama_sweep.machine.env import Key
@@ -163,7 +164,7 @@ class Client:
                 answer.read()
             if is_html(answer.text):
                 raise EngineMissing(self._not_an_api(said_in(answer.text)))
-            found = answer.json() if "json" in answer.headers.get("content-type", "") else None
+            found = gate.loads(answer.content) if "json" in answer.headers.get("content-type", "") else None
             return found if isinstance(found, Mapping | list) else None
         except (httpx.HTTPError, ValueError) as error:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in NOT_FOUND:
@@ -208,11 +209,13 @@ class Client:
                 raise self.place.failed(Status.ERROR, "bad_answer", text)
             is_streamed = "json" not in kind
             for data in _events(answer.iter_bytes()) if is_streamed else [answer.read()]:
-                pieces.take(json.loads(data), time.monotonic())
+                pieces.take(gate.loads(data, in_pieces=True), time.monotonic())
         except httpx.HTTPError as error:
             if pieces.events or isinstance(error, httpx.TimeoutException):
                 raise pieces.half(str(error)) from None
             raise died(self.place, str(error)) from None
+        except gate.BadValue as error:
+            raise pieces.impossible(error) from None
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise unreadable(error, self.place) from None
         return pieces.generation(streamed=is_streamed)
@@ -233,8 +236,7 @@ class Client:
             duration_s, answer = self._embed_batch(model, batch, left_s)
             spent_s += duration_s
             dimensions |= self._dimensions(answer, len(batch))
-            usage = answer.get("usage")
-            counts.append((usage.get("prompt_tokens") or None) if isinstance(usage, Mapping) else None)
+            counts.append(self._tokens_of(answer))
             say_done(start + len(batch))
         if len(dimensions) > 1:
             raise self._bad_vectors(f"vectors of {' and '.join(map(str, sorted(dimensions)))} numbers")
@@ -257,7 +259,7 @@ class Client:
             with self._asked("POST", "/embeddings", body, timeout_s) as (started, answer):
                 answer.read()
                 duration_s = time.monotonic() - started
-            found = answer.json()
+            found = gate.loads(answer.content)
         except httpx.HTTPStatusError as error:
             code, said = error.response.status_code, said_in(body_of(error.response))
             if code in NOT_FOUND or (code in (400, 422, 500) and "embed" in said.lower()):
@@ -277,9 +279,16 @@ class Client:
         for vector in vectors:
             if not isinstance(vector, list) or not vector:
                 raise self._bad_vectors("a row without a vector")
-            if not all(isinstance(value, int | float) and math.isfinite(value) for value in vector):
+            if not gate.is_vector(vector):
                 raise self._bad_vectors("a vector with something that is no number")
         return {len(vector) for vector in vectors if vector}
+
+    def _tokens_of(self, answer: Mapping[str, Any]) -> int | None:
+        """The tokens of a batch, where the server counts. Raises CellFailed."""
+        try:
+            return gate.whole("prompt_tokens", gate.mapping("usage", answer.get("usage")).get("prompt_tokens")) or None
+        except gate.Nonsense as error:
+            raise self.place.failed(Status.PARSE_ERROR, error.reason, f"{self.place.url}: {error}") from None
 
     def _bad_vectors(self, came: str) -> CellFailed:
         text = f"{self.place.url} answered {came}; one vector of numbers for each text was expected"

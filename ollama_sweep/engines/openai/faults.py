@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine.env import Key
 
@@ -37,7 +38,7 @@ class Place:
 
     def line(self, text: str) -> str:
         """A text on one line, of a bearable length and without the key."""
-        flat = " ".join(self.key.masked(text).split())
+        flat = " ".join(self.key.masked(gate.mended(text)).split())
         return flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "…"
 
     def shown(self, value: object) -> str:
@@ -46,7 +47,7 @@ class Place:
 
     def failed(self, status: Status, reason: str, text: str, raw: str = "") -> CellFailed:
         """The cell's failure."""
-        return CellFailed(status, reason, self.line(text), self.key.masked(raw)[:KEPT_BODY])
+        return CellFailed(status, reason, self.line(text), self.key.masked(gate.mended(raw))[:KEPT_BODY])
 
     def judged(self, said: str, otherwise: str, raw: str = "") -> CellFailed:
         """The failure that the server's own words stand for, `otherwise` where they say nothing that is known."""
@@ -111,9 +112,9 @@ def _away(said: str, text: str, place: Place) -> EngineUnavailable:
 def body_of(answer: httpx.Response) -> object:
     """An answer's JSON, else its text."""
     try:
-        return answer.json()
-    except ValueError:
-        return answer.text
+        return gate.loads(answer.content)
+    except gate.Nonsense:
+        return answer.content.decode("utf-8", "replace")
 
 
 def said_in(body: object) -> str:

@@ -16,6 +16,7 @@ from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.openai.client import Client
+from ollama_sweep.engines.shared import gate
 
 LLAMA_SERVER, OLLAMA, OTHER = "llama-server", "Ollama", "unknown"
 REST_S = 30.0
@@ -199,4 +200,8 @@ def _text(value: object, name: str) -> str:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """A number of what a server says of itself; what cannot be is as if it said nothing."""
+    try:
+        return gate.size_bytes("", value) or None
+    except gate.Nonsense:
+        return None

@@ -7,9 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.openai.faults import Place, said_in
+from ollama_sweep.engines.shared import gate
 
 TOKENS_PER_WORD = 1.3
 """For servers that count nothing; such a count is marked as estimated."""
@@ -40,8 +42,8 @@ class Pieces:
             raise self._place.judged(said_in(event), "error_event", json.dumps(event))
         self.events += 1
         self._head = self._head or {name: event.get(name) for name in ("id", "model", "system_fingerprint")}
-        self._usage = _mapping(event.get("usage")) or self._usage
-        self._timings = _mapping(event.get("timings")) or self._timings
+        self._usage = gate.mapping("usage", event.get("usage")) or self._usage
+        self._timings = gate.mapping("timings", event.get("timings")) or self._timings
         for choice in event.get("choices") or ():
             self._take_choice(choice, now)
 
@@ -49,7 +51,7 @@ class Pieces:
         if not isinstance(choice, Mapping):
             raise ValueError("a choice that is no object")
         self._choices += 1
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = gate.text("finish_reason", choice.get("finish_reason")) or self._finish
         delta = _mapping(choice.get("delta") or choice.get("message"))
         content = delta.get("content") or ""
         text = _text_of(content)
@@ -60,30 +62,40 @@ class Pieces:
 
     @property
     def text(self) -> str:
-        return "".join(self._texts)
+        return gate.mended("".join(self._texts))
 
     def raw(self) -> str:
         """Everything kept of the answer, as JSON and without the key."""
         kept = {**self._head, "text": self.text, "finish_reason": self._finish, "usage": self._usage,
                 "timings": self._timings, "events": self.events}  # fmt: skip
-        return self._place.key.masked(json.dumps(kept, ensure_ascii=False, default=str))
+        return self._place.key.masked(gate.mended(json.dumps(kept, ensure_ascii=False, default=str)))
 
     def generation(self, *, streamed: bool) -> Generation:
-        """The whole answer. Raises CellFailed where it is none, or only half of one."""
+        """The whole answer. Raises CellFailed where it is none, or only half of one, or one of its numbers is none."""
         duration_s = time.monotonic() - self._started
         self._check()
+        try:
+            return self._generation(duration_s, streamed=streamed)
+        except gate.Nonsense as error:
+            raise self.impossible(error) from None
+
+    def impossible(self, error: gate.Nonsense) -> CellFailed:
+        """The failure of an answer with a field that cannot be."""
+        return self._place.failed(Status.PARSE_ERROR, error.reason, f"{self._place.url}: {error}", self.raw())
+
+    def _generation(self, duration_s: float, *, streamed: bool) -> Generation:
         count, cached = self._prompt_counts()
-        tokens = _count(self._timings.get("predicted_n")) or _count(self._usage.get("completion_tokens"))
+        tokens = _count(self._timings, "predicted_n") or _count(self._usage, "completion_tokens")
         words = len(self.text.split())
         is_estimated = not tokens and words > 0
         return Generation(
             text=self._place.key.masked(self.text),
             prompt_eval_count=count,
-            prompt_eval_duration_s=_seconds(self._timings.get("prompt_ms")),
+            prompt_eval_duration_s=gate.duration_s("prompt_ms", self._timings.get("prompt_ms"), gate.MS_PER_S),
             eval_count=round(words * TOKENS_PER_WORD) if is_estimated else tokens,
-            eval_duration_s=_seconds(self._timings.get("predicted_ms")),
+            eval_duration_s=gate.duration_s("predicted_ms", self._timings.get("predicted_ms"), gate.MS_PER_S),
             cached_count=cached,
-            printed_rate=_number(self._timings.get("prompt_per_second")),
+            printed_rate=gate.rate("prompt_per_second", self._timings.get("prompt_per_second")),
             client_duration_s=duration_s,
             ttft_s=self._first - self._started if streamed and self._first else None,
             raw=self.raw(),
@@ -110,11 +122,11 @@ class Pieces:
 
     def _prompt_counts(self) -> tuple[int | None, int | None]:
         """All prompt tokens, and of them the cached ones."""
-        new, cached = _count(self._timings.get("prompt_n")), _count(self._timings.get("cache_n"))
+        new, cached = _count(self._timings, "prompt_n"), _count(self._timings, "cache_n")
         if new is not None:
             return new + (cached or 0), cached
-        details = _mapping(self._usage.get("prompt_tokens_details"))
-        return _count(self._usage.get("prompt_tokens")) or None, _count(details.get("cached_tokens"))
+        details = gate.mapping("prompt_tokens_details", self._usage.get("prompt_tokens_details"))
+        return _count(self._usage, "prompt_tokens") or None, _count(details, "cached_tokens")
 
 
 def _text_of(content: object) -> str:
@@ -131,16 +143,5 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(str(value)) if is_number and 0 <= float(str(value)) < float("inf") else None
-
-
-def _count(value: object) -> int | None:
-    found = _number(value)
-    return None if found is None else int(found)
-
-
-def _seconds(milliseconds: object) -> float | None:
-    found = _number(milliseconds)
-    return None if found is None else found / 1000
+def _count(values: Mapping[str, Any], name: str) -> int | None:
+    return gate.whole(name, values.get(name))

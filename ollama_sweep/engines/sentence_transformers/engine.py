@@ -25,6 +25,7 @@ from ollama_sweep.core.generation import EMBED, Generation, Vectors
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo, RowsDone
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import env, process
 from ollama_sweep.machine.files import file_digest
@@ -122,17 +123,20 @@ class Engine(Base):
             raise RuntimeError("embed before prepare")
         self._say_done = RowsDone(self._settings.say, len(texts))
         answer = self._checked("embed", {"texts": list(texts), "batch_size": batch_size}, timeout_s)
-        if answer["rows"] != len(texts):
-            raise CellFailed(
-                Status.ERROR, "bad_answer", f"{answer['rows']} vectors for {len(texts)} texts", str(answer)
-            )
+        raw = json.dumps(answer)
+        with gate.of_cell(raw):
+            rows, dimension = (gate.whole(name, answer.get(name)) or 0 for name in ("rows", "dimension"))
+            dtype, device = (gate.text(name, answer.get(name)) for name in ("dtype", "device"))
+            duration_s = gate.duration_s("duration_s", answer.get("duration_s")) or 0.0
+        if rows != len(texts):
+            raise CellFailed(Status.ERROR, "bad_answer", f"{rows} vectors for {len(texts)} texts", raw)
         return Generation(
             text="",
             prompt_eval_count=None,
             prompt_eval_duration_s=None,
-            client_duration_s=float(answer["duration_s"]),
-            raw=json.dumps(answer),
-            vectors=Vectors(int(answer["rows"]), int(answer["dimension"]), str(answer["dtype"]), str(answer["device"])),
+            client_duration_s=duration_s,
+            raw=raw,
+            vectors=Vectors(rows, dimension, dtype, device),
         )
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
@@ -170,7 +174,7 @@ class Engine(Base):
             environment[FAST_DOWNLOAD] = fast
         return environment
 
-    def _checked(self, what: str, asked: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _checked(self, what: str, asked: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
         """An answer that is no error. Raises CellFailed."""
         answer = self._ask(what, asked, timeout_s)
         if "error" in answer:
@@ -179,7 +183,7 @@ class Engine(Base):
             raise CellFailed(status, what if reason == "unknown" else reason, _first_line(text), text)
         return answer
 
-    def _ask(self, what: str, asked: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _ask(self, what: str, asked: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
         if self._worker is None:
             self._worker = self._start()
         worker = self._worker
@@ -198,14 +202,18 @@ class Engine(Base):
             code = worker.wait(ENDING_S)
             self._forget(ended=code is not None)
             raise _death(what, code, worker.stderr_text())
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        try:
+            return gate.mapping("answer", gate.loads(line))
+        except gate.Nonsense as error:
+            self._forget(ended=False)
+            text = f"the process of sentence-transformers answered nonsense: {error}"
+            raise CellFailed(Status.PARSE_ERROR, error.reason, text, f"{line}\n{worker.stderr_text()}") from None
 
     def _answer(self, worker: process.Worker, timeout_s: float) -> str | None:
         """The next line that is an answer and no news of how far it is. Raises process.DeadlineExceeded."""
         deadline = time.monotonic() + timeout_s
         while (line := worker.receive(deadline - time.monotonic())) is not None and line.startswith(NEWS):
-            self._say_done(int(json.loads(line)["done"]))
+            self._say_done(_rows_in(line))
         return line
 
     def _forget(self, *, ended: bool) -> None:
@@ -240,6 +248,14 @@ def _death(what: str, code: int | None, log: str) -> CellFailed:
         status, reason = Status.CRASHED, "runner_died"
     ended = f"signal {signal}" if signal else f"exit code {code}"
     return CellFailed(status, reason, f"the process of sentence-transformers ended in the {what} ({ended})", log)
+
+
+def _rows_in(news: str) -> int:
+    """The rows that are done by now, by the child's own words; 0 where they cannot be read."""
+    try:
+        return gate.whole("done", gate.mapping("news", gate.loads(news)).get("done")) or 0
+    except gate.Nonsense:
+        return 0
 
 
 def _device(name: str) -> str:

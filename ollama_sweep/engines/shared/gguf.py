@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.engines.base import ModelInfo
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.files import file_digest
 
 Value = str | int | float | bool | list[int] | list[float] | list[bool]
@@ -114,7 +115,7 @@ class Header:
 
     def _number(self, name: str) -> int | None:
         value = self._own(name)
-        return value if isinstance(value, int) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def _text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -265,5 +266,13 @@ def gguf_info(name: str) -> ModelInfo:
 
 def header_of(values: Mapping[str, object]) -> Header:
     """A header from metadata that a server shows (/api/show model_info), for the same derived facts."""
-    kept = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool | list)}
+    kept: dict[str, Any] = {name: value for name, value in values.items() if _is_kept(value)}
     return Header(values=kept, parameter_count=0)
+
+
+def _is_kept(value: object) -> bool:
+    """A text, a number that can be, or a list of such numbers."""
+    parts = value if isinstance(value, list) else [value]
+    return isinstance(value, str | bool) or all(
+        isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part <= gate.BYTES_MOST for part in parts
+    )
