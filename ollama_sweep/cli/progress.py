@@ -30,6 +30,7 @@ from ollama_sweep.core.events import (
 from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import Outcome, Status, failure_label
 from ollama_sweep.core.units import format_duration, format_rate
+from ollama_sweep.machine.secrets import masked
 
 
 class Progress:
@@ -209,7 +210,7 @@ _HEADLINES = {
 def said(outcome: Outcome) -> str:
     """`331 tokens/s (322–335, n = 3)`, or the label of the failure with the first line of its text."""
     if outcome.status is not Status.OK:
-        first = outcome.error.strip().splitlines()[0] if outcome.error.strip() else ""
+        first = next(iter(masked(outcome.error).strip().splitlines()), "")
         return f"✗ {failure_label(outcome.status, outcome.reason)}" + (f": {first[:160]}" if first else "")
     rates = [run.prompt_eval_rate for run in outcome.runs if run.believed and not run.warmup and run.prompt_eval_rate]
     flags = f"  [{', '.join(sorted(outcome.flags))}]" if outcome.flags else ""

@@ -47,7 +47,7 @@ def one_line(text: str, limit: int = SHORT) -> str:
 
 def whole_line(text: str) -> str:
     """A line as a terminal, a log or a message may have it: harmless, at most 2,000 characters of it."""
-    return harmless(text) if len(text) <= LONG else f"{harmless(text[:LONG])}… ({len(text) - LONG:,} characters more)"
+    return harmless(text) if len(text) <= LONG else f"{harmless(text[:LONG])}… ({len(text) - LONG:,} more characters)"
 
 
 def as_json(value: object, *, indent: int | None = None, strict: bool = False) -> str:

@@ -24,6 +24,7 @@ from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.engines.shared.look import Look
+from ollama_sweep.machine.secrets import masked
 
 SIZES = frozenset({"num_ctx", "num_batch"})
 
@@ -40,7 +41,7 @@ class EngineInfo:
     @property
     def shown_version(self) -> str:
         """The version as a person reads it: a server may say anything."""
-        return one_line(self.version)
+        return one_line(masked(self.version))
 
     @property
     def in_words(self) -> str:

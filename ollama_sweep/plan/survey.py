@@ -17,6 +17,7 @@ from ollama_sweep.core.options import is_server_setting
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import Engine, EngineInfo, ModelInfo
 from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.machine.secrets import masked
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.lengths import Counting, PromptMemory, SentPrompt, question_hash
 from ollama_sweep.plan.models import resolved
@@ -160,13 +161,13 @@ class Survey:
             "server": dict(spec.server),
             "dimensions": {name: list(values) for name, values in spec.dimensions.items()},
             "num_predict": spec.options.get("num_predict"),
-            "engine_version": self.info.version,
+            "engine_version": masked(self.info.version),
             "repeats": spec.repeats.minimum,
             "rounds": self.rounds,
             "warmup": spec.warmup,
             "timeout_s": spec.timeout_s,
             "order": spec.order,
-            "host": self.info.where,
+            "host": masked(self.info.where),
         }
 
 

@@ -237,7 +237,9 @@ def _csv_cell(value: Scalar) -> str:
 
 def _is_formula(text: str) -> bool:
     """A spreadsheet passes over blanks and line breaks, and takes full-width signs for the usual ones."""
-    return text[:1] in ("\t", "\r") or unicodedata.normalize("NFKC", text.lstrip()[:1]) in _FORMULA
+    rest = text.lstrip()
+    blanks = text[: len(text) - len(rest)]
+    return "\t" in blanks or "\r" in blanks or unicodedata.normalize("NFKC", rest[:1]) in _FORMULA
 
 
 def _markdown_cell(text: str) -> str:

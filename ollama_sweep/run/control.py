@@ -6,6 +6,7 @@ to pause is a file beside the database.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.run.stopping import AFTER_CELL, NOW
 from ollama_sweep.store import lock
 from ollama_sweep.store.beside import check_beside, pause_path, paused_since
+from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import Holder
 
 POLL_S = 0.1
@@ -96,17 +98,28 @@ def wait_for_end(has_ended: Callable[[], bool], longest_s: float = float("inf"))
 
 
 def ask_to_pause(db: Path) -> None:
-    """Before its next cell a sweep on this database waits, also one that starts later. Raises ConfigError, StorageError."""
+    """Before its next cell a sweep on this database waits, also one that starts later.
+
+    Raises ConfigError, DatabaseInUse for another program's, StorageError.
+    """
     from ollama_sweep.machine.files import write_whole
 
-    check_beside(db, ".pause")
+    _check_ours(db)
     if paused_since(db) is None:
         write_whole(pause_path(db), b"Before its next cell a sweep waits until this file is gone.\n")
 
 
-def ask_to_continue(db: Path) -> bool:
-    """Take the pause back; false where none was asked for. Raises ConfigError, StorageError."""
+def _check_ours(db: Path) -> None:
+    """No file is laid or taken away beside another program's database."""
     check_beside(db, ".pause")
+    if reader := Reader.if_there(db):
+        reader.close()
+
+
+def ask_to_continue(db: Path) -> bool:
+    """Take the pause back; false where none was asked for. Raises as above."""
+    with contextlib.suppress(StorageError):  # a damaged one is ours all the same
+        _check_ours(db)
     file = pause_path(db)
     try:
         file.unlink()

@@ -36,6 +36,7 @@ from ollama_sweep.engines.base import Engine, EngineInfo
 from ollama_sweep.machine.clocks import suspended_s, time_of_day_ahead_s
 from ollama_sweep.machine.conditions import Wait
 from ollama_sweep.machine.files import write_whole
+from ollama_sweep.machine.secrets import masked
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.drift import DriftWatch
@@ -71,7 +72,8 @@ def _sentences(error: Exception, more: str) -> str:
 
 def surroundings(info: EngineInfo, machine: Mapping[str, str]) -> dict[str, str]:
     """The fingerprint beside a cell's key: what changes numbers without being asked for."""
-    return {"engine": info.name, "engine_version": info.version, **machine}
+    found = {"engine": info.name, "engine_version": info.version, **machine}
+    return {name: masked(value) for name, value in found.items()}
 
 
 @dataclass(frozen=True)

@@ -54,14 +54,20 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
 
 
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:
-    """The sweep's template with the best cell's load options; num_predict is left to the person."""
+    """The sweep's template with the best cell's load options; num_predict is left to the person.
+
+    Empty where the model's name is none that a Modelfile can have.
+    """
     from ollama_sweep.core.options import LOAD_OPTIONS
     from ollama_sweep.engines.shared import modelfile
 
+    base = str(Path(best.model).expanduser())
+    if not modelfile.is_base(base):
+        return ""
     text = str(row.spec.get("template") or "")
     template = modelfile.parse(text, "modelfile", allow_local=True) if text else None
     options = row.spec.get("options")
     fixed = dict(options) if isinstance(options, dict) else {}
     values = {**fixed, **best.coordinates}
     chosen = {name: value for name, value in values.items() if name in LOAD_OPTIONS}
-    return modelfile.render(template, str(Path(best.model).expanduser()), chosen)
+    return modelfile.render(template, base, chosen)

@@ -24,12 +24,9 @@ def command(db: Path) -> None:
     from ollama_sweep.run import control
     from ollama_sweep.store import lock
     from ollama_sweep.store.beside import db_words, paused_since
-    from ollama_sweep.store.reader import Reader
 
     if not db.exists():
         raise ConfigError(f"no database at {db}, so there is nothing to pause")
-    if reader := Reader.if_there(db):  # else it would be a file beside another program's
-        reader.close()
     since, found, end = paused_since(db), lock.holder(db), db_words(db)
     control.ask_to_pause(db)
     if since is not None:

@@ -12,6 +12,7 @@ from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.text import one_line
+from ollama_sweep.machine.secrets import masked
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -52,7 +53,7 @@ def _lines(found: Preview) -> list[str]:
     counts = f"{found.cells} cells, {found.done} done, {found.to_run} to run"
     lines = [
         f"Sweep {found.sweep}: {counts} (order {found.order})",
-        f"Engine: {found.engine} {one_line(found.engine_version)} at {found.where}",
+        f"Engine: {found.engine} {one_line(masked(found.engine_version))} at {found.where}",
     ]
     lines += [f"Prompt: {found.prompt}, {', '.join(tokens)}"] if found.prompt_tokens else []
     lines += [_task_line(task) for task in found.tasks]

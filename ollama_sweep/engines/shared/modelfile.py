@@ -199,12 +199,17 @@ def _typed(name: str, value: str) -> Scalar:
     return value
 
 
+def is_base(base: str) -> bool:
+    """Whether a model's name or path can stand behind FROM; one of a database may be anything."""
+    return base.isprintable() and base == base.strip() and base[:1] not in ("", '"')
+
+
 def render(template: Template | None, base: str, parameters: Mapping[str, Scalar]) -> str:
     """The Modelfile of a cell: FROM is `base`, `parameters` replace those of the template; all else is verbatim.
 
     A parameter that is None is taken out of the template and not set.
     """
-    if not base.isprintable() or base != base.strip() or base[:1] in ("", '"'):
+    if not is_base(base):
         raise ValueError(f"not a model: {base!r}")
     text = f"FROM {base}\n"
     if template:
