@@ -73,6 +73,16 @@ class GoingOn:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """The pictures are being drawn; nothing is measured meanwhile."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The drawing has ended, well or not."""
+
+
+@dataclass(frozen=True)
 class Drifted:
     """The control cell was measured again: how much faster (+) or slower (-) the machine is now, as a share."""
 
@@ -105,6 +115,8 @@ Event = (
     | Waiting
     | OnHold
     | GoingOn
+    | Drawing
+    | Drawn
     | Notice
     | SweepFinished
 )

@@ -62,6 +62,46 @@ def write_whole(path: Path, content: bytes | Writer) -> None:
         raise refused(path, error) from error
 
 
+def try_folder(folder: Path, where: str) -> None:
+    """Find out by a trial whether a folder, which need not be there yet, can be written into; nothing stays of it.
+
+    Raises ConfigError, with `where` in front, for what cannot be a folder; StorageError for one that refuses.
+    """
+    made: list[Path] = []
+    try:
+        _make_folders(folder, made)
+        trial = folder / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            trial.write_bytes(b"?")
+        finally:
+            trial.unlink(missing_ok=True)
+    except (NotADirectoryError, FileExistsError):
+        raise ConfigError(f"{folder} is not a folder, and none can be made there", where) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{folder}: {error.strerror}", where) from None
+        raise StorageError(f"{where}: {folder} cannot be written ({error.strerror or error})") from None
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Make a folder with what is missing above it; `made` gets what was made, the outermost first."""
+    try:
+        is_there = stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        _make_folders(folder.parent, made)
+        folder.mkdir()
+        made.append(folder)
+    else:
+        if not is_there:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
 def _is_device(path: Path) -> bool:
     """A device or a pipe (`-o /dev/stdout`) is written to, never replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()

@@ -7,20 +7,23 @@ one left behind (`end_by_token`). No child gets a secret of the environment that
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
+import select
 import selectors
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ollama_sweep.core.errors import EngineStuck
 from ollama_sweep.machine import secrets
@@ -31,6 +34,7 @@ UNKILLABLE_S = 10.0
 DRAIN_S = 1.0
 SEND_S = 60.0
 ORPHANED_PIPES_S = 0.2  # how soon it is noticed that a child ended while a grandchild holds its pipes open
+MOST_FILES = 1 << 16
 KEPT_BYTES = 256 * 1024  # of each stream's beginning, and of its end
 
 
@@ -97,17 +101,19 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     token: str = "",
+    is_cut: Callable[[], bool] = lambda: False,
 ) -> Completed:
     """Run a command to its end or its deadline; its group is gone when this returns or raises.
 
-    stdin is written and closed, so a child never waits for a terminal. Raises FileNotFoundError, PermissionError,
+    It is asked again and again whether `is_cut`; once that is true the command is ended, too, as `timed_out`. stdin is
+    written and closed, so a child never waits for a terminal. Raises FileNotFoundError, PermissionError,
     and EngineStuck where the child cannot be ended.
     """
     started = time.monotonic()
     child = _start(argv, env, cwd, token, stdin_pipe=True, stderr=subprocess.PIPE)
     out, err = streams = BoundedText(), BoundedText()
     try:
-        in_time = _converse(child, stdin, streams, started + timeout_s)
+        in_time = _converse(child, stdin, streams, started + timeout_s, is_cut)
     finally:
         end_group(child)
         _drain(child, streams)
@@ -159,8 +165,10 @@ def _ask_for_death_signal() -> None:
 Streams = tuple[BoundedText, BoundedText]
 
 
-def _converse(child: subprocess.Popen[bytes], stdin: bytes, streams: Streams, deadline: float) -> bool:
-    """Feed stdin and collect both streams until the child ends; False when the deadline came first."""
+def _converse(
+    child: subprocess.Popen[bytes], stdin: bytes, streams: Streams, deadline: float, is_cut: Callable[[], bool]
+) -> bool:
+    """Feed stdin and collect both streams until the child ends; False when the deadline came first, or a cut."""
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
@@ -176,7 +184,7 @@ def _converse(child: subprocess.Popen[bytes], stdin: bytes, streams: Streams, de
             child.stdin.close()
         while selector.get_map():
             left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 or is_cut():
                 return False
             ready = selector.select(min(left_s, ORPHANED_PIPES_S))
             if not ready and child.poll() is not None:
@@ -256,6 +264,91 @@ def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> int:
 def _signal_group(leader: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What `run_apart` did: the lines it was told, and how it ended, "" for well."""
+
+    lines: tuple[str, ...]
+    failure: str
+    is_cut: bool = False
+
+
+def run_apart(
+    work: Callable[[Callable[[str], None]], None],
+    *,
+    timeout_s: float,
+    is_cut: Callable[[], bool] = lambda: False,
+    started: Callable[[], None] = lambda: None,
+) -> Apart:
+    """Do some work on what is in memory in a child of its own, which can be ended at any time and harms nothing here.
+
+    `work` gets a function that takes a line for us. It sees memory as it is now, and must use no database: what SQLite
+    has open does not survive a fork. Raises OSError where there is no room for a child.
+    """
+    reading, writing = os.pipe()
+    deadline = time.monotonic() + timeout_s
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child asks nothing of the threads here
+            child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
+    if child == 0:
+        _work_apart(work, writing)
+    os.close(writing)
+    heard, cut = b"", False
+    try:
+        started()
+        while time.monotonic() < deadline and not (cut := is_cut()):
+            if select.select([reading], [], [], ORPHANED_PIPES_S)[0]:
+                data = os.read(reading, 65536)
+                if not data:
+                    break
+                heard += data
+        else:
+            os.kill(child, signal.SIGKILL)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        os.close(reading)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    lines = tuple(heard.decode("utf-8", "replace").splitlines())
+    if cut or time.monotonic() >= deadline:
+        return Apart(lines, "stopped" if cut else f"not done within {timeout_s:.0f} s", cut)
+    return Apart(lines, "" if code == 0 else f"ended by signal {-code}" if code < 0 else f"exit {code}")
+
+
+def _work_apart(work: Callable[[Callable[[str], None]], None], writing: int) -> NoReturn:
+    """The child's side: it never comes back, and cleans up nothing that is the parent's."""
+    code = 1
+    try:
+        atexit._clear()
+        os.setsid()
+        os.closerange(3, writing)  # a lock on a file is held as long as anybody has it open
+        os.closerange(writing + 1, MOST_FILES)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        work(lambda line: _write_all(writing, " ".join(line.split()).encode("utf-8", "replace") + b"\n"))
+        code = 0
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            _write_all(writing, f"{type(error).__name__}: {' '.join(str(error).split())}\n".encode("utf-8", "replace"))
+    finally:
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+        os._exit(code)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
 
 
 class Worker:

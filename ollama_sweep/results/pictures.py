@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ollama_sweep.core.crashpoints import reached
+from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.metrics import default_metric, find_metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
@@ -16,19 +16,36 @@ from ollama_sweep.core.stats import value_of
 from ollama_sweep.machine.files import clear_leftovers, inside, safe_name, write_whole
 from ollama_sweep.results.export import csv_text, long_csv
 from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
+from ollama_sweep.results.plots.shared.figures import all_written
 from ollama_sweep.store.rows import SweepRow
 
 
 def draw_sweep(
     row: SweepRow, results: Sequence[CellResult], folder: Path, *, metric: str | None = None, suffix: str = ".png"
 ) -> list[Path]:
-    """Write the pictures and both tables of a sweep, each whole or not at all; their paths, pictures first.
+    """Write both tables and the pictures of a sweep, each whole or not at all; their paths, pictures first.
 
     `metric` None: every picture has the one that its task is about. Raises ConfigError (unknown metric), StorageError.
+    What cannot be drawn is raised when all others are.
     """
+    if metric is not None:
+        find_metric(metric, results)
+    target = folder_of(row, folder)
+    tables = save_tables(results, target)
+    return [*all_written(draw_each(row, results, target, metric=metric, suffix=suffix)), *tables]
+
+
+def folder_of(row: SweepRow, folder: Path) -> Path:
+    """Where the files of a sweep go. Raises ConfigError."""
+    return inside(folder, safe_name(row.name))
+
+
+def draw_each(
+    row: SweepRow, results: Sequence[CellResult], target: Path, *, metric: str | None = None, suffix: str = ".png"
+) -> Iterator[Path | SweepError]:
+    """Draw the pictures of a sweep into its folder: the path of each, or why there is none. Raises ConfigError."""
     from ollama_sweep.results import plots
 
-    target = inside(folder, safe_name(row.name))
     clear_leftovers(target)
     tokens = row.spec.get("prompt_tokens")
     options = plots.PlotOptions(
@@ -37,9 +54,9 @@ def draw_sweep(
         machine=row.machine,
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
     )
-    reached("in_picture")
-    pictures = plots.load("heatmap").save_all(results, options, target, suffix=suffix)
-    return [*pictures, *save_tables(results, target)]
+    plot = plots.load("heatmap")
+    each = getattr(plot, "save_each", plot.save_all)
+    yield from each(results, options, target, suffix=suffix)
 
 
 def results_tables(results: Sequence[CellResult], metric: str | None = None) -> dict[str, str]:

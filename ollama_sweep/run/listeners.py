@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ollama_sweep.core.errors import SweepError
-from ollama_sweep.core.events import CellStarted, Event, GoingOn, OnHold, Waiting
+from ollama_sweep.core.events import CellStarted, Drawing, Drawn, Event, GoingOn, OnHold, Waiting
 from ollama_sweep.run.stopping import StopNow
 
 Listener = Callable[[Event], None]
@@ -41,6 +41,10 @@ def guarded(listener: Listener) -> Listener:
     return listen
 
 
+DRAWING = "drawing the pictures"
+"""What the note says then; `stop` reads it as well."""
+
+
 class WaitingNote:
     """Writes beside the lock what the run waits for, for `status` in another terminal; `note` is the store's."""
 
@@ -52,6 +56,9 @@ class WaitingNote:
         if isinstance(event, OnHold | Waiting):
             self._note(f"on hold: {event.reason}" if isinstance(event, OnHold) else f"waiting: {event.reason}")
             self._is_waiting = True
-        elif self._is_waiting and isinstance(event, CellStarted | GoingOn):
+        elif isinstance(event, Drawing):
+            self._note(DRAWING)
+            self._is_waiting = True
+        elif self._is_waiting and isinstance(event, CellStarted | GoingOn | Drawn):
             self._note("")
             self._is_waiting = False

@@ -118,7 +118,10 @@ def measure(
 
 
 class Session:
-    """One call of `run`. `say` takes a line at any time, `tell` one of those at the beginning."""
+    """One call of `run`. `say` takes a line at any time, `tell` one of those at the beginning.
+
+    `ending` is called when nothing is measured any more: the database is still this session's, signals are still heard.
+    """
 
     def __init__(
         self,
@@ -130,9 +133,11 @@ class Session:
         say: Say = silent,
         tell: Say = silent,
         stopping: Stopping | None = None,
+        ending: Callable[[Ended], None] = lambda ended: None,
     ) -> None:
         self.spec, self.db, self.options = spec, db, options
-        self._emit = Listeners(listeners)
+        self.emit = self._emit = Listeners(listeners)
+        self._ending = ending
         self._say, self._tell = say, tell
         self._stopping = stopping or Stopping()
 
@@ -146,18 +151,24 @@ class Session:
         is_new = not self.db.exists()
         store = Store.open(self.db, allow_network=self.options.allow_network_db, say=self._say)
         store.hurry_when(lambda: self._stopping.now)
-        stopped: Stopped | None = None
         try:
             with self._stopping.installed():
-                self._measure(store)
-        except Stopped as stop:
-            stopped = stop
+                ended = self._ended(self._stopped(store))
+                self._ending(ended)
         finally:
             if is_new:
                 store.discard()
             else:
                 store.close()
-        return self._ended(stopped)
+        return ended
+
+    def _stopped(self, store: Store) -> Stopped | None:
+        """Measure; how the person has stopped it."""
+        try:
+            self._measure(store)
+        except Stopped as stop:
+            return stop
+        return None
 
     def _ended(self, stopped: Stopped | None) -> Ended:
         if not self.db.exists() or not self.db.stat().st_size:

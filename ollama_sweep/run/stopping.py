@@ -39,6 +39,9 @@ class Stopping:
         self._cutting = threading.RLock()
         self.signal_number: int | None = None
         self.now = False
+        self.asked = 0
+        self._is_drawing = False
+        self.wants_no_pictures = False
         self._continued = 0
         self._heartbeat = Heartbeat()
 
@@ -105,12 +108,15 @@ class Stopping:
 
     def _ask(self, number: int) -> None:
         first = not self.requested
+        self.asked += 1
         self.now = self.now or number == NOW or (not first and number != AFTER_CELL)
         if first:
             self.signal_number = signal.SIGTERM if number in (AFTER_CELL, NOW) else number
 
     def _announce(self) -> None:
-        if self.now:
+        if self._is_drawing:
+            self._say("Stopping; no picture is drawn any more")
+        elif self.now:
             self._say("Stopping now …; the cell at hand is measured again next time")
         else:
             self._say("Stopping after this cell … (again to stop now; the cell is then measured again)")
@@ -130,6 +136,16 @@ class Stopping:
         finally:
             self._interruptible = False
             self._take_back()
+
+    @contextmanager
+    def while_drawing(self) -> Iterator[Callable[[], bool]]:
+        """Pictures are drawn inside, which every further request ends; yields the question whether there was one."""
+        before, self._is_drawing = self.asked, True
+        try:
+            yield lambda: self.asked > before
+        finally:
+            self._is_drawing = False
+            self.wants_no_pictures = self.now and self.asked > before
 
     @contextmanager
     def shielded(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib import pyplot, rc_context
@@ -14,7 +15,7 @@ from results_maker import make
 
 from ollama_sweep.results.plots import PlotOptions, heatmap
 
-FOREIGN = {
+FOREIGN: dict[Any, Any] = {
     "text.usetex": True, "figure.dpi": 100_000, "savefig.dpi": 100_000, "savefig.bbox": "tight",
     "path.sketch": (1, 99, 2), "font.family": "Nowhere", "font.size": 99, "axes.facecolor": "red", "lines.linewidth": 9,
 }  # fmt: skip

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +24,17 @@ if TYPE_CHECKING:
     from ollama_sweep.run.detached import Start
     from ollama_sweep.run.listeners import Listener
     from ollama_sweep.run.notify import Notifier
-    from ollama_sweep.run.session import SessionOptions
+    from ollama_sweep.run.session import Ended, SessionOptions
+    from ollama_sweep.run.stopping import Stopping
+
+DEFAULT_OUT = "heatmaps"
 
 
 @click.command("run", short_help="Start a sweep or go on with it.")
 @shared.sweep_options
 @click.option("--retry", "retry", default="", metavar="STATUSES", help="Run failed cells again, e.g. oom,timeout.")
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
-@click.option("--out", default="heatmaps", type=paths.FOLDER, show_default=True, help="Pictures' folder.")
+@click.option("--out", default=DEFAULT_OUT, type=paths.FOLDER, show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
 @click.option("--interactive", is_flag=True, help="Ask for tasks, models and sizes first; needs a terminal.")
@@ -53,6 +60,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
       ollama-sweep run --interactive
     """
     from ollama_sweep.cli.progress import Progress
+    from ollama_sweep.machine import files
     from ollama_sweep.run import detached, notify
     from ollama_sweep.run.session import Session
     from ollama_sweep.run.stopping import Stopping
@@ -62,6 +70,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     progress = Progress(sys.stderr if given["as_json"] else None)
     announcement = detached.Announcement.take_over()
     send = notify.sender()
+    files.try_folder(given["out"], "--out")
+    files.try_folder(files.inside(given["out"], files.safe_name(spec.name)), "--out")
     if given["detach"] and not announcement.is_owed:
         _detach(db, given["allow_network_db"], given["as_json"])
         return
@@ -71,14 +81,25 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         if send is not None:
             told = stack.enter_context(notify.notifier(spec, send, progress.line, is_alone=not sys.stdout.isatty()))
         listeners: list[Listener] = [progress, *([told] if told else [])]
-        listeners += [*_company(spec, db, progress, given["out"]), announcement]
         say, tell, stopping = progress.line, progress.plain, Stopping(progress.line)
-        ended = Session(spec, db, options, listeners, say=say, tell=tell, stopping=stopping).run()
-        if ended.sweep is not None:
-            _finish(db, spec.name, progress, told if ended.stopped is None else None, given)
+
+        def finish(ended: Ended) -> None:
+            if ended.sweep is not None:
+                finishing.finish(told if ended.stopped is None else None)
+
+        session = Session(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
+        finishing = Finishing(db, spec.name, progress, given, session.emit, stopping)
+        listeners += [*_company(spec, db, progress, given["out"], stopping, session.emit), announcement]
+        for listener in listeners:
+            session.emit.add(listener)
+        ended = session.run()
+        finishing.check()
         if ended.stopped is not None:
             again = _again(spec, db, given["interactive"])
             raise Stopped(f"{ended.stopped}. Go on with: {again}", ended.stopped.exit_code - 128)
+        if finishing.is_cut:
+            number = stopping.signal_number or signal.SIGINT
+            raise Stopped("stopped while the pictures were drawn; everything is measured and saved", number)
 
 
 def _options(given: dict[str, Any]) -> SessionOptions:
@@ -115,7 +136,9 @@ def _interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
     return interview(config, given)
 
 
-def _company(spec: SweepSpec, db: Path, progress: Progress, out: Path) -> list[Listener]:
+def _company(
+    spec: SweepSpec, db: Path, progress: Progress, out: Path, stopping: Stopping, emit: Listener
+) -> list[Listener]:
     """Who listens beside the terminal: the log's keeper, interim pictures, what each model came to."""
     from ollama_sweep.run import detached
     from ollama_sweep.run.interim import InterimPictures
@@ -124,7 +147,7 @@ def _company(spec: SweepSpec, db: Path, progress: Progress, out: Path) -> list[L
     words = [*detached.program_words(), "heatmap", spec.name, "--db", str(db), "--out", str(out)]
     return [
         detached.log_keeper(db),
-        InterimPictures(spec.interim, words, progress.line),
+        InterimPictures(spec.interim, words, progress.line, stopping=stopping, emit=emit),
         ModelSummaries(db, spec.name, progress.plain),
     ]
 
@@ -136,23 +159,61 @@ def _again(spec: SweepSpec, db: Path, interactive: bool) -> str:
     return " ".join(words)
 
 
-def _finish(db: Path, name: str, progress: Progress, told: Notifier | None, given: dict[str, Any]) -> None:
-    """The pictures and the best cells in words, also of a sweep that was stopped."""
+@dataclass
+class Finishing:
+    """What a session shows at its end: the best cells in words first, then tables and pictures."""
 
-    from ollama_sweep.run.ending import end_of
+    db: Path
+    name: str
+    progress: Progress
+    given: dict[str, Any]
+    emit: Listener
+    stopping: Stopping
+    doubtful: int = 0
+    is_cut: bool = False
 
-    out: Path = given["out"]
-    end = end_of(db, name, out)
-    if given["as_json"]:
-        say_json({"sweep": name, "best": end.best, "files": [str(file) for file in end.files]})
-    for line in [*end.summaries, *end.best.splitlines()]:
-        progress.plain(line)
-    if told is not None:
-        told.done(end.best)
-    progress.plain(f"Picture: {end.files[0]}" if end.files else "")
-    progress.plain(f"Database: {db}   tables: {end.files[0].parent if end.files else out}")
-    if given["strict"] and end.doubtful:
-        raise NotBelieved(f"{end.doubtful} cells failed or carry a flag")
+    def finish(self, told: Notifier | None) -> None:
+        """Also of a sweep that was stopped. A file that cannot be written is a warning: what was measured is there."""
+        with self.stopping.while_drawing() as is_stopped:
+            self._finish(told, is_stopped)
+
+    def _finish(self, told: Notifier | None, is_stopped: Callable[[], bool]) -> None:
+        from ollama_sweep.core.events import Drawing, Drawn
+        from ollama_sweep.run.ending import end_of, files_of
+
+        out: Path = self.given["out"]
+        end = end_of(self.db, self.name)
+        self.doubtful = end.doubtful
+        for line in [*end.summaries, *end.best.splitlines()]:
+            self.progress.plain(line)
+        if told is not None:
+            told.done(end.best)
+        self.emit(Drawing())
+        written = files_of(end, out, self.stopping, is_stopped)
+        self.emit(Drawn())
+        files = [*written.pictures, *written.tables]
+        if self.given["as_json"]:
+            say_json({"sweep": self.name, "best": end.best, "files": [str(file) for file in files]})
+        for failure in written.failures:
+            self.progress.plain(f"Warning: {failure}")
+        if written.is_cut or written.failures:
+            what = "the drawing was stopped" if written.is_cut else "not every file was written"
+            self.progress.plain(f"Warning: {what}. Again with: ollama-sweep {shlex.join(self._again())}")
+        if written.pictures:
+            self.progress.plain(f"Picture: {written.pictures[0]}")
+        self.progress.plain(f"Database: {self.db}   tables: {files[0].parent if files else out}")
+        self.is_cut = written.is_cut
+
+    def _again(self) -> list[str]:
+        """`heatmap` with what this run was given."""
+        out = [] if str(self.given["out"]) == DEFAULT_OUT else ["--out", str(self.given["out"])]
+        db = [] if str(self.db) == shared.DEFAULT_DB else ["--db", str(self.db)]
+        return ["heatmap", self.name, *db, *out]
+
+    def check(self) -> None:
+        """For --strict, once everything is closed. Raises NotBelieved."""
+        if self.given["strict"] and self.doubtful:
+            raise NotBelieved(f"{self.doubtful} cells failed or carry a flag")
 
 
 # -- run --detach, in the terminal -----------------------------------------------------------------------------------

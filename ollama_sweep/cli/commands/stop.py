@@ -31,6 +31,7 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
       ollama-sweep stop --now
     """
     from ollama_sweep.run import control
+    from ollama_sweep.run.listeners import DRAWING
     from ollama_sweep.store.beside import db_words
 
     if not db.exists():
@@ -38,7 +39,9 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
     found = control.require_running(db)
     cell = _cell(db)
     has_ended = control.ask_to_stop(db, found, now=now)
-    say(f"Asked pid {found.pid} to stop {'now' if now else 'after this cell'}{cell}")
+    is_drawing = found.note == DRAWING
+    what = f"; it is {DRAWING}" if is_drawing else f" {'now' if now else 'after this cell'}{cell}"
+    say(f"Asked pid {found.pid} to stop{what}")
     if no_wait:
         say(f"It ends by itself. Look: ollama-sweep status{db_words(db)}")
         return

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.outcome import CellResult
 from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
 from ollama_sweep.results.plots import PlotOptions
@@ -17,7 +18,8 @@ from ollama_sweep.results.plots.shared.figures import SUFFIXES
 from ollama_sweep.results.plots.shared.heatmap_data import CellMark, HeatmapData, Kind, own_metric
 
 USES = frozenset({"metric"})
-__all__ = ["SUFFIXES", "USES", "CellMark", "HeatmapData", "Kind", "collect", "draw", "picture", "render", "save_all"]
+__all__ = ["SUFFIXES", "USES", "CellMark", "HeatmapData", "Kind", "collect", "draw", "picture", "render", "save_all",
+           "save_each"]  # fmt: skip
 
 
 def collect(results: Sequence[CellResult], options: PlotOptions) -> list[HeatmapData]:
@@ -62,14 +64,24 @@ def save_all(
 ) -> list[Path]:
     """Write all pictures of a sweep into a folder; their paths. Raises ConfigError, StorageError.
 
-    `heatmap_highlighted` has the metric that the task is about, `heatmap_METRIC` any other one.
+    `heatmap_highlighted` has the metric that the task is about, `heatmap_METRIC` any other one. What cannot be drawn
+    is raised when all others are.
     """
+    return figures.all_written(save_each(results, options, folder, suffix=suffix, dpi=dpi))
+
+
+def save_each(
+    results: Sequence[CellResult],
+    options: PlotOptions,
+    folder: Path,
+    *,
+    suffix: str = ".png",
+    dpi: float | None = None,
+) -> Iterator[Path | SweepError]:
+    """The same one after the other: the path of each picture, or why there is none. Raises ConfigError."""
     pictures = collect(results, options)
     grids = make_grids(results) or [Grid((), "", (), (), {})]
-    paths = []
     for data, grid, name in zip(pictures, grids, file_suffixes(grids), strict=True):
         what = "highlighted" if data.metric == own_metric(grid) else data.metric.name
         path = folder / f"heatmap_{what}{name}{suffix}"
-        render(data, path, dpi)
-        paths.append(path)
-    return paths
+        yield figures.tried(path, lambda data=data, path=path: render(data, path, dpi))  # type: ignore[misc]

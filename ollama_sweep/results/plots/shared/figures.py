@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.errors import ConfigError, SweepError
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.results.plots.shared.text import LINE, clean, cut, width, wrap
 
@@ -56,6 +56,26 @@ def picture(make_figure: Callable[[], Any], file_format: str = "png", dpi: float
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format, {})
         make_figure().savefig(stream, format=file_format, dpi=dpi or DPI, metadata=stamp)
     return stream.getvalue()
+
+
+def tried(path: Path, draw: Callable[[], None]) -> Path | SweepError:
+    """The path of a picture once it is drawn, or why it could not be: a picture that fails costs itself only."""
+    try:
+        draw()
+    except SweepError as error:
+        return error
+    except Exception as error:
+        return SweepError(f"{path}: cannot be drawn ({type(error).__name__}: {error})")
+    return path
+
+
+def all_written(pictures: Iterable[Path | SweepError]) -> list[Path]:
+    """The paths of all pictures. Raises the first error there was, once all others are drawn."""
+    tried = list(pictures)
+    for one in tried:
+        if isinstance(one, SweepError):
+            raise one
+    return [one for one in tried if isinstance(one, Path)]
 
 
 def size_points(axes: Any) -> tuple[float, float]:

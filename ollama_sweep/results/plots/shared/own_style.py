@@ -63,7 +63,7 @@ def _loaded_apart() -> Any:
     os.environ["MATPLOTLIBRC"] = os.devnull
     try:
         with _beside_no_matplotlibrc():
-            matplotlib = importlib.import_module("matplotlib")
+            matplotlib: Any = importlib.import_module("matplotlib")
             # The person's style files are looked for in the folder of the configuration.
             get_configdir, matplotlib.get_configdir = matplotlib.get_configdir, matplotlib.get_data_path
             try:
