@@ -24,8 +24,11 @@ AFTER_CELL, NOW = signal.SIGUSR1, signal.SIGUSR2
 """What `stop` and `stop --now` send; both end the sweep as SIGTERM does."""
 
 
-class StopNow(Exception):
-    """The person asked twice: end what is running."""
+class StopNow(BaseException):
+    """The person asked twice: end what is running.
+
+    It comes up anywhere, so no `except Exception` on its way may take it for a failure of what it cuts short.
+    """
 
 
 class Stopping:
@@ -166,7 +169,7 @@ class Stopping:
             self._is_cut = False
 
 
-def _raise_in(thread: int, kind: type[Exception] | None) -> None:
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
     """Let this exception come up in another thread, at its next step in Python; None takes it back."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None

@@ -333,3 +333,17 @@ def test_a_server_of_its_own_is_gone_after_kill_9_too(
     assert sweep.left_running() == []
     left = [path for path in (sweep.folder / "models" / "manifests").rglob("*") if path.is_file()]
     assert left == [], "scratch models of the killed run or of this one"
+
+
+def test_a_server_is_measured_without_a_program_here(
+    real_ollama: Servers, sweep: Sweep, small_model: Path, tmp_path: Path
+) -> None:
+    """A sweep of a file, which is sent to the server and removed again, by `auto` and OLLAMA_HOST."""
+    server = real_ollama("0.34.0")
+    server.unload_all()
+    config = sweep.config(model=str(small_model), num_ctx=[256, 512], num_batch=32, **QUICK)
+    nothing_here = dict.fromkeys(("PATH", "XDG_CACHE_HOME", "HOME"), str(tmp_path / "empty"))
+    ended = sweep("run", config, env={**nothing_here, "OLLAMA_HOST": server.host}).must()
+    assert "the server is asked directly (engine ollama_http)" in ended.stdout
+    assert [(row["engine"], row["status"]) for row in sweep.rows()] == [("ollama_http", "ok")] * 2
+    assert_nothing_left(server, sweep)

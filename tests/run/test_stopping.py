@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ollama_sweep.machine.telemetry import Telemetry
 from ollama_sweep.run.stopping import StopNow, Stopping
 
 GIVE_UP_S = 60.0
@@ -33,6 +34,16 @@ class Beside:
         self._thread.join(GIVE_UP_S)
         assert not self._thread.is_alive()
         return self.outcome
+
+
+def test_it_is_not_taken_for_a_failure_of_what_it_cuts_short() -> None:
+    """Telemetry lets nothing of its own disturb a cell, and a signal may come up while it looks."""
+
+    def cut_short() -> tuple[int, ...]:
+        raise StopNow
+
+    with pytest.raises(StopNow):
+        Telemetry(cut_short, sensors=()).start()
 
 
 def test_a_commit_is_whole_whenever_the_stop_comes() -> None:
