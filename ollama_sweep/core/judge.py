@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ollama_sweep.core.cell import Cell
@@ -19,6 +19,8 @@ TEMPLATE_TOKENS = 32
 BELIEVED_TEMPLATE_SHARE = 0.10
 PRINTED_TOLERANCE = 0.01
 NOISY_WIDTH = 0.10
+BUSY_SHARE = 0.20
+"""Others may use so much of all cores during the runs."""
 
 
 def judge_run(
@@ -147,7 +149,7 @@ def judge_attempt(
 def flags_of(
     cell: Cell, summary: Summary, effective: Effective, *, prompt_tokens: int | None, has_gpu: bool
 ) -> set[Flag]:
-    """What is true beside the status: clamped, spilled, unfilled, noisy, throttled, shared_gpu."""
+    """What is true beside the status: clamped, spilled, unfilled, noisy, throttled, busy, shared_gpu."""
     flags = set()
     if _is_clamped(cell, effective):
         flags.add(Flag.CLAMPED)
@@ -162,6 +164,16 @@ def flags_of(
         flags.add(Flag.NOISY)
     if summary.scores.get("throttled_s", 0.0) > 0:
         flags.add(Flag.THROTTLED)
+    return flags | flags_of_others(summary.scores)
+
+
+def flags_of_others(seen: Mapping[str, float]) -> set[Flag]:
+    """What programs of others did meanwhile: busy, shared_gpu; `seen` is what telemetry says."""
+    flags = set()
+    if seen.get("others_cpu_share", 0.0) > BUSY_SHARE:
+        flags.add(Flag.BUSY)
+    if seen.get("gpu_shared_s", 0.0) > 0:
+        flags.add(Flag.SHARED_GPU)
     return flags
 
 

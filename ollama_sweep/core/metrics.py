@@ -121,6 +121,8 @@ _CORE = (
     Metric("gpu_energy_j", "energy of the GPU", "J", -1, Kind.ONCE),
     Metric("energy_per_token_j", "energy for each token", "J", -1, Kind.ONCE),
     Metric("throttled_s", "time with lowered clocks", "s", -1, Kind.ONCE),
+    Metric("gpu_shared_s", "time with another program on the GPU", "s", -1, Kind.ONCE),
+    Metric("others_cpu_share", "share of the processor that others used", "", -1, Kind.ONCE),
     Metric("size_bytes", "memory in use", "bytes", -1, Kind.ONCE),
     Metric("size_vram_bytes", "memory in use on the GPU", "bytes", -1, Kind.ONCE),
     Metric("effective_num_ctx", "num_ctx really used", "", 0, Kind.ONCE),

@@ -62,6 +62,7 @@ class Flag(StrEnum):
     NOISY = "noisy"
     UNSTABLE = "unstable"
     THROTTLED = "throttled"
+    BUSY = "busy"
     SHARED_GPU = "shared_gpu"
     IMPORTED = "imported"
 
@@ -75,7 +76,8 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.NOISY: "the runs differ by more than 10 %",
     Flag.UNSTABLE: "one attempt ran out of memory and another did not",
     Flag.THROTTLED: "the hardware lowered its clock",
-    Flag.SHARED_GPU: "another model was loaded on the same server",
+    Flag.BUSY: "other programs used more than 20 % of the processor",
+    Flag.SHARED_GPU: "another model was loaded on the same server, or another program computed on the GPU",
     Flag.IMPORTED: "taken from an older file, not measured here",
 }
 

@@ -21,12 +21,17 @@ _PID = re.compile(r"PID ?(\d+)")
 _ANY = "0"
 
 
-def programs(folder: Path = KFD_PROCESSES) -> dict[str, frozenset[int]] | None:
+def can_tell() -> bool:
+    """Whether somebody may know the programs; nothing is asked yet."""
+    return KFD_PROCESSES.is_dir() or any(shutil.which(command[0]) for command in TOOLS)
+
+
+def programs() -> dict[str, frozenset[int]] | None:
     """The ids of the programs that compute on each GPU, by the driver's number of it; None where nobody says.
 
     Of the kernel's driver where it shows them, else of AMD's tools.
     """
-    return _by_driver(folder) if folder.is_dir() else _by_tools()
+    return _by_driver(KFD_PROCESSES) if KFD_PROCESSES.is_dir() else _by_tools()
 
 
 def _by_driver(folder: Path) -> dict[str, frozenset[int]]:

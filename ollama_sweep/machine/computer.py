@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -365,6 +365,16 @@ def gpu_processes() -> tuple[GpuProcess, ...]:
     """Programs that compute on an NVIDIA GPU."""
     rows = _nvidia("--query-compute-apps=pid,process_name,used_memory", 3)
     return tuple(GpuProcess(int(pid), Path(name).name, _mebibytes(used)) for pid, name, used in rows if pid.isdigit())
+
+
+def gpu_programs(indices: Sequence[str]) -> dict[str, frozenset[int]]:
+    """The ids of the programs that compute on each of these NVIDIA GPUs."""
+    if len(indices) == 1:
+        return {indices[0]: frozenset(program.pid for program in gpu_processes())}
+    number = {uuid: index for index, uuid in _nvidia("--query-gpu=index,uuid", 2)}
+    rows = _nvidia("--query-compute-apps=gpu_uuid,pid", 2)
+    return {index: frozenset(int(pid) for uuid, pid in rows if number.get(uuid) == index and pid.isdigit())
+            for index in indices}  # fmt: skip
 
 
 def visible(found: tuple[Gpu, ...], settings: Mapping[str, str]) -> tuple[Gpu, ...]:

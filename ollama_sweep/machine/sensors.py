@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ollama_sweep.machine import computer
+from ollama_sweep.machine import amd, computer, neighbours
 
 EVERY_S = 0.5
 SELDOM_S = 5.0
 SMI_EVERY_S = 10.0
+NVML_ERROR_NOT_FOUND = 6
+"""What the driver says where no program has computed."""
 POWERCAP = Path("/sys/class/powercap")
 PROCESSORS = Path("/sys/devices/system/cpu")
 
@@ -21,13 +25,15 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 class Gauge:
     """What one sensor says now: a counter of energy (J), or a power (W), and memory in use (bytes); None is unknown.
 
-    `is_throttled`: heat or the supply holds the clock down, or has done so since the last reading.
+    `is_throttled`: heat or the supply holds the clock down, or has done so since the last reading. `is_shared`: a
+    program of others computes on this GPU, which the engine uses as well.
     """
 
     energy_j: float | None = None
     power_w: float | None = None
     used_bytes: int | None = None
     is_throttled: bool | None = None
+    is_shared: bool | None = None
 
 
 class Sensor(Protocol):
@@ -48,7 +54,9 @@ class Sensor(Protocol):
 
 @functools.cache
 def find_sensors() -> tuple[Sensor, ...]:
-    """The sensors of this machine: the processor's energy and heat on Linux where they may be read, and NVIDIA GPUs."""
+    """The sensors of this machine: the processor's energy and heat on Linux where they may be read; NVIDIA's GPUs; who
+    computes on AMD's.
+    """
     found: list[Sensor] = []
     for kind in (Rapl, ProcessorHeat):
         with contextlib.suppress(Exception):
@@ -57,6 +65,8 @@ def find_sensors() -> tuple[Sensor, ...]:
                 found.append(sensor)
     if computer.has_nvidia():
         found.append(_nvml() or NvidiaSmi())
+    if amd.can_tell():
+        found.append(AmdPrograms())
     return tuple(found)
 
 
@@ -120,22 +130,55 @@ class Nvml:
 
     def __init__(self, library: Any) -> None:
         self._library = library
-        self._handles = [
-            library.nvmlDeviceGetHandleByIndex(index) for index in range(int(library.nvmlDeviceGetCount()))
-        ]
+        self._handles = dict(self._working_cards(int(library.nvmlDeviceGetCount())))
         self._ours: list[int] = []
         self._looked_for: frozenset[int] = frozenset()
+        self._asked_from: dict[int, int] = {}
+        self._tells_who: set[int] = set()
+
+    def _working_cards(self, count: int) -> Iterator[tuple[int, Any]]:
+        """A card that has failed has no handle; the others are read all the same."""
+        for index in range(count):
+            with contextlib.suppress(self._library.NVMLError):
+                yield index, self._library.nvmlDeviceGetHandleByIndex(index)
 
     def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        if pids != self._looked_for:
-            self._ours = [index for index, handle in enumerate(self._handles) if pids & self._programs(handle)]
-            self._looked_for = pids if self._ours else frozenset()
-        chosen = self._ours or range(len(self._handles))
-        return {str(index): self._gauge(self._handles[index]) for index in chosen}
+        programs = {index: self._programs(handle) for index, handle in self._handles.items()}
+        ours = [index for index, found in programs.items() if pids & found]
+        if ours or pids != self._looked_for:
+            self._ours, self._looked_for = ours, pids
+        shared = {index: self._is_shared(index, programs[index], pids) for index in ours}
+        chosen = self._ours or list(self._handles)
+        return {str(index): replace(self._gauge(self._handles[index]), is_shared=shared.get(index)) for index in chosen}
 
     def _programs(self, handle: Any) -> frozenset[int]:
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
-        return frozenset(int(program.pid) for program in found or ())
+        names = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
+        return frozenset(int(program.pid) for name in names for program in self._ask(name, handle) or ())
+
+    def _is_shared(self, index: int, programs: frozenset[int], pids: frozenset[int]) -> bool | None:
+        """Whether others compute on a GPU of the engine. A program that only holds memory there computes nothing.
+
+        Where the driver says who computes, it is believed once it has said so of the engine.
+        """
+        others = neighbours.foreign(programs, pids)
+        computing = self._computing(index)
+        if not others or computing is None:
+            return bool(others)
+        if computing & pids:
+            self._tells_who.add(index)
+        return bool(others & computing) if index in self._tells_who else None
+
+    def _computing(self, index: int) -> frozenset[int] | None:
+        """The programs that have computed on a GPU since they were asked for last; None where the driver cannot say."""
+        since = self._asked_from.get(index, round((time.time() - EVERY_S) * 1e6))
+        try:
+            samples = self._library.nvmlDeviceGetProcessUtilization(self._handles[index], since)
+        except AttributeError:
+            return None
+        except self._library.NVMLError as error:
+            return frozenset() if getattr(error, "value", None) == NVML_ERROR_NOT_FOUND else None
+        self._asked_from[index] = max((int(sample.timeStamp) for sample in samples), default=since)
+        return frozenset(int(sample.pid) for sample in samples if int(sample.smUtil) > 0)
 
     def _gauge(self, handle: Any) -> Gauge:
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)
@@ -165,10 +208,42 @@ class NvidiaSmi:
     is_off = has_answered = False
 
     def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        loads = computer.gpu_loads()
+        programs = computer.gpu_programs([load.index for load in loads]) if pids else {}
         return {
-            load.index: Gauge(power_w=load.power_w, used_bytes=load.used_bytes, is_throttled=load.is_throttled)
-            for load in computer.gpu_loads()
+            load.index: Gauge(
+                power_w=load.power_w,
+                used_bytes=load.used_bytes,
+                is_throttled=load.is_throttled,
+                is_shared=_is_shared(programs.get(load.index, frozenset()), pids),
+            )
+            for load in loads
         }
+
+
+class AmdPrograms:
+    """Who computes on AMD's GPUs, of the kernel's driver, else of AMD's tools."""
+
+    kind = "gpu"
+    name = "AMD's driver"
+    is_off = has_answered = False
+
+    def __init__(self) -> None:
+        self.every_s = EVERY_S if amd.KFD_PROCESSES.is_dir() else SMI_EVERY_S
+
+    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
+        programs = amd.programs()
+        if programs is None:
+            return {}
+        return {"amd": Gauge(), **{f"amd {gpu}": Gauge(is_shared=_is_shared(found, pids))
+                                   for gpu, found in programs.items()}}  # fmt: skip
+
+
+def _is_shared(programs: frozenset[int], pids: frozenset[int]) -> bool | None:
+    """Whether others are among a GPU's programs. None where the engine is not: it uses another GPU, or the driver's ids
+    are not this system's, as in a container.
+    """
+    return bool(neighbours.foreign(programs, pids)) if programs & pids else None
 
 
 def _nvml() -> Nvml | None:

@@ -1,4 +1,5 @@
-"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU; and lowered clocks.
+"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU; and what spoils numbers
+meanwhile: lowered clocks, programs of others on the GPU and on the processor.
 
 A thread looks every half second; the tree of processes and the energy counters only every five, because they cost
 more. A sensor that is absent gives no number, never zero. Nothing here ever raises: a number less, not a cell less.
@@ -12,12 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ollama_sweep.machine import neighbours
+from ollama_sweep.machine.neighbours import CoreTime
 from ollama_sweep.machine.sensors import EVERY_S, Gauge, Sensor, find_sensors
 
 TREE_EVERY_S = 5.0
 STOP_S = 2.0
 
 Pids = Callable[[], tuple[int, ...]]
+Cores = Callable[[Sequence[int]], CoreTime | None]
+
+
+def _core_time(pids: Sequence[int]) -> CoreTime | None:
+    return neighbours.core_time(pids)
 
 
 class Watch(Protocol):
@@ -25,6 +33,9 @@ class Watch(Protocol):
 
     def start(self) -> None:
         """Begin to watch."""
+
+    def begin_runs(self) -> None:
+        """The runs that count begin, after those that warm up: what others take of the processor counts from here."""
 
     def mark(self) -> None:
         """A run begins: `peak_since_mark` counts from here."""
@@ -34,7 +45,8 @@ class Watch(Protocol):
 
     def stop(self) -> dict[str, float]:
         """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j with its parts cpu_ and gpu_energy_j, and
-        throttled_s, the time with lowered clocks.
+        throttled_s, the time with lowered clocks; gpu_shared_s, the time in which a program of others computed on the
+        engine's GPU; others_cpu_share, the share of all cores that others used since `begin_runs`.
 
         Calling it again gives the same.
         """
@@ -47,6 +59,9 @@ class NoTelemetry:
     """Watches nothing."""
 
     def start(self) -> None:
+        return None
+
+    def begin_runs(self) -> None:
         return None
 
     def mark(self) -> None:
@@ -66,7 +81,8 @@ class Telemetry:
     """Watches the processes that `pids` names, with all their children, from `start` to `stop`.
 
     `pids` is called in the thread of the caller only: at the start, and at a mark where none of them lives any more.
-    Resident memory counts pages that several processes share (a mapped model file) once for each of them.
+    Resident memory counts pages that several processes share (a mapped model file) once for each of them. `cores` says
+    what the cores have done until now, for the engine's processes; None where nobody wants to know.
     """
 
     def __init__(
@@ -76,10 +92,14 @@ class Telemetry:
         sensors: Sequence[Sensor] | None = None,
         every_s: float = EVERY_S,
         tree_every_s: float = TREE_EVERY_S,
+        cores: Cores | None = _core_time,
     ) -> None:
         self._pids = pids
         self._every_s, self._tree_every_s = every_s, tree_every_s
         self._sensors = [_Meter(sensor) for sensor in (find_sensors() if sensors is None else sensors)]
+        self._cores = cores
+        self._at_begin: CoreTime | None = None
+        self._others_cpu_share: float | None = None
         self._roots: tuple[int, ...] = ()
         self._family: dict[int, Any] = {}
         self._tree_at = -float("inf")
@@ -99,6 +119,14 @@ class Telemetry:
         with contextlib.suppress(RuntimeError):  # no room for another thread: marks still look
             self._thread.start()
 
+    def begin_runs(self) -> None:
+        self._at_begin = self._core_time()
+
+    def _core_time(self) -> CoreTime | None:
+        with contextlib.suppress(Exception):
+            return self._cores(self._roots) if self._cores is not None else None
+        return None
+
     def mark(self) -> None:
         with self._lock:
             self._run_peak = None
@@ -114,6 +142,7 @@ class Telemetry:
 
     def stop(self) -> dict[str, float]:
         if not self._ended.is_set():
+            self._others_cpu_share = neighbours.others_share(self._at_begin, self._core_time())
             self._look()
         self._ended.set()
         if self._thread is not None and self._thread.is_alive():
@@ -131,6 +160,11 @@ class Telemetry:
         throttled = [seconds for meter in self._sensors for seconds in meter.throttled_s.values()]
         if throttled:
             found["throttled_s"] = max(throttled)
+        shared = [seconds for meter in self._sensors for seconds in meter.shared_s.values()]
+        if shared:
+            found["gpu_shared_s"] = max(shared)
+        if self._others_cpu_share is not None:
+            found["others_cpu_share"] = self._others_cpu_share
         return found
 
     def newly_lost(self) -> tuple[str, ...]:
@@ -168,7 +202,7 @@ class Telemetry:
         with self._lock, contextlib.suppress(Exception):
             now = time.monotonic()
             if now - self._tree_at >= self._tree_every_s:
-                self._family = _family(self._roots)
+                self._family = neighbours.family(self._roots)
                 self._tree_at = now
             sizes = [size for pid in list(self._family) if (size := self._size(pid)) is not None]
             if sizes:
@@ -186,21 +220,6 @@ class Telemetry:
             return None
 
 
-def _family(roots: Sequence[int]) -> dict[int, Any]:
-    """The processes that live, with all their children, by id."""
-    import psutil
-
-    found: dict[int, Any] = {}
-    for root in dict.fromkeys(roots):
-        if root in found:
-            continue
-        with contextlib.suppress(psutil.Error, OSError):
-            program = psutil.Process(root)
-            found[root] = program
-            found.update({child.pid: child for child in program.children(recursive=True)})
-    return found
-
-
 class _Meter:
     """One sensor from its first to its last reading; it is read no more once it has failed."""
 
@@ -212,6 +231,7 @@ class _Meter:
         self.energy_j: float | None = None
         self.used_bytes: int | None = None
         self.throttled_s: dict[str, float] = {}
+        self.shared_s: dict[str, float] = {}
 
     def look(self, now: float, pids: frozenset[int], *, last: bool = False) -> None:
         if self.sensor.is_off or (not last and now - self._read_at < self.sensor.every_s):
@@ -227,7 +247,9 @@ class _Meter:
         for name, gauge in gauges.items():
             if name in self._last:
                 self._add(*self._last[name], now, gauge)
-                self._add_throttled(name, now - self._last[name][0], gauge)
+                then, before = self._last[name]
+                self._add_throttled(name, now - then, gauge)
+                self._add_shared(name, now - then, before, gauge)
             self._last[name] = (now, gauge)
         used = [gauge.used_bytes for gauge in gauges.values() if gauge.used_bytes is not None]
         if used:
@@ -246,3 +268,10 @@ class _Meter:
     def _add_throttled(self, name: str, seconds: float, gauge: Gauge) -> None:
         if gauge.is_throttled is not None:
             self.throttled_s[name] = self.throttled_s.get(name, 0.0) + (seconds if gauge.is_throttled else 0.0)
+
+    def _add_shared(self, name: str, seconds: float, before: Gauge, gauge: Gauge) -> None:
+        """Seen at either end, it was there for the time between."""
+        if before.is_shared is None and gauge.is_shared is None:
+            return
+        is_shared = before.is_shared or gauge.is_shared
+        self.shared_s[name] = self.shared_s.get(name, 0.0) + (seconds if is_shared else 0.0)

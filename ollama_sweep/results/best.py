@@ -15,7 +15,7 @@ from ollama_sweep.results.grids import Grid, X, Y, flags_of, in_words, make_grid
 
 MOST_TIED = 5
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
-           Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
+           Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Measuring:
             self._collect_runs(cell, runs, earlier, effective, watch)
             return self._judged(cell, runs, earlier, effective, watch.stop())
         except CellFailed as failure:
-            return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before)
+            return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before, watch.stop())
         except (StopNow, SweepError, MemoryError):
             raise
         except Exception as error:
@@ -103,7 +103,13 @@ class Measuring:
         return self._sent(cell).tokens if self._sent(cell).is_own_prompt else None
 
     def _failed(
-        self, cell: Cell, failure: CellFailed, runs: Sequence[Run], effective: Effective, oom_kills: int
+        self,
+        cell: Cell,
+        failure: CellFailed,
+        runs: Sequence[Run],
+        effective: Effective,
+        oom_kills: int,
+        seen: Mapping[str, float],
     ) -> Outcome:
         nothing = summarize([])
         flags = judge.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
@@ -115,7 +121,7 @@ class Measuring:
             status=status,
             reason=reason,
             error=failure.error,
-            flags=frozenset(flags),
+            flags=frozenset(flags | judge.flags_of_others(seen)),
             runs=tuple(replace(run, believed=False, doubt=run.doubt or "attempt_failed") for run in runs),
             effective=effective,
             raw=failure.raw,
@@ -128,6 +134,7 @@ class Measuring:
             return self._ask_questions(cell, runs, earlier, effective, watch)
         runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
         reached("after_warmup")
+        watch.begin_runs()
         wanted = max(1, self.spec.repeats.minimum - len(earlier))
         while self._wants_more(runs, wanted, len(earlier)):
             number = len(earlier) + 1 + sum(not run.warmup for run in runs)
@@ -154,6 +161,7 @@ class Measuring:
         for number in range(1, self.spec.warmup + 1):
             runs.extend(asking.warm_up(number))
         reached("after_warmup")
+        watch.begin_runs()
         rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)  # answered or not
         for run in asking.ask_all(max(1, rounds)):
             runs.append(run)

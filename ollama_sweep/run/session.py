@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,7 +262,7 @@ class Session:
             engine=engine,
             emit=self._emit,
             has_gpu=bool(here.gpus),
-            **(UNSEEN if is_elsewhere else {"watch": Telemetry}),
+            **(UNSEEN if is_elsewhere else {"watch": _watch(name)}),
         )
         pauses = not self.options.no_pause
         Execution(
@@ -300,6 +301,11 @@ class Session:
             cells = found.planned()
             sweep_id = store.register_sweep(header, cells, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
         return sweep_id
+
+
+def _watch(engine: str) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
+    """What a cell is watched with. A scripted engine uses no processor, so nobody takes any of it away."""
+    return partial(Telemetry, cores=None) if engines.facts(engine).is_scripted else Telemetry
 
 
 def _keep_prompts(store: Store, found: Survey) -> None:

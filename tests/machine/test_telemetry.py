@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,7 +176,8 @@ def test_this_machine_has_sensors_or_has_none() -> None:
     telemetry = Telemetry(lambda: (psutil.Process().pid,))
     telemetry.start()
     found = telemetry.stop()
-    known = {"peak_rss_bytes", "peak_vram_bytes", "energy_j", "cpu_energy_j", "gpu_energy_j", "throttled_s"}
+    known = {"peak_rss_bytes", "peak_vram_bytes", "energy_j", "cpu_energy_j", "gpu_energy_j", "throttled_s",
+             "gpu_shared_s"}  # fmt: skip
     assert "peak_rss_bytes" in found
     assert set(found) <= known
     assert all(value >= 0 for value in found.values())
@@ -252,6 +253,24 @@ def test_the_time_with_lowered_clocks(throttled: bool, lasts: bool) -> None:
     """What was before the first reading is another cell's."""
     found = read_all(_Scripted([{"0": Gauge(is_throttled=True)}, {"0": Gauge(is_throttled=throttled)}]))
     assert (found["throttled_s"] > 0) is lasts
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_shared"),
+    [
+        ([False, False], False),
+        ([False, True, False], True),
+        ([True, False], True),
+        ([None, False], False),
+        ([None, True], True),
+        ([None, None], None),
+    ],
+)
+def test_the_time_with_another_program_on_the_gpu(steps: list[bool | None], is_shared: bool | None) -> None:
+    """What nobody knows is no number."""
+    found = read_all(_Scripted([{"0": Gauge(is_shared=step)} for step in steps]))
+    assert ("gpu_shared_s" in found) is (is_shared is not None)
+    assert (found.get("gpu_shared_s", 0.0) > 0) is bool(is_shared)
 
 
 def test_the_processors_heat_is_what_its_counters_add(tmp_path: Path) -> None:
@@ -332,8 +351,18 @@ def test_the_gpus_of_the_engine_count_where_the_driver_names_them() -> None:
     sensor = Nvml(_Library())
     everything = {"0": Gauge(2.5, None, MIB, True), "1": Gauge(None, 70.0, 2 * MIB, False)}
     assert sensor.read(frozenset()) == everything
-    assert sensor.read(frozenset({42, 7})) == {"1": everything["1"]}
+    assert sensor.read(frozenset({42, 7})) == {"1": replace(everything["1"], is_shared=False)}
     assert sensor.read(frozenset({7})) == everything
+
+
+def test_a_card_that_has_failed_does_not_hide_the_others() -> None:
+    class Lost(_Library):
+        def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+            if index == 0:
+                raise self.NVMLError("GPU is lost")
+            return index
+
+    assert Nvml(Lost()).read(frozenset()) == {"1": Gauge(None, 70.0, 2 * MIB, False)}
 
 
 def test_nvidia_smi_is_asked_where_the_library_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from openai_server import chunk, end, scripted_server, stream, usage
 from sweep_runner import Ended, statuses
 from sweeping import PROMPT_TOKENS, WORDS, Program, label, program
 
@@ -16,6 +17,8 @@ from ollama_sweep.core.errors import EngineUnavailable
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.engines.base import EngineInfo
 from ollama_sweep.engines.fake import Engine
+from ollama_sweep.machine import neighbours
+from ollama_sweep.machine.neighbours import CoreTime
 from ollama_sweep.run import loop, waiting
 
 FIRST = label(512, 2)
@@ -487,6 +490,50 @@ def test_a_clock_that_was_held_down_is_a_flag_and_the_number_stays(program: Prog
         assert row["energy_per_token_j"] == pytest.approx(row["energy_j"] / tokens)
         assert row["prompt_eval_rate"] > 0
     assert "throttled: the hardware lowered its clock" in program("best").must().stdout
+
+
+def test_a_program_that_begins_to_compute_on_the_gpu_flags_the_cells_that_it_touched(program: Program) -> None:
+    """From the third cell on a program of others is on the engine's GPU; the fake engine is the sweep's own process."""
+    program.script(cells={CELLS[3]: ["timeout"]})
+    driver = program.folder / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(
+        f"""#!/bin/sh
+case $1 in
+*=index) echo 0;;
+*power.draw*) echo '0, 61.25, 1024, 0x0000000000000000';;
+*compute-apps*) echo "$PPID, /usr/bin/python3, 1024"
+    [ "$(grep -c ^prepare {program.journal})" -lt 3 ] || echo '4194305, /usr/bin/blender, 2048';;
+esac
+""",
+        "utf-8",
+    )
+    driver.chmod(0o755)
+    environment = {**program.environment(), "PATH": f"{driver.parent}:/usr/bin:/bin"}
+    program.start("run", program.grid(), env=environment).wait().must()
+    assert [(row["status"], row["flags"]) for row in program.rows()] == [
+        ("ok", ""), ("ok", ""), ("ok", "shared_gpu"), ("timeout", "shared_gpu"),
+    ]  # fmt: skip
+    assert [row["gpu_shared_s"] == 0 for row in program.rows()[:3]] == [True, True, False]
+    assert "gpu_shared_s" in program("export").must().stdout
+
+
+def test_others_on_the_processor_during_the_runs_are_a_flag_and_a_number(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first cell others use half of all cores, in the second one a tenth; the engine itself uses the rest."""
+    looks = iter([CoreTime(0, 0, 0), CoreTime(10, 10, 5), CoreTime(10, 10, 5), CoreTime(20, 20, 14)])
+    monkeypatch.setattr(neighbours, "core_time", lambda pids: next(looks))
+    with scripted_server() as server:
+        server.chat(stream(chunk("Hello"), end(), usage(12, 2)))
+        config = program.config(
+            model="small-model", engine="openai", host=server.host, task="chat", temperature=[0.1, 0.9], repeats=1
+        )
+        said = program("run", config).must().stdout
+    assert [(row["flags"], row["others_cpu_share"]) for row in program.rows()] == [
+        ("busy", pytest.approx(0.5)), ("", pytest.approx(0.1)),
+    ]  # fmt: skip
+    assert said.count("[busy]") == 1
 
 
 def test_a_newer_engine_is_said_and_measures_nothing_again(program: Program) -> None:

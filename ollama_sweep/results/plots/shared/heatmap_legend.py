@@ -34,6 +34,7 @@ SYMBOLS = {
     Flag.UNSTABLE: "!",
     Flag.DRIFTED: "≈",
     Flag.THROTTLED: "°",
+    Flag.BUSY: "¤",
     Flag.SHARED_GPU: "§",
     Flag.CACHED: "‡",
     Flag.IMPORTED: "†",
