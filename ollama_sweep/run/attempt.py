@@ -115,7 +115,7 @@ class Measuring:
         flags = judge.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
         failure = gate.storable(failure)
         status, reason = Status(failure.status), failure.reason
-        if reason in ("killed", "runner_died") and oom_kills > 0:
+        if reason in ("killed", "runner_died", "load_crash") and oom_kills > 0:
             status, reason = Status.OOM, "host_oom"
         return Outcome(
             status=status,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +18,12 @@ _KNOWN_ERRORS = {
     **{LABELS[status].lower(): (status, "") for status in FAILURES},
     "cuda oom": (Status.OOM, "cuda_oom"),
     "gpu oom": (Status.OOM, "gpu_oom"),
-    "create failed": (Status.ERROR, "create"),
 }
+_OLD_WORDS = (
+    (re.compile(r"time(?:d[ -]|-)?out", re.IGNORECASE), Status.TIMEOUT, ""),
+    (re.compile(r"create failed|failed to create", re.IGNORECASE), Status.ERROR, "create"),
+)
+"""How older tools begin their errors, with or without details behind."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class _OldResult:
     rate: float | None
     timestamp: str
     error: str
+    failure: tuple[Status, str] = (Status.ERROR, "")
 
     def planned(self, name: str) -> PlannedCell:
         point = (("num_ctx", self.num_ctx), ("num_batch", self.num_batch))
@@ -40,7 +46,9 @@ class _OldResult:
             rate = self.rate
             summary = Summary(runs=1, prompt_eval_rate=rate, prompt_eval_rate_min=rate, prompt_eval_rate_max=rate)
             return Outcome(Status.OK, flags=flags, summary=summary)
-        status, reason = _KNOWN_ERRORS.get(self.error.strip().lower(), (Status.ERROR, ""))
+        said = self.error.strip()
+        old = next(((status, reason) for words, status, reason in _OLD_WORDS if words.match(said)), self.failure)
+        status, reason = _KNOWN_ERRORS.get(said.lower(), old)
         return Outcome(status, reason, self.error, flags)
 
 
@@ -92,8 +100,14 @@ def _old_result(row: Mapping[str, object]) -> _OldResult:
     return _OldResult(
         num_ctx=_whole(row, "num_ctx"), num_batch=_whole(row, "num_batch"),
         rate=None if rate is None else float(rate), timestamp=str(row.get("timestamp") or ""),
-        error=str(row.get("error") or ""),
+        error=str(row.get("error") or ""), failure=_failure(row),
     )  # fmt: skip
+
+
+def _failure(row: Mapping[str, object]) -> tuple[Status, str]:
+    """What the words of an engine mean, where whoever read the row has found out."""
+    status = Status(str(row.get("status") or Status.ERROR))
+    return status, str(row.get("reason") or "")
 
 
 def _whole(row: Mapping[str, object], name: str) -> int:

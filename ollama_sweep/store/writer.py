@@ -307,6 +307,8 @@ class Store:
     def import_results(self, name: str, rows: Iterable[Mapping[str, object]], source: str) -> int:
         """Old results (num_ctx, num_batch, prompt_eval_rate or None, timestamp, error) as a sweep of their own.
 
+        A row may have the `status` and `reason` that its error stands for.
+
         Returns how many were new; importing the same again changes nothing. Raises ValueError for a bad row and
         ConfigError where the name is that of a measured sweep.
         """

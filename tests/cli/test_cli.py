@@ -330,6 +330,29 @@ def test_best_of_nothing_is_said(program: Program) -> None:
 # import
 
 
+def test_the_words_of_an_older_tool_are_understood(program: Program) -> None:
+    """Its own, with and without what stood behind them, and those of the engines that it has kept."""
+    words = {
+        "Timeout": ("timeout", ""),
+        "timed out after 600 s": ("timeout", ""),
+        "Timeout or no output": ("timeout", ""),
+        "CUDA OOM": ("oom", "cuda_oom"),
+        "Failed to create model": ("error", "create"),
+        "Failed to create model: no space left on device": ("error", "create"),
+        "model requires more system memory (12.3 GiB) than is available (7.9 GiB)": ("oom", "host_oom"),
+        "Error: llama runner process has terminated: signal: killed": ("crashed", "killed"),
+        "This model's maximum context length is 4096 tokens.": ("truncated", "does_not_fit"),
+        "the cat sat on it": ("error", ""),
+    }
+    results = [
+        {"num_ctx": 512 * number, "num_batch": 64, "prompt_eval_rate": None, "timestamp": "", "error": text}
+        for number, text in enumerate(words, start=1)
+    ]
+    (program.folder / "old.json").write_text(json.dumps({"results": results}))
+    program("import", "old.json").must()
+    assert {row["error"]: (row["status"], row["reason"]) for row in program.rows()} == words
+
+
 def test_old_results_come_back_as_they_were(program: Program) -> None:
     (program.folder / "old.json").write_text(json.dumps(OLD))
     assert program("import", "old.json").must().stdout == "2 of 2 results are new in sweep old (flag: imported)\n"

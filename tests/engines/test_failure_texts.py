@@ -103,6 +103,80 @@ CLASSIFIED = [
     ("invalid option provided", Status.ERROR, "config"),
     ("error loading model: unknown model architecture: 'foo'", Status.ERROR, "model"),
     ('"bert" does not support generate', Status.ERROR, "capability"),
+    # a runner that died, as clients of several systems say it
+    ('POST predict: Post "http://127.0.0.1:39789/completion": EOF', Status.CRASHED, "runner_died"),
+    (('POST predict: Post "http://127.0.0.1:1/completion": read tcp 127.0.0.1:2->127.0.0.1:1: wsarecv: An existing '
+     "connection was forcibly closed by the remote host."), Status.CRASHED, "runner_died"),
+    (('POST predict: Post "http://127.0.0.1:1/completion": dial tcp 127.0.0.1:1: connectex: No connection could be '
+     "made because the target machine actively refused it."), Status.CRASHED, "runner_died"),
+    (STATUS_500 + 'do embedding request: Post "http://127.0.0.1:1/embedding": EOF', Status.CRASHED, "runner_died"),
+    ("an unknown error was encountered while running the model ", Status.CRASHED, "runner_died"),
+    (STATUS_500 + 'do load request: Post "http://127.0.0.1:1/load": read tcp 127.0.0.1:2->127.0.0.1:1: wsarecv: An '
+     "existing connection was forcibly closed by the remote host.", Status.CRASHED, "load_crash"),
+    ('do load request: Post "http://127.0.0.1:1/load": EOF', Status.CRASHED, "load_crash"),
+    ("level_zero backend failed with error: 20 [UR_RESULT_ERROR_DEVICE_LOST]", Status.CRASHED, "runner_died"),
+    ("ggml_vulkan: vk::Queue::submit: ErrorDeviceLost", Status.CRASHED, "runner_died"),
+    ("Memory critical error by agent node-0 (Agent handle: 0x55) on address 0x7f. Reason: Memory in use.",
+     Status.CRASHED, "runner_died"),
+    ("Memory access fault by GPU node-1 on address 0x7f. Reason: Page not present", Status.CRASHED, "runner_died"),
+    ("CUDA error: invalid argument\n  current device: 0", Status.CRASHED, "runner_died"),
+    ("The model has crashed without additional information. (Exit code: 18446744072635812000)", Status.CRASHED,
+     "runner_died"),
+    ("Error loading model. (Exit code: 18446744072635812000). Unknown error.", Status.CRASHED, "load_crash"),
+    # memory of the system and of further GPUs
+    ("CreateFileMappingA failed: The paging file is too small for this operation to complete.", Status.OOM, "host_oom"),
+    ("llama runner exited, you may not have enough available memory to run this model", Status.OOM, "oom"),
+    ("not enough VRAM to load this model", Status.OOM, "oom"),
+    ("RuntimeError: MPS backend out of memory (MPS allocated: 7.23 GB, max allowed: 9.07 GB)", Status.OOM, "gpu_oom"),
+    ("level_zero backend failed with error: 39 [UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY]", Status.OOM, "gpu_oom"),
+    ("level_zero backend failed with error: 40 [UR_RESULT_ERROR_OUT_OF_RESOURCES]", Status.RESOURCE, "gpu_resource"),
+    ("ImportError: libgomp.so: cannot allocate memory in static TLS block", Status.ERROR, "unknown"),
+    # warnings that were made good
+    ("ggml_vulkan: Failed to allocate pinned memory.\nGGML_ASSERT(n_tokens_all <= cparams.n_batch) failed",
+     Status.CRASHED, "assert"),
+    (("ggml_vulkan: Failed to allocate pinned memory.\nggml_vulkan: vk::Device::allocateMemory: "
+     "ErrorOutOfDeviceMemory\nGGML_ASSERT(x) failed"), Status.CRASHED, "assert"),
+    (("ggml_vulkan: Failed to allocate pinned memory (vk::Device::allocateMemory: ErrorOutOfHostMemory) GGML_ASSERT(x) "
+     "failed"), Status.CRASHED, "assert"),
+    (("ggml_vulkan: Failed to allocate pinned memory.\nggml_vulkan: Device memory allocation of size 9 failed.\n"
+     "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory"), Status.OOM, "gpu_oom"),
+    ("WARNING: failed to allocate 1024.00 MB of pinned memory: out of memory\nerror: invalid argument: --foo",
+     Status.ERROR, "config"),
+    ("ggml_cuda_host_malloc: failed to allocate 9.00 MiB of pinned memory: out of memory\n" + TERMINATED
+     + "exit status 1", Status.CRASHED, "load_crash"),
+    (("warning: failed to mlock 9-byte buffer (after previously locking 0 bytes): Cannot allocate memory\n"
+     "Try increasing RLIMIT_MEMLOCK ('ulimit -l' as root).\nGGML_ASSERT: ggml.c:1: x"), Status.CRASHED, "assert"),
+    (("warning: failed to VirtualLock 9-byte buffer: Insufficient system resources exist to complete the requested "
+     "service.\nerror loading model: missing tensor 'x'"), Status.ERROR, "model"),
+    ("ggml: failed to allocate 9 MiB on CUDA0, retrying with less\nsegmentation fault", Status.CRASHED, "runner_died"),
+    ("llama-server startup failed after projector CPU offload retry: cudaMalloc failed: out of memory", Status.OOM,
+     "cuda_oom"),
+    ("W/llama: warning: failed to mlock: Cannot allocate memory\ncudaMalloc failed: out of memory", Status.OOM,
+     "cuda_oom"),
+    ("warning: CUDA out of memory", Status.OOM, "cuda_oom"),
+    # what cannot be, wherever it stands
+    ("llama_init_from_model: V cache quantization requires flash_attn", Status.ERROR, "config"),
+    (TERMINATED + "exit status 1: llama_init_from_model: V cache quantization requires flash_attn", Status.ERROR,
+     "config"),
+    ("error: unknown argument: --foo", Status.ERROR, "config"),
+    (("llama runner process has terminated: this model is not supported by your version of Ollama. You may need to "
+     "upgrade"), Status.ERROR, "model"),
+    # longer than the context, as other servers say it
+    (("This model's maximum context length is 16384 tokens. However, you requested 122946 tokens (122434 in the "
+     "messages, 512 in the completion)."), Status.TRUNCATED, "does_not_fit"),
+    (("Trying to keep the first 111490 tokens when context the overflows. However, the model is loaded with context "
+     "length of only 32768 tokens, which is not enough."), Status.TRUNCATED, "does_not_fit"),
+    ("max_tokens must be at least 1, got -186.", Status.TRUNCATED, "does_not_fit"),
+    ("max_tokens must be at least 1, got -1.", Status.ERROR, "unknown"),
+    ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", Status.TRUNCATED,
+     "does_not_fit"),
+    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", Status.TRUNCATED,
+     "does_not_fit"),
+    ("Requested tokens (5000) exceed context window of 512", Status.TRUNCATED, "does_not_fit"),
+    ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 20 `max_new_tokens`",
+     Status.TRUNCATED, "does_not_fit"),
+    ("prompt is too long: 210000 tokens > 200000 maximum", Status.TRUNCATED, "does_not_fit"),
+    ("Please reduce the length of the messages or completion.", Status.TRUNCATED, "does_not_fit"),
     # the server
     (STATUS_500 + "server busy, please try again.  maximum pending requests exceeded", Status.ERROR, "busy"),
     ("error starting llama-server: llama-server binary not found (checked: …)", Status.ERROR, "install"),
@@ -168,6 +242,14 @@ def test_a_silent_end(exit_code: int | None, signal: int | None, expected: tuple
         "Failed to connect to Ollama. Please check that Ollama is downloaded, running and accessible.",
         "Server disconnected without sending a response.",
         "timed out waiting for server to start",
+        (
+            'Post "http://127.0.0.1:11434/api/generate": read tcp 127.0.0.1:5->127.0.0.1:11434: wsarecv: An existing '
+            "connection was forcibly closed by the remote host."
+        ),
+        (
+            'Head "http://127.0.0.1:11434/": dial tcp 127.0.0.1:11434: connectex: No connection could be made '
+            "because the target machine actively refused it."
+        ),
     ],
 )
 def test_a_server_that_is_gone(text: str) -> None:
@@ -182,6 +264,9 @@ def test_a_server_that_is_gone(text: str) -> None:
         'Error: 500 Internal Server Error: do load request: Post "http://127.0.0.1:4001/load": EOF',
         "timed out waiting for llama-server to start - connection refused",
         TERMINATED + "signal: killed",
+        'Error: POST predict: Post "http://127.0.0.1:39789/completion": EOF',
+        'POST predict: Post "http://127.0.0.1:1/completion": read tcp 127.0.0.1:2: wsarecv: forcibly closed',
+        'do load request: Post "http://127.0.0.1:1/load": dial tcp 127.0.0.1:1: connect: connection refused',
         "",
     ],
 )

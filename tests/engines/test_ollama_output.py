@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
+from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.ollama.output import clean, error_text, statistics
+from ollama_sweep.engines.shared.failures import classify
 
 SPINNER = "\x1b[?2026h\x1b[?25l\x1b[1G⠋ \x1b[K\x1b[?25h\x1b[?2026l"
 CAPTURED = (
@@ -68,3 +70,11 @@ def test_a_missing_line_is_none_not_zero() -> None:
 def test_the_error_is_shown_without_the_spinner() -> None:
     text = SPINNER * 5 + "\x1b[2K\x1b[1G\x1b[?25hError: 500 Internal Server Error: llama-server died:\nline two\r\n"
     assert error_text(text) == "500 Internal Server Error: llama-server died:\nline two"
+
+
+def test_all_messages_are_read_and_each_once() -> None:
+    out_of_memory = "llama-server process has terminated: cudaMalloc failed: out of memory"
+    text = f"pulling\nError: {out_of_memory}\nError: run failed\n  Error: run failed\n"
+    assert error_text(text) == f"{out_of_memory}\nrun failed"
+    assert classify(error_text(text))[0] is Status.OOM
+    assert error_text("Error:\n") == "Error:"

@@ -26,11 +26,13 @@ def command(file: Path, name: str | None, allow_network_db: bool, db: Path) -> N
     Example:
       ollama-sweep import old_results.json --name before
     """
+    from ollama_sweep.engines.shared.failures import meaning
     from ollama_sweep.machine.files import read_text
     from ollama_sweep.results.export import read_old_results
     from ollama_sweep.store.writer import Store
 
-    rows = read_old_results(read_text(file, LIMIT_MB), str(file))
+    old = read_old_results(read_text(file, LIMIT_MB), str(file))
+    rows = [{**row, **meaning(str(row.get("error") or ""))} for row in old]
     with Store.open(db, allow_network=allow_network_db, say=warn) as store:
         added = store.import_results(name or file.stem, rows, str(file))
     say(f"{added} of {len(rows)} results are new in sweep {name or file.stem} (flag: imported)")

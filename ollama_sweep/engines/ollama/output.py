@@ -89,7 +89,8 @@ def _seconds(label: str, text: str) -> float | None:
 
 
 def error_text(stderr: str) -> str:
-    """The engine's own message: from its last `Error:` on, else all it said, cleaned."""
+    """The engine's own message: from its first `Error:` on, each of them once, else all it said, cleaned."""
     text = clean(stderr).strip()
-    starts = [match.end() for match in re.finditer(r"^\s*Error:", text, re.MULTILINE)]
-    return text[starts[-1] if starts else 0 :].strip()
+    _, *messages = re.split(r"^[ \t]*Error:", text, flags=re.MULTILINE)
+    said = dict.fromkeys(message.strip() for message in messages if message.strip())
+    return "\n".join(said) or text

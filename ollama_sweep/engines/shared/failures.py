@@ -1,7 +1,8 @@
 """What an engine's error text means. Pure; shared by all engines.
 
-Engines of many versions are in use, so a text is recognised by words that are in it, wherever they stand. The first
-rule that matches decides; words for memory come before the crash that followed from it.
+Engines of many versions are in use, so a text is recognised by words that are in it, wherever they stand. What was made
+good is left out first: warnings, and what was tried again another way. Of the rest the first rule that matches decides;
+words for memory come before the crash that followed from it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ from ollama_sweep.core.outcome import Status
 
 RECOVERED = "retrying without pipeline parallelism"
 """llama.cpp failed to allocate, tried with less and went on: what stands before it is no error."""
+
+_NO_MEMORY = (
+    r"(?:out[ -]of[ -](?:\w+ )?memory|out_?of_?\w*memory|cannot allocate memory|resource temporarily unavailable)"
+)
+MADE_GOOD = re.compile(
+    rf"(?:failed|unable) to (?:allocate|register|pin)[^\n]{{0,60}}?(?:pinned memory|huge ?pages?)"
+    rf"(?:[^\n]{{0,80}}?{_NO_MEMORY}|\.?\n[^\n]*vulkan: vk::[^\n]*)?"
+    rf"|failed to (?:mlock|virtuallock)[^\n]{{0,120}}?(?:{_NO_MEMORY}|$)"
+    r"|^[^\n]*?(?:[,;(] ?(?:so )?(?:retrying|trying again)\b|\bfalling back to\b)[^\n.]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""After these an engine goes on: memory that cannot be pinned or locked is used all the same."""
+WARNING = re.compile(r"^[^\n]{0,60}?(?:\bwarn(?:ing)?\b\]?[:\s]|level=warn)[^\n]*", re.IGNORECASE | re.MULTILINE)
 
 SIGNAL_ABORT = 6
 SIGNAL_KILL = 9
@@ -38,14 +52,38 @@ _CUDA_RESOURCE = _any(
     r"too many resources requested for launch",
     r"cudaErrorLaunchOutOfResources",
 )
+_TOO_LONG = _any(
+    r"exceed_context_size_error",
+    r"context_length_exceeded",
+    r"exceeds the available context size",
+    r"prompt is longer than the context length",
+    r"input length exceeds (?:the|maximum) context length",
+    r"context size (?:has been )?exceeded",
+    r"input (?:\(\d+ tokens\) )?is too large to process",
+    # vLLM, SGLang, TGI, TensorRT-LLM, llama-cpp-python, LM Studio, and services
+    r"maximum context length",
+    r"prompt[^\n]{0,60} (?:is )?too (?:long|large)\b",
+    r"(?:prompt|input|inputs?`?|tokens?\)?|sequence)[^\n]{0,60} (?:exceeds?|(?:longer|larger|greater) than)"
+    r"[^\n]{0,60}(?:context (?:size|length|window)|(?:model|input|sequence) length|max_model_len|max_num_tokens)",
+    r"context (?:the )?overflow",
+    r"loaded with context length of only",
+    r"reached context length of",
+    r"max_(?:completion_|new_|output_)?tokens must be [^\n]{0,30}got -(?![12]\b)\d+",
+    r"`?inputs`? (?:tokens \+|must have less than)",
+    r"reduce (?:the length of|your) (?:the |your )?(?:messages?|prompt|inputs?)",
+)
 _OUT_OF_MEMORY = _any(
     r"out[ -]of[ -](?:device[ -]|host[ -])?memory",
     r"(?:cuda|hip)malloc\w* failed",
     r"failed to allocate",
     r"allocation failed",
     r"unable to allocate",
-    r"(?:cannot|could not) allocate memory",
-    r"(?:not enough|insufficient|more system) memory",
+    r"(?:cannot|could not) allocate memory(?! in static tls)",
+    r"(?:not (?:have )?enough|insufficient|requires? more|more system|no available) (?:\w+ ){0,3}(?:memory|v?ram)\b",
+    r"paging file is too small",
+    r"commitment_limit",
+    r"insufficient system resources",
+    r"mem_object_allocation_failure",
     r"out_?of_?(?:device_?|host_?)?memory",  # VK_ERROR_OUT_OF_DEVICE_MEMORY, ErrorOutOfDeviceMemory, Metal's, CUDA's
     r"memory layout cannot be allocated",
     r"unable to load full model on gpu",
@@ -64,6 +102,10 @@ _OTHER_GPU = _any(
     r"\bmtl\d",
     r"kiogpu",
     r"sycl",
+    r"level_zero",
+    r"\bur_result",
+    r"mem_object",
+    r"\b(?:mps|xpu|npu)\b",
     r"on gpu",
 )
 _HOST = _any(
@@ -76,6 +118,10 @@ _HOST = _any(
     r"bad_alloc",
     r"cannot allocate memory",
     r"MemoryError",
+    r"cpuallocator",
+    r"paging file",
+    r"commitment_limit",
+    r"insufficient system resources",
     r"out_?of_?host_?memory",
 )
 
@@ -86,28 +132,21 @@ _RULES = (
         Status.RESOURCE,
         "host_resource",
     ),
-    Rule(
-        _any(
-            r"exceed_context_size_error",
-            r"exceeds the available context size",
-            r"prompt is longer than the context length",
-            r"input length exceeds (?:the|maximum) context length",
-            r"context size has been exceeded",
-            r"input \(\d+ tokens\) is too large to process",
-        ),
-        Status.TRUNCATED,
-        "does_not_fit",
-    ),
+    Rule(_any(r"out_of_resources"), Status.RESOURCE, "gpu_resource"),
+    Rule(_TOO_LONG, Status.TRUNCATED, "does_not_fit"),
     Rule(_any(r"context canceled", r"request canceled"), Status.ERROR, "canceled"),
     Rule(_any(r"timed out waiting for (?:llama|the |server)[^\n]*to start"), Status.TIMEOUT, "load"),
     Rule(_any(r"server busy", r"maximum pending requests"), Status.ERROR, "busy"),
     Rule(
         _any(
-            r"quantized V cache requires flash_attn",
+            r"requires? flash[_ ]?att",
             r"unsupported cache type",
             r"invalid option",
             r'option "\w+" must be of type',
-            r"error: invalid argument",
+            # `CUDA error: invalid argument` is no argument of the person's.
+            r"(?<!cuda )(?<!rocm )(?<!hip )(?<!sycl )error: (?:invalid|unknown|unrecognized) (?:argument|option)",
+            r"(?:unknown|unrecognized|invalid) (?:arguments?|option|value for)[^\n]{0,20} --?\w",
+            r"error while handling argument",
             r"unknown parameter",
             r"invalid (?:int|float|bool) value",
         ),
@@ -116,8 +155,21 @@ _RULES = (
     ),
     Rule(_any(r"llama-(?:server|quantize) binary not found"), Status.ERROR, "install"),
     Rule(_any(r"does not support", r"start it with `--embeddings`"), Status.ERROR, "capability"),
+    Rule(_any(r"(?:loading|load the|load) model\b[^\n]*exit code: \d"), Status.CRASHED, "load_crash"),
+    Rule(_any(r"model (?:has |process )?crashed", r"\(exit code: \d{4,}\)"), Status.CRASHED, "runner_died"),
     Rule(
-        _any(r"unknown (?:model|pre-tokenizer)", r"may be incompatible with your version", r"error loading model"),
+        _any(
+            r"unknown (?:model|pre-tokenizer)",
+            r"may be incompatible with your version",
+            r"model is not supported",
+            r"not supported by (?:your|this) version",
+            r"unsupported model",
+            r"requires a newer version",
+            r"error loading model",
+            r"invalid (?:file magic|gguf)",
+            r"wrong number of tensors",
+            r"missing tensor",
+        ),
         Status.ERROR,
         "model",
     ),
@@ -139,12 +191,29 @@ _RULES = (
             r"startup failed",
             r"model failed to load",
             r"failed to init server",
+            r"do load request",
+            r'/load": ',
         ),
         Status.CRASHED,
         "load_crash",
     ),
     Rule(
         _any(
+            r"an unknown error was encountered while running the model",
+            r"\bpost predict\b",
+            r'(?:post|get) "https?://[^"]*/(?:completions?|embeddings?|tokenize|detokenize|health)": ',
+            r"\bwsa(?:recv|send)\b",
+            r"forcibly closed by the remote host",
+            r"device[ _]?lost",
+            r"(?:memory critical error|memory access fault|hw exception) by",
+            r"gpu hang",
+            r"access violation",
+            r"0xc0000005",
+            r"bus error",
+            r"illegal instruction",
+            r"core dumped",
+            r"enginedeaderror",
+            r"engine ?core (?:encountered|died|process)",
             r"unexpectedly stopped",
             r"no longer running",
             r"unexpected EOF",
@@ -152,7 +221,8 @@ _RULES = (
             r"signal arrived during cgo",
             r"segmentation (?:fault|violation)",
             r"\bpanic:",
-            r"(?:cuda|rocm) error",
+            r"(?:cuda|rocm|hip|sycl|musa|cann) error",
+            r"level_zero backend failed",
             r"connection reset by peer",
         ),
         Status.CRASHED,
@@ -169,13 +239,22 @@ _RULES = (
 )
 
 _ABOUT_THE_RUNNER = _any(
-    r"\b500 internal server error", r"while running the model", r"\bllama[- ](?:server|runner)", r"model runner"
+    r"\b500 internal server error",
+    r"while running the model",
+    r"\bllama[- ](?:server|runner)",
+    r"model runner",
+    r"\bpost predict\b",
+    r"\bdo \w+ request\b",
+    r'"https?://[^"]*/(?:load|completions?|embeddings?|tokenize|detokenize|health)":',
 )
 _SERVER_GONE = _any(
     r"could not connect to (?:ollama|a running)",
     r"failed to connect to ollama",
     r"connection refused",
+    r"actively refused",
     r"connection reset",
+    r"\bwsa(?:recv|send)\b",
+    r"forcibly closed",
     r"broken pipe",
     r"server disconnected",
     r"no such host",
@@ -193,12 +272,25 @@ def classify(text: str, *, exit_code: int | None = None, signal: int | None = No
     `text` is all the engine said of it; `exit_code` and `signal` (a positive number) are those of the process that
     failed, where they are known. A text that says nothing is judged by them.
     """
-    if _OUT_OF_MEMORY.search(_CUDA_RESOURCE.sub("", _not_recovered(text))):
-        return Status.OOM, _memory_of(_not_recovered(text))
-    for rule in _RULES:
-        if rule.pattern.search(text):
-            return rule.status, rule.reason
+    for without in (WARNING, None):  # a warning alone is better than nothing
+        left, since = (_left(part, without) for part in (text, text.rpartition(RECOVERED)[2]))
+        if _OUT_OF_MEMORY.search(_CUDA_RESOURCE.sub("", since)):
+            return Status.OOM, _memory_of(since)
+        for rule in _RULES:
+            if rule.pattern.search(left):
+                return rule.status, rule.reason
     return _by_end(exit_code, signal)
+
+
+def _left(text: str, without: re.Pattern[str] | None) -> str:
+    left = MADE_GOOD.sub("", text)
+    return without.sub("", left) if without else left
+
+
+def meaning(text: str) -> dict[str, str]:
+    """`status` and `reason` of a text that an older tool has kept; nothing where it says nothing that is known."""
+    status, reason = classify(text)
+    return {} if reason == "unknown" else {"status": status, "reason": reason}
 
 
 def server_is_gone(text: str) -> bool:
@@ -207,10 +299,6 @@ def server_is_gone(text: str) -> bool:
     The same words about the server's own runner (`500 Internal Server Error: … unexpected EOF`) are the cell's.
     """
     return bool(_SERVER_GONE.search(text)) and not _ABOUT_THE_RUNNER.search(text)
-
-
-def _not_recovered(text: str) -> str:
-    return text.rpartition(RECOVERED)[2]
 
 
 def _memory_of(text: str) -> str:
