@@ -163,7 +163,8 @@ def test_a_model_is_downloaded_only_after_a_yes(studio: Studio, settings: Engine
     [
         ("Model loading aborted due to insufficient system resources", Status.OOM, "does_not_fit"),
         ("ggml_cuda: cudaMalloc failed: out of memory", Status.OOM, "cuda_oom"),
-        ("The model has crashed without additional information", Status.ERROR, "load"),
+        ("The model has crashed without additional information", Status.CRASHED, "load_crash"),
+        ("the cat sat on it", Status.ERROR, "load"),
         ("hang", Status.TIMEOUT, "load"),
     ],
 )
@@ -201,7 +202,7 @@ def test_a_loaded_model_answers_a_test_before_it_is_measured(
 @pytest.mark.parametrize(
     ("reply", "reason", "words"),
     [
-        (refused(500, "The model has crashed without additional information"), "http_500", "has crashed"),
+        (refused(500, "The model has crashed without additional information"), "runner_died", "has crashed"),
         (stream(end()), "test_inference", "an empty answer"),
         (stream(chunk("Hel"), done=False, cut=True), "half_answer", ""),
     ],

@@ -49,7 +49,7 @@ def chunk(text: str | None = None, **more: Any) -> dict[str, Any]:
     return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
 
 
-def end(reason: str = "stop") -> dict[str, Any]:
+def end(reason: object = "stop") -> dict[str, Any]:
     """The event that ends the text."""
     return chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}])
 

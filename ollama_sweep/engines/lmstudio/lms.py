@@ -184,7 +184,7 @@ def _load_failure(done: process.Completed, raw: str) -> CellFailed:
     if _NO_ROOM.search(text):
         return CellFailed(Status.OOM, "does_not_fit", text, raw)
     status, reason = classify(text, exit_code=max(done.returncode, 0))
-    return CellFailed(status, "load" if reason == "unknown" else reason, text, raw)
+    return CellFailed(status, {"unknown": "load", "runner_died": "load_crash"}.get(reason, reason), text, raw)
 
 
 def _json(text: str) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.cell import Cell
@@ -19,9 +20,10 @@ from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.openai.faults import Place, body_of, by_status, died, is_html, said_in, translated, unreadable
-from ollama_sweep.engines.openai.stream import Pieces
+from ollama_sweep.engines.openai.stream import Pieces, events
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.deadline import Deadline
+from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine.address import Address, is_encrypted
 from ollama_sweep.machine.env import Key
 
@@ -37,6 +39,10 @@ FIELDS = {"num_predict": "max_tokens"}
 """What the API calls otherwise; every other option of a request has the same name there."""
 OTHER_WAYS = {"max_tokens": "max_completion_tokens", "stream_options": None}
 """Fields that some servers refuse, and what they want in their place."""
+_REFUSES = re.compile(
+    r"unsupported|not supported|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra|deprecated",
+    re.IGNORECASE,
+)
 REQUEST_OPTIONS = frozenset({"temperature", "top_p", "seed", "num_predict", "presence_penalty", "frequency_penalty"})
 """All that a request can say of how it is answered."""
 
@@ -138,10 +144,14 @@ class Client:
         return {other: value for name, value in body.items() if (other := ways.get(name, name)) is not None}
 
     def _has_another_way(self, answer: httpx.Response, sent: Mapping[str, Any]) -> bool:
-        """Note the field that a 400 or 422 refuses; whether there was one."""
+        """Note the field that a 400 or 422 refuses; whether there was one. A prompt that is too long refuses none."""
         said = said_in(body_of(answer)) if answer.status_code in (400, 422) else ""
+        if classify(said)[0] is Status.TRUNCATED:
+            return False
         refused = {
-            (sent.get("model"), name) for name, other in OTHER_WAYS.items() if name in sent and (other or name) in said
+            (sent.get("model"), name)
+            for name, other in OTHER_WAYS.items()
+            if name in sent and ((other or name) in said or (name in said and _REFUSES.search(said)))
         }
         self._refused |= refused
         return bool(refused)
@@ -208,8 +218,8 @@ class Client:
                 text = self._not_an_api(said_in(answer.read().decode("utf-8", "replace")))
                 raise self.place.failed(Status.ERROR, "bad_answer", text)
             is_streamed = "json" not in kind
-            for data in _events(answer.iter_bytes()) if is_streamed else [answer.read()]:
-                pieces.take(gate.loads(data, in_pieces=True), time.monotonic())
+            for event in events(answer.iter_bytes()) if is_streamed else [gate.loads(answer.read(), in_pieces=True)]:
+                pieces.take(event, time.monotonic())
         except httpx.HTTPError as error:
             if pieces.events or isinstance(error, httpx.TimeoutException):
                 raise pieces.half(str(error)) from None
@@ -306,24 +316,6 @@ def request_of(cell: Cell, engine: str, loads: frozenset[str] = frozenset()) -> 
             text = f"the engine {engine} cannot set {name}; it can set {', '.join(sorted(known))}"
             raise CellFailed(Status.ERROR, "config", text)
     return {FIELDS.get(name, name): value for name, value in cell.options if name in REQUEST_OPTIONS}
-
-
-def _events(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of each event of a stream, up to `[DONE]`; comments and events of `id` or `retry` have none."""
-    for line in _lines(chunks):
-        name, _, data = line.partition(b":")
-        if data.strip().startswith(b"[DONE]"):
-            return
-        if name == b"data" and data.strip():
-            yield data
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    yield rest
 
 
 def _retry_after_s(header: str | None, turn: int) -> float:

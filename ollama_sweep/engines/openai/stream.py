@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ollama_sweep.core.errors import CellFailed
@@ -16,6 +18,51 @@ from ollama_sweep.engines.shared import gate
 TOKENS_PER_WORD = 1.3
 """For servers that count nothing; such a count is marked as estimated."""
 TEXT_PARTS = frozenset({"text", "output_text"})
+_FAILED = re.compile(r"abort|cancel|error|fail|filter|safety|time_?out|overload", re.IGNORECASE)
+"""Words of a finish_reason after which there is no answer."""
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[Any]:
+    """The JSON of each event of a stream, up to `[DONE]`; comments and events of `id` or `retry` have none.
+
+    An event may be named `error`, or have that in the place of `data`. JSON that goes on in a second line of data is
+    put together. Raises Nonsense for data that is no JSON.
+    """
+    name, rest = b"", b""
+    for line in _lines(chunks):
+        field, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
+        data = value.strip()
+        if not line.strip():
+            if rest:
+                gate.loads(rest)
+            name = b""
+        elif field == b"event":
+            name = data
+        elif field in (b"data", b"error") and data:
+            if data.startswith(b"[DONE]"):
+                return
+            found, rest = _event(rest + data)
+            if found is not None:
+                is_named = b"error" in (name, field) and not (isinstance(found, Mapping) and "error" in found)
+                yield {"error": found} if is_named else found
+    if rest:
+        gate.loads(rest)
+
+
+def _event(data: bytes) -> tuple[Any, bytes]:
+    """JSON in pieces, or what there is of it so far."""
+    try:
+        return gate.loads(data, in_pieces=True), b""
+    except gate.Nonsense:
+        return None, data + b"\n"
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.removesuffix(b"\r") for line in whole)
+    yield rest
 
 
 class Pieces:
@@ -51,7 +98,9 @@ class Pieces:
         if not isinstance(choice, Mapping):
             raise ValueError("a choice that is no object")
         self._choices += 1
-        self._finish = gate.text("finish_reason", choice.get("finish_reason")) or self._finish
+        finish = choice.get("finish_reason")
+        finish = finish.get("type") if isinstance(finish, Mapping) else finish  # as SGLang's own API has it
+        self._finish = gate.text("finish_reason", finish) or self._finish
         delta = _mapping(choice.get("delta") or choice.get("message"))
         content = delta.get("content") or ""
         text = _text_of(content)
@@ -109,7 +158,7 @@ class Pieces:
             came = "an answer with empty choices" if self.events else "an empty answer"
             text = f"{place.url} gave {came}; a choice with a message was expected"
             raise place.failed(Status.ERROR, "no_answer", text, raw)
-        if self._finish in ("content_filter", "error", "abort"):
+        if self._finish and _FAILED.search(self._finish):
             text = f"{place.url} ended the answer with finish_reason {self._finish}; stop or length was expected"
             raise place.failed(Status.ERROR, "refused", text, raw)
         if not self._finish and not self._usage:
@@ -131,9 +180,10 @@ class Pieces:
 
 def _text_of(content: object) -> str:
     """A content's text; of a list of parts that of the text parts, without the thinking."""
+    if isinstance(content, Mapping):
+        return _text_of(content.get("text") or "") if content.get("type", "text") in TEXT_PARTS else ""
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in TEXT_PARTS]
-        return "".join(_text_of(part.get("text")) for part in parts)
+        return "".join(map(_text_of, content))
     if not isinstance(content, str):
         raise ValueError("a content that is no text")
     return content
