@@ -56,7 +56,7 @@ def warn(line: object) -> None:
 
 def say_lines(text: str) -> None:
     """Several lines on stdout, such as those of a file."""
-    click.echo(harmless_lines(masked(text)), nl=not text.endswith("\n"))
+    click.echo(harmless_lines(text), nl=not text.endswith("\n"))
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:

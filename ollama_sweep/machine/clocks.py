@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from datetime import UTC, datetime
 
 BEAT_S = 0.25
 LONG_S = 1.0
@@ -25,7 +26,8 @@ def time_of_day_ahead_s() -> float:
 
     It changes where somebody sets the time of day. Always 0 where the system has no such clock (not Linux).
     """
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
+    has_one = hasattr(time, "CLOCK_BOOTTIME")
+    return datetime.now(UTC).timestamp() - time.clock_gettime(time.CLOCK_BOOTTIME) if has_one else 0.0
 
 
 class Heartbeat:

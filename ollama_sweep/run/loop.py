@@ -126,6 +126,7 @@ class Execution:
                 self._stop()
             self._hold()
             self._measure(pending)
+        self._look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
 
     def _counts(self) -> tuple[Mapping[Status, int], int, int]:

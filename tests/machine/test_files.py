@@ -78,6 +78,7 @@ def test_the_temporary_file_of_a_living_process_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no space left; the old file is unchanged"),
+                                               (errno.EDQUOT, "no space left; the old file is unchanged"),
                                                (errno.EACCES, "cannot be written")])  # fmt: skip
 def test_a_disk_that_refuses_is_a_storage_error(tmp_path: Path, number: int, words: str) -> None:
     def refuse(stream: BinaryIO) -> None:

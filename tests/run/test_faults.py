@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,25 @@ def test_a_suspended_computer_costs_the_attempt_and_is_no_timeout(
     assert statuses(program.rows()) == ALL_OK
     assert [row["attempts"] for row in program.rows()] == [1, 1, 1, 1]
     assert "the computer was suspended meanwhile" in said
+
+
+@pytest.mark.parametrize(("seconds", "way"), [(7200, "forward by 2"), (-7200, "back by 2"), (5, "")])
+def test_a_clock_that_somebody_sets_is_said_once(
+    seconds: float, way: str, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = [0.0]
+    now = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=ahead[0]))
+    monkeypatch.setattr(clocks, "datetime", now)
+
+    def set_once(cell: Cell) -> None:
+        if cell.label() == SECOND:
+            ahead[0] = seconds
+
+    before_each_cell(monkeypatch, set_once)
+    said = program("run", program.grid()).must().stdout
+    assert said.count("the computer's clock was set") == bool(way)
+    assert f"clock was set {way}" in said or not way
+    assert statuses(program.rows()) == ALL_OK
 
 
 def test_a_program_that_was_stopped_costs_the_attempt_and_is_no_timeout(program: Program) -> None:

@@ -170,7 +170,7 @@ def test_a_kill_at_any_system_call_costs_at_most_the_cell_at_hand(
 
 @all_of_them
 @pytest.mark.parametrize("then", ["", "+"], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", pytest.param("EDQUOT", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("call", "most"), [("pwrite64", 4), ("fdatasync", 4), ("ftruncate", 2), ("openat", 2)])
 def test_a_disk_that_reports_errors_keeps_what_was_acknowledged(
     call: str, most: int, error: str, then: str, share: bool, rounds: Rounds, recorded: Calls

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import store_helpers as help_
@@ -473,3 +474,16 @@ def test_database_is_private_and_says_when_it_is_not(store: Store, path: Path) -
         assert reader.warnings() == []
         path.chmod(0o644)
         assert reader.warnings() == [f"{path}: others can read it (mode 644)"]
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EIO])
+def test_a_used_up_quota_is_a_full_disk(number: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reports it as an I/O error, while the disk has room for others."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    monkeypatch.setattr(files.os, "pwrite", mock.Mock(side_effect=OSError(number, os.strerror(number))))
+    found = files.storage_error(error, path)
+    assert isinstance(found, StorageError)
+    assert found.no_space is (number != errno.EIO)
+    assert ("No space" in str(found)) is found.no_space
+    assert list(path.parent.iterdir()) == []

@@ -93,6 +93,12 @@ BAD: list[tuple[str, str | bytes, str, str]] = [
     ("a.jsonl", '{"id": 1, "id": 2}\n', ":1", "id is given twice"),
     ("a.jsonl", "[" * 100_000 + "\n", ":1", "is not valid JSON"),
     ("a.jsonl", b'{"id": 1}\n{"id": "\xff"}\n', ":2", "is not UTF-8 (byte 0xff)"),
+    ("a.jsonl", '{"id": "a"}\n{"id": "b", "prompt": "Say hi \\ud83d"}\n', ":2", "prompt: holds half of a character"),
+    ("a.jsonl", '{"id": "a", "x": [{"y": "\\ude00"}]}\n', ":1", "x.y: holds half of a character"),
+    ("a.json", '[{"id": "a"}, {"\\ud800": "b"}]', ": item 2", "holds half of a character"),
+    ("a.yaml", 'version: 1\nprompts:\n- {id: a,\n   prompt: "\\ud83d!"}\n', ":4", "prompt: holds half of a character"),
+    ("a.csv", b"id,text\na,caf\xe9\n", ":2", "is not UTF-8 (byte 0xe9); save it again, in Excel as `CSV UTF-8`"),
+    ("a.csv", "\ufeffid;text\n".encode("utf-16-le") + b"a", ":2", "is cut off or damaged"),
     ("a.jsonl", "\n\n", "", "has no items"),
     ("a.json", '[{"id": 1},\n {"id": 2}\n', ":3", "is not valid JSON"),
     ("a.json", '"text"', "", "it must be a list of objects"),
@@ -115,6 +121,35 @@ BAD: list[tuple[str, str | bytes, str, str]] = [
     ("a.yaml", "- id: a\n", ":1", "a prompt set is made of the keys"),
     ("a.toml", "x = 1", "", "its name must end with .jsonl"),
 ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "id;text\r\n1;Größe, 5\r\n"),
+        ("a.csv", "id\ttext\r\n1\tGröße, 5\r\n"),
+        ("a.csv", 'id,text\r\n1,"Größe, 5"\r\n'),
+        ("a.csv", "sep=;\r\nid;text\r\n1;Größe, 5\r\n"),
+        ("a.jsonl", '{"id": "1", "text": "Größe, 5"}\r\n'),
+        ("a.json", '[{"id": "1", "text": "Größe, 5"}]'),
+        ("a.yaml", "version: 1\nprompts:\n- {id: '1', text: 'Größe, 5'}\n"),
+    ],
+)
+def test_files_as_windows_and_excel_write_them(name: str, content: str, encoding: str, tmp_path: Path) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path = tmp_path / name
+    path.write_bytes(f"{mark}{content}".encode(encoding))
+    assert [dict(record.fields) for record in data.read_records(path)] == [{"id": "1", "text": "Größe, 5"}]
+
+
+def test_a_character_written_in_two_halves_is_one(tmp_path: Path) -> None:
+    for name, content in {
+        "a.jsonl": '{"id": "1", "text": "hi \\ud83d\\ude00"}\n',
+        "a.yaml": 'version: 1\nprompts:\n- {id: "1", text: "hi \\ud83d\\ude00"}\n',
+    }.items():
+        (record,) = data.read_records(write(tmp_path, name, content))
+        assert record.text("text") == "hi 😀"
 
 
 @pytest.mark.parametrize(("name", "content", "place", "message"), BAD, ids=range(len(BAD)))
