@@ -52,6 +52,7 @@ def test_a_child_gets_none_that_it_does_not_need(environment: None) -> None:
     needed = secrets.without(os.environ, is_for_a_server).keys() & SECRETS.keys()
     assert needed == {"OLLAMA_HOST", "OLLAMA_API_KEY", "LLAMA_ARG_API_KEY", "LLAMA_ARG_HF_TOKEN", "LLAMA_ARG_MODEL_URL"}
     assert not is_for_own_server("LLAMA_ARG_API_KEY")
+    assert is_for_own_server("LLAMA_ARG_HF_TOKEN")
 
 
 def test_no_service_file_has_one(environment: None, tmp_path: Path) -> None:

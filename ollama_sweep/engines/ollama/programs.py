@@ -44,8 +44,8 @@ def is_for_a_server(name: str) -> bool:
 
 
 def is_for_own_server(name: str) -> bool:
-    """The same for the sweep's own server, which asks its llama-server without a key."""
-    return is_for_a_server(name) and name != "LLAMA_ARG_API_KEY"
+    """The same for the sweep's own server, which asks its llama-server without a key, and nobody else."""
+    return is_for_a_server(name) and not name.endswith("API_KEY")
 
 
 def _wait(command: process.Service, log: Path, is_back: Callable[[], bool]) -> str:
