@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, SweepError
 from ollama_sweep.engines.base import Engine, EngineSettings
+from ollama_sweep.engines.shared import gate
 from ollama_sweep.plan.opening import engine_settings, open_engine, silent
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def asking(model: str, row: SweepRow, asked: Asked) -> Iterator[Callable[[str], 
         options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
         cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")
         engine.prepare(cell)
-        yield lambda prompt: engine.generate(cell, prompt, TIMEOUT_S, fresh=False).text
+        yield lambda prompt: gate.checked(engine.generate(cell, prompt, TIMEOUT_S, fresh=False), fresh=False).text
     finally:
         engine.close()
 

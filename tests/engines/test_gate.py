@@ -127,6 +127,7 @@ def test_numbers_of_numpy_become_plain_ones() -> None:
         (replace(GOOD, eval_count=2, eval_duration_s=1e-9), "eval_rate: "),
         (replace(GOOD, prompt_eval_count=9_000_000, prompt_eval_duration_s=0.001), "prompt_eval_rate: 9000000000.0"),
         (replace(GOOD, cached_count=10), "cached_count: 10"),
+        (replace(GOOD, vectors=Vectors(2, 0)), "vectors.dimension: 0"),
         (replace(GOOD, numbers={"joules": math.nan}), "numbers.joules: NaN instead of a finite number"),
         (replace(GOOD, client_duration_s=math.inf), "client_duration_s: Infinity"),
         (replace(GOOD, text=b"Hello"), "text: "),  # type: ignore[arg-type]

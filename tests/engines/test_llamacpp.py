@@ -164,6 +164,53 @@ for line in sys.stdin:
 """
 
 
+HOSTILE = """
+import json, sys
+answers = json.loads({answers!r})
+for line in sys.stdin:
+    print("I model loaded", file=sys.stderr, flush=True)
+    print('{{"loaded": true}}' if "load" in json.loads(line) else answers.pop(0), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "words"),
+    [
+        (["not JSON"], "protocol", "the engine's process answered nonsense: the answer is no JSON: not JSON"),
+        (["[]"], "bad_value", "answer: [] instead of an object"),
+        (["[" * 100_000], "protocol", "is no JSON"),
+        (['{"text": 5, "timings": {}}'], "bad_value", "text: 5 instead of a text"),
+        (['{"text": "x", "timings": [1]}'], "bad_value", "timings: [1] instead of an object"),
+        (['{"text": "x", "timings": {"prompt_ms": NaN}}'], "bad_value", "prompt_ms: NaN"),
+        (['{"text": "x", "timings": {"prompt_n": -1}}'], "bad_value", "prompt_n: -1"),
+        (['{"text": "x", "timings": {"predicted_n": %s}}' % ("9" * 5000)], "bad_value", "predicted_n: 9999"),
+        (['{"text": "x", "duration_s": "7"}'], "bad_value", 'duration_s: "7"'),
+        (['{"error": "half \\ud83d"}'], "unknown", "half \ufffd"),
+        (['{"error": [7]}'], "unknown", "[7]"),
+    ],
+)
+def test_what_a_child_says_and_cannot_be_is_its_cells(
+    tmp_path: Path, installed: Path, lines: list[str], reason: str, words: str
+) -> None:
+    good = '{"text": "\\ud83d\\ude00", "timings": {"prompt_n": 5, "prompt_ms": 0}, "ttft_s": 0.1, "duration_s": 0.2}'
+    (tmp_path / "hostile.py").write_text(HOSTILE.format(answers=json.dumps([*lines, good])))
+    install(installed, "registry.ollama.ai/library/smol/latest", {"model": gguf_with_chat()})
+    engine = Engine(EngineSettings(extra={"worker_prefix": f"{sys.executable} {tmp_path / 'hostile.py'}"}))
+    cell = make_cell("smol", 512, 64)
+    engine.prepare(cell)
+    with pytest.raises(CellFailed) as caught:
+        engine.generate(cell, "Hello", WAIT_S)
+    assert caught.value.reason == reason
+    assert words in caught.value.error
+    assert len(caught.value.error) < 600
+    (tmp_path / "hostile.py").write_text(HOSTILE.format(answers=json.dumps([good])))
+    engine.release(failed=True)
+    engine.prepare(cell)
+    found = engine.generate(cell, "Hello", WAIT_S)
+    assert (found.text, found.prompt_eval_count, found.prompt_eval_duration_s) == ("\U0001f600", 5, None)
+    engine.close()
+
+
 @pytest.fixture
 def echo(tmp_path: Path, installed: Path) -> Callable[..., tuple[dict[str, Any], list[str]]]:
     """The request for a cell of an installed model with these layers, and what the person was told."""

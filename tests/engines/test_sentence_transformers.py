@@ -156,6 +156,16 @@ def test_the_device_and_the_type_are_those_that_were_used(
     assert str(vectors) == f"2 x 4 float16 on {device}"
 
 
+@pytest.mark.parametrize("dimension", [-4, 0.5, "many", 99_999_999_999])
+def test_what_the_process_says_and_cannot_be_is_its_cells(engine: Engine, tmp_path: Path, dimension: object) -> None:
+    cell = model(tmp_path / "wild", dimension=dimension)
+    engine.prepare(cell)
+    with pytest.raises(CellFailed) as caught:
+        engine.embed(cell, ["a", "b"], 16, TIMEOUT_S)
+    assert (caught.value.status, caught.value.reason) == (Status.PARSE_ERROR, "bad_value")
+    assert caught.value.error.startswith("dimension: ")
+
+
 def test_a_slow_request_says_how_far_it_is(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "EVERY_S", 0.0)
     said: list[str] = []

@@ -288,6 +288,8 @@ def _checked_vectors(name: str, value: object) -> Vectors | None:
     if not isinstance(value, Vectors):
         raise BadValue(name, type(value).__name__, "Vectors")
     rows, dimension = whole(f"{name}.rows", value.rows), whole(f"{name}.dimension", value.dimension)
+    if rows and not dimension:
+        raise BadValue(f"{name}.dimension", value.dimension, "a whole number above 0")
     dtype, device = text(f"{name}.dtype", value.dtype), text(f"{name}.device", value.device)
     return Vectors(rows or 0, dimension or 0, dtype, device)
 
