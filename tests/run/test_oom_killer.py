@@ -18,6 +18,8 @@ from ollama_sweep.run import attempt, session
 
 FIRST = label(512, 2)
 KILLED_AT_LOAD = "Error: 500 Internal Server Error: llama-server process has terminated: signal: killed"
+KILLED_BEFORE_AN_ANSWER = 'POST predict: Post "http://127.0.0.1:39789/completion": EOF'
+KILLED_IN_A_LOAD = 'Error: 500 Internal Server Error: do load request: Post "http://127.0.0.1:39789/load": EOF'
 KILLED_IN_A_RUN = "Error: 500 Internal Server Error: an error was encountered while running the model: unexpected EOF"
 ATTEMPTS = "select status, reason from attempts where cell_id = 1 order by id"
 
@@ -31,7 +33,7 @@ def died(program: Program, monkeypatch: pytest.MonkeyPatch, text: str, counter: 
     return [f"{row['status']} {row['reason']}".rstrip() for row in program.rows(sql=ATTEMPTS)]
 
 
-@pytest.mark.parametrize("text", [KILLED_AT_LOAD, KILLED_IN_A_RUN])
+@pytest.mark.parametrize("text", [KILLED_AT_LOAD, KILLED_IN_A_LOAD, KILLED_IN_A_RUN, KILLED_BEFORE_AN_ANSWER])
 def test_a_death_that_the_kernel_counted_is_out_of_memory_and_final(
     text: str, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:

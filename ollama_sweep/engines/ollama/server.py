@@ -316,6 +316,8 @@ class OllamaServer:
             raise CellFailed(Status.ERROR, "create", str(error.error)) from error
         except (ConnectionError, httpx.HTTPError) as error:
             raise EngineUnavailable(f"the Ollama server at {self._url} does not answer: {error}") from error
+        except (ValueError, TypeError) as error:  # what the client cannot read
+            raise EngineUnavailable(f"the Ollama server at {self._url} answers nonsense: {error}") from error
         finally:
             client.close()
 
