@@ -21,6 +21,7 @@ from ollama_sweep.machine import process
 from ollama_sweep.machine.processor import processor_name as processor_name
 
 NVIDIA_S = 10.0
+NVIDIA_FOLDER, NVIDIA_DEVICE = Path("/proc/driver/nvidia"), Path("/dev/nvidiactl")
 SYSTEM_FOLDER = Path("/sys/devices/system/cpu")
 PRESSURE_FOLDER = Path("/proc/pressure")
 SELF_SCALING = frozenset({"intel_pstate", "amd-pstate-epp"})
@@ -110,6 +111,7 @@ def machine() -> Machine:
     import psutil
 
     memory, found = psutil.virtual_memory(), gpus()
+    is_told = bool(found) and any(gpu.driver or gpu.memory_bytes is not None for gpu in found)
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=processor_name(),
@@ -117,14 +119,27 @@ def machine() -> Machine:
         memory_bytes=memory.total,
         available_bytes=memory.available,
         gpus=found,
-        gpu_trouble="" if found else gpu_trouble(),
+        gpu_trouble="" if is_told else gpu_trouble(),
     )
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every NVIDIA GPU, also one that does not say how much memory it has; empty where `nvidia-smi` names none."""
+    """Every NVIDIA GPU, also one that does not say how much memory it has; empty where there is none.
+
+    Of `nvidia-smi`; where it is absent, hangs or has lost a card, of what the kernel's driver names.
+    """
     rows = _nvidia("--query-gpu=name,memory.total,memory.free,driver_version")
-    return tuple(gpu for row in rows if (gpu := _gpu(row)))
+    found = tuple(gpu for row in rows if (gpu := _gpu(row)))
+    return found if found or (shutil.which("nvidia-smi") and not gpu_trouble()) else _gpus_of_kernel()
+
+
+def _gpus_of_kernel() -> tuple[Gpu, ...]:
+    """By name only. A container without access to a GPU sees the driver's folder all the same, but not its device."""
+    if not NVIDIA_DEVICE.exists():
+        return ()
+    lines = [_text(file).splitlines() for file in sorted(NVIDIA_FOLDER.glob("gpus/*/information"))]
+    names = [next((line.partition(":")[2].strip() for line in card if line.startswith("Model:")), "") for card in lines]
+    return tuple(Gpu(name or UNNAMED, None, None, "") for name in names)
 
 
 def gpu_trouble() -> str:

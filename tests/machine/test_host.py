@@ -65,6 +65,33 @@ def test_this_machine() -> None:
 # -- NVIDIA ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's kernel has no NVIDIA driver; where a test makes one."""
+    monkeypatch.setattr(computer, "NVIDIA_FOLDER", tmp_path / "nvidia")
+    monkeypatch.setattr(computer, "NVIDIA_DEVICE", tmp_path / "nvidiactl")
+    return tmp_path
+
+
+@pytest.mark.parametrize("script", ["", "/bin/sleep 60", "echo 'Unable to determine the device handle'; exit 255"])
+def test_where_nvidia_smi_does_not_help_the_kernel_names_the_card(
+    script: str, no_driver: Path, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = no_driver / "nvidia" / "gpus" / "0000:01:00.0"
+    card.mkdir(parents=True)
+    (card / "information").write_text("Model: \t\t NVIDIA L4\nIRQ:   \t\t 77\n")
+    monkeypatch.setenv("PATH", str(no_driver / "empty"))
+    monkeypatch.setattr(computer, "NVIDIA_S", 0.2)
+    if script:
+        nvidia_smi(script)
+    assert computer.gpus() == (), "a container without access to it"
+    (no_driver / "nvidiactl").touch()
+    assert computer.gpus() == (Gpu("NVIDIA L4", None, None, ""),)
+    found = computer.machine()
+    assert found.line().endswith("NVIDIA L4 (memory unknown)")
+    assert bool(found.gpu_trouble) is bool(script)
+
+
 def test_without_nvidia_smi_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (computer.gpus(), computer.gpu_states(), computer.gpu_processes()) == ((), (), ())

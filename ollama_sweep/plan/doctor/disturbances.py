@@ -34,8 +34,8 @@ def findings(
     yield from of_power(computer.battery(), computer.clock_policy())
     if machine.gpus:
         yield from of_gpus(computer.gpu_states(), computer.gpu_processes(), sweep_runs=sweep_runs)
-    elif machine.gpu_trouble:
-        text = f"which GPUs there are is not known: {machine.gpu_trouble}"
+    if machine.gpu_trouble:
+        text = f"what the GPUs are and do is not known: {machine.gpu_trouble}"
         yield warning("gpu", text, "Restart the computer or its driver; until then a GPU may be missing in the results")
     yield from of_orphans(computer.orphans(), sweep_runs=sweep_runs)
 
