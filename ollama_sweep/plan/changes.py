@@ -76,10 +76,12 @@ def _is_replaced(before: Any, now: Any) -> bool:
 def _dimension_changes(before: Mapping[str, list[Scalar]], now: Mapping[str, list[Scalar]], new: Survey) -> list[str]:
     lines = []
     for name in now:
-        added = [value for value in now[name] if value not in before.get(name, [])]
-        gone = [value for value in before.get(name, []) if value not in now[name]]
+        had, has = set(before.get(name, [])), set(now[name])
+        added = [value for value in now[name] if value not in had]
+        gone = [value for value in before.get(name, []) if value not in has]
         if added:
-            count = sum(dict(cell.coordinates).get(name) in added for cell in new.cells)
+            wanted = set(added)
+            count = sum(dict(cell.coordinates).get(name) in wanted for cell in new.each_cell())
             lines.append(f"{name} {_listed(added)} is new ({count} cells)")
         if gone:
             lines.append(f"{name} {_listed(gone)} is gone (its cells are kept)")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.engines.base import ModelInfo
 
+MOST_LISTED = 10_000
 CONTEXT_PADDING = 256
 """llama.cpp rounds num_ctx up to a multiple of this (src/llama-context.cpp)."""
 
@@ -34,10 +37,51 @@ def repeating(some: Iterable[Cell], models: Mapping[str, ModelInfo]) -> list[lis
     """Groups of cells that are the same configuration once the engine has clamped them."""
     groups: dict[tuple[object, ...], list[Cell]] = defaultdict(list)
     for cell in some:
-        rest = tuple(pair for pair in cell.options if pair[0] not in ("num_ctx", "num_batch"))
-        kind = (cell.model, cell.task, cell.task_options, cell.server, rest)
-        groups[(kind, physical(cell, models[cell.model]))].append(cell)
+        groups[clamped(cell, models)].append(cell)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def clamped(cell: Cell, models: Mapping[str, ModelInfo]) -> tuple[object, ...]:
+    """The same for cells that are the same configuration once the engine has clamped them."""
+    rest = tuple(pair for pair in cell.options if pair[0] not in ("num_ctx", "num_batch"))
+    kind = (cell.model, cell.task, cell.task_options, cell.server, rest)
+    return kind, physical(cell, models[cell.model])
+
+
+class Repeats:
+    """Counts the groups of cells that are the same configuration, without keeping the cells: their marks only.
+
+    `groups` are the labels of the first of them, as long as they have at most MOST_LISTED cells together.
+    """
+
+    def __init__(self, models: Mapping[str, ModelInfo]) -> None:
+        self._models = models
+        self._marks = array("q")
+
+    def add(self, cell: Cell) -> None:
+        self._marks.append(hash(repr(clamped(cell, self._models))))  # -1 and -2 have the same hash
+
+    def groups(self, again: Iterable[Cell]) -> tuple[int, list[tuple[str, ...]]]:
+        """How many groups there are, and the first; `again` are the cells once more, in the same order."""
+        counts = dict(_counted(self._marks))
+        found: dict[int, list[str]] = {}
+        listed = 0
+        for mark, cell in zip(self._marks, again if counts else (), strict=False):
+            if mark not in counts or (mark not in found and listed + counts[mark] > max(MOST_LISTED, counts[mark])):
+                continue
+            if mark not in found:
+                found[mark], listed = [], listed + counts[mark]
+            if len(found[mark]) < MOST_LISTED:
+                found[mark].append(cell.label())
+        return len(counts), [tuple(labels) for labels in found.values()]
+
+
+def _counted(marks: array[int]) -> Iterator[tuple[int, int]]:
+    """Each mark that occurs more than once, and how often."""
+    for mark, members in groupby(sorted(marks)):
+        count = sum(1 for _ in members)
+        if count > 1:
+            yield mark, count
 
 
 def kv_cache_bytes(num_ctx: int, model: ModelInfo) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 
 from ollama_sweep.core.cell import Cell
@@ -21,12 +23,8 @@ def cells(spec: SweepSpec) -> list[Cell]:
 
 
 def each_cell(spec: SweepSpec) -> Iterator[Cell]:
-    """The same one after the other: only the order `shuffled` needs all of them at once."""
-    kept = _kept(spec)
-    if spec.order == "shuffled":
-        shuffled = list(kept)
-        random.Random(len(shuffled)).shuffle(shuffled)  # noqa: S311 - the same order at every start
-        kept = iter(shuffled)
+    """The same one after the other; never all of them at once."""
+    kept = _shuffled(spec) if spec.order == "shuffled" else _kept(spec)
     first = next(kept, None)
     if first is None:
         raise ConfigError("exclude leaves no cell", "exclude")
@@ -37,6 +35,25 @@ def each_cell(spec: SweepSpec) -> Iterator[Cell]:
 def _kept(spec: SweepSpec) -> Iterator[Cell]:
     combined = (_cell(spec, coordinates) for coordinates in _coordinates(spec))
     return (cell for cell in combined if not _is_excluded(spec, cell))
+
+
+def _shuffled(spec: SweepSpec) -> Iterator[Cell]:
+    """The cells in an order that is the same at every start: their numbers are shuffled, each is made in its turn."""
+    numbers = array("q", range(math.prod(len(values) for values in spec.dimensions.values())))
+    if spec.exclude:
+        numbers = array("q", (n for n in numbers if not _is_excluded(spec, _cell(spec, _coordinates_at(spec, n)))))
+    random.Random(len(numbers)).shuffle(numbers)  # noqa: S311
+    return (_cell(spec, _coordinates_at(spec, number)) for number in numbers)
+
+
+def _coordinates_at(spec: SweepSpec, number: int) -> Options:
+    """The combination that has this number in nesting order."""
+    found = []
+    for name in reversed(nesting(spec)):
+        values = _in_order(spec, name)
+        number, place = divmod(number, len(values))
+        found.append((name, values[place]))
+    return tuple(reversed(found))
 
 
 def _coordinates(spec: SweepSpec) -> Iterator[Options]:

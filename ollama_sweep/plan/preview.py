@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from ollama_sweep.core.forecast import forecast
@@ -21,11 +22,13 @@ from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
 from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.rows import PlannedCell
 
 SHOWN_CELLS = 8
+CELLS_AT_ONCE = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What a load of so many tokens of context needs; None where the model does not say."""
 
@@ -60,7 +63,11 @@ class TaskPreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do. `why` counts the cells to run by the reason; `first` are labels of the first of them."""
+    """What a run would do. `why` counts the cells to run by the reason; `first` are labels of the first of them.
+
+    `repeats` counts the groups of cells that are the same configuration once the engine has clamped them; `repeating`
+    has the labels of the first groups.
+    """
 
     sweep: str
     engine: str
@@ -80,6 +87,7 @@ class Preview:
     changes: tuple[str, ...]
     does_not_fit: tuple[int, ...]
     repeating: tuple[tuple[str, ...], ...]
+    repeats: int
     unfilled: tuple[int, ...]
     replaced_parameters: tuple[str, ...]
     seconds_left: float | None
@@ -116,42 +124,91 @@ def preview(
 def preview_of(found: Survey, reader: Reader | None) -> Preview:
     """What is known, put together with what the database has."""
     spec = found.spec
-    cells = list(found.planned())
-    known = reader.measured_again((planned.key for planned in cells), found.wanted()) if reader else {}
-    why = [again.why(planned, known) for planned in cells]
-    to_run = [planned for planned, reason in zip(cells, why, strict=True) if reason]
-    unfit = [planned for planned in cells if planned.reason == "does_not_fit"]
+    seen = _look_through(found, reader)
+    repeats, repeating = seen.repeats.groups(found.each_cell())
     row = reader.sweep_if_there(spec.name) if reader else None
     history = reader.history(row.sweep_id) if reader and row else []
+    to_run = sum(seen.why.values())
     return Preview(
         sweep=spec.name,
         engine=found.engine,
         engine_version=found.info.version,
         where=found.info.where,
-        models={name: _model(model, found) for name, model in found.models.items()},
+        models={name: _model(model, seen.contexts[name]) for name, model in found.models.items()},
         prompt=spec.prompt.source or "text",
         prompt_tokens={model: sent.tokens for (_, model), sent in found.prompts.items() if sent.is_own_prompt},
-        tasks=tuple(_tasks(found)),
+        tasks=tuple(_tasks(found, seen)),
         order=spec.order,
         dimensions={name: tuple(spec.dimensions[name]) for name in grid.nesting(spec)},
-        cells=len(cells),
-        done=len(cells) - len(to_run) - len(unfit),
-        to_run=len(to_run),
-        why=dict(Counter(reason for reason in why if reason)),
-        first=tuple(planned.cell.label() for planned in to_run[:SHOWN_CELLS]),
+        cells=seen.cells,
+        done=seen.cells - to_run - seen.unfit,
+        to_run=to_run,
+        why=dict(seen.why),
+        first=tuple(seen.first),
         changes=tuple(changes(row.spec, found)) if row else (),
-        does_not_fit=tuple(sorted({planned.cell.num_ctx for planned in unfit})),
-        repeating=tuple(tuple(cell.label() for cell in group) for group in fit.repeating(found.cells, found.models)),
-        unfilled=_unfilled(found),
+        does_not_fit=tuple(sorted(seen.does_not_fit)),
+        repeating=tuple(repeating),
+        repeats=repeats,
+        unfilled=tuple(sorted(seen.unfilled)),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, len(to_run)).seconds_left,
+        seconds_left=forecast(history, to_run).seconds_left,
         warnings=spec.warnings,
     )
 
 
-def _model(model: ModelInfo, found: Survey) -> ModelPreview:
-    contexts = sorted({cell.num_ctx for cell in found.cells if cell.model == model.name})
-    memory = (Memory(size, fit.kv_cache_bytes(size, model), fit.load_bytes(size, model)) for size in contexts)
+@dataclass
+class _Seen:
+    """What is kept of the cells while they pass by, one after the other: counts, and the values of dimensions.
+
+    `too_long` counts by task and model, for each num_ctx, the questions that do not fit.
+    """
+
+    repeats: fit.Repeats
+    cells: int = 0
+    unfit: int = 0
+    why: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+    contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    does_not_fit: set[int] = field(default_factory=set)
+    unfilled: set[int] = field(default_factory=set)
+    too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def _look_through(found: Survey, reader: Reader | None) -> _Seen:
+    """Go through the plan once; the database is asked for some cells at a time."""
+    seen, wanted = _Seen(fit.Repeats(found.models)), found.wanted()
+    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
+    plan = found.planned()
+    while some := list(islice(plan, CELLS_AT_ONCE)):
+        known = reader.measured_again((planned.key for planned in some), wanted) if reader else {}
+        for planned in some:
+            _look_at(planned, found, seen, again.why(planned, known), tokens)
+    return seen
+
+
+def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, tokens: int) -> None:
+    cell = planned.cell
+    seen.cells += 1
+    seen.repeats.add(cell)
+    if planned.reason == "does_not_fit":
+        seen.unfit += 1
+        seen.does_not_fit.add(cell.num_ctx)
+    if reason:
+        seen.why[reason] += 1
+        if len(seen.first) < SHOWN_CELLS:
+            seen.first.append(cell.label())
+    seen.contexts[cell.model].add(cell.num_ctx)
+    if found.prompts[cell.task, cell.model].is_own_prompt:
+        if is_unfilled(cell.num_batch, tokens):
+            seen.unfilled.add(cell.num_batch)
+        return
+    long = seen.too_long[cell.task, cell.model]
+    if cell.num_ctx not in long:
+        long[cell.num_ctx] = found.too_long(cell)
+
+
+def _model(model: ModelInfo, contexts: Iterable[int]) -> ModelPreview:
+    memory = (Memory(size, fit.kv_cache_bytes(size, model), fit.load_bytes(size, model)) for size in sorted(contexts))
     return ModelPreview(
         digest=model.digest,
         quantization=model.quantization,
@@ -162,29 +219,21 @@ def _model(model: ModelInfo, found: Survey) -> ModelPreview:
     )
 
 
-def _tasks(found: Survey) -> Iterator[TaskPreview]:
+def _tasks(found: Survey, seen: _Seen) -> Iterator[TaskPreview]:
     """What the tasks with questions ask, and how many questions are too long for which num_ctx."""
     rounds = found.rounds
     for (task, model), sent in found.prompts.items():
         if sent.is_own_prompt:
             continue
-        cells = {cell.num_ctx: cell for cell in found.cells if (cell.task, cell.model) == (task, model)}
-        long = {num_ctx: found.too_long(cell) for num_ctx, cell in sorted(cells.items())}
+        long = seen.too_long[task, model]
         yield TaskPreview(
             task=task,
             model=model,
             questions=len(sent.questions),
             rows=sum(len(question.texts) for question in sent.questions),
             repeats=rounds[task],
-            too_long={num_ctx: count for num_ctx, count in long.items() if count},
+            too_long={num_ctx: long[num_ctx] for num_ctx in sorted(long) if long[num_ctx]},
         )
-
-
-def _unfilled(found: Survey) -> tuple[int, ...]:
-    """num_batch values above the prompt's tokens: they cannot differ from one another."""
-    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
-    cells = (cell for cell in found.cells if found.prompts[cell.task, cell.model].is_own_prompt)
-    return tuple(sorted({cell.num_batch for cell in cells if is_unfilled(cell.num_batch, tokens)}))
 
 
 def _replaced(found: Survey) -> tuple[str, ...]:
@@ -192,6 +241,6 @@ def _replaced(found: Survey) -> tuple[str, ...]:
     spec = found.spec
     if not spec.template:
         return ()
-    own = {name for name, _ in found.cells[0].options}
+    own = {name for name, _ in next(found.each_cell()).options}
     written = modelfile.parameters_set(modelfile.parse(spec.template, str(spec.template_path), allow_local=True))
     return tuple(name for name in written if name in own)

@@ -40,10 +40,9 @@ class Survey:
     prompts: Mapping[tuple[str, str], SentPrompt]
     modelfile: str
 
-    @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """Every cell in order. Made only where it is needed: a sweep of a million cells goes on without it."""
-        return tuple(grid.cells(self.spec))
+    def each_cell(self) -> Iterator[Cell]:
+        """Every cell in order, one after the other: a sweep of a million cells is never in memory."""
+        return grid.each_cell(self.spec)
 
     @cached_property
     def task_versions(self) -> dict[str, int]:
@@ -107,8 +106,8 @@ class Survey:
 
     def _nothing_fits(self) -> ConfigError:
         tokens = max(prompt.tokens or 0 for prompt in self.prompts.values())
-        largest = max(fit.usable_ctx(cell, self.models[cell.model]) for cell in self.cells)
-        needed = tokens + min(cell.num_predict for cell in self.cells) + 1
+        largest = max(fit.usable_ctx(cell, self.models[cell.model]) for cell in self.each_cell())
+        needed = tokens + min(cell.num_predict for cell in self.each_cell()) + 1
         return ConfigError(
             f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
             self.spec.prompt.source or "prompt",

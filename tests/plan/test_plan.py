@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import replace
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given
@@ -194,3 +196,28 @@ def test_memory_is_not_guessed() -> None:
     assert fit.kv_cache_bytes(8192, replace(MODEL, kv_bytes_per_token=None)) is None
     assert fit.load_bytes(8192, replace(MODEL, kv_bytes_per_token=None)) is None
     assert fit.load_bytes(8192, replace(MODEL, size_bytes=None)) is None
+
+
+def test_a_shuffled_order_is_that_of_all_cells_shuffled_and_keeps_none_of_them() -> None:
+    alive: WeakSet[Cell] = WeakSet()
+    for exclude in ("", "num_ctx > 30"):
+        some = spec("shuffled", exclude, num_ctx=tuple(range(1, 41)), num_batch=tuple(range(1, 11)))
+        expected = places(replace(some, order="column-first"))
+        random.Random(len(expected)).shuffle(expected)
+        found, most = [], 0
+        for each in grid.each_cell(some):
+            alive.add(each)
+            most = max(most, len(alive))
+            found.append(tuple(value for _, value in each.coordinates))
+        assert found == expected
+        assert most < 5
+
+
+def test_repeats_are_counted_without_the_cells() -> None:
+    some = spec(num_ctx=(512, 513, 8192, 9000), num_batch=(256, 512, 1024), num_gpu=(-1, -2))
+    counted = fit.Repeats({"m": MODEL})
+    for each in grid.each_cell(some):
+        counted.add(each)
+    groups = [tuple(each.label() for each in group) for group in fit.repeating(grid.cells(some), {"m": MODEL})]
+    assert counted.groups(grid.each_cell(some)) == (len(groups), groups)
+    assert len(groups) == 8

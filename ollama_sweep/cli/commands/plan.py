@@ -106,10 +106,11 @@ def _warnings(found: Preview) -> list[str]:
             f"Warning: num_batch {_values(found.unfilled)} exceeds the prompt's tokens; these cells cannot "
             "differ by batch. Use a longer prompt"
         )
-    groups = (" = ".join(group[:4]) for group in found.repeating[:5])
+    shown = found.repeating[:5]
+    groups = (" = ".join(group[:4]) for group in shown)
     lines += [f"Warning: the same configuration after clamping: {group}" for group in groups]
-    if len(found.repeating) > 5:
-        lines.append(f"Warning: {len(found.repeating) - 5} more groups of cells repeat each other after clamping")
+    if found.repeats > len(shown):
+        lines.append(f"Warning: {found.repeats - len(shown)} more groups of cells repeat each other after clamping")
     if found.replaced_parameters:
         lines.append(f"The Modelfile sets {', '.join(found.replaced_parameters)}; the sweep's own values are used")
     return lines
