@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import sys
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -57,6 +58,11 @@ def warn(line: object) -> None:
 def say_lines(text: str) -> None:
     """Several lines on stdout, such as those of a file."""
     click.echo(harmless_lines(text), nl=not text.endswith("\n"))
+
+
+def say_exactly(text: str) -> None:
+    """A text for a file or another program on stdout, to the last sign as it is; on a terminal it is harmless."""
+    click.echo(harmless_lines(text) if sys.stdout.isatty() else text, nl=False)
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:

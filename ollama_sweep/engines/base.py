@@ -132,6 +132,14 @@ class Engine(ABC):
         """`auto` may take it on this machine. Raises EngineUnavailable."""
         return True
 
+    @classmethod
+    def by_hand(cls, cell: Cell, template: str) -> tuple[str, ...]:  # noqa: ARG003 - for those that can
+        """Lines for a shell that measure this cell without the tool; `prompt.txt` holds the prompt. None by default.
+
+        `template` is the text of the Modelfile template.
+        """
+        return ()
+
     @abstractmethod
     def describe(self) -> EngineInfo:
         """Name, version, address; called before every cell. Raises EngineUnavailable."""

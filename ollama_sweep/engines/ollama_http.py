@@ -6,6 +6,8 @@ that answers is measured without an `ollama` program here.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -48,6 +50,24 @@ class Engine(OllamaEngine):
         url = base_url(settings.host, allow_remote=settings.allow_remote)
         is_here = is_loopback(urlsplit(url).hostname or "")
         return bool(settings.host) or not is_here or answering_version(url) is not None
+
+    @classmethod
+    def by_hand(cls, cell: Cell, template: str) -> tuple[str, ...]:
+        """The request of a run, sent by curl; python3 puts the prompt in."""
+        made = modelfile.parse(template, "modelfile", allow_local=True) if template else None
+        texts = {name: last_value(made, name) for name in ("system", "template")}
+        body = {
+            "model": cell.model,
+            "options": {**parameters(made), **dict(cell.options)},
+            "stream": False,
+            **{name: text for name, text in texts.items() if text is not None},
+            **({"system": cell.system} if cell.system else {}),
+        }
+        put_in = "import json, sys; print(json.dumps({**json.loads(sys.argv[1]), 'prompt': open('prompt.txt').read()}))"
+        return (
+            f"python3 -c {shlex.quote(put_in)} {shlex.quote(json.dumps(body, ensure_ascii=False))} > request.json",
+            'curl "http://${OLLAMA_HOST:-127.0.0.1:11434}/api/generate" --data @request.json',
+        )
 
     def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
         base = self._base(model)

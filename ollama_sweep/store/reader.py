@@ -15,8 +15,8 @@ from typing import Any
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import AnswerRow, CellResult, Flag, Status
-from ollama_sweep.store import again, kept, lock, queries, schema
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Flag, Status
+from ollama_sweep.store import again, kept, lock, one_cell, queries, schema
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.attempts import decompress
@@ -29,8 +29,8 @@ _RESULTS = """
 SELECT plan.coordinates AS " coordinates", results.*
 FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
     CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
-WHERE sweeps.id = ? ORDER BY plan.position
-"""
+WHERE sweeps.id = ?"""
+_RESULT = f"{_RESULTS} AND plan.position = ?"
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _KEYS_AT_ONCE = 500
 
@@ -125,7 +125,7 @@ class Reader:
     def results(self, sweep_id: int) -> Iterator[CellResult]:
         """The rows of the view `results` in the order of the plan."""
         with self._storage_errors():
-            cursor = self._connection.execute(_RESULTS, (sweep_id,))
+            cursor = self._connection.execute(f"{_RESULTS} ORDER BY plan.position", (sweep_id,))
             columns = [column[0] for column in cursor.description[1:]]
             for row in cursor:
                 yield _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
@@ -193,11 +193,55 @@ class Reader:
     def attempts(self, key: str) -> list[AttemptRow]:
         """The history of a cell, the oldest attempt first."""
         sql = """SELECT a.id, s.name, a.number, a.status, a.reason, a.error, a.flags, a.runs, a.prompt_eval_rate,
-                a.timeout_s, a.started_at, a.finished_at, a.segment_id
+                a.timeout_s, a.started_at, a.finished_at, a.segment_id, a.repeats, a.effective_num_ctx,
+                a.effective_num_batch, a.size_bytes, a.size_vram_bytes, a.load_duration_s, a.others_loaded
             FROM cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
             WHERE cells.key = ? ORDER BY a.number"""
-        return [AttemptRow(row[0], row[1], row[2], Status(row[3]), row[4], row[5], _flags(row[6]), *row[7:])
-                for row in self._rows(sql, key)]  # fmt: skip
+        return [_attempt_row(row) for row in self._rows(sql, key)]
+
+    def places(self, sweep_id: int) -> Iterator[one_cell.Place]:
+        """Every cell of the sweep's plan: position, key, coordinates."""
+        with self._storage_errors():
+            yield from one_cell.places(self._connection, sweep_id)
+
+    def place_at(self, sweep_id: int, position: int) -> one_cell.Place | None:
+        """The cell at a position of the plan."""
+        with self._storage_errors():
+            return one_cell.place_at(self._connection, sweep_id, position)
+
+    def places_of(self, sweep_id: int, prefix: str, limit: int) -> list[one_cell.Place]:
+        """The first cells of the plan whose keys begin so."""
+        with self._storage_errors():
+            return one_cell.places_of(self._connection, sweep_id, prefix, limit)
+
+    def result(self, sweep_id: int, position: int) -> CellResult:
+        """The row of the view `results` of one cell. Raises KeyError."""
+        with self._storage_errors():
+            cursor = self._connection.execute(_RESULT, (sweep_id, position))
+            columns = [column[0] for column in cursor.description[1:]]
+            row = cursor.fetchone()
+        if row is None:
+            raise KeyError(position)
+        return _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
+
+    def runs(self, attempt_id: int) -> list[one_cell.RunRow]:
+        """The runs of an attempt, warm-ups first."""
+        with self._storage_errors():
+            return one_cell.runs(self._connection, attempt_id)
+
+    def controls(self, sweep_id: int, key: str) -> list[one_cell.Control]:
+        """What the cell gave as the control cell of the sweep, the oldest first."""
+        with self._storage_errors():
+            return one_cell.controls(self._connection, sweep_id, key)
+
+    def segments(self) -> Mapping[int, Mapping[str, object]]:
+        """All surroundings by their number."""
+        with self._storage_errors():
+            return one_cell.segments(self._connection)
+
+    def prompt(self, prompt_hash: str) -> str | None:
+        """The text of a prompt that was measured with; None where it was not kept."""
+        return next((str(row[0]) for row in self._rows("SELECT text FROM prompts WHERE hash = ?", prompt_hash)), None)
 
     def raw_outputs(self, attempt_id: int) -> dict[str, str]:
         """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
@@ -284,6 +328,15 @@ def _cell_result(coordinates: dict[str, Scalar], row: dict[str, Scalar]) -> Cell
         status=Status(str(row["status"])), reason=str(row["reason"]), error=str(row["error"]),
         flags=_flags(str(row["flags"])), attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
     )  # fmt: skip
+
+
+def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
+    (number, sweep, place, status, reason, error, flags, runs, rate, timeout_s, started_at, finished_at, segment,
+     repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others) = row  # fmt: skip
+    loaded = tuple(name for name in others.split(",") if name)
+    used = Effective(num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, loaded)
+    return AttemptRow(number, sweep, place, Status(status), reason, error, _flags(flags), runs, rate, timeout_s,
+                      started_at, finished_at, segment, repeats, used)  # fmt: skip
 
 
 def _flags(text: str) -> frozenset[Flag]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Flag, Status
+from ollama_sweep.core.outcome import Effective, Flag, Status
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class ControlCell:
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One attempt of a cell's history. `segment` numbers the surroundings it was measured in."""
+    """One attempt of a cell's history. `segment` numbers the surroundings it was measured in; `repeats` are the runs it
+    was to have, and `effective` is what the engine really used."""
 
     attempt_id: int
     sweep: str
@@ -106,6 +107,8 @@ class AttemptRow:
     started_at: str
     finished_at: str | None
     segment: int | None
+    repeats: int
+    effective: Effective
 
 
 @dataclass(frozen=True)

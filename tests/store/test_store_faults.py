@@ -481,7 +481,7 @@ def test_a_used_up_quota_is_a_full_disk(number: int, path: Path, monkeypatch: py
     """SQLite reports it as an I/O error, while the disk has room for others."""
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
-    monkeypatch.setattr(files.os, "pwrite", mock.Mock(side_effect=OSError(number, os.strerror(number))))
+    monkeypatch.setattr(os, "pwrite", mock.Mock(side_effect=OSError(number, os.strerror(number))))
     found = files.storage_error(error, path)
     assert isinstance(found, StorageError)
     assert found.no_space is (number != errno.EIO)

@@ -40,6 +40,18 @@ class Engine(OllamaEngine):
         self._scratch = f"{OWN_MODELS}scratch-{self._token}"
         self._created = ""
 
+    @classmethod
+    def by_hand(cls, cell: Cell, template: str) -> tuple[str, ...]:
+        """A model of the cell's options is made, run once with statistics, and removed."""
+        made = modelfile.parse(template, "modelfile", allow_local=True) if template else None
+        text = modelfile.render(made, cell.model, dict(cell.options)) + _system_line(cell.system)
+        return (
+            "cat > Modelfile.by_hand <<'END_OF_MODELFILE'", *text.splitlines(), "END_OF_MODELFILE",
+            "ollama create by_hand -f Modelfile.by_hand",
+            "ollama run by_hand --verbose --nowordwrap < prompt.txt",
+            "ollama rm by_hand",
+        )  # fmt: skip
+
     def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
         """The scratch model, made again where it is another one. The same weights and load options keep their load."""
         text = modelfile.render(self._template, self._base(model), options) + _system_line(system)

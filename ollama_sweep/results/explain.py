@@ -1,0 +1,279 @@
+"""One cell explained: what was asked and used, its attempts and runs, each flag with its rule, and why it was when."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.judge import NOISY_WIDTH
+from ollama_sweep.core.metrics import default_metric, find_metric
+from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, Status, failure_label
+from ollama_sweep.core.stats import range_and_runs, value_of
+from ollama_sweep.core.units import format_bytes, format_rate
+from ollama_sweep.results.grids import flags_of
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.options import Scalar
+    from ollama_sweep.store.one_cell import Control, Place, RunRow
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
+
+_KEY = re.compile(r"(c\d+:)?[0-9a-f]{4,32}")
+_HOW = "name it by NAME=VALUE …, by four or more letters of its key, or by its position"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ExplainedFlag:
+    """A flag, the rule behind it, and what it goes by here ("" where the rule says all)."""
+
+    flag: Flag
+    rule: str
+    here: str
+
+
+@dataclass(frozen=True)
+class ExplainedAttempt:
+    """An attempt with why it was made, its runs, and what the engine printed, by part."""
+
+    attempt: AttemptRow
+    why: str
+    runs: tuple[RunRow, ...]
+    raw: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """All that is known of a cell of a sweep; `total` counts the places of its plan."""
+
+    sweep: str
+    engine: str
+    config: str
+    total: int
+    place: Place
+    planned: PlannedCell
+    result: CellResult
+    flags: tuple[ExplainedFlag, ...]
+    attempts: tuple[ExplainedAttempt, ...]
+    controls: tuple[Control, ...]
+    surroundings: Mapping[int, Mapping[str, object]]
+
+    @property
+    def last(self) -> ExplainedAttempt | None:
+        """The attempt that the cell's value and flags come from: the last one that counts."""
+        found = [one for one in self.attempts if one.attempt.status.counts]
+        return found[-1] if found else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        cell = self.planned.cell
+        return {
+            "sweep": self.sweep, "engine": self.engine, "position": self.place.position, "cells": self.total,
+            "cell": self.place.key, "coordinates": dict(self.place.coordinates), "model": cell.model,
+            "model_digest": self.planned.model_digest, "task": cell.task, "prompt_hash": self.planned.prompt_hash,
+            "options": dict(cell.options), "server": dict(cell.server), "task_options": dict(cell.task_options),
+            "result": dict(self.result.row), "flags": [asdict(flag) for flag in self.flags],
+            "attempts": [_attempt_dict(one) for one in self.attempts],
+            "controls": [asdict(control) for control in self.controls],
+            "segments": {str(number): dict(found) for number, found in self.surroundings.items()},
+        }  # fmt: skip
+
+
+def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:
+    runs = [{**asdict(run), "raw": one.raw.get(run.part, "")} for run in one.runs]
+    rest = {part: text for part, text in one.raw.items() if part not in {run.part for run in one.runs}}
+    flags = sorted(one.attempt.flags)
+    return {**asdict(one.attempt), "flags": flags, "why": one.why, "runs": runs, "raw": rest}
+
+
+def value_words(result: CellResult) -> str:
+    """Where the cell stands: its value with range and runs, or how it failed."""
+    if result.status is not Status.OK:
+        return failure_label(result.status, result.reason)
+    about = find_metric(default_metric([result]), [result])
+    value = value_of(result, about.name)
+    if value is None:
+        return "measured"
+    extent = range_and_runs(result, about)
+    return f"{about.words} {about.with_unit(value)}{f' ({extent})' if extent else ''}"
+
+
+# --- which cell
+
+
+def find_place(reader: Reader, sweep: SweepRow, words: Sequence[str]) -> Place:
+    """The cell that these words name: `num_ctx=4096 num_batch=64`, the beginning of a key, or a position.
+
+    Raises ConfigError with the nearest that there is, also where several cells are meant.
+    """
+    if all("=" in word for word in words):
+        return _by_coordinates(reader, sweep, _wanted(sweep, words))
+    if len(words) > 1:
+        raise ConfigError(f"{' '.join(words)!r} names no cell; {_HOW}", "CELL")
+    (word,) = words
+    if word.isdecimal() and len(word) <= len(str(sum(reader.counts(sweep.sweep_id).values()))):
+        return _by_position(reader, sweep, int(word))
+    if not _KEY.fullmatch(word):
+        raise ConfigError(f"{word!r} names no cell; {_HOW}", "CELL")
+    found = reader.places_of(sweep.sweep_id, word, 2)
+    if len({place.key for place in found}) > 1:
+        raise ConfigError(f"several keys begin with {word}: {', '.join(place.key for place in found)} …", "CELL")
+    if not found:
+        raise ConfigError(f"no cell of sweep {sweep.name} has a key that begins with {word}", "CELL")
+    return found[0]
+
+
+def _by_position(reader: Reader, sweep: SweepRow, position: int) -> Place:
+    found = reader.place_at(sweep.sweep_id, position)
+    if found is None:
+        last = sum(reader.counts(sweep.sweep_id).values()) - 1
+        raise ConfigError(f"sweep {sweep.name} has no cell at position {position}; there are 0 to {last}", "CELL")
+    return found
+
+
+def _wanted(sweep: SweepRow, words: Sequence[str]) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for name, value in (_pair(sweep, word) for word in words):
+        if wanted.setdefault(name, value) != value:
+            raise ConfigError(f"{name} is given twice: {wanted[name]} and {value}", "CELL")
+    return wanted
+
+
+def _pair(sweep: SweepRow, word: str) -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    if name not in sweep.dimensions:
+        known = ", ".join(sweep.dimensions)
+        raise ConfigError(f"{name} is no dimension of sweep {sweep.name}. It has {known}."
+                          f"{nearest(name, sweep.dimensions)}", "CELL")  # fmt: skip
+    return name, value
+
+
+def _by_coordinates(reader: Reader, sweep: SweepRow, wanted: Mapping[str, str]) -> Place:
+    found, known = [], {name: dict[str, None]() for name in wanted}
+    for place in reader.places(sweep.sweep_id):
+        for name, values in known.items():
+            values[_text(place.coordinates.get(name))] = None
+        if all(_is(place.coordinates.get(name), value) for name, value in wanted.items()):
+            found.append(place)
+    if not found:
+        raise ConfigError(_no_such_cell(sweep, wanted, known), "CELL")
+    if len(found) > 1:
+        open_ones = [name for name in sweep.dimensions
+                     if len({_text(place.coordinates.get(name)) for place in found}) > 1]  # fmt: skip
+        said = " ".join(f"{name}={value}" for name, value in wanted.items())
+        raise ConfigError(
+            f"{said} are {len(found)} cells of sweep {sweep.name}; say also {', '.join(open_ones)}", "CELL"
+        )
+    return found[0]
+
+
+def _no_such_cell(sweep: SweepRow, wanted: Mapping[str, str], known: Mapping[str, Mapping[str, None]]) -> str:
+    for name, value in wanted.items():
+        values = list(known[name])
+        if not any(_is(one, value) for one in values):
+            shown = ", ".join(values[:_SHOWN]) + (" …" if len(values) > _SHOWN else "")
+            return f"sweep {sweep.name} has no {name} {value}; it has {shown}.{nearest(value, values)}"
+    said = " ".join(f"{name}={value}" for name, value in wanted.items())
+    return f"sweep {sweep.name} has no cell with {said}: it is left out, or was never part of the plan"
+
+
+def _is(value: Scalar, word: str) -> bool:
+    return word in (_text(value), model_label(_text(value)))
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# --- what is known of it
+
+
+def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
+    """All that the database holds of a cell of a sweep."""
+    result = reader.result(sweep.sweep_id, place.position)
+    planned = reader.planned(sweep.sweep_id, place.position)
+    attempts = _attempts(reader, sweep.name, place)
+    last = next((one for one in reversed(attempts) if one.attempt.status.counts), None)
+    known = reader.segments()
+    return Explained(
+        sweep=sweep.name,
+        engine=sweep.engine,
+        config=sweep.config_path,
+        total=sum(reader.counts(sweep.sweep_id).values()),
+        place=place,
+        planned=planned,
+        result=result,
+        flags=tuple(_flag(flag, result, planned, last) for flag in sorted(flags_of(result))),
+        attempts=tuple(attempts),
+        controls=tuple(reader.controls(sweep.sweep_id, place.key)),
+        surroundings={number: known[number] for one in attempts
+                      if (number := one.attempt.segment) is not None and number in known},
+    )  # fmt: skip
+
+
+def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt]:
+    found: list[ExplainedAttempt] = []
+    for attempt in reader.attempts(place.key):
+        before = found[-1].attempt if found else None
+        why = _why(attempt, before)
+        if attempt.sweep != sweep:
+            why += f"; measured by sweep {attempt.sweep}, which shares this cell"
+        found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(attempt.attempt_id)),
+                                      reader.raw_outputs(attempt.attempt_id)))  # fmt: skip
+    return found
+
+
+def _why(attempt: AttemptRow, before: AttemptRow | None) -> str:
+    if Flag.IMPORTED in attempt.flags:
+        return "taken from an older file"
+    if before is None:
+        return "its turn in the plan"
+    if before.status is Status.INTERRUPTED:
+        return f"the attempt before was interrupted{f' ({before.reason})' if before.reason else ''}"
+    if before.status is Status.DISCARDED:
+        return f"the attempt before was discarded{f' ({before.reason})' if before.reason else ''}"
+    if before.status is Status.STARTED:
+        return "the attempt before never ended"
+    if before.status in RETRIED:
+        return f"the attempt before ended as {before.status}, which is tried again"
+    if before.status is not Status.OK:
+        return f"asked for again after {before.status}: by --retry, or with a longer time limit"
+    if attempt.repeats > before.repeats:
+        return f"more runs were asked for, {attempt.repeats} in place of {before.repeats}"
+    if attempt.segment != before.segment:
+        return "asked for again in other surroundings"
+    return "asked for again"
+
+
+def _flag(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt | None) -> ExplainedFlag:
+    rule = FLAG_MEANINGS[flag]
+    return ExplainedFlag(flag, rule, " and ".join(_because(flag, result, planned, last)) if last else "")
+
+
+def _because(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt) -> Iterator[str]:
+    effective, metrics = last.attempt.effective, result.metrics
+    if flag is Flag.CLAMPED:
+        for name, used in (("num_ctx", effective.num_ctx), ("num_batch", effective.num_batch)):
+            asked = planned.cell.option(name)
+            if used is not None and asked and used != asked:
+                yield f"asked {name} {asked}, used {used}"
+    elif flag is Flag.SPILLED and effective.size_bytes is not None:
+        yield f"{format_bytes(effective.size_vram_bytes or 0)} of {format_bytes(effective.size_bytes)} are on the GPU"
+    elif flag is Flag.UNFILLED and "prompt_eval_count" in metrics:
+        yield f"num_batch {planned.cell.num_batch}, prompt of {metrics['prompt_eval_count']:.0f} tokens"
+    elif flag is Flag.NOISY and (rate := metrics.get("prompt_eval_rate")):
+        low, high = metrics.get("prompt_eval_rate_min", rate), metrics.get("prompt_eval_rate_max", rate)
+        width = f"{100 * (high - low) / rate:.0f} %, and the limit is {100 * NOISY_WIDTH:.0f} %"
+        yield f"{format_rate(low)} to {format_rate(high)} around {format_rate(rate)}: {width}"
+    elif flag is Flag.CACHED:
+        cached = [run for run in last.runs if run.doubt == "cached" and not run.warmup]
+        for run in cached[:1]:
+            yield f"{len(cached)} runs; {run.part} had {run.cached_count} of {run.prompt_eval_count} tokens cached"
+    elif flag is Flag.SHARED_GPU and effective.others_loaded:
+        yield f"loaded beside it: {', '.join(effective.others_loaded)}"
+    elif flag is Flag.THROTTLED and "throttled_s" in metrics:
+        yield f"for {metrics['throttled_s']:.1f} s"

@@ -1,0 +1,105 @@
+"""Everything that is stored of one cell: where it stands in a plan, its attempts with their runs, its controls."""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+from ollama_sweep.core.cell import KEY_VERSION
+from ollama_sweep.core.options import Scalar
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of a sweep's plan: its position, its key, and its coordinates."""
+
+    position: int
+    key: str
+    coordinates: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of an attempt. Counts in tokens, durations in seconds, rates in tokens/s; None is unknown."""
+
+    part: str
+    warmup: bool
+    prompt_eval_count: int | None
+    cached_count: int | None
+    prompt_eval_duration_s: float | None
+    prompt_eval_rate: float | None
+    eval_count: int | None
+    eval_duration_s: float | None
+    eval_rate: float | None
+    total_duration_s: float | None
+    load_duration_s: float | None
+    ttft_s: float | None
+    printed_rate: float | None
+    client_duration_s: float
+    believed: bool
+    doubt: str
+    nonce: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """A measurement of this cell as the control cell: its rate in tokens/s, and the drift it showed as a share."""
+
+    measured_at: str
+    prompt_eval_rate: float
+    drift: float
+
+
+_RUN_COLUMNS = tuple(field.name for field in fields(RunRow))
+_PLACES = """SELECT plan.position, cells.key, plan.coordinates FROM plan JOIN cells ON cells.id = plan.cell_id
+    WHERE plan.sweep_id = ?"""
+
+
+def places(connection: sqlite3.Connection, sweep_id: int) -> Iterator[Place]:
+    """Every cell of the plan, in order."""
+    return map(_place, connection.execute(f"{_PLACES} ORDER BY plan.position", (sweep_id,)))
+
+
+def place_at(connection: sqlite3.Connection, sweep_id: int, position: int) -> Place | None:
+    """The cell at a position of the plan, None where it has none."""
+    row = connection.execute(f"{_PLACES} AND plan.position = ?", (sweep_id, position)).fetchone()
+    return None if row is None else _place(row)
+
+
+def places_of(connection: sqlite3.Connection, sweep_id: int, prefix: str, limit: int) -> list[Place]:
+    """The first cells of the plan whose keys begin so; the version in front of a key may be left out."""
+    start = prefix if ":" in prefix else f"{KEY_VERSION}:{prefix}"
+    rows = connection.execute(
+        f"{_PLACES} AND cells.key >= ? AND cells.key < ? ORDER BY plan.position LIMIT ?",
+        (sweep_id, start, f"{start}\uffff", limit),
+    )
+    return [_place(row) for row in rows]
+
+
+def _place(row: tuple[int, str, str]) -> Place:
+    return Place(row[0], row[1], json.loads(row[2]))
+
+
+def runs(connection: sqlite3.Connection, attempt_id: int) -> list[RunRow]:
+    """The runs of an attempt in their order, warm-ups among them."""
+    sql = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"
+    found = (dict(zip(_RUN_COLUMNS, row, strict=True)) for row in connection.execute(sql, (attempt_id,)))
+    return [RunRow(**{**row, "warmup": bool(row["warmup"]), "believed": bool(row["believed"])}) for row in found]
+
+
+def controls(connection: sqlite3.Connection, sweep_id: int, key: str) -> list[Control]:
+    """How often, and with what, this cell was measured to see drift; the oldest first."""
+    rows = connection.execute(
+        """SELECT measured_at, controls.prompt_eval_rate, drift FROM controls JOIN cells ON cells.id = cell_id
+            WHERE controls.sweep_id = ? AND cells.key = ? ORDER BY controls.id""",
+        (sweep_id, key),
+    )
+    return [Control(*row) for row in rows]
+
+
+def segments(connection: sqlite3.Connection) -> dict[int, Mapping[str, object]]:
+    """The surroundings by their number."""
+    return {number: json.loads(text) for number, text in connection.execute("SELECT id, fingerprint FROM segments")}
