@@ -132,6 +132,20 @@ def test_create_fails_before_the_first_cell(program: Program, ollama: ScriptedOl
     assert ollama.models() == {f"{MODEL}:latest"}
 
 
+DIED = {
+    'Error: POST predict: Post "http://127.0.0.1:39789/completion": EOF': ("crashed", "runner_died"),
+    "Error: cudaMalloc failed: out of memory\nError: llama runner process has terminated": ("oom", "cuda_oom"),
+    "ggml_vulkan: Failed to allocate pinned memory.\nError: GGML_ASSERT(n_tokens_all) failed": ("crashed", "assert"),
+}
+
+
+def test_what_a_run_died_of(program: Program, ollama: ScriptedOllama) -> None:
+    """A runner's end is no server's, every message is read, and a warning is not the reason."""
+    ollama.script(run=[{"exit": 1, "says": text} for text in DIED])
+    run(program, ollama, num_ctx=[512, 1024, 2048], retries=0).must()
+    assert history(program) == list(DIED.values())
+
+
 BROKEN: dict[str, tuple[dict[str, Any], tuple[str, str], str]] = {
     "statistics and exit code 1": ({"exit": 1}, ("error", "unknown"), "prompt eval count"),
     "no statistics": ({"says": ""}, ("error", "no_statistics"), "Hello."),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -189,10 +190,14 @@ def test_what_is_left_to_the_engine_is_not_sent(make: Make, scripted: Scripted) 
 
 
 @pytest.mark.parametrize("command", ["MESSAGE user Hi", "ADAPTER ./a.gguf", "RENDERER x", "PARSER x"])
-def test_a_template_that_no_request_can_carry(make: Make, command: str) -> None:
+def test_a_template_that_no_request_can_carry(
+    make: Make, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ConfigError, match=rf"modelfile:2: {command.split()[0]} cannot go with a request") as caught:
         make(f"FROM x\n{command}\n")
     assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is made before it is needed"
 
 
 BROKEN: dict[str, tuple[int, bytes, Status, str, str]] = {
@@ -257,6 +262,13 @@ def test_a_server_that_is_away_is_not_the_cells_failure() -> None:
         (200, {"embeddings": [[0.1, 0.2]]}, "protocol"),
         (200, {"embeddings": [[0.1], []]}, "protocol"),
         (200, {}, "protocol"),
+        (200, {"embeddings": [[0.1], ["x"]]}, "bad_value"),
+        (200, {"embeddings": [[0.1], [float("nan")]]}, "bad_value"),
+        (200, {"embeddings": [[0.1], [True]]}, "bad_value"),
+        (200, {"embeddings": [[0.1], [0.1, 0.2]]}, "bad_value"),
+        (200, {"embeddings": [[0.1], {"a": 1}]}, "bad_value"),
+        (200, {"embeddings": 7}, "bad_value"),
+        (200, {"embeddings": [[0.1], [0.2]], "prompt_eval_count": -1}, "bad_value"),
         (501, {"error": "This server does not support embeddings. Start it with `--embeddings`"}, "cannot_embed"),
         (400, {"error": "the input length exceeds the context length"}, "does_not_fit"),
     ],

@@ -76,8 +76,15 @@ class OllamaServer:
         self._stuck: frozenset[str] = frozenset()
         self._was_away = False
         self._named_orphans: set[int] = set()
-        self.folder = Path(tempfile.mkdtemp(prefix="ollama-sweep-"))
+        self._folder: Path | None = None
         self.version = ""
+
+    @property
+    def folder(self) -> Path:
+        """For Modelfiles and logs; made when it is first needed, and gone with `close`."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="ollama-sweep-"))
+        return self._folder
 
     # -- finding and starting ------------------------------------------------------------------------------------
 
@@ -389,7 +396,9 @@ class OllamaServer:
         if self._service is not None:
             self._service.end()
         self._end_left_over()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
 
 def names_a_server(settings: EngineSettings) -> bool:
