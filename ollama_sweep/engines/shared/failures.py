@@ -21,8 +21,10 @@ _NO_MEMORY = (
 MADE_GOOD = re.compile(
     rf"(?:failed|unable) to (?:allocate|register|pin)[^\n]{{0,60}}?(?:pinned memory|huge ?pages?)"
     rf"(?:[^\n]{{0,80}}?{_NO_MEMORY}|\.?\n[^\n]*vulkan: vk::[^\n]*)?"
+    rf"|(?:cuda|hip)host(?:m?alloc|register)\w* failed(?:[^\n]{{0,60}}?{_NO_MEMORY})?"
     rf"|failed to (?:mlock|virtuallock)[^\n]{{0,120}}?(?:{_NO_MEMORY}|$)"
-    r"|^[^\n]*?(?:[,;(] ?(?:so )?(?:retrying|trying again)\b|\bfalling back to\b)[^\n.]*",
+    r"|^[^\n]*?(?:[,;(] ?(?:so )?(?:retrying|trying again)\b"
+    r"|\bfalling back to\b|\busing (?:the )?\w+ instead\b)[^\n.]*",
     re.IGNORECASE | re.MULTILINE,
 )
 """After these an engine goes on: memory that cannot be pinned or locked is used all the same."""
@@ -58,13 +60,16 @@ _TOO_LONG = _any(
     r"exceeds the available context size",
     r"prompt is longer than the context length",
     r"input length exceeds (?:the|maximum) context length",
-    r"context size (?:has been )?exceeded",
+    r"context (?:size|length|window|limit) (?:has been |was )?exceeded",
+    r"n_keep \(\d+\) >= n_ctx",
     r"input (?:\(\d+ tokens\) )?is too large to process",
     # vLLM, SGLang, TGI, TensorRT-LLM, llama-cpp-python, LM Studio, and services
     r"maximum context length",
     r"prompt[^\n]{0,60} (?:is )?too (?:long|large)\b",
-    r"(?:prompt|input|inputs?`?|tokens?\)?|sequence)[^\n]{0,60} (?:exceeds?|(?:longer|larger|greater) than)"
-    r"[^\n]{0,60}(?:context (?:size|length|window)|(?:model|input|sequence) length|max_model_len|max_num_tokens)",
+    r"(?:prompt|inputs?`?|tokens?\)?|sequence|request|messages|conversation)[^\n]{0,60}"
+    r" (?:exceeds?|(?:longer|larger|greater) than)"
+    r"[^\n]{0,60}(?:context (?:size|length|window)|(?:model|input|sequence) length|n_ctx|max_\w+_(?:len|tokens)"
+    r"|token limit)",
     r"context (?:the )?overflow",
     r"loaded with context length of only",
     r"reached context length of",
@@ -88,7 +93,9 @@ _OUT_OF_MEMORY = _any(
     r"memory layout cannot be allocated",
     r"unable to load full model on gpu",
     r"model requires \S+ ?\w* but only",
+    r"too large for system",
     r"std::bad_alloc",
+    r"bad allocation",
     r"\bMemoryError\b",
 )
 _ROCM = _any(r"rocm", r"\bhip")
@@ -115,7 +122,8 @@ _HOST = _any(
     r"aligned_malloc",
     r"insufficient memory",
     r"system memory",
-    r"bad_alloc",
+    r"bad[_ ]alloc",
+    r"too large for system",
     r"cannot allocate memory",
     r"MemoryError",
     r"cpuallocator",
@@ -140,7 +148,8 @@ _RULES = (
     Rule(
         _any(
             r"requires? flash[_ ]?att",
-            r"unsupported cache type",
+            r"unsupported (?:kv )?cache type",
+            r"cache type [^\n]{0,60}does not divide",
             r"invalid option",
             r'option "\w+" must be of type',
             # `CUDA error: invalid argument` is no argument of the person's.
@@ -156,14 +165,15 @@ _RULES = (
     Rule(_any(r"llama-(?:server|quantize) binary not found"), Status.ERROR, "install"),
     Rule(_any(r"does not support", r"start it with `--embeddings`"), Status.ERROR, "capability"),
     Rule(_any(r"(?:loading|load the|load) model\b[^\n]*exit code: \d"), Status.CRASHED, "load_crash"),
-    Rule(_any(r"model (?:has |process )?crashed", r"\(exit code: \d{4,}\)"), Status.CRASHED, "runner_died"),
+    Rule(_any(r"model\b[^\n]{0,30} crashed", r"\(exit code: \d{4,}\)"), Status.CRASHED, "runner_died"),
     Rule(
         _any(
             r"unknown (?:model|pre-tokenizer)",
             r"may be incompatible with your version",
             r"model is not supported",
             r"not supported by (?:your|this) version",
-            r"unsupported model",
+            r"unsupported (?:model|architecture)",
+            r"architecture[^\n]{0,40} (?:is )?not supported",
             r"requires a newer version",
             r"error loading model",
             r"invalid (?:file magic|gguf)",
@@ -207,6 +217,9 @@ _RULES = (
             r"device[ _]?lost",
             r"(?:memory critical error|memory access fault|hw exception) by",
             r"gpu hang",
+            r"fallen off the bus",
+            r"command buffer \d+ failed",
+            r"(?:process|engine|runner|worker) (?:has )?(?:exited|died|ended|terminated) (?:unexpectedly|with)",
             r"access violation",
             r"0xc0000005",
             r"bus error",
