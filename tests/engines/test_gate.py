@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
@@ -26,7 +26,7 @@ from ollama_sweep.engines.openai.stream import Pieces
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.env import Key
 
-ENOUGH = settings(max_examples=150, deadline=None)
+ENOUGH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GOOD = Generation("Hello", 9, 0.03, 2, 0.01, 0, 0.04, 0.001, 300.0, 0.05, 0.04, "raw", 1)
 DURATIONS = [part.name for part in fields(Generation) if part.name.endswith("_s")]
 COUNTS = [part.name for part in fields(Generation) if part.name.endswith("_count")]
