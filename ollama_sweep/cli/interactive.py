@@ -6,6 +6,7 @@ serve both; the file is written only where the person names a path.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ollama_sweep.cli.terminal import printable, say, say_lines
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, SweepError, nearest
 from ollama_sweep.core.strict_yaml import Node, parse
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import one_line, surrogate_in
 from ollama_sweep.engines.base import EngineInfo, EngineSettings
 from ollama_sweep.machine import computer
 from ollama_sweep.machine.files import check_file, expanded, write_whole
@@ -95,6 +96,8 @@ def _refuse_without_person(given: Mapping[str, Any]) -> None:
             raise ConfigError(f"not together with --{option.removeprefix('as_')}; {why}", HERE)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("needs a terminal to ask in; without one write a sweep file and run that", HERE)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is refused as an answer, and asked again
 
 
 def _text(value: str) -> Node:
@@ -135,6 +138,8 @@ def _ask(question: str, default: str | None, check: Callable[[str], T]) -> T:
 
     def checked(answer: str) -> T:
         try:
+            if surrogate_in(answer):
+                raise ConfigError("the answer is not UTF-8")
             return check(answer)
         except SweepError as error:
             raise click.UsageError(printable(str(error), sys.stdout)) from None
