@@ -256,10 +256,18 @@ def read_text(path: Path, limit_mb: int, asked: Node | None = None) -> str:
     except OSError as error:
         raise _unreadable(path, f"cannot be read ({error.strerror})", asked) from None
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    if not mark and _is_utf_16(content[:200]):
+        raise _unreadable(path, "is UTF-16 without a byte order mark; save it as UTF-8", asked)
     try:
         return content.removeprefix(mark).decode(encoding)
     except UnicodeDecodeError as error:
         raise _no_text(path, error, encoding, asked) from None
+
+
+def _is_utf_16(begin: bytes) -> bool:
+    """Most of the text is of Latin letters, each of which has a zero byte beside it."""
+    most = max(begin[::2].count(0), begin[1::2].count(0))
+    return len(begin) >= 4 and most > 0.35 * len(begin)
 
 
 def _no_text(path: Path, error: UnicodeDecodeError, encoding: str, asked: Node | None) -> ConfigError:

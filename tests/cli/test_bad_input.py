@@ -129,9 +129,13 @@ LICENSE \"\"\"mine\"\"\"
 """As `ollama show --modelfile m` prints it."""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 @pytest.mark.parametrize(
-    "blob", [BLOB, BLOB.replace("sha256-", "sha256:"), rf"C:\Users\me\.ollama\models\blobs\sha256-{'f0' * 32}"]
+    ("blob", "encoding"),
+    [
+        (BLOB, "utf-8"),
+        (BLOB.replace("sha256-", "sha256:"), "utf-16"),
+        (rf"C:\Users\me\.ollama\models\blobs\sha256-{'f0' * 32}", "utf-16-le"),
+    ],
 )
 def test_what_ollama_show_prints_is_a_template(blob: str, encoding: str, program: Program) -> None:
     text = SHOWN.replace(BLOB, blob).replace("\n", "\r\n")

@@ -98,6 +98,8 @@ BAD: list[tuple[str, str | bytes, str, str]] = [
     ("a.json", '[{"id": "a"}, {"\\ud800": "b"}]', ": item 2", "holds half of a character"),
     ("a.yaml", 'version: 1\nprompts:\n- {id: a,\n   prompt: "\\ud83d!"}\n', ":4", "prompt: holds half of a character"),
     ("a.csv", b"id,text\na,caf\xe9\n", ":2", "is not UTF-8 (byte 0xe9); save it again, in Excel as `CSV UTF-8`"),
+    ("a.csv", "id;text\n1;Größe\n".encode("utf-16-le"), "", "is UTF-16 without a byte order mark; save it as UTF-8"),
+    ("a.jsonl", '{"id": "1"}'.encode("utf-16-be"), "", "is UTF-16 without a byte order mark"),
     ("a.csv", "\ufeffid;text\n".encode("utf-16-le") + b"a", ":2", "is cut off or damaged"),
     ("a.jsonl", "\n\n", "", "has no items"),
     ("a.json", '[{"id": 1},\n {"id": 2}\n', ":3", "is not valid JSON"),
