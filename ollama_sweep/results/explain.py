@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.errors import ConfigError, nearest
-from ollama_sweep.core.judge import NOISY_WIDTH
+from ollama_sweep.core.judge import BUSY_SHARE, NOISY_WIDTH
 from ollama_sweep.core.metrics import default_metric, find_metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, Status, failure_label
 from ollama_sweep.core.stats import range_and_runs, value_of
@@ -18,6 +18,7 @@ from ollama_sweep.results.grids import flags_of
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
+    from ollama_sweep.core.outcome import Effective
     from ollama_sweep.store.one_cell import Control, Place, RunRow
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
@@ -273,7 +274,17 @@ def _because(flag: Flag, result: CellResult, planned: PlannedCell, last: Explain
         cached = [run for run in last.runs if run.doubt == "cached" and not run.warmup]
         for run in cached[:1]:
             yield f"{len(cached)} runs; {run.part} had {run.cached_count} of {run.prompt_eval_count} tokens cached"
-    elif flag is Flag.SHARED_GPU and effective.others_loaded:
+    else:
+        yield from _of_surroundings(flag, effective, metrics)
+
+
+def _of_surroundings(flag: Flag, effective: Effective, metrics: Mapping[str, float]) -> Iterator[str]:
+    """What the machine and others on it did meanwhile."""
+    if flag is Flag.SHARED_GPU and effective.others_loaded:
         yield f"loaded beside it: {', '.join(effective.others_loaded)}"
-    elif flag is Flag.THROTTLED and "throttled_s" in metrics:
+    if flag is Flag.SHARED_GPU and metrics.get("gpu_shared_s"):
+        yield f"another program computed on the GPU for {metrics['gpu_shared_s']:.1f} s"
+    if flag is Flag.BUSY and "others_cpu_share" in metrics:
+        yield f"{100 * metrics['others_cpu_share']:.0f} %, and the limit is {100 * BUSY_SHARE:.0f} %"
+    if flag is Flag.THROTTLED and "throttled_s" in metrics:
         yield f"for {metrics['throttled_s']:.1f} s"

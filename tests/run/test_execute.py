@@ -515,7 +515,7 @@ esac
         ("ok", ""), ("ok", ""), ("ok", "shared_gpu"), ("timeout", "shared_gpu"),
     ]  # fmt: skip
     assert [row["gpu_shared_s"] == 0 for row in program.rows()[:3]] == [True, True, False]
-    assert "gpu_shared_s" in program("export").must().stdout
+    assert "another program computed on the GPU for " in program("explain", "num_ctx=1024", "num_batch=2").must().stdout
 
 
 def test_others_on_the_processor_during_the_runs_are_a_flag_and_a_number(
@@ -534,6 +534,7 @@ def test_others_on_the_processor_during_the_runs_are_a_flag_and_a_number(
         ("busy", pytest.approx(0.5)), ("", pytest.approx(0.1)),
     ]  # fmt: skip
     assert said.count("[busy]") == 1
+    assert "50 %, and the limit is 20 %" in program("explain", "temperature=0.1").must().stdout
 
 
 def test_a_newer_engine_is_said_and_measures_nothing_again(program: Program) -> None:
