@@ -8,40 +8,47 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import keyword
 import os
 import re
 import stat
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from ollama_sweep import __version__
 from ollama_sweep.cli.terminal import never_fail, warn
-from ollama_sweep.core.errors import ConfigError, SweepError, nearest
+from ollama_sweep.core.errors import ConfigError, SweepError, UnreadableValue, nearest
 from ollama_sweep.core.text import one_line, surrogate_in
 from ollama_sweep.machine.places import check_working_folder
 from ollama_sweep.machine.secrets import is_secret
 
 FOLDER = Path(__file__).parent / "commands"
 ORDER = ("plan", "run", "status", "watch", "logs", "stop", "pause", "continue", "service", "heatmap", "plot", "export",
-         "report", "best", "explain", "models", "params", "schema", "import", "recover", "doctor")  # fmt: skip
+         "report", "best", "explain", "models", "params", "schema", "import", "verify", "recover",
+         "doctor")  # fmt: skip
 """As --help lists them, in the order of use; a command that is not named here comes after these."""
 _SETTINGS = ("OLLAMA_", "LLAMA_ARG_", "LLM_")
 _SHORT_HELP = re.compile(r'@click\.command\([^()]*?short_help="([^"\n]+)"')
 
 
-def _commands() -> tuple[str, ...]:
-    """A file in `commands` is a command of its name; a word of Python's has a `_` behind it (`import_`)."""
-    found = sorted(file[:-3].rstrip("_") for file in os.listdir(FOLDER) if file.endswith(".py") and file[0] != "_")
-    return tuple(sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)))
+def _modules() -> dict[str, str]:
+    """The module of each command: a file in `commands` or in a folder of it is a command of its name.
+
+    A word of Python's has a `_` behind it (`import_`).
+    """
+    files = sorted(file.relative_to(FOLDER).with_suffix("") for file in FOLDER.glob("**/[!_]*.py"))
+    found = {file.name.rstrip("_"): ".".join(file.parts) for file in files}
+    known = [name for name in ORDER if name in found]
+    return {name: found[name] for name in (*known, *sorted(found.keys() - set(known)))}
 
 
-COMMANDS = _commands()
+_MODULES = _modules()
+COMMANDS = tuple(_MODULES)
 
 
 class _LazyGroup(click.Group):
@@ -53,7 +60,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"ollama_sweep.cli.commands.{_file_of(cmd_name)}").command
+        command = importlib.import_module(f"ollama_sweep.cli.commands.{_MODULES[cmd_name]}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -69,13 +76,9 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, _short_help(name)) for name in COMMANDS])
 
 
-def _file_of(command: str) -> str:
-    return f"{command}_" if keyword.iskeyword(command) else command
-
-
 def _short_help(command: str) -> str:
     """Read from its file: importing every command would make --help slow."""
-    found = _SHORT_HELP.search((FOLDER / f"{_file_of(command)}.py").read_text("utf-8"))
+    found = _SHORT_HELP.search((FOLDER / f"{_MODULES[command].replace('.', '/')}.py").read_text("utf-8"))
     return found[1] if found else ""
 
 
@@ -97,7 +100,9 @@ def main() -> None:
     sys.excepthook = _bug
     never_fail(sys.stdout)
     never_fail(sys.stderr)
-    code = _run()
+    with warnings.catch_warnings():
+        _show_unreadable_values()
+        code = _run()
     _drop_unwritten()
     sys.exit(code)
 
@@ -147,6 +152,21 @@ def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType |
     with contextlib.suppress(OSError, ValueError):
         for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
             warn(line)
+
+
+def _show_unreadable_values() -> None:
+    """What cannot be read of a database is one line, and said once."""
+    warnings.simplefilter("always", UnreadableValue)
+    said, others = set[str](), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if not issubclass(category, UnreadableValue):
+            others(message, category, *where)
+        elif str(message) not in said:
+            said.add(str(message))
+            _complain(f"warning: {message}")
+
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def _replace_closed() -> None:

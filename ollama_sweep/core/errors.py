@@ -89,6 +89,10 @@ class CellFailed(Exception):
         self.raw = raw
 
 
+class UnreadableValue(UserWarning):
+    """Values of a database cannot be read and are left out; a warning, because all others can."""
+
+
 PARSER = "parser"
 _BUGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
 

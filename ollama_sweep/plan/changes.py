@@ -31,8 +31,8 @@ def changes(old: Mapping[str, object], new: Survey) -> list[str]:
     before, now = old.get("dimensions"), picture["dimensions"]
     if isinstance(before, dict) and isinstance(now, dict):
         lines += _dimension_changes(before, now, new)
-    if old.get("engine_version") != picture["engine_version"]:
-        lines.append(f"the engine was {old.get('engine_version')}, now it is {picture['engine_version']}")
+    if "engine_version" in old and old["engine_version"] != picture["engine_version"]:
+        lines.append(f"the engine was {old['engine_version']}, now it is {picture['engine_version']}")
     return lines
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -119,6 +120,7 @@ def read_old_results(text: str | bytes, where: str) -> list[Row]:
     seen: dict[tuple[Scalar, Scalar], int] = {}
     for number, item in enumerate(items, start=1):
         row = _old_row(item, f"{where}: item {number}")
+        _check_time(row, text, number, where)
         place = (row[X], row[Y])
         if place in seen:
             raise ConfigError(
@@ -168,6 +170,47 @@ def _old_row(item: object, where: str) -> Row:
     if row[DEFAULT_METRIC] is not None and row["error"]:
         raise ConfigError("has a prompt_eval_rate and an error; one of them must be null", where)
     return row
+
+
+def _check_time(row: Row, text: str | bytes, number: int, where: str) -> None:
+    """A time is one, or there is none. Raises ConfigError with its line."""
+    given = row["timestamp"]
+    if given is None or not str(given).strip():
+        row["timestamp"] = None
+        return
+    try:
+        datetime.fromisoformat(str(given))
+    except ValueError:
+        line = _line_of(text, number, "timestamp")
+        message = f"timestamp: {str(given)[:40]!r} is no time; write one like 2025-11-02T10:00:00, or null"
+        raise ConfigError(message, f"{where}:{line}: item {number}") from None
+
+
+def _line_of(text: str | bytes, number: int, name: str) -> int:
+    """The line of a field of the n-th result, in a file that is sound JSON."""
+    content = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+    decoder, at = json.JSONDecoder(), 0
+
+    def skip(marks: str) -> None:
+        nonlocal at
+        while content[at] in f"{marks} \t\r\n":
+            at += 1
+
+    skip("{")
+    key, at = decoder.raw_decode(content, at)
+    skip(":")
+    while key != "results":
+        _, at = decoder.raw_decode(content, at)
+        skip(",")
+        key, at = decoder.raw_decode(content, at)
+        skip(":")
+    skip("[")
+    for _ in range(number - 1):
+        _, at = decoder.raw_decode(content, at)
+        skip(",")
+    _, end = decoder.raw_decode(content, at)
+    found = content.find(f'"{name}"', at, end)
+    return content.count("\n", 0, found if found >= 0 else at) + 1
 
 
 def _whole(value: object, name: str, where: str) -> int:

@@ -59,6 +59,8 @@ class SweepStatus:
     last_run_at: str
     log: Path | None
     errors: tuple[FailedAttempt, ...]
+    missing_cells: int = 0
+    """Cells that were called done and are not in this file."""
 
     @property
     def total(self) -> int:
@@ -97,6 +99,7 @@ class SweepStatus:
             **asdict(self.time),
             "drift": self.drift,
             "last_run_at": self.last_run_at,
+            "missing_cells": self.missing_cells,
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -138,6 +141,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         last_run_at=row.last_run_at,
         log=log if log.exists() else None,
         errors=tuple(reader.errors(row.sweep_id, SHOWN_ERRORS)),
+        missing_cells=reader.missing_cells(),
     )
 
 

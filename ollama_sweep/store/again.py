@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.outcome import FAILURES, Status
 from ollama_sweep.store.rows import PlannedCell
+from ollama_sweep.store.values import Notes, rows_of
 
 ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answers ON answers.attempt_id = a.id
     WHERE a.cell_id = cells.id AND a.status = 'ok' AND part LIKE 'run %')"""
@@ -84,10 +85,10 @@ def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None
     connection.execute(_LEAVE_OUT, values)
 
 
-def reasons(connection: sqlite3.Connection, keys: Sequence[str], wanted: Wanted) -> dict[str, str]:
+def reasons(connection: sqlite3.Connection, keys: Sequence[str], wanted: Wanted, notes: Notes) -> dict[str, str]:
     """Why `run` would measure each of these cells, "" where it is done; those that nobody knows are left out."""
-    found = connection.execute(_ASK, {**wanted.values(), "keys": json.dumps(keys)})
-    return {key: _words(wanted, *row) for key, *row in found}
+    found = rows_of(connection, _ASK, {**wanted.values(), "keys": json.dumps(keys)})
+    return dict(notes.rows("a cell", lambda key, *row: (str(key), _words(wanted, *row)), found))
 
 
 def _words(wanted: Wanted, status: str, runs: int, had_s: float | None, task: str, rule: int | None) -> str:

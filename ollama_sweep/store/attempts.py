@@ -13,9 +13,11 @@ from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.outcome import Answer, Outcome, Run, Status
 from ollama_sweep.machine import secrets
+from ollama_sweep.store import checksum, values
 from ollama_sweep.store.again import ROUNDS
 from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.schema import add_view_columns
+from ollama_sweep.store.values import Notes
 
 WHOLE = "attempt"
 """The `part` of scores and raw output that belongs to the attempt, beside `run 1`, `warmup 1`, …"""
@@ -66,7 +68,10 @@ def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, ce
     _store_parts(connection, attempt_id, outcome)
     reached("in_finish")
     add_view_columns(connection, outcome.summary.scores, "score")
+    checksum.seal(connection, attempt_id)
     _update_cell(connection, cell_id, attempt_id, outcome, cell_status)
+    if cell_status.is_final:
+        connection.execute("UPDATE origin SET called_done = called_done + 1")
 
 
 def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> None:
@@ -148,13 +153,14 @@ def _update_cell(
     )
 
 
-def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | None) -> tuple[Run, ...]:
+def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | None, notes: Notes) -> tuple[Run, ...]:
     """The runs of a cell's earlier ok attempts that its numbers speak for, oldest first; of one segment if given.
 
     Those are the believed ones, and every question that was asked and not answered.
     """
     names = ", ".join(f"runs.{name}" for name in _RUN_COLUMNS)
-    rows = connection.execute(
+    rows = values.rows_of(
+        connection,
         f"""SELECT {names}, attempts.id, runs.part, {_ANSWER}
             FROM attempts JOIN runs ON runs.attempt_id = attempts.id
                 LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
@@ -163,8 +169,8 @@ def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | N
                 AND (? IS NULL OR segment_id = ?)
             ORDER BY attempts.number, runs.number""",
         (cell_id, segment, segment),
-    ).fetchall()
-    return tuple(_run(connection, row) for row in rows)
+    )
+    return tuple(notes.rows("a run", lambda *row: _run(connection, row), list(rows)))
 
 
 _ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
@@ -172,13 +178,13 @@ _ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers
 
 
 def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
-    values = dict(zip(_RUN_COLUMNS, row, strict=False))
+    found = dict(zip(_RUN_COLUMNS, row, strict=False))
     attempt_id, part, *answer = row[len(_RUN_COLUMNS) :]
-    values.update(
-        warmup=bool(values["warmup"]), believed=bool(values["believed"]), answer=_answer(*answer),
-        scores=_scores_of(connection, attempt_id, part),
-    )  # fmt: skip
-    return Run(**values)  # type: ignore[arg-type]  # the columns are the fields
+    texts = {name: values.text(found.pop(name)) for name in ("nonce", "doubt")}
+    numbers = {name: values.optional_number(value) for name, value in found.items()}
+    numbers.update(warmup=bool(numbers["warmup"]), believed=bool(numbers["believed"]))
+    scores = _scores_of(connection, attempt_id, part)
+    return Run(**texts, **numbers, answer=_answer(*answer), scores=scores)  # type: ignore[arg-type]  # the fields
 
 
 def _answer(
@@ -189,14 +195,16 @@ def _answer(
         return None
     tries, chunk_count, is_estimated, peak_rss_bytes = rest
     return Answer(
-        str(item), str(category), str(prompt), decompress(output), str(failure), tries, chunk_count,  # type: ignore[arg-type]
-        bool(is_estimated), peak_rss_bytes,  # type: ignore[arg-type]
+        values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
+        values.whole(tries), values.optional_whole(chunk_count), bool(is_estimated),
+        values.optional_whole(peak_rss_bytes),
     )  # fmt: skip
 
 
 def _scores_of(connection: sqlite3.Connection, attempt_id: object, part: object) -> dict[str, float]:
     sql = "SELECT name, value FROM scores WHERE attempt_id = ? AND part = ?"
-    return dict(connection.execute(sql, (attempt_id, part)).fetchall())
+    rows = values.rows_of(connection, sql, (attempt_id, part))
+    return {values.text(name): values.number(value) for name, value in rows}
 
 
 def part_of(run: Run) -> str:
@@ -205,10 +213,6 @@ def part_of(run: Run) -> str:
 
 def compress(text: str) -> bytes:
     return zlib.compress(text.encode("utf-8", "surrogatepass"), 6)
-
-
-def decompress(content: bytes) -> str:
-    return zlib.decompress(content).decode("utf-8", "surrogatepass")
 
 
 def _clean(text: str) -> str:

@@ -1,11 +1,16 @@
 """A database's name, and the files that lie beside it without being part of it.
 
-Beside `sweeps.db` lie `sweeps.db.lock` (who writes: `lock`), `sweeps.db.log` (what a run in the background says) and,
-while a pause is asked for, `sweeps.db.pause`.
+Beside `sweeps.db` lie `sweeps.db.lock` (who writes: `lock`), `sweeps.db.log` (what a run in the background says),
+`sweeps.db.done` (how many cells were called done) and, while a pause is asked for, `sweeps.db.pause`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import stat
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -48,6 +53,57 @@ def check_beside(db: Path, *suffixes: str) -> None:
         found = places.look(file)
         if found and (what := places.kind(found)):
             raise ConfigError(f"{file} is {what}; a file of the database belongs there. Move it away")
+
+
+@dataclass(frozen=True)
+class CalledDone:
+    """How many cells of the database with this id were called done, each time one was. It only grows."""
+
+    database_id: str
+    cells: int
+
+
+_CALLED_DONE = re.compile(rb"([0-9a-f]{32}) (\d{15})\n")
+
+
+def done_path(db: Path) -> Path:
+    """The file that counts the cells called done, so that a database that has lost some is noticed."""
+    return _beside(db, ".done")
+
+
+def called_done(db: Path) -> CalledDone | None:
+    """What the file beside a database says; None where there is none that says anything."""
+    with contextlib.suppress(OSError):
+        file = os.open(done_path(db), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            is_file = stat.S_ISREG(os.fstat(file).st_mode)
+            found = _CALLED_DONE.fullmatch(os.read(file, 4096)) if is_file else None
+        finally:
+            os.close(file)
+        if found:
+            return CalledDone(found[1].decode(), int(found[2]))
+    return None
+
+
+def note_called_done(db: Path, done: CalledDone) -> None:
+    """Write it down with one write and no sync: where it fails, or is lost with the power, less is noticed later."""
+    line = f"{done.database_id} {done.cells:015d}\n".encode()
+    with contextlib.suppress(OSError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        file = os.open(done_path(db), flags, 0o600)
+        try:
+            if stat.S_ISREG(os.fstat(file).st_mode):
+                os.pwrite(file, line, 0)
+                os.ftruncate(file, len(line))
+        finally:
+            os.close(file)
+
+
+def missing_words(missing: int) -> str:
+    """The line for cells that were called done and are not in the database."""
+    cells = "1 cell that was" if missing == 1 else f"{missing} cells that were"
+    are = "is" if missing == 1 else "are"
+    return f"{cells} called done {are} not in this file: its -wal was removed, or this is an older copy"
 
 
 def _beside(db: Path, suffix: str) -> Path:

@@ -13,45 +13,44 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError, SweepError
+from ollama_sweep.machine import mounts
 from ollama_sweep.machine.files import too_many_files
+from ollama_sweep.machine.mounts import file_system as file_system
 from ollama_sweep.store import schema
 from ollama_sweep.store.beside import check_beside, check_database
+from ollama_sweep.store.values import is_text_error
 
 BUSY_TIMEOUT_MS = 1000
+_CHECKED_BYTES = 64 * 1024 * 1024
+_CHECK_S = 1.0
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
-_NETWORK_TYPES = frozenset({
-    "nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "davfs", "ceph", "lustre",
-    "glusterfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.davfs2", "fuse.glusterfs", "macfuse", "osxfuse",
-})  # fmt: skip
 _ROOM_BYTES = 64 * 1024
 _OLDEST_SQLITE = (3, 37, 0)
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system that holds a folder, such as `ext4` or `nfs4`; empty where it cannot be told."""
-    import psutil
+def check_place(path: Path, allow_network: bool, fs_type: Callable[[Path], str]) -> str:
+    """Refuse a folder that is missing, or for a new database one where SQLite may lose data, before anything is made.
 
-    best, kind = 0, ""
-    for partition in psutil.disk_partitions(all=True):
-        if folder.is_relative_to(partition.mountpoint) and len(partition.mountpoint) >= best:
-            best, kind = len(partition.mountpoint), partition.fstype
-    return kind
-
-
-def check_place(path: Path, allow_network: bool, fs_type: Callable[[Path], str]) -> None:
-    """Refuse a folder that is missing or lies on a network drive, before anything is made there."""
+    A database that is there already goes on there, with the warning that is given back; "" where all is well.
+    """
     check_database(path)
     check_beside(path)
     folder = path.resolve().parent
     if not folder.is_dir():
         raise ConfigError(f"{path}: the folder {folder} does not exist")
-    kind = fs_type(folder).lower()
-    if kind in _NETWORK_TYPES and not allow_network:
-        raise ConfigError(f"{path} is on a network drive ({kind}); SQLite can lose data there. --allow-network-db")
+    kind = fs_type(folder)
+    if allow_network or not (what := mounts.trouble(kind)):
+        return ""
+    text = f"{path} is on {what} ({kind.lower()}); SQLite can lose data there."
+    if _size(path) or mounts.is_all_there_is(kind):
+        return f"{text} A disk of this machine is safe"
+    advice = "" if what == mounts.NETWORK else " Give --db a place on a disk of this system, or"
+    raise ConfigError(f"{text}{advice} --allow-network-db")
 
 
 def check_writable(path: Path) -> None:
@@ -185,6 +184,33 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
+def look_for_damage(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite's own check before anything is written: whole for a file up to 64 MB, else for a second.
+
+    Raises StorageError.
+    """
+    (pages,), (page_bytes,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    end = time.monotonic() + _CHECK_S
+    if pages * page_bytes > _CHECKED_BYTES:
+        connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    try:
+        found = [str(text) for (text,) in connection.execute("PRAGMA quick_check(1)")]
+    except sqlite3.OperationalError as error:
+        if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
+            return
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+    if found != ["ok"]:
+        raise StorageError(damaged_words(path, "; ".join(found).replace("\n", " ")))
+
+
+def damaged_words(path: Path, what: object) -> str:
+    """A damaged database, and what to do."""
+    return (f"{path} is damaged ({what}). Keep a copy of it and of {wal_path(path).name}, "
+            f"then save what is readable: ollama-sweep recover --db {path} --to new.db")  # fmt: skip
+
+
 def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -> SweepError:
     """The one-line form of what SQLite or the system reported; bugs are not turned into it (see `is_storage`)."""
     safe = "" if safe_cells is None else f" {safe_cells} cells are safe."
@@ -194,22 +220,36 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
     if _no_space(error, primary, path):
         text = f"No space for the database ({path}).{safe} Free space and run: sweep.py run"
         return StorageError(text, no_space=True)
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ and wal_size(path) == 0:
+        text = f"{wal_path(path).name} was removed; a sweep that runs puts {path} right with its next cell"
+        return StorageError(f"{text}. Look again then")
     if primary == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO):
         return StorageError(f"The disk reported an error while saving ({path}: {error}).{safe} Then: sweep.py run")
     if primary == sqlite3.SQLITE_READONLY or isinstance(error, PermissionError):
         return StorageError(f"{path} cannot be written ({error}).{safe}")
     if primary == sqlite3.SQLITE_NOTADB:
-        return StorageError(f"{path} is not a SQLite database, or it is damaged")
-    if primary == sqlite3.SQLITE_CORRUPT:
-        return StorageError(f"{path} is damaged ({error}). Keep a copy of it and of {wal_path(path).name}")
+        way_out = f". Where it was one: ollama-sweep recover --db {path} --to new.db" if _has_pages(path) else ""
+        return StorageError(f"{path} is not a SQLite database, or it is damaged{way_out}")
+    if primary == sqlite3.SQLITE_CORRUPT or _is_unreadable(error):
+        return StorageError(damaged_words(path, error))
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{path} is locked by another program.{safe}")
     return StorageError(f"{path} cannot be opened or used ({error}).{safe}")
 
 
+def _has_pages(path: Path) -> bool:
+    """As large as a database of ours may be."""
+    return _size(path) > 0 and _size(path) % 4096 == 0
+
+
 def is_storage(error: sqlite3.Error) -> bool:
     """The surroundings failed, as opposed to a bug (a broken constraint, wrong SQL)."""
-    return primary_code(error) in _STORAGE_CODES
+    return primary_code(error) in _STORAGE_CODES or _is_unreadable(error)
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """A value of the file is nonsense, which Python or SQLite's functions have met."""
+    return isinstance(error, sqlite3.Error) and (is_text_error(error) or str(error) == "malformed JSON")
 
 
 def primary_code(error: Exception) -> int | None:

@@ -66,7 +66,7 @@ def import_results(
     sweep_id = plans.save_sweep(connection, header, 1, now)
     plan = [_OldResult(ctx, batch, None, "", "").planned(name) for ctx, batch in points]
     plans.replace_plan(connection, sweep_id, header, plan)
-    return sum(_store(connection, sweep_id, old, old.planned(name).key, now) for old in found.values())
+    return sum(_store(connection, sweep_id, old, old.planned(name).key) for old in found.values())
 
 
 def _known_points(connection: sqlite3.Connection, sweep_id: int) -> set[tuple[int, int]]:
@@ -74,10 +74,12 @@ def _known_points(connection: sqlite3.Connection, sweep_id: int) -> set[tuple[in
     return set(connection.execute(sql, (sweep_id,)).fetchall())
 
 
-def _store(connection: sqlite3.Connection, sweep_id: int, old: _OldResult, key: str, now: str) -> bool:
-    """One attempt for an old result; False where the cell's last one says exactly this already."""
+def _store(connection: sqlite3.Connection, sweep_id: int, old: _OldResult, key: str) -> bool:
+    """One attempt for an old result; False where the cell's last one says exactly this already.
+
+    A result without a time has an empty one, which the view shows as NULL.
+    """
     (cell_id,) = connection.execute("SELECT id FROM cells WHERE key = ?", (key,)).fetchone()
-    when = old.timestamp or now
     last = connection.execute(
         """SELECT prompt_eval_rate, error, finished_at FROM attempts WHERE id =
             (SELECT attempt_id FROM cells WHERE id = ?)""",
@@ -86,9 +88,9 @@ def _store(connection: sqlite3.Connection, sweep_id: int, old: _OldResult, key: 
     if last and last[:2] == (old.rate, old.error) and (not old.timestamp or last[2] == old.timestamp):
         return False
     outcome = old.outcome()
-    attempt_id = attempts.begin(connection, sweep_id, cell_id, 0.0, when, None)
+    attempt_id = attempts.begin(connection, sweep_id, cell_id, 0.0, old.timestamp, None)
     connection.execute("UPDATE attempts SET timeout_s = NULL, pid = NULL WHERE id = ?", (attempt_id,))
-    attempts.finish(connection, attempt_id, outcome, outcome.status, when)
+    attempts.finish(connection, attempt_id, outcome, outcome.status, old.timestamp)
     return True
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 from ollama_sweep.core.outcome import Answer, AnswerRow
-from ollama_sweep.store import attempts
+from ollama_sweep.store import values
+from ollama_sweep.store.values import Notes
 
 _ANSWERS = """
 SELECT sweeps.name, sweeps.engine, cells.model, cells.task, cells.key, place.coordinates, runs.number, answers.item,
@@ -29,35 +30,38 @@ ORDER BY place.position, attempts.number, runs.number
 _SCORES = "SELECT name, value FROM scores WHERE attempt_id = ? AND part = ?"
 
 
-def answers(connection: sqlite3.Connection, sweep_id: int) -> Iterator[AnswerRow]:
+def answers(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> Iterator[AnswerRow]:
     """Every measured answer of the attempts that count, failed ones among them, in the order of the plan.
 
     A cell that stands twice in the plan (a task with a model of its own) is given once.
     """
-    for row in connection.execute(_ANSWERS, {"sweep_id": sweep_id}):
-        scores = connection.execute(_SCORES, row[-2:]).fetchall()
-        yield _answer_row(row, dict(scores))
+    for row in values.rows_of(connection, _ANSWERS, {"sweep_id": sweep_id}):
+        scores = dict(values.rows_of(connection, _SCORES, row[-2:]))
+        found = notes.row(f"an answer of cell {row[4]}", _answer_row, row, scores)
+        if found is not None:
+            yield found
 
 
-def _answer_row(row: tuple[object, ...], scores: dict[str, float]) -> AnswerRow:
+def _answer_row(row: tuple[Any, ...], scores: dict[Any, Any]) -> AnswerRow:
     (sweep, engine, model, task, cell, coordinates, number, item, category, prompt, output, failure, tries, chunk_count,
      is_estimated, peak_rss_bytes, latency_s, finished_at, ttft_s, load_duration_s, prompt_eval_count, cached_count,
      prompt_eval_duration_s, eval_count, eval_duration_s, total_duration_s, options, task_options, quantization,
      parameter_size, _, _) = row  # fmt: skip
     answer = Answer(
-        str(item), str(category), str(prompt), attempts.decompress(output), str(failure), tries, chunk_count,  # type: ignore[arg-type]
-        bool(is_estimated), peak_rss_bytes,  # type: ignore[arg-type]
+        values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
+        values.whole(tries), values.optional_whole(chunk_count), bool(values.whole(is_estimated)),
+        values.optional_whole(peak_rss_bytes),
     )  # fmt: skip
-    values = {
-        "ttft_s": ttft_s, "load_duration_s": load_duration_s, "prompt_eval_count": prompt_eval_count,
-        "cached_count": cached_count, "prompt_eval_duration_s": prompt_eval_duration_s, "eval_count": eval_count,
-        "eval_duration_s": eval_duration_s, "total_duration_s": total_duration_s, "quantization": quantization,
-        "parameter_size": parameter_size,
-    }  # fmt: skip
     return AnswerRow(
-        sweep=str(sweep), engine=str(engine), model=str(model), task=str(task), cell=str(cell),
-        coordinates=json.loads(str(coordinates)), number=number, answer=answer, latency_s=latency_s,  # type: ignore[arg-type]
-        finished_at=str(finished_at or ""), scores=scores,
-        config={**json.loads(str(options)), **json.loads(str(task_options))},
-        **values,  # type: ignore[arg-type]
+        sweep=values.text(sweep), engine=values.text(engine), model=values.text(model), task=values.text(task),
+        cell=values.text(cell), coordinates=values.scalars(coordinates), number=values.whole(number), answer=answer,
+        latency_s=values.number(latency_s), finished_at=values.moment(finished_at).isoformat() if finished_at else "",
+        scores={values.text(name): values.number(value) for name, value in scores.items()},
+        config={**values.json_object(options), **values.json_object(task_options)},
+        ttft_s=values.optional_number(ttft_s), load_duration_s=values.optional_number(load_duration_s),
+        prompt_eval_count=values.optional_whole(prompt_eval_count), cached_count=values.optional_whole(cached_count),
+        prompt_eval_duration_s=values.optional_number(prompt_eval_duration_s),
+        eval_count=values.optional_whole(eval_count), eval_duration_s=values.optional_number(eval_duration_s),
+        total_duration_s=values.optional_number(total_duration_s), quantization=values.optional_text(quantization),
+        parameter_size=values.optional_text(parameter_size),
     )  # fmt: skip

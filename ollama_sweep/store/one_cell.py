@@ -3,13 +3,15 @@
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.store import values
+from ollama_sweep.store.values import Notes
 
 
 @dataclass(frozen=True)
@@ -58,48 +60,64 @@ _PLACES = """SELECT plan.position, cells.key, plan.coordinates FROM plan JOIN ce
     WHERE plan.sweep_id = ?"""
 
 
-def places(connection: sqlite3.Connection, sweep_id: int) -> Iterator[Place]:
+def places(connection: sqlite3.Connection, notes: Notes, sweep_id: int) -> Iterator[Place]:
     """Every cell of the plan, in order."""
-    return map(_place, connection.execute(f"{_PLACES} ORDER BY plan.position", (sweep_id,)))
+    return _found(notes, values.rows_of(connection, f"{_PLACES} ORDER BY plan.position", (sweep_id,)))
 
 
-def place_at(connection: sqlite3.Connection, sweep_id: int, position: int) -> Place | None:
+def place_at(connection: sqlite3.Connection, notes: Notes, sweep_id: int, position: int) -> Place | None:
     """The cell at a position of the plan, None where it has none."""
-    row = connection.execute(f"{_PLACES} AND plan.position = ?", (sweep_id, position)).fetchone()
-    return None if row is None else _place(row)
+    rows = values.rows_of(connection, f"{_PLACES} AND plan.position = ?", (sweep_id, position))
+    return next(_found(notes, rows), None)
 
 
-def places_of(connection: sqlite3.Connection, sweep_id: int, prefix: str, limit: int) -> list[Place]:
+def places_of(connection: sqlite3.Connection, notes: Notes, sweep_id: int, prefix: str, limit: int) -> list[Place]:
     """The first cells of the plan whose keys begin so; the version in front of a key may be left out."""
     start = prefix if ":" in prefix else f"{KEY_VERSION}:{prefix}"
-    rows = connection.execute(
+    rows = values.rows_of(
+        connection,
         f"{_PLACES} AND cells.key >= ? AND cells.key < ? ORDER BY plan.position LIMIT ?",
         (sweep_id, start, f"{start}\uffff", limit),
     )
-    return [_place(row) for row in rows]
+    return list(_found(notes, rows))
 
 
-def _place(row: tuple[int, str, str]) -> Place:
-    return Place(row[0], row[1], json.loads(row[2]))
+def _found(notes: Notes, rows: Iterator[tuple[Any, ...]]) -> Iterator[Place]:
+    return notes.rows("a place in the plan", _place, rows)
 
 
-def runs(connection: sqlite3.Connection, attempt_id: int) -> list[RunRow]:
+def _place(position: int, key: object, coordinates: object) -> Place:
+    return Place(position, values.text(key), values.scalars(coordinates))
+
+
+def runs(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> list[RunRow]:
     """The runs of an attempt in their order, warm-ups among them."""
     sql = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"
-    found = (dict(zip(_RUN_COLUMNS, row, strict=True)) for row in connection.execute(sql, (attempt_id,)))
-    return [RunRow(**{**row, "warmup": bool(row["warmup"]), "believed": bool(row["believed"])}) for row in found]
+    rows = values.rows_of(connection, sql, (attempt_id,))
+    return list(notes.rows(f"a run of attempt {attempt_id}", _run, rows))
 
 
-def controls(connection: sqlite3.Connection, sweep_id: int, key: str) -> list[Control]:
+def _run(*row: Any) -> RunRow:
+    found = dict(zip(_RUN_COLUMNS, row, strict=True))
+    texts = {name: values.text(found.pop(name)) for name in ("part", "doubt", "nonce")}
+    numbers = {name: values.optional_number(value) for name, value in found.items()}
+    values.number(numbers["client_duration_s"])
+    numbers.update(warmup=bool(numbers["warmup"]), believed=bool(numbers["believed"]))
+    return RunRow(**texts, **numbers)  # type: ignore[arg-type]  # the columns are the fields
+
+
+def controls(connection: sqlite3.Connection, notes: Notes, sweep_id: int, key: str) -> list[Control]:
     """How often, and with what, this cell was measured to see drift; the oldest first."""
-    rows = connection.execute(
-        """SELECT measured_at, controls.prompt_eval_rate, drift FROM controls JOIN cells ON cells.id = cell_id
-            WHERE controls.sweep_id = ? AND cells.key = ? ORDER BY controls.id""",
-        (sweep_id, key),
-    )
-    return [Control(*row) for row in rows]
+    sql = """SELECT measured_at, controls.prompt_eval_rate, drift FROM controls JOIN cells ON cells.id = cell_id
+            WHERE controls.sweep_id = ? AND cells.key = ? ORDER BY controls.id"""
+    return list(notes.rows("a control", _control, values.rows_of(connection, sql, (sweep_id, key))))
 
 
-def segments(connection: sqlite3.Connection) -> dict[int, Mapping[str, object]]:
+def _control(measured_at: object, rate: object, drift: object) -> Control:
+    return Control(values.text(measured_at), values.number(rate), values.number(drift))
+
+
+def segments(connection: sqlite3.Connection, notes: Notes) -> dict[int, Mapping[str, object]]:
     """The surroundings by their number."""
-    return {number: json.loads(text) for number, text in connection.execute("SELECT id, fingerprint FROM segments")}
+    rows = values.rows_of(connection, "SELECT id, fingerprint FROM segments")
+    return dict(notes.rows("surroundings", lambda number, text: (number, values.json_object(text)), rows))

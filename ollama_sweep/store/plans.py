@@ -10,8 +10,10 @@ from itertools import islice
 
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.store import checksum
 from ollama_sweep.store.rows import PlannedCell, SweepHeader
 from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT, add_view_columns
+from ollama_sweep.store.values import BROKEN
 
 _CHUNK = 2000
 
@@ -88,6 +90,7 @@ def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None,
             "UPDATE attempts SET status = 'interrupted', reason = ?, finished_at = ? WHERE id = ?",
             (REBOOT if rebooted else DIED, now, attempt_id),
         )
+        checksum.seal(connection, attempt_id)
         (deaths,) = connection.execute(
             "UPDATE cells SET status = 'pending', reason = '', deaths = deaths + 1 WHERE id = ? RETURNING deaths",
             (cell_id,),
@@ -101,7 +104,10 @@ def _park(connection: sqlite3.Connection, cell_id: int, sweep_id: int, say: Call
     row = connection.execute(
         "SELECT coordinates FROM plan WHERE cell_id = ? AND sweep_id = ?", (cell_id, sweep_id)
     ).fetchone()
-    label = ", ".join(f"{name} {value}" for name, value in options_of(row[0])) if row else f"cell {cell_id}"
+    try:
+        label = ", ".join(f"{name} {value}" for name, value in options_of(row[0]))
+    except BROKEN:  # no row, or one that cannot be read
+        label = f"cell {cell_id}"
     say(f"{label}: the sweep died {DEATHS_UNTIL_PARKED} times in a row in this cell; it is left out. --retry error")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from datetime import datetime
 
 from ollama_sweep.core.cell import Cell, content_hash
 from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.store.plans import options_of
+from ollama_sweep.store import values
+from ollama_sweep.store.beside import CalledDone
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell
+from ollama_sweep.store.values import Notes
 
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
@@ -39,51 +39,73 @@ def _pending(row: tuple[int, str, int, int] | None) -> PendingCell | None:
 
 
 def planned(connection: sqlite3.Connection, sweep_id: int, position: int) -> PlannedCell:
-    """A cell of the plan as it was registered, so that going on needs no walk over the grid. Raises KeyError."""
-    row = connection.execute(
-        """SELECT c.key, p.coordinates, COALESCE(p.model, c.model), c.options, c.task, c.task_options, c.server,
+    """A cell of the plan as it was registered, so that going on needs no walk over the grid.
+
+    Raises KeyError, and Unreadable: what it says is what would be measured.
+    """
+    sql = """SELECT c.key, p.coordinates, COALESCE(p.model, c.model), c.options, c.task, c.task_options, c.server,
                 c.model_digest, c.prompt_hash, c.quantization, c.parameter_size, p.skip
-            FROM plan AS p JOIN cells AS c ON c.id = p.cell_id WHERE p.sweep_id = ? AND p.position = ?""",
-        (sweep_id, position),
-    ).fetchone()
+            FROM plan AS p JOIN cells AS c ON c.id = p.cell_id WHERE p.sweep_id = ? AND p.position = ?"""
+    row = next(values.rows_of(connection, sql, (sweep_id, position)), None)
     if row is None:
         raise KeyError(position)
-    task_options = options_of(row[5])
+    options = {name: tuple(values.json_object(row[at]).items()) for name, at in _OPTIONS.items()}
     cell = Cell(
-        coordinates=options_of(row[1]), model=row[2], options=options_of(row[3]), task=row[4],
-        task_options=task_options, server=options_of(row[6]), system=str(dict(task_options).get("system") or ""),
+        model=values.text(row[2]), task=values.text(row[4]), **options,
+        system=str(dict(options["task_options"]).get("system") or ""),
     )  # fmt: skip
     return PlannedCell(
-        key=row[0], cell=cell, model_digest=row[7], prompt_hash=row[8], quantization=row[9], parameter_size=row[10],
-        status=Status.PENDING if row[11] is None else Status.SKIPPED, reason=row[11] or "",
+        key=values.text(row[0]), cell=cell, model_digest=values.text(row[7]), prompt_hash=values.text(row[8]),
+        quantization=values.optional_text(row[9]), parameter_size=values.optional_text(row[10]),
+        status=Status.PENDING if row[11] is None else Status.SKIPPED, reason=values.optional_text(row[11]) or "",
     )  # fmt: skip
 
 
-def counts(connection: sqlite3.Connection, sweep_id: int) -> dict[Status, int]:
+_OPTIONS = {"coordinates": 1, "options": 3, "task_options": 5, "server": 6}
+"""Where `planned` finds what."""
+
+
+def counts(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[Status, int]:
     """How many cells of the sweep have each status; those without any are left out."""
-    rows = connection.execute("SELECT status, cells FROM status_counts WHERE sweep_id = ? AND cells > 0", (sweep_id,))
-    return {Status(status): count for status, count in rows}
+    sql = "SELECT status, cells FROM status_counts WHERE sweep_id = ? AND cells > 0"
+    rows = values.rows_of(connection, sql, (sweep_id,))
+    return dict(notes.rows("a count", lambda status, cells: (values.status(status), values.whole(cells)), rows))
 
 
-def history(connection: sqlite3.Connection, sweep_id: int) -> list[Took]:
+def called_done(connection: sqlite3.Connection) -> CalledDone | None:
+    """Which database this is, and how many cells it was told are done; None of an older version's."""
+    row = connection.execute("SELECT id, called_done FROM origin").fetchone()
+    return CalledDone(*row) if row and isinstance(row[0], str) and isinstance(row[1], int) else None
+
+
+def missing_cells(connection: sqlite3.Connection, said: CalledDone | None) -> int:
+    """How many more cells were called done, by what was said before, than this file has."""
+    found = called_done(connection) if said else None
+    if said is None or found is None or found.database_id != said.database_id:
+        return 0
+    return max(0, said.cells - found.cells)
+
+
+def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[Took]:
     """What the last finished attempts of the sweep took, the newest first; none that the computer slept through."""
-    rows = connection.execute(
+    rows = values.rows_of(
+        connection,
         """SELECT cell_id, started_at, finished_at FROM main.attempts INDEXED BY attempts_sweep
-            WHERE sweep_id = ? AND finished_at IS NOT NULL AND status NOT IN ('interrupted', 'discarded')
+            WHERE sweep_id = ? AND finished_at <> '' AND status NOT IN ('interrupted', 'discarded')
             ORDER BY id DESC LIMIT ?""",
         (sweep_id, RECENT_ATTEMPTS),
     )
-    return [Took(cell, _seconds(start, end)) for cell, start, end in rows]
+    return list(notes.rows("the time of an attempt", _took, rows))
 
 
-def _seconds(start: str, end: str) -> float:
-    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+def _took(cell: int, start: object, end: object) -> Took:
+    return Took(cell, max(0.0, (values.moment(end) - values.moment(start)).total_seconds()))
 
 
-def former_statuses(connection: sqlite3.Connection, cell_id: int) -> frozenset[Status]:
+def former_statuses(connection: sqlite3.Connection, cell_id: int, notes: Notes) -> frozenset[Status]:
     """How the cell's ended attempts ended."""
     sql = "SELECT DISTINCT status FROM attempts WHERE cell_id = ? AND finished_at IS NOT NULL"
-    return frozenset(Status(status) for (status,) in connection.execute(sql, (cell_id,)))
+    return frozenset(notes.rows("a status", values.status, values.rows_of(connection, sql, (cell_id,))))
 
 
 def prompt_tokens(
@@ -121,21 +143,20 @@ def control_cell(connection: sqlite3.Connection, sweep_id: int) -> ControlCell |
             ORDER BY attempts.id LIMIT 1""",
         (sweep_id,),
     ).fetchone()
-    return None if row is None else ControlCell(*row)
+    is_sound = row is not None and isinstance(row[2], int | float)
+    return ControlCell(*row) if is_sound else None
 
 
-def drifts(connection: sqlite3.Connection, sweep_id: int, n: int) -> list[tuple[str, float]]:
+def drifts(connection: sqlite3.Connection, sweep_id: int, n: int, notes: Notes) -> list[tuple[str, float]]:
     """The last control measurements, the newest first: when, and the drift as a share."""
-    rows = connection.execute(
-        "SELECT measured_at, drift FROM controls WHERE sweep_id = ? ORDER BY id DESC LIMIT ?", (sweep_id, n)
-    )
-    return [(str(at), float(drift)) for at, drift in rows]
+    sql = "SELECT measured_at, drift FROM controls WHERE sweep_id = ? ORDER BY id DESC LIMIT ?"
+    rows = values.rows_of(connection, sql, (sweep_id, n))
+    return list(notes.rows("a control", lambda at, drift: (str(at), values.number(drift)), rows))
 
 
-def segment_of(connection: sqlite3.Connection, sweep_id: int) -> tuple[int, dict[str, object]] | None:
+def segment_of(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> tuple[int, dict[str, object]] | None:
     """The surroundings the sweep was last measured in: number and fingerprint."""
-    row = connection.execute(
-        "SELECT g.id, g.fingerprint FROM sweeps JOIN segments AS g ON g.id = segment_id WHERE sweeps.id = ?",
-        (sweep_id,),
-    ).fetchone()
-    return None if row is None else (int(row[0]), json.loads(row[1]))
+    sql = "SELECT g.id, g.fingerprint FROM sweeps JOIN segments AS g ON g.id = segment_id WHERE sweeps.id = ?"
+    rows = values.rows_of(connection, sql, (sweep_id,))
+    found = notes.rows("the surroundings", lambda number, text: (number, values.json_object(text)), rows)
+    return next(found, None)

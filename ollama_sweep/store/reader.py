@@ -4,54 +4,66 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Flag, Status
-from ollama_sweep.store import again, kept, lock, one_cell, queries, schema
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Status
+from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
-from ollama_sweep.store.attempts import decompress
 from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
+
+if TYPE_CHECKING:
+    from ollama_sweep.store.verify import Verified
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
     pid"""
 _RESULTS = """
-SELECT plan.coordinates AS " coordinates", results.*
+SELECT plan.coordinates AS " coordinates", (SELECT json_valid(options) AND json_valid(server)
+        AND COALESCE(json_valid(scores), 1) FROM cells LEFT JOIN attempts ON attempts.id = cells.attempt_id
+        WHERE cells.id = plan.cell_id) AS " is_json", results.*
 FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
     CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
 WHERE sweeps.id = ?"""
 _RESULT = f"{_RESULTS} AND plan.position = ?"
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
+_DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
 _KEYS_AT_ONCE = 500
 
 
 class Reader:
     """The database, open for reading; made by `Reader.open`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, called_done: beside.CalledDone | None = None
+    ) -> None:
         self.path = path
         self._connection = connection
+        self._called_done = called_done
+        self._notes = values.Notes(path)
 
     @classmethod
     def open(cls, path: Path) -> Reader:
-        """Raises ConfigError (missing, empty), DatabaseInUse (another program's) or StorageError (damaged)."""
+        """Raises ConfigError (missing, empty), DatabaseInUse (another program's) or StorageError (damaged).
+
+        Values that cannot be read are left out; closing then warns of them (`UnreadableValue`), once.
+        """
         check_database(path)
         if not path.exists():
             raise ConfigError(f"no database at {path}. Start with: sweep.py run CONFIG")
         if path.stat().st_size == 0:
             raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
+        called_done = beside.called_done(path)  # before the database: what is called done later may be there already
         try:
-            return cls(path, files.connect_ro(path))
+            return cls(path, files.connect_ro(path), called_done)
         except ConfigError:  # it is ours, and newer
             _tidy(path)
             raise
@@ -72,6 +84,7 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
         _tidy(self.path)
+        self._notes.warn()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -86,12 +99,13 @@ class Reader:
 
     def sweeps(self) -> list[SweepRow]:
         """All sweeps, the one that ran last first."""
-        return [_sweep_row(row) for row in self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps ORDER BY run_order DESC")]
+        found = self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps ORDER BY run_order DESC")
+        return [self._sweep_row(*row) for row in found]
 
     def sweep_if_there(self, name: str) -> SweepRow | None:
         """A sweep by its name; None where there is none yet."""
         found = self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps WHERE name = ?", name)
-        return next(map(_sweep_row, found), None)
+        return next((self._sweep_row(*row) for row in found), None)
 
     def sweep(self, name: str) -> SweepRow:
         """The same. Raises ConfigError with the nearest known name."""
@@ -104,10 +118,22 @@ class Reader:
         """The sweep that ran last; None where there is none."""
         return next(iter(self.sweeps()), None)
 
+    def _sweep_row(
+        self, number: int, name: object, engine: object, path: object, spec: object, *others: Any
+    ) -> SweepRow:
+        fingerprint, machine, dimensions, created_at, last_run_at, pid = others
+        found, place = self._notes, f"sweep {name}"
+        return SweepRow(
+            number, str(name), str(engine), str(path or ""),
+            found.field(f"the settings of {place}", values.json_object, spec, {}), str(fingerprint), str(machine or ""),
+            found.field(f"the dimensions of {place}", values.names, dimensions, _DEFAULT_DIMENSIONS),
+            str(created_at), str(last_run_at), found.field(f"the pid of {place}", values.optional_whole, pid, None),
+        )  # fmt: skip
+
     def counts(self, sweep_id: int) -> dict[Status, int]:
         """How many cells of the sweep have each status; those without any are left out."""
         with self._storage_errors():
-            return queries.counts(self._connection, sweep_id)
+            return queries.counts(self._connection, sweep_id, self._notes)
 
     def planned(self, sweep_id: int, position: int) -> PlannedCell:
         """A cell of the plan as it was registered. Raises KeyError."""
@@ -117,7 +143,7 @@ class Reader:
     def segment(self, sweep_id: int) -> Mapping[str, object] | None:
         """The surroundings the sweep was last measured in."""
         with self._storage_errors():
-            found = queries.segment_of(self._connection, sweep_id)
+            found = queries.segment_of(self._connection, sweep_id, self._notes)
         return found[1] if found else None
 
     # --- cells
@@ -125,15 +151,49 @@ class Reader:
     def results(self, sweep_id: int) -> Iterator[CellResult]:
         """The rows of the view `results` in the order of the plan."""
         with self._storage_errors():
-            cursor = self._connection.execute(f"{_RESULTS} ORDER BY plan.position", (sweep_id,))
-            columns = [column[0] for column in cursor.description[1:]]
-            for row in cursor:
-                yield _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
+            yield from self._cell_results(f"{_RESULTS} ORDER BY plan.position", sweep_id)
+
+    def result(self, sweep_id: int, position: int) -> CellResult:
+        """The row of the view `results` of one cell. Raises KeyError."""
+        with self._storage_errors():
+            found = next(self._cell_results(_RESULT, sweep_id, position), None)
+        if found is None:
+            raise KeyError(position)
+        return found
+
+    def _cell_results(self, sql: str, *bound: int) -> Iterator[CellResult]:
+        described = self._connection.execute(f"{sql} LIMIT 0", bound).description
+        columns = [column[0] for column in described[2:]]
+        for coordinates, is_json, *rest in values.rows_of(self._connection, sql, bound):
+            row = dict(zip(columns, rest, strict=True))
+            found = self._notes.row(f"cell {row['cell']}", self._cell_result, coordinates, row)
+            if not is_json:
+                self._notes.note(f"options or scores of cell {row['cell']}")
+            if found is not None:
+                yield found
+
+    def _cell_result(self, text: object, row: dict[str, Any]) -> CellResult:
+        coordinates = values.scalars(text)
+        label = ", ".join(f"{name} {value}" for name, value in coordinates.items())
+        status = values.status(row["status"])
+        for name, value in row.items():
+            row[name] = self._notes.field(f"{name} of {label}", schema.reader_of(name), value, None)
+        metrics = {
+            name: value
+            for name, value in row.items()
+            if isinstance(value, int | float) and name not in coordinates and name not in _NOT_METRICS
+        }
+        flags = self._notes.field(f"flags of {label}", values.flags, row["flags"], values.known_flags(row["flags"]))
+        return CellResult(
+            key=row["cell"] or "", coordinates=coordinates, model=row["model"] or "", task=row["task"] or "",
+            status=status, reason=row["reason"] or "", error=row["error"] or "", flags=flags,
+            attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
+        )  # fmt: skip
 
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
         """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
-            yield from kept.answers(self._connection, sweep_id)
+            yield from kept.answers(self._connection, sweep_id, self._notes)
 
     def rates(self, sweep_id: int) -> dict[str, list[float]]:
         """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""
@@ -144,8 +204,9 @@ class Reader:
             CROSS JOIN runs ON runs.attempt_id = attempts.id AND warmup = 0 AND believed = 1
             WHERE runs.prompt_eval_rate > 0 ORDER BY cells.id, attempts.number, runs.number"""
         found: dict[str, list[float]] = {}
-        for key, rate in self._rows(sql, sweep_id):
-            found.setdefault(key, []).append(rate)
+        for key, value in self._rows(sql, sweep_id):
+            if rate := self._notes.field(f"a rate of cell {key}", values.number, value, 0.0):
+                found.setdefault(str(key), []).append(rate)
         return found
 
     def measured_again(self, keys: Iterable[str], wanted: Wanted) -> Mapping[str, str]:
@@ -154,7 +215,7 @@ class Reader:
         rest = iter(keys)
         while chunk := list(islice(rest, _KEYS_AT_ONCE)):
             with self._storage_errors():
-                found.update(again.reasons(self._connection, chunk, wanted))
+                found.update(again.reasons(self._connection, chunk, wanted, self._notes))
         return found
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
@@ -163,32 +224,42 @@ class Reader:
             JOIN cells ON cells.id = attempts.cell_id
             LEFT JOIN plan ON plan.cell_id = cells.id AND plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC LIMIT 1"""
-        for key, number, started_at, coordinates, pid in self._rows(sql, sweep_id):
-            return RunningAttempt(key, number, started_at, json.loads(coordinates or "{}"), pid)
-        return None
+
+        def running(key: str, number: int, started_at: object, coordinates: object, pid: int | None) -> RunningAttempt:
+            place = self._place(coordinates)
+            return RunningAttempt(key, number, values.moment(started_at).isoformat(), place, pid)
+
+        return next(self._notes.rows("the attempt under way", running, self._rows(sql, sweep_id)), None)
+
+    def _place(self, coordinates: object) -> dict[str, Scalar]:
+        """Empty for an attempt at a cell that is no longer in the plan."""
+        nowhere: dict[str, Scalar] = {}
+        return self._notes.field("a place in the plan", values.scalars, coordinates or "{}", nowhere)
 
     def next_cell(self, sweep_id: int) -> dict[str, Scalar] | None:
         """The coordinates of the cell whose turn is next; None where no cell is pending."""
         sql = """SELECT coordinates FROM main.plan INDEXED BY plan_pending
             WHERE sweep_id = ? AND pending = 1 ORDER BY position LIMIT 1"""
         for (coordinates,) in self._rows(sql, sweep_id):
-            return dict(json.loads(coordinates))
+            return self._notes.field("a place in the plan", values.scalars, coordinates, None)
         return None
 
     def history(self, sweep_id: int) -> list[Took]:
         """What the last finished attempts of the sweep took, the newest first."""
         with self._storage_errors():
-            return queries.history(self._connection, sweep_id)
+            return queries.history(self._connection, sweep_id, self._notes)
 
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""
         sql = """SELECT coordinates, status, reason, error, finished_at FROM main.attempts INDEXED BY attempts_error
             LEFT JOIN plan ON plan.cell_id = attempts.cell_id AND plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND error <> '' ORDER BY attempts.id DESC LIMIT ?"""
-        return [
-            FailedAttempt(json.loads(coordinates or "{}"), Status(status), reason, error, finished_at or "")
-            for coordinates, status, reason, error, finished_at in self._rows(sql, sweep_id, n)
-        ]
+
+        def failed(coordinates: object, status: object, *texts: object) -> FailedAttempt:
+            place = self._place(coordinates)
+            return FailedAttempt(place, values.status(status), *(_shown(text) for text in texts))
+
+        return list(self._notes.rows("one of the last errors", failed, self._rows(sql, sweep_id, n)))
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """The history of a cell, the oldest attempt first."""
@@ -197,47 +268,52 @@ class Reader:
                 a.effective_num_batch, a.size_bytes, a.size_vram_bytes, a.load_duration_s, a.others_loaded
             FROM cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
             WHERE cells.key = ? ORDER BY a.number"""
-        return [_attempt_row(row) for row in self._rows(sql, key)]
+        return list(self._notes.rows(f"an attempt of cell {key}", self._attempt_row, self._rows(sql, key)))
+
+    def _attempt_row(self, *row: Any) -> AttemptRow:
+        (number, sweep, place, status, reason, error, flags, runs, rate, timeout_s, started_at, finished_at, segment,
+         repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others) = row  # fmt: skip
+        loaded = tuple(name for name in _shown(others).split(",") if name)
+        used = Effective(
+            *map(values.optional_whole, (num_ctx, num_batch, size_bytes, size_vram_bytes)),
+            load_duration_s=values.optional_number(load_duration_s), others_loaded=loaded,
+        )  # fmt: skip
+        known = self._notes.field(f"flags of attempt {number}", values.flags, flags, values.known_flags(flags))
+        return AttemptRow(
+            number, _shown(sweep), place, values.status(status), _shown(reason), _shown(error), known,
+            values.whole(runs), values.optional_number(rate), values.optional_number(timeout_s), _shown(started_at),
+            values.optional_text(finished_at), segment, values.whole(repeats), used,
+        )  # fmt: skip
 
     def places(self, sweep_id: int) -> Iterator[one_cell.Place]:
         """Every cell of the sweep's plan: position, key, coordinates."""
         with self._storage_errors():
-            yield from one_cell.places(self._connection, sweep_id)
+            yield from one_cell.places(self._connection, self._notes, sweep_id)
 
     def place_at(self, sweep_id: int, position: int) -> one_cell.Place | None:
         """The cell at a position of the plan."""
         with self._storage_errors():
-            return one_cell.place_at(self._connection, sweep_id, position)
+            return one_cell.place_at(self._connection, self._notes, sweep_id, position)
 
     def places_of(self, sweep_id: int, prefix: str, limit: int) -> list[one_cell.Place]:
         """The first cells of the plan whose keys begin so."""
         with self._storage_errors():
-            return one_cell.places_of(self._connection, sweep_id, prefix, limit)
-
-    def result(self, sweep_id: int, position: int) -> CellResult:
-        """The row of the view `results` of one cell. Raises KeyError."""
-        with self._storage_errors():
-            cursor = self._connection.execute(_RESULT, (sweep_id, position))
-            columns = [column[0] for column in cursor.description[1:]]
-            row = cursor.fetchone()
-        if row is None:
-            raise KeyError(position)
-        return _cell_result(json.loads(row[0]), dict(zip(columns, row[1:], strict=True)))
+            return one_cell.places_of(self._connection, self._notes, sweep_id, prefix, limit)
 
     def runs(self, attempt_id: int) -> list[one_cell.RunRow]:
         """The runs of an attempt, warm-ups first."""
         with self._storage_errors():
-            return one_cell.runs(self._connection, attempt_id)
+            return one_cell.runs(self._connection, self._notes, attempt_id)
 
     def controls(self, sweep_id: int, key: str) -> list[one_cell.Control]:
         """What the cell gave as the control cell of the sweep, the oldest first."""
         with self._storage_errors():
-            return one_cell.controls(self._connection, sweep_id, key)
+            return one_cell.controls(self._connection, self._notes, sweep_id, key)
 
     def segments(self) -> Mapping[int, Mapping[str, object]]:
         """All surroundings by their number."""
         with self._storage_errors():
-            return one_cell.segments(self._connection)
+            return one_cell.segments(self._connection, self._notes)
 
     def prompt(self, prompt_hash: str) -> str | None:
         """The text of a prompt that was measured with; None where it was not kept."""
@@ -246,12 +322,17 @@ class Reader:
     def raw_outputs(self, attempt_id: int) -> dict[str, str]:
         """Everything an engine printed in an attempt, by part: `attempt`, `warmup 1`, `run 1`, …"""
         sql = "SELECT part, content FROM main.raw_outputs WHERE attempt_id = ? ORDER BY rowid"
-        return {part: decompress(content) for part, content in self._rows(sql, attempt_id)}
+        found = {}
+        for part, content in self._rows(sql, attempt_id):
+            text = self._notes.row(f"the output {part} of attempt {attempt_id}", values.unpacked, content)
+            if text is not None:
+                found[str(part)] = text
+        return found
 
     def drifts(self, sweep_id: int, n: int) -> list[tuple[str, float]]:
         """The last control measurements of the sweep, the newest first: when, and the drift as a share."""
         with self._storage_errors():
-            return queries.drifts(self._connection, sweep_id, n)
+            return queries.drifts(self._connection, sweep_id, n, self._notes)
 
     # --- prompts
 
@@ -281,16 +362,29 @@ class Reader:
         size = files.wal_size(self.path)
         long_log = f"{files.wal_path(self.path).name} has {size} bytes; a program keeps reading the database"
         found = [files.privacy_warning(self.path), long_log if size > files.JOURNAL_LIMIT_BYTES else None]
+        found += [beside.missing_words(missing)] if (missing := self.missing_cells()) else []
         return [warning for warning in found if warning]
+
+    def missing_cells(self) -> int:
+        """How many cells that were called done are not in this file, as far as the file beside it says."""
+        with self._storage_errors():
+            return queries.missing_cells(self._connection, self._called_done)
 
     def damage(self) -> str | None:
         """What SQLite's own check finds wrong; None for a sound database. Reads all of it."""
         found = [str(row[0]) for row in self._rows("PRAGMA quick_check(3)")]
         return None if found == ["ok"] else "; ".join(found)
 
-    def _rows(self, sql: str, *values: Scalar) -> list[tuple[Any, ...]]:
+    def verify(self) -> Verified:
+        """Whether everything is what was written: checksums, and values that cannot be read."""
+        from ollama_sweep.store.verify import verify
+
         with self._storage_errors():
-            return self._connection.execute(sql, values).fetchall()
+            return verify(self._connection)
+
+    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
+        with self._storage_errors():
+            return list(values.rows_of(self._connection, sql, bound))
 
     @contextlib.contextmanager
     def _storage_errors(self) -> Iterator[None]:
@@ -309,35 +403,6 @@ def _tidy(path: Path) -> None:
             files.remove_empty_log(path)
 
 
-def _sweep_row(row: tuple[Any, ...]) -> SweepRow:
-    number, name, engine, path, spec, fingerprint, machine, dimensions, created_at, last_run_at, pid = row
-    return SweepRow(
-        number, name, engine, path, json.loads(spec), fingerprint, machine, tuple(json.loads(dimensions)),
-        created_at, last_run_at, pid,
-    )  # fmt: skip
-
-
-def _cell_result(coordinates: dict[str, Scalar], row: dict[str, Scalar]) -> CellResult:
-    metrics = {
-        name: value
-        for name, value in row.items()
-        if isinstance(value, int | float) and name not in coordinates and name not in _NOT_METRICS
-    }
-    return CellResult(
-        key=str(row["cell"]), coordinates=coordinates, model=str(row["model"]), task=str(row["task"]),
-        status=Status(str(row["status"])), reason=str(row["reason"]), error=str(row["error"]),
-        flags=_flags(str(row["flags"])), attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
-    )  # fmt: skip
-
-
-def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
-    (number, sweep, place, status, reason, error, flags, runs, rate, timeout_s, started_at, finished_at, segment,
-     repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others) = row  # fmt: skip
-    loaded = tuple(name for name in others.split(",") if name)
-    used = Effective(num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, loaded)
-    return AttemptRow(number, sweep, place, Status(status), reason, error, _flags(flags), runs, rate, timeout_s,
-                      started_at, finished_at, segment, repeats, used)  # fmt: skip
-
-
-def _flags(text: str) -> frozenset[Flag]:
-    return frozenset(Flag(word) for word in text.split(",") if word)
+def _shown(value: object) -> str:
+    """A text for people, also one that is not UTF-8; "" for what is none."""
+    return str(value) if isinstance(value, str) else ""

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.store import values
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -261,7 +263,21 @@ CREATE TABLE answers (
 """
 """Answers to the questions of tasks; the questions themselves are in `prompts`."""
 
-MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2))
+_TABLES_3 = """
+CREATE TABLE checksums (
+    attempt_id INTEGER NOT NULL PRIMARY KEY REFERENCES attempts (id),
+    checksum TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE origin (
+    id TEXT NOT NULL,
+    called_done INTEGER NOT NULL
+) STRICT;
+INSERT INTO origin (id, called_done) VALUES (lower(hex(randomblob(16))), 0);
+"""
+"""What the rows of an attempt must come to; which database this is, and how many cells it was told are done."""
+
+MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3))
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
@@ -275,6 +291,14 @@ _MEASURED = (
 _AFTER = ("task", "status", "flags", "attempts", "runs", *_MEASURED, "quantization", "parameter_size", "reason",
           "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
 _FIXED_COLUMNS = frozenset({*_BEFORE, *_AFTER})
+_NUMBERS = frozenset({"num_ctx", "num_batch", "attempts", "runs", "position", *_MEASURED})
+
+
+def reader_of(name: str) -> Callable[[object], Scalar]:
+    """How a column of the view is read; an added one holds a number or a text."""
+    if name in _NUMBERS:
+        return values.optional_number
+    return values.optional_text if name in _FIXED_COLUMNS else values.optional_scalar
 
 
 def apply_migrations(connection: sqlite3.Connection, version: int) -> None:
@@ -314,6 +338,18 @@ def read_as_latest(connection: sqlite3.Connection) -> None:
         elif missing:
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {', '.join(missing)} FROM main.{table}")
     connection.execute(f"CREATE TEMP VIEW results AS {_results_sql(_added(connection))}")
+
+
+def column_types() -> dict[str, dict[str, tuple[str, bool]]]:
+    """Of each table: the type of each column, and whether it must have a value."""
+    sql = """SELECT tables.name, columns.name, columns.type, columns."notnull" OR columns.pk
+        FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'"""
+    found: dict[str, dict[str, tuple[str, bool]]] = {}
+    with contextlib.closing(sqlite3.connect(":memory:")) as latest:
+        latest.executescript("".join(script for _, script in MIGRATIONS))
+        for table, column, kind, must in latest.execute(sql):
+            found.setdefault(table, {})[column] = (kind, bool(must))
+    return found
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
@@ -358,10 +394,10 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
         taken.add(column.lower())
         path = f"""'$."{name.replace("'", "''")}"'"""
         if kind == "dimension":
-            values = ", ".join(f"json_extract({table}, {path})" for table in ("p.coordinates", "c.options", "c.server"))
-            dimensions += f'COALESCE({values}) AS "{column}", '
+            places = ("p.coordinates", "c.options", "c.server")
+            dimensions += f'COALESCE({", ".join(_json_value(place, path) for place in places)}) AS "{column}", '
         else:
-            scores += f'json_extract(a.scores, {path}) AS "{column}", '
+            scores += f'{_json_value("a.scores", path)} AS "{column}", '
     measured = ", ".join(f"a.{column}" for column in _MEASURED)
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
@@ -372,9 +408,14 @@ SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.
          WHEN c.status = a.status THEN a.error ELSE '' END AS error,
     CASE WHEN c.status = 'started'
          THEN (SELECT o.started_at FROM attempts AS o WHERE o.cell_id = c.id ORDER BY o.number DESC LIMIT 1)
-         ELSE a.started_at END AS started_at,
-    CASE WHEN c.status = 'started' THEN NULL ELSE a.finished_at END AS finished_at,
+         ELSE NULLIF(a.started_at, '') END AS started_at,
+    CASE WHEN c.status = 'started' THEN NULL ELSE NULLIF(a.finished_at, '') END AS finished_at,
     p.position, c.key AS cell
 FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
     LEFT JOIN attempts AS a ON a.id = c.attempt_id
 """.strip()
+
+
+def _json_value(column: str, path: str) -> str:
+    """A value of a JSON text; NULL where that is none, for else it would be an error of the whole query."""
+    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, {path}) END"

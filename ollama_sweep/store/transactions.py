@@ -14,6 +14,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.store import file as files
+from ollama_sweep.store.log import Log
+from ollama_sweep.store.values import Unreadable
 
 _BUSY_PAUSE_S = 0.05
 Result = TypeVar("Result")
@@ -53,6 +55,7 @@ class Guard:
         self._unsynced = files.wal_size(path) > 0  # the process before this one may have ended with a disk error
         self._safe_cells: int | None = None
         self._warned_of_log = False
+        self._log = Log(path)
         self.is_in_a_hurry: Callable[[], bool] = lambda: False
         """The person does not want to wait for a stranger's write any longer."""
         try:
@@ -68,6 +71,8 @@ class Guard:
         connection = self._sound_connection()
         try:
             return action(connection, *values, **named)
+        except Unreadable as error:
+            raise StorageError(files.damaged_words(self._path, error)) from error
         except sqlite3.Error as error:
             raise self._failed(error, StorageError) from error
 
@@ -92,6 +97,7 @@ class Guard:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE … COMMIT; rolled back on any exception. Storage trouble is raised as StorageError."""
+        self._check_log()
         connection = self._sound_connection()
         self._make_log_sure(connection)
         self._begin(connection)
@@ -109,6 +115,48 @@ class Guard:
             failure = self._failed(error, CommitFailed)
             self._unsynced = True
             raise failure from error
+        self._check_log()
+
+    def shorten_log(self) -> None:
+        """Copy what was committed into the database, as far as no reader is in the way: a lost log then costs little.
+
+        Never a log in doubt. Where the disk refuses, the log is in doubt from then on.
+        """
+        if self._unsynced or self._doubtful:
+            return
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            self._unsynced = files.primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def _check_log(self) -> None:
+        """Where the log was taken away it is still there for this connection, and goes into the database at once."""
+        self._check_same_file()
+        if not self._log.is_lost():
+            return
+        if self._log.is_replaced() or self._unsynced or self._doubtful:
+            raise self._log.give_up(self._connection)
+        if not self._log_is_in_database():
+            raise self._log.give_up(self._connection)
+        self._connect_anew()
+        self._settings.say(f"{self._log.name} was removed while the sweep ran; what was in it is in the database now")
+
+    def _log_is_in_database(self) -> bool:
+        """Copy all of the log and end it, which waits for readers; false where that cannot be done."""
+        deadline, warned = time.monotonic() + self._settings.patience_s, False
+        while True:
+            try:
+                ((is_busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                is_busy = files.primary_code(error) == sqlite3.SQLITE_BUSY
+                if not is_busy:
+                    return False
+            if not is_busy or time.monotonic() >= deadline or self.is_in_a_hurry():
+                return not is_busy
+            if not warned:
+                warned = True
+                self._settings.say(f"{self._log.name} was removed; waiting for a program that reads {self._path}")
+            time.sleep(_BUSY_PAUSE_S)
 
     def warn_of_long_log(self) -> None:
         """Say once that a reader keeps the write-ahead log from being emptied."""
@@ -140,6 +188,8 @@ class Guard:
         """Where the log stays in doubt the connection stays open: closing it would copy the log into the database."""
         try:
             self._make_log_sure(self._connection)
+            if self.has_same_file:
+                self._check_log()
         except (StorageError, sqlite3.Error):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         else:
@@ -156,11 +206,15 @@ class Guard:
         return connection
 
     def _reopen(self) -> None:
-        self._check_same_file()
-        self._close_connection()
-        self._connection = self._connect()
+        self._check_log()
+        self._connect_anew()
         self._check_same_file()
         self._doubtful = False
+
+    def _connect_anew(self) -> None:
+        self._close_connection()
+        self._log = Log(self._path)  # the last one to close has removed it
+        self._connection = self._connect()
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         self._check_same_file()
@@ -174,6 +228,7 @@ class Guard:
                 if files.primary_code(error) != sqlite3.SQLITE_BUSY or is_over:
                     raise self._failed(error, StorageError) from error
             else:
+                self._log.note()
                 return
             if not warned:
                 warned = True

@@ -16,11 +16,12 @@ from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Outcome, Run, Status
 from ollama_sweep.core.text import one_line
-from ollama_sweep.store import again, attempts, imported, plans, queries, schema
+from ollama_sweep.store import again, attempts, beside, imported, plans, queries, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.lock import WriterLock
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
 from ollama_sweep.store.transactions import Guard, Guarding
+from ollama_sweep.store.values import Notes
 
 
 def utc_now() -> str:
@@ -47,6 +48,7 @@ class Store:
         self._now: Callable[[], str] = utc_now
         self._boot_id = system_boot_id()
         self._recorded: set[int] = set()
+        self._notes = Notes(path, say)
 
     @classmethod
     def open(
@@ -65,7 +67,8 @@ class Store:
         Raises ConfigError (missing folder, network drive), DatabaseInUse (held by another sweep, or another program's)
         and StorageError (read-only, full, damaged). `say` gets a line for the person; `guarding` is for tests.
         """
-        files.check_place(path, allow_network, fs_type)
+        if warning := files.check_place(path, allow_network, fs_type):
+            say(f"Warning: {warning}")
         files.check_writable(path)
         if path.exists() and path.stat().st_size > 0:
             files.check_ours(path)
@@ -74,7 +77,10 @@ class Store:
             files.create_private(path)
             guard = Guard(path, guarding or Guarding(say=say))
             try:
+                guard.read(files.look_for_damage, path)
                 cls._migrate(guard)
+                if missing := guard.read(queries.missing_cells, beside.called_done(path)):
+                    say(beside.missing_words(missing))
             except BaseException:
                 guard.close()
                 raise
@@ -118,7 +124,8 @@ class Store:
             is_empty = self._guard.has_same_file and not self._guard.read(_has_sweeps)
         self._guard.close()
         with contextlib.suppress(OSError):
-            for file in (self.path, *files.side_files(self.path)) if is_empty else ():
+            mine = (self.path, *files.side_files(self.path), beside.done_path(self.path))
+            for file in mine if is_empty else ():
                 file.unlink(missing_ok=True)
         self._lock.release(remove=is_empty)
 
@@ -188,11 +195,11 @@ class Store:
 
     def counts(self, sweep_id: int) -> dict[Status, int]:
         """How many cells of the sweep have each status."""
-        return self._guard.read(queries.counts, sweep_id)
+        return self._guard.read(queries.counts, sweep_id, self._notes)
 
     def history(self, sweep_id: int) -> list[Took]:
         """What the last finished attempts of the sweep took, the newest first."""
-        return self._guard.read(queries.history, sweep_id)
+        return self._guard.read(queries.history, sweep_id, self._notes)
 
     def segment(self, sweep_id: int, fingerprint: Mapping[str, object]) -> tuple[int, tuple[str, ...]]:
         """The segment of these surroundings, a new one where they changed, and what changed (`ollama 0.33 -> 0.34`).
@@ -200,7 +207,7 @@ class Store:
         Attempts that begin from now on belong to it. A sweep's first segment is no change.
         """
         text = plans.canonical_json(dict(sorted(fingerprint.items())))
-        last = self._guard.read(queries.segment_of, sweep_id)
+        last = self._guard.read(queries.segment_of, sweep_id, self._notes)
         if last and plans.canonical_json(last[1]) == text:
             return last[0], ()
 
@@ -229,7 +236,18 @@ class Store:
         nothing, so it may be tried again after a StorageError. NaN and infinity are refused (ValueError).
         """
         attempts.check_finite(outcome)
-        self._guard.write(lambda connection: attempts.finish(connection, attempt_id, outcome, cell_status, self._now()))
+
+        def finish(connection: sqlite3.Connection) -> beside.CalledDone | None:
+            attempts.finish(connection, attempt_id, outcome, cell_status, self._now())
+            return queries.called_done(connection)
+
+        self._saved(self._guard.write(finish))
+
+    def _saved(self, done: beside.CalledDone | None) -> None:
+        """After a commit of results: how many there are is written down beside the database, and the log kept short."""
+        if done is not None:
+            beside.note_called_done(self.path, done)
+        self._guard.shorten_log()
         self._guard.warn_of_long_log()
 
     def _end_what_died(self, connection: sqlite3.Connection) -> None:
@@ -237,11 +255,11 @@ class Store:
 
     def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
         """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
-        return self._guard.read(attempts.believed_runs, cell_id, segment)
+        return self._guard.read(attempts.believed_runs, cell_id, segment, self._notes)
 
     def former_statuses(self, cell_id: int) -> frozenset[Status]:
         """How the cell's ended attempts ended."""
-        return self._guard.read(queries.former_statuses, cell_id)
+        return self._guard.read(queries.former_statuses, cell_id, self._notes)
 
     # --- drift
 
@@ -298,9 +316,9 @@ class Store:
     def leftovers(self) -> list[Leftover]:
         """What earlier sessions recorded and did not settle, the newest first."""
         sql = "SELECT id, kind, name, details FROM ledger ORDER BY id DESC"
-        rows = self._guard.read(lambda connection: connection.execute(sql).fetchall())
-        return [Leftover(number, kind, name, dict(plans.options_of(details)))  # type: ignore[arg-type]
-                for number, kind, name, details in rows if number not in self._recorded]  # fmt: skip
+        rows = self._guard.read(lambda connection: list(values.rows_of(connection, sql)))
+        found = self._notes.rows("a line of the ledger", _leftover, rows)
+        return [leftover for leftover in found if leftover.number not in self._recorded]
 
     # --- old results
 
@@ -313,14 +331,23 @@ class Store:
         ConfigError where the name is that of a measured sweep.
         """
         found = list(rows)
-        return self._guard.write(
-            lambda connection: imported.import_results(connection, name, found, source, self._now())
-        )
+
+        def take(connection: sqlite3.Connection) -> tuple[int, beside.CalledDone | None]:
+            added = imported.import_results(connection, name, found, source, self._now())
+            return added, queries.called_done(connection)
+
+        added, done = self._guard.write(take)
+        self._saved(done)
+        return added
 
 
 def _wanted(header: SweepHeader, timeout_s: float, repeats_minimum: int, retry: frozenset[Status]) -> again.Wanted:
     rounds = header.spec.get("rounds")
     return again.Wanted(timeout_s, repeats_minimum, retry, rounds if isinstance(rounds, dict) else {})
+
+
+def _leftover(number: int, kind: object, name: object, details: object) -> Leftover:
+    return Leftover(number, values.text(kind), values.text(name), values.json_object(details))
 
 
 def _has_sweeps(connection: sqlite3.Connection) -> bool:

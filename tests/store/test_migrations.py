@@ -23,6 +23,9 @@ DONE = {label(512, 2): 4, label(512, 4): 4}
 FINISHED = "select * from results where status = 'ok' order by position"
 OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
 BACK_TO_1 = """
+DROP TABLE checksums;
+DROP TABLE origin;
+DELETE FROM _sqlite_migrations WHERE name = '3_checksums';
 DROP TABLE answers;
 ALTER TABLE runs DROP COLUMN ttft_s;
 DELETE FROM _sqlite_migrations WHERE name = '2_answers';

@@ -134,7 +134,7 @@ def test_reader_of_a_folder_that_cannot_be_written() -> None:
                 return str(reader.counts(1))
 
         assert help_.unprivileged(count) == str({Status.OK: 1, Status.PENDING: 1})
-        assert sorted(file.name for file in folder.iterdir()) == ["sweeps.db", "sweeps.db.lock"]
+        assert sorted(file.name for file in folder.iterdir()) == ["sweeps.db", "sweeps.db.done", "sweeps.db.lock"]
 
 
 def test_full_disk_keeps_every_earlier_cell(path: Path) -> None:

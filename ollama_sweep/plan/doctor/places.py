@@ -42,10 +42,12 @@ def of_disk(what: str, folder: Path, importing_bytes: int = 0) -> Finding:
 def of_database(db: Path, *, allow_network: bool = False) -> Iterator[Finding]:
     """Place, owner, soundness and readers of the database, or where it will be made."""
     try:
-        files.check_place(db, allow_network, files.file_system)
+        warned = files.check_place(db, allow_network, files.file_system)
     except SweepError as error:
         yield of_error("database", error)
         return
+    if warned:
+        yield warning("database", warned)
     try:
         files.check_writable(db)
     except SweepError as error:

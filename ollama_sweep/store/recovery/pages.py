@@ -16,7 +16,7 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse
 from ollama_sweep.store import file as files
-from ollama_sweep.store.schema import APPLICATION_ID, USER_VERSION
+from ollama_sweep.store.schema import APPLICATION_ID, MIGRATIONS, USER_VERSION
 
 PAGE_BYTES = 4096
 """SQLite's default, which our databases have."""
@@ -113,7 +113,7 @@ def open_copy(copy: Path, path: Path, ours: Mapping[str, Table]) -> sqlite3.Conn
             connection.close()
             raise
         if is_whole:
-            return connection
+            return connection if not _mend_definitions(connection, ours) else _reopened(connection, copy)
         connection.close()
     _write_first_page(copy, ours)
     return _open(copy)
@@ -122,14 +122,48 @@ def open_copy(copy: Path, path: Path, ours: Mapping[str, Table]) -> sqlite3.Conn
 def _is_whole(connection: sqlite3.Connection, path: Path, ours: set[str]) -> bool:
     """The definitions of all tables can be read, as far as the file's version has them."""
     names = _names_of(connection)
-    if ours <= names:
-        return True
     application, version = _header_of(connection, "application_id"), _header_of(connection, "user_version")
     if names and application != APPLICATION_ID and not names & ours:
         raise DatabaseInUse(f"{path} belongs to another program (tables: {', '.join(sorted(names)[:5])})")
-    if application == APPLICATION_ID and version is not None and version > USER_VERSION:
+    if application == APPLICATION_ID and _is_newer(connection, version):
         raise ConfigError(f"{path} was made by a newer version of this program; update it")
-    return application == APPLICATION_ID and version is not None and 0 < version < USER_VERSION
+    return ours <= names or is_older(connection)
+
+
+def is_older(connection: sqlite3.Connection) -> bool:
+    """An earlier version made the file, so some tables are not in it."""
+    version = _header_of(connection, "user_version")
+    return _header_of(connection, "application_id") == APPLICATION_ID and 0 < (version or 0) < USER_VERSION
+
+
+def _is_newer(connection: sqlite3.Connection, version: int | None) -> bool:
+    """By its list of migrations, for the number in the header may be what is damaged; by that where there is none."""
+    try:
+        made = {str(name) for (name,) in connection.execute("SELECT name FROM _sqlite_migrations")}
+    except _DAMAGE:
+        made = set()
+    return bool(made - {name for name, _ in MIGRATIONS}) if made else (version or 0) > USER_VERSION
+
+
+def _mend_definitions(connection: sqlite3.Connection, ours: Mapping[str, Table]) -> bool:
+    """Give a table our definition again where its own has a column that we do not know: a bit of it has flipped.
+
+    SQLite would read the column under its wrong name, and every row would lack a value. True where one was mended.
+    """
+    is_mended = False
+    for table in ours.values():
+        with contextlib.suppress(*_DAMAGE):
+            names = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+            if names - set(table.columns):
+                connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (table.sql, table.name))
+                is_mended = True
+    return is_mended
+
+
+def _reopened(connection: sqlite3.Connection, copy: Path) -> sqlite3.Connection:
+    """Another connection, which reads the definitions anew."""
+    connection.close()
+    return _open(copy)
 
 
 def _has_header(copy: Path) -> bool:
@@ -145,6 +179,12 @@ def _open(copy: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA cell_size_check = ON").fetchall()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return connection
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Also true where nobody can say."""
+    names = _names_of(connection)
+    return not names or name in names
 
 
 def _names_of(connection: sqlite3.Connection) -> set[str]:

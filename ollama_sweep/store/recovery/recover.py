@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
-import math
 import os
 import re
 import shutil
 import sqlite3
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +22,7 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Outcome, Run, Status, Summary
-from ollama_sweep.store import attempts, lock, schema
+from ollama_sweep.store import attempts, lock, schema, verify
 from ollama_sweep.store import file as files
 from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.plans import options_of
@@ -32,10 +30,8 @@ from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
 from ollama_sweep.store.writer import Store
 
-_MADE_ANEW = frozenset({"status_counts"})
-_JSON = frozenset({
-    "spec", "dimensions", "fingerprint", "options", "server", "task_options", "coordinates", "scores", "details",
-})  # fmt: skip
+_MADE_ANEW = frozenset({"status_counts", "origin"})
+_MANY = 20
 _FOLDER = re.compile(r"\.recovering-(\d+)-")
 
 
@@ -53,17 +49,21 @@ class TableCount:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What came of it all. `pending_again` cells had a result that is lost; `rescued` has a line for each file."""
+    """What came of it all. `pending_again` cells had a result that is lost; `rescued` has a line for each file.
+
+    `differences` names what is not as it was measured, and is not among the results any more or is there in part.
+    """
 
     tables: tuple[TableCount, ...]
     pending_again: int
     unreadable_bytes: int
     rescued: tuple[str, ...]
+    differences: tuple[verify.Difference, ...] = ()
 
 
-def recover(damaged: Path, to: Path) -> Recovered:
+def recover(damaged: Path, to: Path, *, allow_network: bool = False) -> Recovered:
     """Make the new database. Raises ConfigError, DatabaseInUse and StorageError; then nothing was made."""
-    _check(damaged, to)
+    _check(damaged, to, allow_network)
     try:
         with _folder_beside(to) as folder:
             new = folder / "new.db"
@@ -80,13 +80,13 @@ def recover(damaged: Path, to: Path) -> Recovered:
         raise files.storage_error(error, to) from error
 
 
-def _check(damaged: Path, to: Path) -> None:
+def _check(damaged: Path, to: Path, allow_network: bool) -> None:
     check_database(damaged)
     if not damaged.exists():
         raise ConfigError(f"no database at {damaged}")
     if to.exists() or to.is_symlink():
         raise ConfigError(f"{to} exists; --to takes the name of a new file")
-    files.check_place(to, False, files.file_system)
+    files.check_place(to, allow_network, files.file_system)
     files.check_writable(to)
     if not os.access(damaged, os.R_OK):
         raise StorageError(f"{damaged} cannot be read")
@@ -119,6 +119,7 @@ def _recover(damaged: Path, copy: Path, new: Path) -> Recovered:
         _copy_leaves(copy, connection, copying, tables)
         with _transaction(connection):
             _name_lost_sweeps(connection)
+            differences = _lose_what_differs(connection, copying)
             dropped = _drop_orphans(connection, tables)
             pending_again = _settle(connection)
         if not connection.execute("SELECT EXISTS (SELECT 1 FROM cells)").fetchone()[0]:
@@ -126,7 +127,7 @@ def _recover(damaged: Path, copy: Path, new: Path) -> Recovered:
         rescued = [_take_over(connection, file) for file in _rescued_files(damaged)]
         _check_result(connection)
     counts = tuple(copying[name].count(dropped[name]) for name in tables)
-    return Recovered(counts, pending_again, unreadable_bytes, tuple(rescued))
+    return Recovered(counts, pending_again, unreadable_bytes, tuple(rescued), tuple(differences))
 
 
 def _plan_last(tables: Mapping[str, Table]) -> list[tuple[str, Table]]:
@@ -164,9 +165,15 @@ class _Copying:
         sql = f"INSERT INTO {self.table.name} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"
         with _transaction(new):
             for row in rows:
-                is_stored = _is_sound(columns, row[1:]) and _insert(new, sql, row if has_bare_rowid else row[1:])
+                is_stored = verify.is_sound(columns, row[1:]) and _insert(new, sql, row if has_bare_rowid else row[1:])
                 self.copied += is_stored
                 self.broken += not is_stored
+
+    def lose(self, new: sqlite3.Connection, where: str, *values: object) -> None:
+        """Take a row back that turned out to be nonsense."""
+        gone = new.execute(f"DELETE FROM {self.table.name} WHERE {where}", values).rowcount
+        self.copied -= gone
+        self.broken += gone
 
     @property
     def lost(self) -> int | None:
@@ -186,6 +193,8 @@ def _copy_table(reading: sqlite3.Connection, new: sqlite3.Connection, table: Tab
         copying.take(new, columns, found.rows(columns, [int(number) for (number,) in numbers]))
         copying.expected = found.expected()
         copying.unreadable = None if found.is_open_ended else found.unreadable
+    elif pages.is_older(reading) and not pages.has_table(reading, table.name):
+        copying.unreadable = 0
     return copying
 
 
@@ -214,28 +223,6 @@ def _insert(new: sqlite3.Connection, sql: str, row: Row) -> bool:
     return True
 
 
-def _is_sound(columns: Sequence[str], row: Row) -> bool:
-    """What the schema cannot check: a row of a torn page may have the right types and still be nonsense."""
-    return all(_is_sound_value(name, value) for name, value in zip(columns, row, strict=True))
-
-
-def _is_sound_value(name: str, value: object) -> bool:
-    try:
-        if name in _JSON and value is not None:
-            json.loads(str(value))
-        elif name.endswith("_at") and value is not None:
-            datetime.fromisoformat(str(value))
-        elif name == "hash" and not str(value).startswith("sha256:"):
-            return False
-        elif name == "flags":
-            _flags(str(value).split(",") if value else [])
-        elif isinstance(value, bytes):
-            attempts.decompress(value)
-    except (ValueError, zlib.error):
-        return False
-    return not isinstance(value, float) or math.isfinite(value)
-
-
 def _flags(words: Sequence[str]) -> frozenset[Flag]:
     return frozenset(Flag(word) for word in words)
 
@@ -253,6 +240,24 @@ def _name_lost_sweeps(connection: sqlite3.Connection) -> None:
             FROM attempts JOIN cells ON cells.id = cell_id
             WHERE sweep_id NOT IN (SELECT id FROM sweeps) GROUP BY sweep_id"""
     )
+
+
+def _lose_what_differs(connection: sqlite3.Connection, copying: Mapping[str, _Copying]) -> list[verify.Difference]:
+    """A cell, an attempt or a place that is not what was written is lost; where only runs differ the result is kept."""
+    found = list(verify.differing_attempts(connection))
+    (attempts_there,) = connection.execute("SELECT count(*) FROM attempts").fetchone()
+    lost = [one for one in found if one.is_lost and one.attempt_id is not None]
+    if len(lost) > max(_MANY, attempts_there / 2):  # no damage does that, so they are only named
+        lost = []
+    for one in lost:
+        if f"{verify.CELL} differs" in one.what:
+            copying["cells"].lose(connection, "id = (SELECT cell_id FROM attempts WHERE id = ?)", one.attempt_id)
+        else:
+            copying["attempts"].lose(connection, "id = ?", one.attempt_id)
+    for place in list(verify.misplaced(connection)):
+        found.append(place.difference)
+        copying["plan"].lose(connection, "sweep_id = ? AND position = ?", place.sweep_id, place.position)
+    return found
 
 
 def _drop_orphans(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> dict[str, int]:
@@ -281,6 +286,11 @@ _SETTLE = (
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE id = attempt_id AND cell_id = cells.id AND status <> 'started')""",
     """UPDATE cells SET status = 'pending' WHERE status = 'started'
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE cell_id = cells.id AND finished_at IS NULL)""",
+    # What a cell repeats of its attempts is taken from them.
+    f"""UPDATE cells SET reason = (SELECT reason FROM attempts WHERE id = attempt_id) WHERE reason <> '{schema.PARKED}'
+        AND EXISTS (SELECT 1 FROM attempts WHERE id = attempt_id AND status = cells.status)""",
+    """UPDATE cells SET attempts = (SELECT count(*) FROM attempts
+        WHERE cell_id = cells.id AND status NOT IN ('started', 'interrupted', 'discarded'))""",
     # The plan is made anew by the next `run`, which walks over the cells only where the fingerprint is another one.
     "UPDATE sweeps SET plan_fingerprint = ''",
     "UPDATE plan SET pending = (SELECT status = 'pending' FROM cells WHERE cells.id = plan.cell_id)",

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @click.command("recover", short_help="Copy what can be read of a damaged database to a new one.")
 @click.option("--to", "to", required=True, type=paths.OUTPUT, help="The new database.")
+@click.option("--allow-network-db", is_flag=True, help="Allow a database on a network drive.")
 @shared.db_option
 @shared.json_option
-def command(to: Path, db: Path, as_json: bool) -> None:
+def command(to: Path, allow_network_db: bool, db: Path, as_json: bool) -> None:
     """Copy what can be read of a damaged database to a new one, and say what is lost. The damaged one stays as it is.
 
     Cells that a run saved to files beside it (sweeps.db.rescued-….json) are taken over, too.
@@ -32,7 +33,7 @@ def command(to: Path, db: Path, as_json: bool) -> None:
 
     from ollama_sweep.store.recovery.recover import recover
 
-    found = recover(db, to)
+    found = recover(db, to, allow_network=allow_network_db)
     if as_json:
         say_json({"from": str(db), "to": str(to), **asdict(found)})
         return
@@ -56,4 +57,7 @@ def _lines(found: Recovered) -> list[str]:
         lines.append("dropped: what they belong to (a sweep, a cell, an attempt) is lost")
     if found.pending_again:
         lines.append(f"{found.pending_again} cells lost their result and will be measured again")
+    if found.differences:
+        lines.append("not as it was measured (a cell or an attempt that differs is lost, runs are kept):")
+        lines += [f"  {one.words()}" for one in found.differences]
     return [*lines, *found.rescued]

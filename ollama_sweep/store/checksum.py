@@ -1,0 +1,110 @@
+"""A checksum over an attempt and all that belongs to it: what a disk or a copy has changed is found by it.
+
+It is made of the values as SQLite gives them back, and kept beside the attempt as text: the form, then a part for each
+kind of row, `1 cell:… attempt:… runs:… scores:… answers:… prompts:…`. A value that is NULL is left out, so a column
+that is NULL in old rows joins a list without a new form. A column that has a value in them, or one that leaves a list,
+needs a new form: one more entry in `FORMS`, the last of which is written.
+"""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_CELL = (
+    "key", "engine", "model", "model_digest", "num_ctx", "num_batch", "options", "server", "task", "task_options",
+    "prompt_hash", "quantization", "parameter_size",
+)  # fmt: skip
+"""What a cell is, and never changes."""
+_ATTEMPT = (
+    "id", "cell_id", "sweep_id", "number", "status", "reason", "error", "flags", "timeout_s", "repeats", "started_at",
+    "finished_at", "pid", "boot_id", "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min",
+    "prompt_eval_rate_max", "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s", "scores",
+    "effective_num_ctx", "effective_num_batch", "size_bytes", "size_vram_bytes", "load_duration_s", "others_loaded",
+)  # fmt: skip
+"""All but the segment, which `recover` empties where it is lost."""
+_RUNS = (
+    "part", "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s",
+    "prompt_eval_rate", "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s",
+    "printed_rate", "client_duration_s", "believed", "doubt", "ttft_s",
+)  # fmt: skip
+_SCORES = ("part", "name", "value")
+_ANSWERS = (
+    "part", "item", "category", "prompt_hash", "output", "failure", "tries", "chunk_count", "is_estimated",
+    "peak_rss_bytes",
+)  # fmt: skip
+_ASKED = "hash IN (SELECT prompt_hash FROM answers WHERE attempt_id = ?)"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a table that belong to an attempt, in the order of `key`."""
+
+    table: str
+    columns: tuple[str, ...]
+    where: str = "attempt_id = ?"
+    key: str = "part"
+
+
+FORMS: Mapping[str, Mapping[str, _Part]] = {
+    "1": {
+        "cell": _Part("cells", _CELL, "id = (SELECT cell_id FROM attempts WHERE id = ?)", "id"),
+        "attempt": _Part("attempts", _ATTEMPT, "id = ?", "id"),
+        "runs": _Part("runs", _RUNS),
+        "scores": _Part("scores", _SCORES, key="part, name"),
+        "answers": _Part("answers", _ANSWERS),
+        "prompts": _Part("prompts", ("hash", "text"), _ASKED, "hash"),
+    },
+}
+_NOW = list(FORMS)[-1]
+
+
+def seal(connection: sqlite3.Connection, attempt_id: int) -> None:
+    """Store the checksum of an attempt that has ended."""
+    parts = FORMS[_NOW]
+    text = " ".join([_NOW, *(f"{name}:{_digest(connection, part, attempt_id)}" for name, part in parts.items())])
+    connection.execute("INSERT OR REPLACE INTO checksums (attempt_id, checksum) VALUES (?, ?)", (attempt_id, text))
+
+
+def differing(connection: sqlite3.Connection, attempt_id: int, stored: str) -> Iterator[str]:
+    """The parts of an attempt that are not what they were: `cell`, `attempt`, `runs` …; `checksum` is not one of ours.
+
+    Raises sqlite3.DatabaseError where rows cannot be read.
+    """
+    form, *found = stored.split(" ")
+    digests = dict(pair.split(":", 1) for pair in found if ":" in pair)
+    parts = FORMS.get(form)
+    if parts is None or set(digests) != set(parts):
+        yield "checksum"
+        return
+    for name, part in parts.items():
+        if _digest(connection, part, attempt_id) != digests[name]:
+            yield name
+
+
+def _digest(connection: sqlite3.Connection, part: _Part, attempt_id: int) -> str:
+    sql = f"SELECT {', '.join(part.columns)} FROM main.{part.table} WHERE {part.where} ORDER BY {part.key}"
+    made = hashlib.blake2b(digest_size=8)
+    for row in connection.execute(sql, (attempt_id,)):
+        for name, value in zip(part.columns, row, strict=True):
+            if value is not None:
+                made.update(_text_of(name, value))
+        made.update(b"\n")
+    return made.hexdigest()
+
+
+def _text_of(name: str, value: str | bytes | float) -> bytes:
+    """A value with its name, its type and its length, so that no two rows have the same text.
+
+    Texts come as such from a writer's connection, as `Text` from one that must read every byte.
+    """
+    kind = {int: "i", float: "f", str: "t", Text: "t"}.get(type(value), "b")
+    content = value if isinstance(value, bytes) else str(value).encode()
+    return f"{name} {kind}{len(content)} ".encode() + content
+
+
+class Text(bytes):
+    """A text of the database as its bytes, which need not be UTF-8: the `text_factory` of who checks."""
