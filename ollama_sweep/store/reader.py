@@ -275,8 +275,8 @@ class Reader:
          repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others) = row  # fmt: skip
         loaded = tuple(name for name in _shown(others).split(",") if name)
         used = Effective(
-            *map(values.optional_whole, (num_ctx, num_batch, size_bytes, size_vram_bytes)),
-            load_duration_s=values.optional_number(load_duration_s), others_loaded=loaded,
+            values.optional_whole(num_ctx), values.optional_whole(num_batch), values.optional_whole(size_bytes),
+            values.optional_whole(size_vram_bytes), values.optional_number(load_duration_s), loaded,
         )  # fmt: skip
         known = self._notes.field(f"flags of attempt {number}", values.flags, flags, values.known_flags(flags))
         return AttemptRow(
