@@ -12,11 +12,16 @@ from ollama_sweep.store.beside import db_words, paused_since
 
 
 class Hold:
-    """Asked before each cell: what a sweep on this database waits for, None where the cell may start."""
+    """Asked before each cell: what a sweep on this database waits for, None where the cell may start.
 
-    def __init__(self, db: Path, when: conditions.Conditions, say: Callable[[str], None]) -> None:
+    `sees_gpu`: the GPUs of this computer are those that are measured.
+    """
+
+    def __init__(
+        self, db: Path, when: conditions.Conditions, say: Callable[[str], None], *, sees_gpu: bool = True
+    ) -> None:
         self._db, self._when, self._say = db, when, say
-        self._gpu = conditions.IdleGpu()
+        self._gpu = conditions.IdleGpu() if sees_gpu else conditions.IdleGpu(shares=list)
 
     def __call__(self) -> conditions.Wait | None:
         paused = paused_since(self._db)

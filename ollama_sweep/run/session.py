@@ -277,7 +277,7 @@ class Session:
             emit=self._emit,
             machine=here.fingerprint(),
             wait_engine_s=self.options.wait_engine_s,
-            may_start=Hold(self.db, self.spec.conditions, self._say),
+            may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere),
         ).run()
 
     def _register(self, store: Store, found: Survey, here: Machine | OtherMachine) -> int:

@@ -24,6 +24,7 @@ NVIDIA_SMI = """#!/bin/sh
 case $1 in
 *name,memory*) echo 'NVIDIA L4, 23034, 20000, 550.54';;
 *=index) echo 0;;
+*utilization*) echo '0, NVIDIA L4, 84, 97, 0x0000000000000040';;
 *power.draw*) echo '0, 61.25, 1024, 0x0000000000000040';;
 esac
 """
@@ -201,10 +202,12 @@ def test_nothing_of_this_machine_stands_for_that_of_the_server(
     (tools / "nvidia-smi").chmod(0o755)
     server.replies = {"/v1/models": [said({"data": [{"id": "small-model"}]})]}
     server.chat(stream(chunk("Hello"), end(), usage(12, 2)))
-    config = program.config(model="small-model", engine="openai", task="chat", host=server.host, warmup=0, repeats=1)
+    config = program.config(model="small-model", engine="openai", task="chat", host=server.host, warmup=0, repeats=1,
+                            wait_for_idle_gpu=True)  # fmt: skip
     ended = program("run", config, env={"PATH": f"{tools}:/bin"}).must()
     where = f"http://{server.host}/v1"
     assert f"Machine: unknown machine at {where}" in ended.stdout
+    assert "wait_for_idle_gpu waits for nothing" in ended.stdout
     (row,) = program.rows()
     assert (row["status"], row["flags"]) == ("ok", "")
     assert {"peak_rss_bytes", "energy_j", "throttled_s"}.isdisjoint(row)
