@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,14 @@ def draw(data: HeatmapData, axes: Any) -> None:
 
 def save_all(results: Sequence[CellResult], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write all pictures into a folder as grid_METRIC_X_Y; their paths. Raises ConfigError, StorageError."""
-    from ollama_sweep.results.plots.shared import heatmap_drawing
+    from ollama_sweep.results.plots.shared import heatmap_figure
 
     x, y = _axes(results, options)
     grids = make_grids(_with_metric(results, options), x, y) or [Grid((), "", (), (), {})]
     paths = []
     for data, name in zip(collect(results, options), _suffixes(grids), strict=True):
         path = folder / f"grid_{data.metric.name}_{x}_{y}{name}{suffix}"
-        figures.write(path, partial(heatmap_drawing.make_figure, data), heatmap_drawing.sensible_dpi(data))
+        heatmap_figure.write(data, path)
         paths.append(path)
     return paths
 

@@ -41,17 +41,16 @@ def draw(data: HeatmapData, axes: Any) -> None:
 
 def render(data: HeatmapData, path: Path, dpi: float | None = None) -> None:
     """Write one picture, whole or not at all; png, svg or pdf by the suffix. Raises ConfigError, StorageError."""
-    from ollama_sweep.results.plots.shared import heatmap_drawing
+    from ollama_sweep.results.plots.shared import heatmap_figure
 
-    figures.write(path, lambda: heatmap_drawing.make_figure(data), dpi or heatmap_drawing.sensible_dpi(data))
+    heatmap_figure.write(data, path, dpi)
 
 
 def picture(data: HeatmapData, file_format: str = "png", dpi: float | None = None) -> bytes:
     """The bytes of one picture."""
-    from ollama_sweep.results.plots.shared import heatmap_drawing
+    from ollama_sweep.results.plots.shared import heatmap_figure
 
-    dpi = dpi or heatmap_drawing.sensible_dpi(data)
-    return figures.picture(lambda: heatmap_drawing.make_figure(data), file_format, dpi)
+    return figures.picture(*heatmap_figure.plan(data, file_format, dpi), told_dpi=heatmap_figure.told_dpi(data, dpi))
 
 
 def save_all(

@@ -40,21 +40,33 @@ def new_figure(wide: float, high: float) -> Any:
     return figure
 
 
-def write(path: Path, make_figure: Callable[[], Any], dpi: float | None = None) -> None:
-    """Write one picture, whole or not at all; png, svg or pdf by the suffix. Raises ConfigError, StorageError."""
+def write(
+    path: Path, make_figure: Callable[[], Any], dpi: float | None = None, *, told_dpi: tuple[float, float] | None = None
+) -> None:
+    """Write one picture, whole or not at all; png, svg or pdf by the suffix. Raises ConfigError, StorageError.
+
+    `told_dpi` is what the file itself says of its resolution where that is not `dpi`.
+    """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
         raise ConfigError(f"pictures are written as {allowed}, not {suffix or 'without a suffix'}", str(path))
-    write_whole(path, picture(make_figure, suffix.removeprefix("."), dpi))
+    write_whole(path, picture(make_figure, suffix.removeprefix("."), dpi, told_dpi=told_dpi))
 
 
-def picture(make_figure: Callable[[], Any], file_format: str = "png", dpi: float | None = None) -> bytes:
+def picture(
+    make_figure: Callable[[], Any],
+    file_format: str = "png",
+    dpi: float | None = None,
+    *,
+    told_dpi: tuple[float, float] | None = None,
+) -> bytes:
     """The bytes of one picture."""
     stream = io.BytesIO()
     with style():
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format, {})
-        make_figure().savefig(stream, format=file_format, dpi=dpi or DPI, metadata=stamp)
+        more = {"pil_kwargs": {"dpi": told_dpi}} if told_dpi and file_format == "png" else {}
+        make_figure().savefig(stream, format=file_format, dpi=dpi or DPI, metadata=stamp, **more)
     return stream.getvalue()
 
 

@@ -95,7 +95,7 @@ def _draw_measured(axes: Any, box: Box, mark: CellMark, colour: tuple[float, ...
     if Flag.UNFILLED in mark.flags:
         axes.add_patch(_corner(box, ink))
     if mark.best or mark.tied:
-        axes.add_patch(_outline(box, strong=mark.best))
+        draw_outline(axes, box, strong=mark.best)
     parts = _best_parts(box, shown(mark), size, ink) if mark.best else [Part(shown(mark), size, ink)]
     if mark.detail:
         detail = Part(mark.detail, min(11.0, box.width * 0.9 / width(mark.detail, 1.0)), ink)
@@ -183,8 +183,9 @@ def _corner(box: Box, ink: str) -> Polygon:
     return Polygon([(right, top), (right - dx, top), (right, top + dy)], facecolor=ink, alpha=0.6, lw=0, zorder=3)
 
 
-def _outline(box: Box, *, strong: bool) -> Rectangle:
+def draw_outline(axes: Any, box: Box, *, strong: bool) -> None:
+    """The frame of the best cell, or of one that is tied with it."""
     line = 3.2 if strong else 1.5
     outline = box.rectangle(line / 2, fill=False, edgecolor="black", linewidth=line, zorder=6 if strong else 4.5)
     outline.set_path_effects([withStroke(linewidth=line + 1.6, foreground="white")])
-    return outline
+    axes.add_patch(outline)

@@ -13,6 +13,7 @@ from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
 from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, flags_of, in_words, make_grids, progress
 from ollama_sweep.results.plots import PlotOptions
+from ollama_sweep.results.plots.shared import heatmap_size
 
 
 class Kind(StrEnum):
@@ -69,7 +70,7 @@ class HeatmapData:
     @property
     def size_inches(self) -> tuple[float, float]:
         """The figure's size: a fixed rule that people rely on."""
-        return max(20.0, len(self.columns) * 0.8), max(6.0, len(self.rows) * 0.4)
+        return heatmap_size.inches(len(self.columns), len(self.rows))
 
     @property
     def title(self) -> str:

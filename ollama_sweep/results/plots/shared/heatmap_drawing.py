@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ollama_sweep.results.plots.shared import own_style  # noqa: F401 - loads matplotlib, before all that is of it
@@ -15,8 +15,10 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.results.grids import Place, X, Y, in_word
+from ollama_sweep.results.plots.shared import heatmap_size
 from ollama_sweep.results.plots.shared.figures import (
     draw_notice,
     draw_titles,
@@ -49,23 +51,23 @@ LEFT, RIGHT, HANDLE, GAP = 0.95, 1.3, 20.0, 20.0
 LEGEND_LINE = 17.0
 NARROWEST_ROW_LABEL, WIDEST_ROW_LABEL = 46.0, 180.0
 AXIS_WORDS = {X: "num_ctx (context window in tokens)", Y: "num_batch (prompt tokens processed at once)"}
-MOST_PIXELS_WIDE, MOST_PIXELS = 30_000, 120_000_000
 
 
 def sensible_dpi(data: HeatmapData) -> float:
     """150, less for pictures that would be too large to open."""
     wide, high = data.size_inches
-    return float(min(150.0, MOST_PIXELS_WIDE / max(wide, high), (MOST_PIXELS / (wide * high)) ** 0.5))
+    dpi = (heatmap_size.MOST_PIXELS / (wide * high)) ** 0.5
+    return float(min(heatmap_size.BEST_DPI, heatmap_size.MOST_PIXELS_WIDE / max(wide, high), dpi))
 
 
 def make_figure(data: HeatmapData) -> Any:
     """The whole picture, of exactly the size the rule says."""
     wide, high = data.size_inches
     figure = new_figure(wide, high)
-    left = LEFT + (_row_label_room(data) - NARROWEST_ROW_LABEL) / 72
+    left = LEFT + (row_label_room(data) - NARROWEST_ROW_LABEL) / 72
     room = (wide - left - RIGHT) * 72
     top = titles_height(data.facts, room) / 72
-    bottom = (46 + len(_legend_lines(entries(data), room)) * LEGEND_LINE + 8) / 72
+    bottom = (46 + len(legend_lines(entries(data), room)) * LEGEND_LINE + 8) / 72
     draw(data, figure.add_axes((left / wide, bottom / high, room / 72 / wide, (high - top - bottom) / high)))
     return figure
 
@@ -83,7 +85,7 @@ def draw(data: HeatmapData, axes: Any) -> None:
     _draw_mesh(data, axes, norm, colours, size)
     _draw_ticks(data, axes, size)
     draw_cells(data, axes, norm, colours, size)
-    _draw_legend(entries(data), axes, size)
+    draw_legend(entries(data), axes, size)
     if data.notice:
         draw_notice(axes, data.notice, NOTICE_SIZE)
 
@@ -115,17 +117,21 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
         cbar_ax=bar,
         linewidths=0.6,
         linecolor="white",
-        xticklabels=[_tick_text(data.x, value) for value in data.columns],
-        yticklabels=[_tick_text(data.y, value) for value in data.rows],
+        xticklabels=[tick_text(data.x, value) for value in data.columns],
+        yticklabels=[tick_text(data.y, value) for value in data.rows],
     )
     if bar is not None:
-        unit = f" ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes else ""
-        bar.set_ylabel(clean(f"{data.metric.name}{unit}"), fontsize=9.5, color=INK)
-        bar.tick_params(labelsize=8.5)
-        low, high = np.nanmin(matrix), np.nanmax(matrix)
-        ticks = MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        bar.set_yticks([tick for tick in ticks if low <= tick <= high])
-        bar.yaxis.set_major_formatter(lambda value, _: data.metric.text(value))
+        colour_bar_ticks(bar, data.metric, np.nanmin(matrix), np.nanmax(matrix))
+
+
+def colour_bar_ticks(bar: Any, metric: Metric, low: float, high: float) -> None:
+    """What a colour bar from `low` to `high` says."""
+    unit = f" ({metric.unit})" if metric.unit and not metric.is_bytes else ""
+    bar.set_ylabel(clean(f"{metric.name}{unit}"), fontsize=9.5, color=INK)
+    bar.tick_params(labelsize=8.5)
+    ticks = MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    bar.set_yticks([tick for tick in ticks if low <= tick <= high])
+    bar.yaxis.set_major_formatter(lambda value, _: metric.text(value))
 
 
 def _value(data: HeatmapData, place: Place) -> float:
@@ -136,10 +142,10 @@ def _value(data: HeatmapData, place: Place) -> float:
 def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None:
     best = {place for place, mark in data.cells.items() if mark.best}
     across = (size[0] / len(data.columns) * 0.92, 12.0 * LINE)
-    down = (_row_label_room(data), size[1] / len(data.rows))
+    down = (row_label_room(data), size[1] / len(data.rows))
     for axis, values, room, number in ((axes.xaxis, data.columns, across, 0), (axes.yaxis, data.rows, down, 1)):
         chosen = {place[number] for place in best}
-        shown = _fitted_labels([label.get_text() for label in axis.get_ticklabels()], values, room)
+        shown = fitted_labels([label.get_text() for label in axis.get_ticklabels()], values, room)
         axis.set_ticklabels([fitted.text for fitted in shown])
         for label, fitted, value in zip(axis.get_ticklabels(), shown, values, strict=True):
             label.set(fontsize=fitted.size, rotation=0, color=INK)
@@ -152,25 +158,26 @@ def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None
     axes.set_ylabel(clean(AXIS_WORDS.get(data.y, data.y)), fontsize=11, color=INK, labelpad=6, parse_math=False)
 
 
-def _tick_text(name: str, value: Scalar) -> str:
+def tick_text(name: str, value: Scalar) -> str:
+    """How a value of a dimension stands at its axis."""
     return clean(model_label(str(value)) if name == "model" else in_word(value))
 
 
-def _fitted_labels(texts: Sequence[str], values: Sequence[Scalar], room: tuple[float, float]) -> list[Fitted]:
+def fitted_labels(texts: Sequence[str], values: Sequence[Scalar], room: tuple[float, float]) -> list[Fitted]:
     """Numbers are never shortened as long as they can be read at all; names are, so that they still differ."""
     if any(isinstance(value, str) for value in values):
         texts = shorten_all(texts, SMALLEST_NAME, room[0] * 0.86)
     return [fit([text], room, largest=11.0, smallest=4.0, bold=True) for text in texts]
 
 
-def _row_label_room(data: HeatmapData) -> float:
+def row_label_room(data: HeatmapData) -> float:
     """How wide in points the labels of the rows may be: more where they are names."""
-    names = [_tick_text(data.y, value) for value in data.rows if isinstance(value, str)]
+    names = [tick_text(data.y, value) for value in data.rows if isinstance(value, str)]
     widest = max((width(name, 11.0, bold=True) + 4 for name in names), default=0.0)
     return min(WIDEST_ROW_LABEL, max(NARROWEST_ROW_LABEL, widest))
 
 
-def _legend_lines(legend: Sequence[Entry], room: float) -> list[list[tuple[Entry, str, float]]]:
+def legend_lines(legend: Sequence[Entry], room: float) -> list[list[tuple[Entry, str, float]]]:
     """The entries in lines as wide as the room: (entry, its text, where it begins in points)."""
     lines: list[list[tuple[Entry, str, float]]] = []
     at = room
@@ -185,8 +192,11 @@ def _legend_lines(legend: Sequence[Entry], room: float) -> list[list[tuple[Entry
     return lines
 
 
-def _draw_legend(legend: Sequence[Entry], axes: Any, size: tuple[float, float]) -> None:
-    lines = _legend_lines(legend, size[0])
+def draw_legend(
+    legend: Sequence[Entry], axes: Any, size: tuple[float, float], handle: Callable[..., None] | None = None
+) -> None:
+    """The legend below the picture; `handle` draws the little picture of an entry."""
+    lines = legend_lines(legend, size[0])
     if not lines:
         return
     high = len(lines) * LEGEND_LINE
@@ -196,11 +206,11 @@ def _draw_legend(legend: Sequence[Entry], axes: Any, size: tuple[float, float]) 
     for number, line in enumerate(lines):
         middle = (number + 0.5) * LEGEND_LINE
         for entry, text, at in line:
-            _draw_handle(own, entry, at, middle)
+            (handle or draw_handle)(own, entry, at, middle)
             own.text(at + HANDLE + 6, middle, text, fontsize=LEGEND_SIZE, color=INK, va="center", parse_math=False)
 
 
-def _draw_handle(own: Any, entry: Entry, at: float, middle: float) -> None:
+def draw_handle(own: Any, entry: Entry, at: float, middle: float) -> None:
     """The little picture of a look."""
     faces = {Look.FAILED: PALE_RED, Look.SKIPPED: LIGHT_GREY, Look.PENDING: GREY, Look.RUNNING: GREY}
     edges = {Look.FAILED: RED, Look.RUNNING: BLUE, Look.BEST: "black", Look.TIED: "black", Look.NO_VALUE: GREY}
