@@ -63,7 +63,7 @@ from ollama_sweep.results.plots.shared.heatmap_drawing import (
     tick_text,
 )
 from ollama_sweep.results.plots.shared.heatmap_legend import Entry, Look, shown
-from ollama_sweep.results.plots.shared.text import FONT, LINE, fit, width
+from ollama_sweep.results.plots.shared.text import FONT, LINE, clean, fit, width
 
 TEXT_DPI = 150.0
 """What is written around the cells has the size in pixels that it has in a small picture."""
@@ -282,8 +282,8 @@ def _draw_ticks(made: Field, axes: Any, size: tuple[float, float]) -> None:
             label.set(fontsize=text.size, color=INK, parse_math=False)
             label.set(fontweight="bold" if number == best_at else "normal")
     axes.tick_params(length=3, pad=2, color=TEXT_GREY)
-    axes.set_xlabel(AXIS_WORDS.get(data.x, data.x), fontsize=11, color=INK, labelpad=5, parse_math=False)
-    axes.set_ylabel(AXIS_WORDS.get(data.y, data.y), fontsize=11, color=INK, labelpad=6, parse_math=False)
+    axes.set_xlabel(clean(AXIS_WORDS.get(data.x, data.x)), fontsize=11, color=INK, labelpad=5, parse_math=False)
+    axes.set_ylabel(clean(AXIS_WORDS.get(data.y, data.y)), fontsize=11, color=INK, labelpad=6, parse_math=False)
 
 
 def _some(count: int, most: int, wanted: int | None) -> list[int]:
