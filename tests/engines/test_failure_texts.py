@@ -102,6 +102,7 @@ CLASSIFIED = [
     ('option "num_ctx" must be of type integer', Status.ERROR, "config"),
     ("invalid option provided", Status.ERROR, "config"),
     ("error loading model: unknown model architecture: 'foo'", Status.ERROR, "model"),
+    ("Error: unable to load model: /models/blobs/sha256-1a", Status.ERROR, "model"),
     ('"bert" does not support generate', Status.ERROR, "capability"),
     # a runner that died, as clients of several systems say it
     ('POST predict: Post "http://127.0.0.1:39789/completion": EOF', Status.CRASHED, "runner_died"),

@@ -175,7 +175,7 @@ _RULES = (
             r"unsupported (?:model|architecture)",
             r"architecture[^\n]{0,40} (?:is )?not supported",
             r"requires a newer version",
-            r"error loading model",
+            r"(?:error loading|unable to load) model",
             r"invalid (?:file magic|gguf)",
             r"wrong number of tensors",
             r"missing tensor",
