@@ -77,5 +77,9 @@ def _dot_env() -> dict[str, str]:
         import dotenv
     except ImportError:
         raise EngineMissing(f"{DOT_ENV} cannot be read. Run: pip install 'ollama-sweep[openai]'") from None
-    found = dotenv.dotenv_values(stream=io.StringIO(read_text(path, _LIMIT_MB)), interpolate=False)
+    try:
+        text = read_text(path, _LIMIT_MB)
+    except ConfigError as error:  # no byte of it is shown
+        raise ConfigError("is not UTF-8", DOT_ENV) if "is not UTF-8" in str(error) else error from None
+    found = dotenv.dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {name: value for name, value in found.items() if value}
