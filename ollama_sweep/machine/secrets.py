@@ -58,6 +58,6 @@ def masked(text: str) -> str:
 
 def _parts(value: str) -> list[str]:
     """What of a secret must not be seen: of addresses what stands behind `://`, and the password in it."""
-    words = [word.partition("://")[2] or word for word in (value.split() if "://" in value else [value])]
+    words = [word.rpartition("://")[2] for word in (value.split() if "://" in value else [value])]
     passwords = [word.rpartition("@")[0].partition(":")[2] for word in words]
     return [part for part in (*words, *passwords) if len(part) >= SHORTEST and part.lower() not in PLACEHOLDERS]
