@@ -28,7 +28,7 @@ _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machi
     pid"""
 _RESULTS = """
 SELECT plan.coordinates AS " coordinates", (SELECT json_valid(options) AND json_valid(server)
-        AND COALESCE(json_valid(scores), 1) FROM cells LEFT JOIN attempts ON attempts.id = cells.attempt_id
+        AND json_valid(COALESCE(scores, '{}')) FROM cells LEFT JOIN attempts ON attempts.id = cells.attempt_id
         WHERE cells.id = plan.cell_id) AS " is_json", results.*
 FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
     CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
