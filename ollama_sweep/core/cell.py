@@ -43,6 +43,12 @@ class Cell:
     def num_predict(self) -> int:
         return _whole(self.option("num_predict"))
 
+    @property
+    def think(self) -> bool | str:
+        """Whether, or how hard, the model is told to think before it answers."""
+        told = self.option("think")
+        return told if isinstance(told, bool | str) else False
+
     def option(self, name: str) -> Scalar:
         """The value of an option; None where it is not set."""
         return dict(self.options).get(name)

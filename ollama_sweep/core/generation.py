@@ -32,6 +32,8 @@ class Generation:
     `printed_rate` is the engine's own prompt rate in tokens/s, a cross-check only. `raw` is its whole output.
     `client_duration_s` is measured here, from the request to the last piece; `ttft_s` from the request to the first
     piece of the answer, None where it was not streamed. `is_estimated` marks an `eval_count` that is words × 1.3.
+    `thoughts` is what the model thought before it answered, where the engine tells the two apart, `thinking_count` its
+    tokens, and `thinking_duration_s` the time from its first piece to the first one of the answer.
     `numbers` are what else this engine measures, by the names it declares (its attribute `metrics`).
     `vectors` is set for embeddings, whose `text` is empty.
     """
@@ -52,6 +54,9 @@ class Generation:
     is_estimated: bool = False
     vectors: Vectors | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    thoughts: str = ""
+    thinking_count: int | None = None
+    thinking_duration_s: float | None = None
 
 
 GENERATE, EMBED = "generate", "embed"

@@ -31,13 +31,14 @@ def judge_run(
     nonce: str,
     expected_tokens: int | None,
     scores: dict[str, float],
+    tolerance: int = NONCE_TOLERANCE,
 ) -> Run:
     """A run with its own rates and whether it is believed. Raises CellFailed (parse_error, truncated)."""
     count, duration_s = generation.prompt_eval_count, generation.prompt_eval_duration_s
     if not count or not duration_s:
         missing = "prompt eval count" if not count else "prompt eval duration"
         raise CellFailed(Status.PARSE_ERROR, "count_missing", f"no {missing} in the statistics", generation.raw)
-    _check_length(count, expected_tokens, "", generation.raw)
+    _check_length(count, expected_tokens, tolerance, "", generation.raw)
     rate = prompt_rate(count, generation, duration_s)
     doubt = _doubt(generation, count, duration_s, rate)
     return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, believed=not doubt, doubt=doubt,
@@ -53,6 +54,7 @@ def judge_answer(
     answer: Answer,
     is_fresh: bool,
     expected_tokens: int | None,
+    tolerance: int = NONCE_TOLERANCE,
 ) -> Run:
     """A run of a task with questions: its answer counts, its prompt rate only where no cache can have helped.
 
@@ -60,14 +62,19 @@ def judge_answer(
     """
     count, duration_s = generation.prompt_eval_count, generation.prompt_eval_duration_s
     if count:
-        _check_length(count, expected_tokens, f"{answer.item}: ", generation.raw)
+        _check_length(count, expected_tokens, tolerance, f"{answer.item}: ", generation.raw)
     is_known = count and duration_s and not _is_from_cache(generation.cached_count, count, is_fresh=is_fresh)
     rate = prompt_rate(count, generation, duration_s) if is_known and count and duration_s else None
     return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, answer=answer)
 
 
-def _check_length(count: int, expected: int | None, what: str, raw: str) -> None:
-    if expected is not None and abs(count - expected) > NONCE_TOLERANCE:
+def length_tolerance(cell: Cell) -> int:
+    """How many tokens a prompt may be off: it is counted without thinking, and templates have other words for that."""
+    return TEMPLATE_TOKENS if cell.think else NONCE_TOLERANCE
+
+
+def _check_length(count: int, expected: int | None, tolerance: int, what: str, raw: str) -> None:
+    if expected is not None and abs(count - expected) > tolerance:
         text = f"{what}the engine read {count} prompt tokens instead of {expected}"
         raise CellFailed(Status.TRUNCATED, "prompt_cut", text, raw)
 
@@ -93,13 +100,18 @@ def _run(generation: Generation, number: int, rate: float | None) -> Run:
         raw=generation.raw,
         scores=generation.numbers,
         ttft_s=generation.ttft_s,
+        thinking_count=generation.thinking_count,
+        thinking_duration_s=generation.thinking_duration_s,
     )
 
 
-def unanswered(number: int, answer: Answer, duration_s: float, raw: str) -> Run:
-    """The run of a question that was not answered: kept, and never part of a number."""
-    return Run(number, False, "", None, None, None, None, None, None, None, None, None, None, duration_s,
-               believed=False, doubt="not_answered", raw=raw, answer=answer)  # fmt: skip
+def unanswered(number: int, answer: Answer, duration_s: float, raw: str, thought: Generation | None = None) -> Run:
+    """The run of a question that was not answered: kept, and never part of a number. `thought`: only thoughts came."""
+    run = Run(number, False, "", None, None, None, None, None, None, None, None, None, None, duration_s,
+              believed=False, doubt="not_answered", raw=raw, answer=answer)  # fmt: skip
+    if thought is None:
+        return run
+    return replace(run, thinking_count=thought.thinking_count, thinking_duration_s=thought.thinking_duration_s)
 
 
 def _is_from_cache(cached: int | None, count: int, *, is_fresh: bool) -> bool:

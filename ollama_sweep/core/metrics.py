@@ -100,6 +100,8 @@ _CORE = (
     Metric("eval_rate", "generation speed", "tokens/s", 1),
     Metric("eval_duration_s", "generation time", "s", -1),
     Metric("eval_count", "generated tokens", "tokens"),
+    Metric("thinking_count", "tokens of thinking", "tokens"),
+    Metric("thinking_duration_s", "time of thinking", "s", -1),
     Metric("load_duration_s", "load time", "s", -1, Kind.ONCE),
     Metric("total_duration_s", "total time of a run", "s", -1),
     Metric("ttft_s", "time to the first token", "s", -1, is_ranked=True),

@@ -49,6 +49,8 @@ FAILURES = frozenset({Status.OOM, Status.RESOURCE, Status.TIMEOUT, Status.TRUNCA
 _NOT_FINAL = frozenset({Status.PENDING, Status.STARTED, Status.INTERRUPTED, Status.DISCARDED})
 RETRIED = frozenset({Status.CRASHED, Status.PARSE_ERROR, Status.ERROR})
 """Failures worth another attempt by themselves; the others would fail the same way."""
+SURE_AGAIN = frozenset({"only_thoughts", "cannot_think"})
+"""Reasons that another attempt would meet again, whatever the status."""
 
 
 class Flag(StrEnum):
@@ -88,7 +90,8 @@ class Answer:
 
     `failure` says why there is no answer, "" where there is one; `tries` counts the attempts at this question.
     `chunk_count` is the number of pieces of a streamed answer; `is_estimated` marks token counts that the engine did
-    not give (words × 1.3). `peak_rss_bytes` is that of the engine's processes while it answered.
+    not give (words × 1.3). `peak_rss_bytes` is that of the engine's processes while it answered. `thoughts` is what was
+    thought before the answer, and no part of it.
     """
 
     item: str
@@ -100,6 +103,7 @@ class Answer:
     chunk_count: int | None = None
     is_estimated: bool = False
     peak_rss_bytes: int | None = None
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ class Run:
     """One generation inside an attempt. Counts in tokens, durations in seconds; None is unknown, never zero.
 
     `prompt_eval_count` includes cached tokens; `prompt_eval_rate` is derived here from the uncached ones. `answer` is
-    kept for tasks with questions of their own. A run whose answer failed is never believed.
+    kept for tasks with questions of their own. A run whose answer failed is never believed. `thinking_count` are the
+    tokens of thoughts, which `eval_count` includes.
     """
 
     number: int
@@ -130,6 +135,8 @@ class Run:
     scores: Mapping[str, float] = field(default_factory=dict)
     ttft_s: float | None = None
     answer: Answer | None = None
+    thinking_count: int | None = None
+    thinking_duration_s: float | None = None
 
     @property
     def latency_s(self) -> float:
@@ -243,6 +250,8 @@ class AnswerRow:
     config: Mapping[str, Scalar] = field(default_factory=dict)
     quantization: str | None = None
     parameter_size: str | None = None
+    thinking_count: int | None = None
+    thinking_duration_s: float | None = None
 
     @property
     def decode_tps(self) -> float | None:
@@ -271,6 +280,8 @@ _REASON_LABELS = {
     "parked": "Parked",
     "cannot_embed": "Cannot embed",
     "no_answers": "No answers",
+    "only_thoughts": "Only thoughts",
+    "cannot_think": "Cannot think",
 }
 
 

@@ -105,10 +105,20 @@ def summarize(runs: Sequence[Run]) -> Summary:
         total_duration_s=known_median([run.total_duration_s for run in used]),
         scores={
             **{name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
+            **_thinking(used),
             **_interval("prompt_eval_rate", speeds, len(used)),
             **_task_score(len(used), used),
         },
     )
+
+
+def _thinking(used: Sequence[Run]) -> dict[str, float]:
+    """Tokens and time of thoughts: medians of the runs that had some."""
+    found = {
+        "thinking_count": known_median([run.thinking_count for run in used]),
+        "thinking_duration_s": known_median([run.thinking_duration_s for run in used]),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _interval(name: str, values: Sequence[float], runs: int) -> dict[str, float]:
@@ -140,7 +150,14 @@ def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summar
         eval_count=None if eval_count is None else round(eval_count),
         eval_rate=known_median([run.eval_rate for run in used]),
         total_duration_s=known_median([run.total_duration_s for run in used]),
-        scores={**_scores(used), **_of_all(runs, used), **_speeds(used), **_qualities(runs, used), **added},
+        scores={
+            **_scores(used),
+            **_of_all(runs, used),
+            **_speeds(used),
+            **_thinking(used),
+            **_qualities(runs, used),
+            **added,
+        },
     )
 
 

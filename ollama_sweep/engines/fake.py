@@ -8,6 +8,8 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
 `answers` {"part of the prompt": "text" | ["first", "second"]}: what is answered, in turn, the last one repeated;
+`thoughts` {"part of the prompt": "text"}: what is thought before it where the cell is told to think; it counts towards
+num_predict; `not_thinking` ["model"]: models that cannot think;
 `item_failures` {"part of the prompt": ["error", "ok"]}: one step for each try at it, the last one repeated;
 `not_embedding` ["model"]: models without embeddings; `only_embedding` ["model"]: those without anything else;
 `dimension` of a vector (8); `models` ["m"]: what is installed.
@@ -108,6 +110,8 @@ class Engine(Base):
         label = cell.label()
         self._step = self._next_step(label)
         self._note("prepare", label)
+        if cell.think and cell.model in self._script.get("not_thinking", ()):
+            raise CellFailed(Status.ERROR, "cannot_think", f'"{cell.model}" does not support thinking')
         if self._record is None:
             self._record = self._settings.ledger.record("scratch_model", "fake-scratch", {})
         if self._step == "unavailable":
@@ -148,7 +152,10 @@ class Engine(Base):
         rate = self._rate(cell, prompt)
         cached = count - 1 if self._step == "cached" else 0
         duration_s = (count - cached) / rate
-        text, tokens = self._answer(prompt, cell.num_predict)
+        thoughts = self._thoughts(prompt, cell)
+        thinking_count = len(thoughts.split())
+        text, tokens = self._answer(prompt, cell.num_predict - thinking_count)
+        tokens += thinking_count
         total_s = duration_s + TOKEN_S * tokens + OVERHEAD_S
         return Generation(
             text=text,
@@ -163,6 +170,9 @@ class Engine(Base):
             ttft_s=duration_s + TOKEN_S,
             raw=f"prompt eval rate: {rate:.2f} tokens/s",
             chunk_count=tokens,
+            thoughts=thoughts,
+            thinking_count=thinking_count if thoughts else None,
+            thinking_duration_s=TOKEN_S * thinking_count if thoughts else None,
         )
 
     def _begin(self, item_step: str) -> None:
@@ -186,12 +196,20 @@ class Engine(Base):
 
     def _answer(self, prompt: str, num_predict: int) -> tuple[str, int]:
         """The text, and its tokens: a scripted answer has one for each word, the other fills num_predict."""
+        if num_predict < 1:
+            return "", 0
         for part, given in self._script.get("answers", {}).items():
             if part in prompt:
                 texts = [given] if isinstance(given, str) else given
                 text = str(texts[min(self._asked("answer", part), len(texts) - 1)])
                 return text, max(1, min(num_predict, len(text.split())))
         return "an answer", num_predict
+
+    def _thoughts(self, prompt: str, cell: Cell) -> str:
+        """What the cell's model thinks of it, as far as num_predict goes."""
+        given = self._script.get("thoughts", {}) if cell.think else {}
+        text = next((str(text) for part, text in given.items() if part in prompt), "")
+        return " ".join(text.split()[: cell.num_predict])
 
     def _asked(self, event: str, part: str) -> int:
         """How often this was asked before, in former processes too where there is a journal."""

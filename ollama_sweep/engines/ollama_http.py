@@ -69,7 +69,7 @@ class Engine(OllamaEngine):
             'curl "http://${OLLAMA_HOST:-127.0.0.1:11434}/api/generate" --data @request.json',
         )
 
-    def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
+    def _target(self, model: str, options: Mapping[str, Scalar], system: str, think: bool | str = False) -> Target:
         base = self._base(model)
         given: dict[str, Any] = {**self._parameters, **options}
         if isinstance(given.get("stop"), str):
@@ -77,9 +77,7 @@ class Engine(OllamaEngine):
         fields: dict[str, Any] = {"options": {name: value for name, value in given.items() if value is not None}}
         texts = {**self._texts, **({"system": system} if system else {})}
         fields.update({name: text for name, text in texts.items() if text is not None})
-        if self._is_thinking(model):
-            fields["think"] = False
-        return Target(base, fields)
+        return Target(base, {**fields, **self._thinking(model, base, think)})
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         self._refuse_to_generate(cell.model)

@@ -50,7 +50,7 @@ _SET_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*){0,2
 _REPLACES = {"step": "factor", "factor": "step", "text": "tokens", "tokens": "text"}
 _NEEDED = ("model", "num_ctx", "num_batch", "prompt")
 _RANGE = ("start", "end", "step", "factor")
-_TYPES: Mapping[Kind, type] = {Kind.WHOLE: int, Kind.NUMBER: float, Kind.TRUTH: bool}
+_TYPES: Mapping[Kind, type] = {Kind.WHOLE: int, Kind.NUMBER: float, Kind.TRUTH: bool, Kind.THOUGHT: object}
 _UNLIMITED = {0: "0 is dropped by Ollama and then means unlimited", -1: "-1 means unlimited"}
 _CONFIG_MB = 1
 _LONGEST_VARIABLE = 4096
@@ -105,6 +105,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
     axes = _dimensions(entries, path, max_cells)
     fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in axes}
     options = {name: value for name, value in fixed.items() if name in OPTIONS}
+    if options.get("think") is False:
+        del options["think"]  # what holds without it, and the same cell
     server = {name: value for name, value in fixed.items() if is_server_setting(name)}
     if "num_predict" not in axes and _tasks(entries) == [MAIN_TASK]:
         options.setdefault("num_predict", DEFAULT_NUM_PREDICT)

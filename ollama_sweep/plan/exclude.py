@@ -38,7 +38,10 @@ _Values = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of an expression: what it yields (float stands for every number, else bool or str), and how."""
+    """A part of an expression: what it yields, and how.
+
+    float stands for every number, object for what may be true, false or a text; else it is bool or str.
+    """
 
     kind: type
     of: Callable[[_Values], Any]
@@ -106,7 +109,7 @@ def _kind(python_type: type) -> type:
 
 def _wanted(kind: type, part: _Part) -> _Part:
     if part.kind is not kind:
-        wanted = {bool: "a comparison", float: "a number", str: "a text"}
+        wanted = {bool: "a comparison", float: "a number", str: "a text", object: "true, false or a text"}
         raise _NotAllowed(f"has {wanted[part.kind]} where {wanted[kind]} is needed")
     return part
 
@@ -127,8 +130,10 @@ def _calculation(operation: Callable[[Any, Any], Any], left: _Part, right: _Part
 def _comparison(node: ast.Compare, kinds: Mapping[str, type]) -> _Part:
     parts = [_part(inner, kinds) for inner in (node.left, *node.comparators)]
     operations = [_COMPARISONS.get(type(op)) for op in node.ops]
+    has_any = any(part.kind is object for part in parts)
     for operation, part in zip(operations, parts[1:], strict=True):
-        _wanted(parts[0].kind, part)
+        if not has_any or float in (part.kind, parts[0].kind):
+            _wanted(parts[0].kind, part)
         if operation is None or (part.kind is not float and operation not in (operator.eq, operator.ne)):
             raise _NotAllowed("compares in a way that is not allowed; texts and true/false know only == and !=")
     steps = list(zip(operations, parts, parts[1:], strict=False))

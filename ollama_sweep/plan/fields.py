@@ -96,6 +96,17 @@ def choice(node: Node, key: Key) -> str | bool:
     return word
 
 
+def thought(node: Node, key: Key) -> bool | str:
+    """true, false, or one of some words."""
+    if isinstance(node.value, bool):
+        return node.value
+    known = ("true", "false", *key.choices)
+    if node.value not in key.choices:
+        hint = nearest(str(node.value), known)
+        raise node.error(f"{key.name}: {node.shown} is not known; known are {', '.join(known)}.{hint}")
+    return str(node.value)
+
+
 def template(node: Node | None, allow_local: bool) -> tuple[Path | None, str]:
     """The Modelfile template: its path and its text, checked."""
     if node is None:
@@ -215,5 +226,6 @@ READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.INTERVAL: interval,
     Kind.REPEATS: repeats,
     Kind.ENGINE_OPTIONS: engine_options,
+    Kind.THOUGHT: thought,
 }
 """How a key is read that needs to know nothing but its own value; `config` reads the other kinds."""

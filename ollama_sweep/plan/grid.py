@@ -103,6 +103,8 @@ def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
     further = {name: value for name, value in swept.items() if name not in NOT_OPTIONS}
     asked = {"num_predict": DEFAULT_NUM_PREDICT, **setup.defaults, **spec.options, **setup.request, **further}
     options = {name: value for name, value in asked.items() if not is_server_setting(name)}
+    if options.get("think") is False or (setup.questions and all(one.texts for one in setup.questions)):
+        options.pop("think", None)  # false is what holds without it; vectors are made without a thought
     server = {name: value for name, value in {**spec.server, **further}.items() if is_server_setting(name)}
     return Cell(
         coordinates=coordinates,
@@ -116,5 +118,5 @@ def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
 
 
 def _is_excluded(spec: SweepSpec, cell: Cell) -> bool:
-    known = {**dict(cell.options), **dict(cell.coordinates)}
+    known = {"think": False, **dict(cell.options), **dict(cell.coordinates)}
     return any(exclusion.matches(known) for exclusion in spec.exclude)

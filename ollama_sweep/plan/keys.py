@@ -14,6 +14,7 @@ from ollama_sweep.core import options
 from ollama_sweep.core.options import Option, Scalar
 
 IDENTITY, RUNTIME = "identity", "runtime"
+EFFORTS = ("low", "medium", "high")
 ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
 
 
@@ -39,6 +40,7 @@ class Kind(StrEnum):
     EXCLUSIONS = "comparisons"
     TASKS = "options by task"
     ENGINE_OPTIONS = "what only some engines know"
+    THOUGHT = "true, false, or how hard"
     SECTION = "other keys"
 
 
@@ -181,6 +183,14 @@ KEYS: tuple[Key, ...] = (
         _option(_OPTIONS["num_predict"], Part.WHAT), default=2, example="2",
         words="tokens to generate in a run. 2 is enough for the speed of reading a prompt. More gives a better "
         "`eval_rate` and takes longer. 0 and -1 are refused: Ollama would generate without an end",
+    ),
+    Key(
+        "think", Kind.THOUGHT, Part.WHAT,
+        "whether a model that can think does so before it answers: `true`, `false`, or how hard it tries: `low`, "
+        "`medium`, `high`. A model that cannot think is `error` (`cannot_think`) where it is told to: "
+        "[tasks.md](tasks.md#thoughts)",
+        IDENTITY, default=False, choices=EFFORTS, field="options", sweeps=True, example="false",
+        overrides=(Override("--think", "true, false, low, medium or high.", "VALUE"),),
     ),
     Key(
         "task", Kind.WORD, Part.WHAT,
@@ -328,7 +338,7 @@ ALIASES = {"models": "model"}
 SECTIONS = tuple(key.name for key in KEYS if key.kind is Kind.SECTION)
 DIMENSIONS = {key.name: key for key in KEYS if key.sweeps}
 """Keys of which several values make a dimension."""
-OPTIONS = {option.name: BY_NAME[option.name] for option in options.OPTIONS}
+OPTIONS = {name: BY_NAME[name] for name in (*(option.name for option in options.OPTIONS), "think")}
 """Load and request options that a sweep can set."""
 OVERRIDES = tuple((key, override) for key in KEYS for override in key.overrides)
 """The options of the command line that give a key, in the order of the help."""

@@ -177,6 +177,7 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.TEXT: lambda key: _LINE,
     Kind.SECONDS: lambda key: _any({"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}, _DURATION),
     Kind.CHOICE: lambda key: {"enum": list(key.choices)},
+    Kind.THOUGHT: lambda key: {"enum": [True, False, *key.choices]},
     Kind.ADDRESS: lambda key: _ADDRESS,
     Kind.WORDS: lambda key: _list(_LINE),
     Kind.HOURS: lambda key: _any(_HOURS, _list(_HOURS)),

@@ -73,7 +73,18 @@ def metrics_of(row: AnswerRow, before: AnswerRow | None = None) -> dict[str, obj
         **({"error": row.answer.failure} if row.answer.failure else {}),
         **({"estimated": True} if row.answer.is_estimated else {}),
         **({"scores": scores} if (scores := judgements(row)) else {}),
+        **_thinking(row),
     }
+
+
+def _thinking(row: AnswerRow) -> dict[str, object]:
+    """Tokens and seconds of what was thought before the answer; nothing where nothing was."""
+    found = {"thinking_tokens": row.thinking_count, "thinking_duration": row.thinking_duration_s}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _thoughts(row: AnswerRow) -> dict[str, object]:
+    return {"thoughts": row.answer.thoughts} if row.answer.thoughts else {}
 
 
 def whole_decode_rate(row: AnswerRow) -> float | None:
@@ -146,6 +157,7 @@ def run_file(group: Group, part: str, folder: str = "") -> Content:
                 "model": row.model,
                 "prompt": row.answer.prompt,
                 "output": row.answer.text,
+                **_thoughts(row),
                 "category": row.answer.category,
                 "metrics": metrics_of(row, before),
                 "coordinates": dict(row.coordinates),
@@ -182,7 +194,8 @@ def prompt_files(group: Group, part: str, folder: str = "") -> list[Content]:
         seen[item] = seen.get(item, 0) + 1
         again = f"_{seen[item]}" if seen[item] > 1 else ""
         content = {
-            "model": row.model, "prompt": row.answer.prompt, "response": row.answer.text, "latency_s": row.latency_s,
+            "model": row.model, "prompt": row.answer.prompt, **_thoughts(row), "response": row.answer.text,
+            "latency_s": row.latency_s,
             "id": item, "category": row.answer.category, "task": row.task, "scores": dict(row.scores),
             "error": row.answer.failure or None, "coordinates": dict(row.coordinates), "run": row.number,
         }  # fmt: skip
@@ -227,6 +240,7 @@ def _local_row(row: AnswerRow) -> list[Scalar]:
         "prompt_eval_duration": row.prompt_eval_duration_s,
         "eval_count": row.eval_count,
         "eval_duration": row.eval_duration_s,
+        **_thinking(row),
         "task": row.task,
         "category": row.answer.category,
         "run": row.number,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ollama_sweep.core import thoughts
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, SweepError
 from ollama_sweep.engines.base import Engine, EngineSettings
@@ -85,7 +86,11 @@ def asking(model: str, row: SweepRow, asked: Asked) -> Iterator[Callable[[str], 
         options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
         cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")
         engine.prepare(cell)
-        yield lambda prompt: gate.checked(engine.generate(cell, prompt, TIMEOUT_S, fresh=False), fresh=False).text
+        yield (
+            lambda prompt: (
+                thoughts.apart(gate.checked(engine.generate(cell, prompt, TIMEOUT_S, fresh=False), fresh=False)).text
+            )
+        )
     finally:
         engine.close()
 

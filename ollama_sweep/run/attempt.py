@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ollama_sweep.core import judge, stats
+from ollama_sweep.core import judge, stats, thoughts
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import CellFailed, EngineMissing, SweepError, keeping
@@ -181,10 +181,12 @@ class Measuring:
         sent, nonce = self._sent(cell), prompts.new_nonce()
         text = prompts.with_nonce(nonce, sent.text)
         generation = gate.checked(self.engine.generate(cell, text, self.spec.timeout_s), fresh=True)
+        generation = thoughts.apart(generation)
         with keeping(generation.raw):
             scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)
             run = judge.judge_run(
-                generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores
-            )
+                generation, number=number, warmup=warmup, nonce=nonce, expected_tokens=sent.tokens, scores=scores,
+                tolerance=judge.length_tolerance(cell),
+            )  # fmt: skip
         self.emit(RunFinished(cell, number, warmup, run.prompt_eval_rate))
         return run

@@ -30,7 +30,7 @@ from ollama_sweep.core.events import (
 )
 from ollama_sweep.core.forecast import forecast
 from ollama_sweep.core.ledger import Ledger
-from ollama_sweep.core.outcome import RETRIED, Flag, Outcome, Run, Status
+from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Run, Status
 from ollama_sweep.core.units import format_duration
 from ollama_sweep.engines.base import Engine, EngineInfo
 from ollama_sweep.machine.clocks import suspended_s, time_of_day_ahead_s
@@ -229,7 +229,8 @@ class Execution:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
         if judge.is_unstable(outcome.status, self.store.former_statuses(pending.cell_id)):
             outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
-        retry = outcome.status in RETRIED and tried < self.spec.retries
+        may_differ = outcome.status in RETRIED and outcome.reason not in SURE_AGAIN
+        retry = may_differ and tried < self.spec.retries
         reached("before_finish")
         cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status
         self._save(attempt_id, pending.key, cell, outcome, cell_status)

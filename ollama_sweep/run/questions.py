@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ollama_sweep.core import judge
+from ollama_sweep.core import judge, thoughts
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.events import Event, Notice, RunFinished
@@ -22,6 +22,18 @@ from ollama_sweep.tasks.base import Question, Setup, Task
 TAKES_THE_CELL = frozenset({Status.CRASHED, Status.OOM, Status.RESOURCE})
 """After these the engine is gone or would fail the same way again; other failures are those of one question."""
 RETRY_PAUSE_S = 1.0
+ONLY_THOUGHTS = "only_thoughts"
+
+
+class OnlyThoughts(CellFailed):
+    """The model thought and did not answer; what it thought is kept."""
+
+    def __init__(self, question: Question, generation: Generation, num_predict: int) -> None:
+        used = generation.eval_count
+        cut = f": num_predict {num_predict} ended them" if used is not None and used >= num_predict else ""
+        text = f"{question.id}: only thoughts and no answer{cut}"
+        super().__init__(Status.ERROR, ONLY_THOUGHTS, text, generation.raw)
+        self.generation = generation
 
 
 @dataclass(frozen=True)
@@ -57,15 +69,17 @@ class Asking:
     def ask_all(self, rounds: int) -> Iterator[Run]:
         """Every question, so many times. Raises CellFailed where none was answered, or the engine is gone."""
         failure: CellFailed | None = None
-        answered = 0
+        answered, reasons = 0, set[str]()
         for offset, question in enumerate(self.sent.questions * rounds):
             run, last = self._ask(question, self.first + offset)
             failure, answered = last or failure, answered + run.believed
+            reasons |= {last.reason} if last else set()
             self.emit(RunFinished(self.cell, run.number, False, run.prompt_eval_rate))
             yield run
         if failure is not None and not answered:
             text = f"none of {len(self.sent.questions)} questions was answered; the last: {failure.error}"
-            raise CellFailed(failure.status, "no_answers", text, failure.raw)
+            reason = ONLY_THOUGHTS if reasons == {ONLY_THOUGHTS} else "no_answers"
+            raise CellFailed(failure.status, reason, text, failure.raw)
 
     def _ask(self, question: Question, number: int) -> tuple[Run, CellFailed | None]:
         """A question until it is answered or its tries are used up."""
@@ -83,10 +97,12 @@ class Asking:
                     raise
                 failure = error
                 self._rest_after(error)
-            if failure.status is Status.TIMEOUT:
+            if failure.status is Status.TIMEOUT or isinstance(failure, OnlyThoughts):
                 break
-        answer = Answer(question.id, question.category, question.text, failure=failure.error, tries=max(tries, 1))
-        return judge.unanswered(number, answer, time.monotonic() - started, failure.raw), failure
+        thought = failure.generation if isinstance(failure, OnlyThoughts) else None
+        answer = Answer(question.id, question.category, question.text, failure=failure.error, tries=max(tries, 1),
+                        thoughts=thought.thoughts if thought else "")  # fmt: skip
+        return judge.unanswered(number, answer, time.monotonic() - started, failure.raw, thought), failure
 
     def _too_long(self, question: Question) -> CellFailed | None:
         """What does not fit the context is not sent: Ollama would cut it without a word."""
@@ -107,7 +123,9 @@ class Asking:
         self.watch.mark()
         nonce = prompts.new_nonce() if self.setup.is_fresh else ""
         generation = self._generate(question, nonce)
-        if generation.vectors is None and not generation.text.strip():
+        if thoughts.only_thoughts(generation) and not warmup:
+            raise OnlyThoughts(question, generation, self.cell.num_predict)
+        if generation.vectors is None and not generation.text.strip() and not generation.thoughts:
             raise CellFailed(Status.ERROR, "empty_answer", f"{question.id}: the answer is empty", generation.raw)
         answer = Answer(
             item=question.id,
@@ -118,10 +136,11 @@ class Asking:
             chunk_count=generation.chunk_count,
             is_estimated=generation.is_estimated,
             peak_rss_bytes=self.watch.peak_since_mark(),
+            thoughts=generation.thoughts,
         )
         run = judge.judge_answer(
             generation, number=number, warmup=warmup, nonce=nonce, answer=answer, is_fresh=self.setup.is_fresh,
-            expected_tokens=self.sent.lengths.get(question.id),
+            expected_tokens=self.sent.lengths.get(question.id), tolerance=judge.length_tolerance(self.cell),
         )  # fmt: skip
         return run if warmup else replace(run, scores={**run.scores, **self.task.score(question, generation)})
 
@@ -135,4 +154,4 @@ class Asking:
                 found = self.engine.generate(self.cell, text, self.timeout_s, fresh=is_fresh)
         except CellFailed as failure:
             raise gate.storable(failure) from None
-        return gate.checked(found, fresh=is_fresh)
+        return thoughts.apart(gate.checked(found, fresh=is_fresh))

@@ -25,6 +25,7 @@ _RUN_COLUMNS = (
     "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "prompt_eval_rate",
     "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s", "printed_rate",
     "client_duration_s", "believed", "doubt", "ttft_s",
+    "thinking_count", "thinking_duration_s",
 )  # fmt: skip
 _SUMMARY_COLUMNS = (
     "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
@@ -115,11 +116,11 @@ def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Out
     )
     connection.executemany(
         """INSERT INTO answers (attempt_id, part, item, category, prompt_hash, output, failure, tries, chunk_count,
-                is_estimated, peak_rss_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                is_estimated, peak_rss_bytes, thoughts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [
             (attempt_id, part, _clean(answer.item), _clean(answer.category), content_hash(answer.prompt),
              compress(answer.text), _clean(secrets.masked(answer.failure)), answer.tries, answer.chunk_count,
-             answer.is_estimated, answer.peak_rss_bytes)
+             answer.is_estimated, answer.peak_rss_bytes, compress(answer.thoughts) if answer.thoughts else None)
             for part, answer in found
         ],
     )  # fmt: skip
@@ -174,7 +175,7 @@ def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | N
 
 
 _ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
-    answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes"""
+    answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes, answers.thoughts"""
 
 
 def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
@@ -193,11 +194,11 @@ def _answer(
     """The answer of a run as it was; None where its task has no questions."""
     if item is None:
         return None
-    tries, chunk_count, is_estimated, peak_rss_bytes = rest
+    tries, chunk_count, is_estimated, peak_rss_bytes, thoughts = rest
     return Answer(
         values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
         values.whole(tries), values.optional_whole(chunk_count), bool(is_estimated),
-        values.optional_whole(peak_rss_bytes),
+        values.optional_whole(peak_rss_bytes), values.unpacked(thoughts) if thoughts else "",
     )  # fmt: skip
 
 

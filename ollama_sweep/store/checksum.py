@@ -30,11 +30,12 @@ _RUNS = (
     "part", "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s",
     "prompt_eval_rate", "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s",
     "printed_rate", "client_duration_s", "believed", "doubt", "ttft_s",
+    "thinking_count", "thinking_duration_s",
 )  # fmt: skip
 _SCORES = ("part", "name", "value")
 _ANSWERS = (
     "part", "item", "category", "prompt_hash", "output", "failure", "tries", "chunk_count", "is_estimated",
-    "peak_rss_bytes",
+    "peak_rss_bytes", "thoughts",
 )  # fmt: skip
 _ASKED = "hash IN (SELECT prompt_hash FROM answers WHERE attempt_id = ?)"
 
@@ -86,10 +87,13 @@ def differing(connection: sqlite3.Connection, attempt_id: int, stored: str) -> I
 
 
 def _digest(connection: sqlite3.Connection, part: _Part, attempt_id: int) -> str:
-    sql = f"SELECT {', '.join(part.columns)} FROM main.{part.table} WHERE {part.where} ORDER BY {part.key}"
+    there = {str(row[0], "ascii") if isinstance(row[0], bytes) else row[0]
+             for row in connection.execute("SELECT name FROM pragma_table_info(?, 'main')", (part.table,))}  # fmt: skip
+    columns = [name for name in part.columns if name in there]  # an older file lacks what is NULL in all its rows
+    sql = f"SELECT {', '.join(columns)} FROM main.{part.table} WHERE {part.where} ORDER BY {part.key}"
     made = hashlib.blake2b(digest_size=8)
     for row in connection.execute(sql, (attempt_id,)):
-        for name, value in zip(part.columns, row, strict=True):
+        for name, value in zip(columns, row, strict=True):
             if value is not None:
                 made.update(_text_of(name, value))
         made.update(b"\n")

@@ -16,7 +16,8 @@ SELECT sweeps.name, sweeps.engine, cells.model, cells.task, cells.key, place.coo
     answers.is_estimated, answers.peak_rss_bytes, runs.client_duration_s, attempts.finished_at, runs.ttft_s,
     attempts.load_duration_s, runs.prompt_eval_count, runs.cached_count, runs.prompt_eval_duration_s, runs.eval_count,
     runs.eval_duration_s, runs.total_duration_s, cells.options, cells.task_options, cells.quantization,
-    cells.parameter_size, answers.attempt_id, answers.part
+    cells.parameter_size, answers.thoughts, runs.thinking_count, runs.thinking_duration_s, answers.attempt_id,
+    answers.part
 FROM (SELECT cell_id, coordinates, min(position) AS position FROM plan WHERE sweep_id = :sweep_id GROUP BY cell_id)
         AS place
     CROSS JOIN sweeps ON sweeps.id = :sweep_id
@@ -46,11 +47,11 @@ def _answer_row(row: tuple[Any, ...], scores: dict[Any, Any]) -> AnswerRow:
     (sweep, engine, model, task, cell, coordinates, number, item, category, prompt, output, failure, tries, chunk_count,
      is_estimated, peak_rss_bytes, latency_s, finished_at, ttft_s, load_duration_s, prompt_eval_count, cached_count,
      prompt_eval_duration_s, eval_count, eval_duration_s, total_duration_s, options, task_options, quantization,
-     parameter_size, _, _) = row  # fmt: skip
+     parameter_size, thoughts, thinking_count, thinking_duration_s, _, _) = row  # fmt: skip
     answer = Answer(
         values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
         values.whole(tries), values.optional_whole(chunk_count), bool(values.whole(is_estimated)),
-        values.optional_whole(peak_rss_bytes),
+        values.optional_whole(peak_rss_bytes), values.unpacked(thoughts) if thoughts else "",
     )  # fmt: skip
     return AnswerRow(
         sweep=values.text(sweep), engine=values.text(engine), model=values.text(model), task=values.text(task),
@@ -63,5 +64,6 @@ def _answer_row(row: tuple[Any, ...], scores: dict[Any, Any]) -> AnswerRow:
         prompt_eval_duration_s=values.optional_number(prompt_eval_duration_s),
         eval_count=values.optional_whole(eval_count), eval_duration_s=values.optional_number(eval_duration_s),
         total_duration_s=values.optional_number(total_duration_s), quantization=values.optional_text(quantization),
-        parameter_size=values.optional_text(parameter_size),
+        parameter_size=values.optional_text(parameter_size), thinking_count=values.optional_whole(thinking_count),
+        thinking_duration_s=values.optional_number(thinking_duration_s),
     )  # fmt: skip

@@ -277,7 +277,15 @@ INSERT INTO origin (id, called_done) VALUES (lower(hex(randomblob(16))), 0);
 """
 """What the rows of an attempt must come to; which database this is, and how many cells it was told are done."""
 
-MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3))
+_THOUGHTS = """
+ALTER TABLE runs ADD COLUMN thinking_count INTEGER;
+ALTER TABLE runs ADD COLUMN thinking_duration_s REAL;
+ALTER TABLE answers ADD COLUMN thoughts BLOB;
+"""
+"""What was thought before an answer; NULL where nothing was, or nobody looked."""
+
+MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
+              ("4_thoughts", _THOUGHTS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

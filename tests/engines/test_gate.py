@@ -19,6 +19,7 @@ from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.judge import judge_answer
 from ollama_sweep.core.outcome import Answer, Effective, Status
+from ollama_sweep.core.thoughts import Arrivals
 from ollama_sweep.engines.ollama.output import statistics
 from ollama_sweep.engines.ollama.requests import Streamed
 from ollama_sweep.engines.openai.faults import Place
@@ -172,7 +173,8 @@ FIELDS = ("prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_durat
 def test_no_answer_of_ollama_is_believed_beyond_the_limits(values: dict[str, str]) -> None:
     text = "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
     try:
-        streamed = Streamed(["Hello"], gate.loads(text, in_pieces=True), 0.04, 0.05)
+        streamed = Streamed(Arrivals(0.0), gate.loads(text, in_pieces=True), 0.05)
+        streamed.pieces.take(0.04, text="Hello")
         believed(gate.checked(streamed.generation(), fresh=True))
     except CellFailed as failure:
         is_a_cells_failure(failure)

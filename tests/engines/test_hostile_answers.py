@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def parse_errors(program: Program, fields: list[str]) -> None:
 def read(streamed_text: str) -> Generation:
     """What the engine makes of a streamed answer that took 0.1 s."""
     streamed = Streamed(duration_s=0.1)
-    collect([streamed_text.encode()], streamed, time.monotonic(), Deadline(Response(200), 1))
+    collect([streamed_text.encode()], streamed, Deadline(Response(200), 1))
     return streamed.generation()
 
 

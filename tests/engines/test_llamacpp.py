@@ -27,6 +27,7 @@ from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.llamacpp import engine as engine_of_llamacpp
 from ollama_sweep.engines.llamacpp.child import error_text, read_log
 from ollama_sweep.engines.llamacpp.engine import Engine
 from ollama_sweep.engines.llamacpp.model import locate
@@ -45,6 +46,28 @@ def make_cell(model: str | Path, num_ctx: int, num_batch: int, **options: Scalar
         **options,
     }
     return Cell((("num_ctx", num_ctx), ("num_batch", num_batch)), str(model), tuple(sorted(given.items())))
+
+
+@pytest.mark.parametrize(
+    ("template", "think", "told"),
+    [
+        ("{{ enable_thinking }}", False, {"enable_thinking": False}),
+        ("{{ enable_thinking }}", "low", {"enable_thinking": True}),
+        ("{{ reasoning_effort }}", False, {}),
+        ("{{ reasoning_effort }}", True, {"reasoning_effort": "medium"}),
+        ("{{ reasoning_effort }}", "high", {"reasoning_effort": "high"}),
+        ("<think>", True, {}),
+        ("{{ messages }}", False, {}),
+    ],
+)
+def test_a_chat_template_is_told_to_think_in_its_own_words(template: str, think: bool | str, told: object) -> None:
+    assert engine_of_llamacpp._thinking(template, think, "m") == told
+
+
+def test_a_chat_template_without_thoughts_cannot_think() -> None:
+    with pytest.raises(CellFailed, match="m does not support thinking") as failure:
+        engine_of_llamacpp._thinking("{{ messages }}", True, "m")
+    assert failure.value.reason == "cannot_think"
 
 
 def test_an_installed_model_is_its_blob(installed: Path) -> None:

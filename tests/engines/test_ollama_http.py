@@ -183,6 +183,21 @@ def test_what_goes_with_a_request(make: Make, scripted: Scripted) -> None:
     assert (last["system"], last["options"]["stop"]) == ("Be brief.", ["end"])
 
 
+def test_thoughts_are_kept_apart_and_counted(make: Make, scripted: Scripted) -> None:
+    """The pieces are one token each, as many as the server counts."""
+    scripted.capabilities = ["completion", "thinking"]
+    thoughts = [{"thinking": text, "response": "", "done": False} for text in ("Maybe", " the answer", ": A?", " No.")]
+    scripted.body = lines(*thoughts, piece("Paris"), piece("."), {**DONE, "eval_count": 7})
+    found = ask(make(), cell(think="high"))
+    assert (found.text, found.thoughts) == ("Paris.", "Maybe the answer: A? No.")
+    assert (found.thinking_count, found.chunk_count) == (4, 6)
+    assert 0 < (found.thinking_duration_s or 0) <= found.client_duration_s
+    assert (json.loads(found.raw)["thinking"], json.loads(found.raw)["response"]) == (found.thoughts, found.text)
+    last = scripted.of("/api/generate")[-1]
+    assert last["think"] == "high"
+    assert "think" not in last["options"]
+
+
 def test_what_is_left_to_the_engine_is_not_sent(make: Make, scripted: Scripted) -> None:
     ask(make("FROM x\nPARAMETER num_ctx 9\n"), cell(num_ctx=0, num_batch=0))
     assert [body["options"] for body in scripted.of("/api/generate")] == [{"num_predict": 4}] * 2

@@ -40,6 +40,7 @@ from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, Eng
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Options
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.thoughts import apart
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.openai.engine import Engine
 from ollama_sweep.machine import env
@@ -141,6 +142,55 @@ def test_thinking_counts_as_the_first_piece_but_is_no_text(server: Scripted, eng
     server.chat(stream(thought, chunk("Yes"), end(), usage(4, 2)))
     found = ask(engine)
     assert (found.text, found.chunk_count) == ("Yes", 2)
+    assert (found.thoughts, found.thinking_count) == ("hm", 1)
+    assert (found.thinking_duration_s or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("delta", "thoughts", "text"),
+    [
+        ({"reasoning": "hm"}, "hm", ""),
+        ({"reasoning_content": "hm", "reasoning": "hm", "content": None}, "hm", ""),
+        ({"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}, "hm", ""),
+        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}, "hm", ""),
+        ({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "B"}]}, "hm", "B"),
+        ({"content": [{"type": "reasoning", "text": "hm"}]}, "hm", ""),
+        ({"content": "<think>hm</think>B"}, "hm", "B"),
+    ],
+)
+def test_thoughts_have_many_names(
+    delta: dict[str, Any], thoughts: str, text: str, server: Scripted, engine: Engine
+) -> None:
+    server.chat(stream(chunk(choices=[{"index": 0, "delta": delta, "finish_reason": None}]), end(), usage(4, 2)))
+    found = apart(ask(engine))
+    assert (found.thoughts, found.text) == (thoughts, text)
+
+
+def test_a_server_that_counts_its_thoughts_is_believed(server: Scripted, engine: Engine) -> None:
+    """Also one that does not show them."""
+    counted = {"prompt_tokens": 4, "completion_tokens": 90, "completion_tokens_details": {"reasoning_tokens": 88}}
+    server.chat(stream(chunk("Yes"), end(), {**usage(4, 2), "usage": counted}))
+    found = ask(engine)
+    assert (found.thinking_count, found.thoughts, found.eval_count) == (88, "", 90)
+
+
+def test_how_hard_to_think_is_said_in_the_words_of_the_api(server: Scripted, engine: Engine) -> None:
+    asked = [(None, None), (True, "medium"), ("high", "high")]
+    for think, _ in asked:
+        server.chat(WHOLE)
+        told: dict[str, Any] = {} if think is None else {"think": think}
+        engine.generate(cell(**told), "Hello?", 10)
+    assert [body.get("reasoning_effort") for body in server.bodies("/v1/chat/completions")] == [
+        effort for _, effort in asked
+    ]
+    assert all("think" not in body for body in server.bodies("/v1/chat/completions"))
+
+
+def test_a_model_that_cannot_think_says_so(server: Scripted, engine: Engine) -> None:
+    server.chat(refused(400, "Unsupported parameter: 'reasoning_effort' is not supported with this model."))
+    with pytest.raises(CellFailed, match="does not support thinking") as failure:
+        engine.generate(cell(think="low"), "Hello?", 10)
+    assert (failure.value.status, failure.value.reason) == (Status.ERROR, "cannot_think")
 
 
 def test_a_server_that_does_not_stream_is_understood(server: Scripted, engine: Engine) -> None:

@@ -25,10 +25,11 @@ OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not
 BACK_TO_1 = """
 DROP TABLE checksums;
 DROP TABLE origin;
-DELETE FROM _sqlite_migrations WHERE name = '3_checksums';
 DROP TABLE answers;
 ALTER TABLE runs DROP COLUMN ttft_s;
-DELETE FROM _sqlite_migrations WHERE name = '2_answers';
+ALTER TABLE runs DROP COLUMN thinking_count;
+ALTER TABLE runs DROP COLUMN thinking_duration_s;
+DELETE FROM _sqlite_migrations WHERE name <> '1_tables';
 PRAGMA user_version = 1;
 """
 

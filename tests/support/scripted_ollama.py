@@ -61,9 +61,10 @@ class ScriptedOllama:
 
         `version`, `capabilities`; `keeps`: so many questions for what is loaded are answered with a model that was
         unloaded. `create`, `run` and `serve` are lists of steps, taken in turn; the last one stays. A step may have
-        `says` (on stderr, in place of what it would say), `exit`, `hangs`, `makes` (a model, although it failed),
-        `without` (labels of statistics), `dies` (the server, in the middle of it). `raw` are answers by their path,
-        sent as they are, of a list one after the other; those of /api/generate are for requests that are streamed.
+        `says` (on stderr, in place of what it would say), `prints` (on stdout, the answer), `exit`, `hangs`,
+        `makes` (a model, although it failed), `without` (labels of statistics), `dies` (the server, in the middle of
+        it). `raw` are answers by their path, sent as they are, of a list one after the other; those of
+        /api/generate are for requests that are streamed.
         """
         _write(self.folder / "script.json", script)
 
@@ -90,7 +91,7 @@ class ScriptedOllama:
         self.serve()
 
     def did(self, what: str) -> list[str]:
-        """What the journal has of a kind (`serve`, `create`, `run`, `load`, `unload`), in order."""
+        """What the journal has of a kind (`serve`, `create`, `run`, `think`, `load`, `unload`), in order."""
         return [name for kind, _, name in (line.partition(" ") for line in _journal(self.folder)) if kind == what]
 
     def models(self) -> set[str]:
@@ -109,6 +110,9 @@ def play(folder: Path, words: list[str]) -> int:
     """What `ollama WORDS` does; its exit code."""
     command, *rest = words
     step = _next_step(folder, command, rest[0] if rest else "")
+    for word in rest:
+        if word.startswith("--think"):
+            _note(folder, f"think {word.partition('=')[2]}")
     if step.get("hangs"):
         signal.pause()
     if command == "serve" and "exit" not in step:
@@ -139,7 +143,7 @@ def _create(words: list[str], step: Script) -> str:
 
 def _run(words: list[str], step: Script) -> str:
     answer = _ask("/api/generate", {"model": words[0], "prompt": sys.stdin.read(), "dies": step.get("dies", False)})
-    sys.stdout.write("Hello.\n\n")
+    sys.stdout.write(step.get("prints", "Hello.") + "\n\n")
     count = answer["prompt_eval_count"]
     lines = {
         "total duration": f"{READ_S + WROTE_S}s",

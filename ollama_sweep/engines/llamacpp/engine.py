@@ -50,7 +50,7 @@ _SAMPLING: Mapping[str, Any] = {
 class Engine(Base):
     """See `base.Engine`. At most one child process at a time."""
 
-    settable = frozenset({*PARAMETERS, *SERVER_SETTINGS, "modelfile"} - {"draft_num_predict"})
+    settable = frozenset({*PARAMETERS, *SERVER_SETTINGS, "modelfile", "think"} - {"draft_num_predict"})
     kinds = frozenset({GENERATE, EMBED})
     look = EmbeddedLook
 
@@ -125,7 +125,8 @@ class Engine(Base):
         source = self._source(cell.model)
         if source.header.is_embedding_model:
             raise CellFailed(Status.ERROR, "capability", f"{cell.model} is an embedding model and does not generate")
-        request = {**self._sampling(source, cell), **self._conversation(cell.model, prompt, cell.system)}
+        conversation = self._conversation(cell.model, prompt, cell.system, cell.think)
+        request = {**self._sampling(source, cell), **conversation}
         answer = self._prepared().generate(request, timeout_s)
         raw = json.dumps(answer, ensure_ascii=False)
         with gate.of_cell(raw):
@@ -183,22 +184,22 @@ class Engine(Base):
 
     # -- what the model is told ----------------------------------------------------------------------------------
 
-    def _conversation(self, model: str, prompt: str, system: str = "") -> dict[str, Any]:
+    def _conversation(self, model: str, prompt: str, system: str = "", think: bool | str = False) -> dict[str, Any]:
         """The prompt as `ollama run` would put it: in the model's chat template, after SYSTEM and MESSAGE.
 
         `system` goes before any other SYSTEM. Without a chat template it stands in front of the prompt.
         """
         source = self._source(model)
         if not self._is_chat(source, model):
+            _thinking("", think, model)
             return {"prompt": f"{system}\n\n{prompt}" if system else prompt}
         written = last_value(self._template, "system")
         system = system or (source.system if written is None else written)
         history = messages(self._template) or [dict(message) for message in source.messages]
         start = [{"role": "system", "content": system}] if system else []
         request: dict[str, Any] = {"messages": [*start, *history, {"role": "user", "content": prompt}]}
-        if "enable_thinking" in (source.header.chat_template or ""):
-            request["chat_template_kwargs"] = {"enable_thinking": False}
-        return request
+        told = _thinking(source.header.chat_template or "", think, model)
+        return {**request, "chat_template_kwargs": told} if told else request
 
     def _is_chat(self, source: Source, model: str) -> bool:
         written = last_value(self._template, "template")
@@ -260,6 +261,19 @@ class Engine(Base):
             self._end()
 
 
+def _thinking(chat_template: str, think: bool | str, model: str) -> dict[str, Any]:
+    """What the chat template is told of thinking; nothing where it does not ask. Raises CellFailed (cannot_think)."""
+    told: dict[str, Any] = {}
+    if "enable_thinking" in chat_template:
+        told["enable_thinking"] = bool(think)
+    if "reasoning_effort" in chat_template and think:
+        told["reasoning_effort"] = think if isinstance(think, str) else "medium"
+    if think and not told and "think" not in chat_template.lower():
+        text = f"{model} does not support thinking (its chat template says nothing of it), and `think` asks for it"
+        raise CellFailed(Status.ERROR, "cannot_think", text)
+    return told
+
+
 def _default_batch(num_ctx: int, *, embeds: bool) -> int:
     """What Ollama takes where nobody names num_batch (server/sched.go)."""
     if embeds:
@@ -299,6 +313,9 @@ def _generation(answer: Mapping[str, Any], raw: str) -> Generation:
         ttft_s=gate.duration_s("ttft_s", answer.get("ttft_s")),
         raw=raw,
         chunk_count=gate.whole("chunk_count", answer.get("chunk_count")),
+        thoughts=gate.text("thoughts", answer.get("thoughts")),
+        thinking_count=gate.whole("thinking_count", answer.get("thinking_count")),
+        thinking_duration_s=gate.duration_s("thinking_duration_s", answer.get("thinking_duration_s")),
     )
 
 

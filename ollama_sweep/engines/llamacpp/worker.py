@@ -3,7 +3,7 @@
 `python -m ollama_sweep.engines.llamacpp.worker`. One JSON object a line on stdin, one line of answer each on stdout:
 
     {"load": {…}}      -> {"loaded": true}; a load that fails ends the process, its error is on stderr
-    {"generate": {…}}  -> {"text", "timings", "ttft_s", "duration_s", "chunk_count"}
+    {"generate": {…}}  -> {"text", "thoughts", "timings", "ttft_s", "duration_s", "chunk_count", "thinking_…"}
     {"embed": […]}     -> {"rows", "dimension", "tokens", "duration_s"}
 
 or {"error": {…}} of llama-server's own form.
@@ -22,6 +22,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
+
+from ollama_sweep.core.thoughts import Arrivals
 
 PR_SET_PDEATHSIG = 1
 LOG_BUFFER_SIZES = 4
@@ -101,19 +103,17 @@ def _load(options: Mapping[str, Any]) -> Any:
 def _generate(server: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """Stream one generation, a chat or a raw prompt, and put its pieces together."""
     started = time.monotonic()
-    pieces: list[str] = []
+    pieces = Arrivals(started)
     last: dict[str, Any] = {}
-    ttft_s: float | None = None
 
     def take(chunk: dict[str, Any]) -> bool:
-        nonlocal last, ttft_s
+        nonlocal last
         if "error" in chunk or "timings" in chunk:
             last = chunk
         for choice in chunk.get("choices") or ():
-            piece = choice.get("text") or (choice.get("delta") or {}).get("content")
-            if piece:
-                ttft_s = ttft_s or time.monotonic() - started
-                pieces.append(piece)
+            delta = choice.get("delta") or {}
+            text = choice.get("text") or delta.get("content") or ""
+            pieces.take(time.monotonic(), text=text, thought=delta.get("reasoning_content") or "")
         return False
 
     handle: Callable[..., object] = server.handle_completions if "prompt" in request else server.handle_chat_completions
@@ -122,11 +122,14 @@ def _generate(server: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": last["error"]}
     duration_s = time.monotonic() - started
     return {
-        "text": "".join(pieces),
+        "text": pieces.text,
+        "thoughts": pieces.thoughts,
         "timings": last.get("timings") or {},
-        "ttft_s": ttft_s,
+        "ttft_s": pieces.ttft_s,
         "duration_s": duration_s,
-        "chunk_count": len(pieces),
+        "chunk_count": pieces.count,
+        "thinking_count": pieces.thinking_count((last.get("timings") or {}).get("predicted_n")),
+        "thinking_duration_s": pieces.thinking_duration_s(),
     }
 
 

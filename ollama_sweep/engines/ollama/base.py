@@ -99,7 +99,7 @@ class OllamaEngine(Engine):
         self._found_pid: tuple[str, int | None] = ("", None)
 
     @abstractmethod
-    def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
+    def _target(self, model: str, options: Mapping[str, Scalar], system: str, think: bool | str = False) -> Target:
         """How these options and this system prompt are asked for; None among the options takes one away."""
 
     @classmethod
@@ -185,10 +185,15 @@ class OllamaEngine(Engine):
         if done.returncode != 0 or "success" not in clean(done.stderr):
             raise CellFailed(Status.ERROR, "create", error_text(done.stderr), done.stderr)
 
-    def _is_thinking(self, model: str) -> bool:
+    def _thinking(self, model: str, name: str, think: bool | str) -> dict[str, Any]:
+        """The field that tells a model that can think to do so, or not to; `name` is what the server calls it."""
         if model not in self._thinks:
-            self._thinks[model] = "thinking" in self._server.show(self._base(model)).capabilities
-        return self._thinks[model]
+            self._thinks[model] = "thinking" in self._server.show(name).capabilities
+        if not self._thinks[model] and think:
+            raise CellFailed(
+                Status.ERROR, "cannot_think", f"{model} does not support thinking, and `think` asks for it"
+            )
+        return {"think": think} if self._thinks[model] else {}
 
     # -- one cell ------------------------------------------------------------------------------------------------
 
@@ -208,7 +213,7 @@ class OllamaEngine(Engine):
     def _target_of(self, cell: Cell) -> Target:
         """Worked out once for a cell, so that no run waits for it."""
         if self._current is None or self._current[0] != cell:
-            self._current = cell, self._target(cell.model, _asked(cell.options), cell.system)
+            self._current = cell, self._target(cell.model, _asked(cell.options), cell.system, cell.think)
         return self._current[1]
 
     def _make_room_for(self, model: str) -> None:
@@ -411,8 +416,9 @@ class OllamaEngine(Engine):
 
 
 def _asked(options: Options) -> dict[str, Scalar]:
-    """A cell's options; what is left to the engine is None."""
-    return {name: None if name in LEFT_TO_THE_ENGINE and not value else value for name, value in options}
+    """A cell's options; what is left to the engine is None. `think` is a field of its own."""
+    asked = {name: None if name in LEFT_TO_THE_ENGINE and not value else value for name, value in options}
+    return {name: value for name, value in asked.items() if name != "think"}
 
 
 def _cannot_generate(failure: CellFailed) -> bool:

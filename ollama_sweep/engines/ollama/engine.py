@@ -16,6 +16,7 @@ from ollama_sweep.core.errors import CellFailed, keeping
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.thoughts import part
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target
 from ollama_sweep.engines.ollama.output import RATE, Statistics, error_text, statistics
@@ -52,21 +53,21 @@ class Engine(OllamaEngine):
             "ollama rm by_hand",
         )  # fmt: skip
 
-    def _target(self, model: str, options: Mapping[str, Scalar], system: str) -> Target:
+    def _target(self, model: str, options: Mapping[str, Scalar], system: str, think: bool | str = False) -> Target:
         """The scratch model, made again where it is another one. The same weights and load options keep their load."""
         text = modelfile.render(self._template, self._base(model), options) + _system_line(system)
         if text != self._created:
             self._created = ""
             self._create(self._scratch, text)
             self._created = text
-        return Target(self._scratch, {"think": False} if self._is_thinking(model) else {})
+        return Target(self._scratch, self._thinking(model, self._scratch, think))
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         self._refuse_to_generate(cell.model)
         target = self._fresh_target(cell, prompt) if fresh else self._target_of(cell)
         words = ["run", target.name, "--verbose", "--nowordwrap", "--keepalive", self._keep_alive()]
-        if self._is_thinking(cell.model):
-            words.append("--think=false")
+        if "think" in target.fields:
+            words.append(f"--think={str(target.fields['think']).lower()}")
         done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
         raw = f"{done.stderr}\n--- stdout ---\n{done.stdout}"
         if done.timed_out:
@@ -94,8 +95,10 @@ class Engine(OllamaEngine):
         cached = found.cached_count
         if cached is None and not self._hides_cached:
             cached = 0
+        said = part(done.stdout.removesuffix("\n\n"), of_client=True)
         return Generation(
-            text=done.stdout.removesuffix("\n\n"),
+            text=said.answer,
+            thoughts=said.thoughts,
             prompt_eval_count=found.prompt_eval_count,
             prompt_eval_duration_s=found.prompt_eval_duration_s,
             eval_count=found.eval_count,

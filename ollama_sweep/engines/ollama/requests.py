@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.thoughts import Arrivals
 from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.ollama.server import ANSWER_S, OllamaServer
 from ollama_sweep.engines.shared import gate
@@ -33,39 +34,47 @@ _TOKENS_NAMED = (
 
 @dataclass
 class Streamed:
-    """An answer in pieces: its text, the last object, and when the first piece came (seconds after the request)."""
+    """An answer in pieces, its last object, and how long all of it took."""
 
-    pieces: list[str] = field(default_factory=list)
+    pieces: Arrivals = field(default_factory=lambda: Arrivals(time.monotonic()))
     last: dict[str, Any] = field(default_factory=dict)
-    ttft_s: float | None = None
     duration_s: float = 0.0
 
     @property
     def text(self) -> str:
-        return gate.mended("".join(self.pieces))
+        return gate.mended(self.pieces.text)
+
+    @property
+    def thoughts(self) -> str:
+        return gate.mended(self.pieces.thoughts)
 
     @property
     def raw(self) -> str:
         """Everything that came, as one object; the ids of the tokens are left out."""
-        kept = {name: value for name, value in self.last.items() if name != "context"}
-        return gate.mended(json.dumps({**kept, "response": self.text}, ensure_ascii=False))
+        kept = {name: value for name, value in self.last.items() if name not in ("context", "thinking")}
+        thoughts = {"thinking": self.thoughts} if self.thoughts else {}
+        return gate.mended(json.dumps({**kept, **thoughts, "response": self.text}, ensure_ascii=False))
 
     def generation(self) -> Generation:
         """As every engine gives it. Raises CellFailed for a number that is none."""
         with gate.of_cell(lambda: self.raw):
+            eval_count = self._count("eval_count")
             return Generation(
                 text=self.text,
+                thoughts=self.thoughts,
+                thinking_count=self.pieces.thinking_count(eval_count),
+                thinking_duration_s=self.pieces.thinking_duration_s(),
                 prompt_eval_count=self._count("prompt_eval_count"),
                 prompt_eval_duration_s=seconds("prompt_eval_duration", self.last),
-                eval_count=self._count("eval_count"),
+                eval_count=eval_count,
                 eval_duration_s=seconds("eval_duration", self.last),
                 cached_count=self._count("prompt_eval_cached_count"),
                 total_duration_s=seconds("total_duration", self.last),
                 load_duration_s=seconds("load_duration", self.last),
                 client_duration_s=self.duration_s,
-                ttft_s=self.ttft_s,
+                ttft_s=self.pieces.ttft_s,
                 raw=self.raw,
-                chunk_count=len(self.pieces),
+                chunk_count=self.pieces.count,
             )
 
     def _count(self, name: str) -> int | None:
@@ -110,7 +119,8 @@ class Requests:
 
         self._trace("/api/generate", body, "run")
         client, limits = self._server.http, httpx.Timeout(timeout_s, connect=ANSWER_S)
-        streamed, started = Streamed(), time.monotonic()
+        started = time.monotonic()
+        streamed = Streamed(Arrivals(started))
         with (
             self._judged("run", timeout_s, streamed),
             client.stream("POST", "/api/generate", json={**body, "stream": True}, timeout=limits) as answer,
@@ -119,7 +129,7 @@ class Requests:
                 answer.read()
                 raise refusal(answer)
             with Deadline(answer, started + timeout_s - time.monotonic()) as deadline:
-                collect(answer.iter_bytes(), streamed, started, deadline)
+                collect(answer.iter_bytes(), streamed, deadline)
         if deadline.has_passed:
             raise _too_late("run", timeout_s, streamed)
         streamed.duration_s = time.monotonic() - started
@@ -193,7 +203,7 @@ class _Embedded:
         )
 
 
-def collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadline: Deadline) -> None:
+def collect(chunks: Iterable[bytes], streamed: Streamed, deadline: Deadline) -> None:
     """Take the pieces as they come. Raises CellFailed for an error among them, httpx.HTTPError."""
     import httpx
 
@@ -203,11 +213,9 @@ def collect(chunks: Iterable[bytes], streamed: Streamed, started: float, deadlin
                 found = _parsed(line, in_pieces=True)
                 if found.get("error") is not None:
                     raise _failure(_error_of(found), streamed.raw)
-                piece = _piece(found)
+                text, thought = (gate.text(name, found.get(name), in_pieces=True) for name in ("response", "thinking"))
                 is_done = gate.flag("done", found.get("done"))
-            if piece:
-                streamed.ttft_s = streamed.ttft_s or time.monotonic() - started
-                streamed.pieces.append(piece)
+            streamed.pieces.take(time.monotonic(), text=text, thought=thought)
             if is_done:
                 streamed.last = found
     except httpx.HTTPError:
@@ -224,11 +232,6 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _piece(found: Mapping[str, Any]) -> str:
-    texts = [gate.text(name, found.get(name), in_pieces=True) for name in ("response", "thinking")]
-    return texts[0] or texts[1]
-
-
 def _parsed(data: bytes, *, in_pieces: bool = False) -> dict[str, Any]:
     """An object of the API. Raises Nonsense."""
     found = gate.loads(data, in_pieces=in_pieces)
@@ -238,11 +241,10 @@ def _parsed(data: bytes, *, in_pieces: bool = False) -> dict[str, Any]:
 
 
 def _complete(streamed: Streamed) -> Streamed:
+    count = streamed.pieces.count
     if not streamed.last:
-        text = (
-            f"the answer broke off after {len(streamed.pieces)} pieces" if streamed.pieces else "nothing was answered"
-        )
-        raise CellFailed(Status.ERROR, "engine_died" if streamed.pieces else "no_statistics", text, streamed.raw)
+        text = f"the answer broke off after {count} pieces" if count else "nothing was answered"
+        raise CellFailed(Status.ERROR, "engine_died" if count else "no_statistics", text, streamed.raw)
     counted = [streamed.last.get(name) for name in ("prompt_eval_count", "eval_count", "prompt_eval_duration")]
     if all(value in (None, 0) for value in counted):
         raise CellFailed(Status.ERROR, "no_statistics", "no statistics came with the answer", streamed.raw)

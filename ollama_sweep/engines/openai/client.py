@@ -37,13 +37,17 @@ LONGEST_WAIT_S = 60.0
 NOT_FOUND = frozenset({404, 405, 501})
 FIELDS = {"num_predict": "max_tokens"}
 """What the API calls otherwise; every other option of a request has the same name there."""
+EFFORT = "reasoning_effort"
+"""How the API is told to think: low, medium or high. It has no word for `true`, which is medium as in Ollama."""
 OTHER_WAYS = {"max_tokens": "max_completion_tokens", "stream_options": None}
 """Fields that some servers refuse, and what they want in their place."""
 _REFUSES = re.compile(
     r"unsupported|not supported|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra|deprecated",
     re.IGNORECASE,
 )
-REQUEST_OPTIONS = frozenset({"temperature", "top_p", "seed", "num_predict", "presence_penalty", "frequency_penalty"})
+REQUEST_OPTIONS = frozenset(
+    {"temperature", "top_p", "seed", "num_predict", "presence_penalty", "frequency_penalty", "think"}
+)
 """All that a request can say of how it is answered."""
 
 
@@ -202,6 +206,12 @@ class Client:
         try:
             with self._asked("POST", "/chat/completions", fields, timeout_s) as (started, answer):
                 return self._read(answer, Pieces(self.place, started))
+        except httpx.HTTPStatusError as error:
+            code, said = error.response.status_code, said_in(body_of(error.response))
+            if EFFORT in request and code in (400, 422) and ("reasoning" in said.lower() or "think" in said.lower()):
+                text = f"{model} does not support thinking: {self.place.url} answered HTTP {code}: {said}"
+                raise self.place.failed(Status.ERROR, "cannot_think", text, said) from None
+            raise translated(error, self.place, timeout_s) from None
         except httpx.HTTPError as error:
             raise translated(error, self.place, timeout_s) from None
 
@@ -315,7 +325,11 @@ def request_of(cell: Cell, engine: str, loads: frozenset[str] = frozenset()) -> 
         if name not in known and not (name in ("num_ctx", "num_batch") and not value):
             text = f"the engine {engine} cannot set {name}; it can set {', '.join(sorted(known))}"
             raise CellFailed(Status.ERROR, "config", text)
-    return {FIELDS.get(name, name): value for name, value in cell.options if name in REQUEST_OPTIONS}
+    asked: dict[str, object] = {
+        FIELDS.get(name, name): value for name, value in cell.options if name in REQUEST_OPTIONS
+    }
+    think = asked.pop("think", None)
+    return {**asked, EFFORT: "medium" if think is True else think} if think else asked
 
 
 def _retry_after_s(header: str | None, turn: int) -> float:

@@ -12,12 +12,15 @@ from typing import Any
 from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.thoughts import Arrivals
 from ollama_sweep.engines.openai.faults import Place, said_in
 from ollama_sweep.engines.shared import gate
 
 TOKENS_PER_WORD = 1.3
 """For servers that count nothing; such a count is marked as estimated."""
 TEXT_PARTS = frozenset({"text", "output_text"})
+THOUGHT_FIELDS = ("thinking", "text", "summary")
+"""Where the parts of thoughts have their text."""
 _FAILED = re.compile(r"abort|cancel|error|fail|filter|safety|time_?out|overload", re.IGNORECASE)
 """Words of a finish_reason after which there is no answer."""
 
@@ -71,9 +74,7 @@ class Pieces:
     def __init__(self, place: Place, started: float) -> None:
         self._place = place
         self._started = started
-        self._texts: list[str] = []
-        self._first: float | None = None
-        self._count = 0
+        self._pieces = Arrivals(started)
         self._choices = 0
         self._finish: str | None = None
         self._usage: Mapping[str, Any] = {}
@@ -103,19 +104,16 @@ class Pieces:
         self._finish = gate.text("finish_reason", finish) or self._finish
         delta = _mapping(choice.get("delta") or choice.get("message"))
         content = delta.get("content") or ""
-        text = _text_of(content)
-        if content or delta.get("reasoning_content") or delta.get("reasoning"):
-            self._first = self._first or now
-            self._count += 1
-        self._texts.append(text)
+        self._pieces.take(now, text=_text_of(content), thought=_thought_of(delta))
 
     @property
     def text(self) -> str:
-        return gate.mended("".join(self._texts))
+        return gate.mended(self._pieces.text)
 
     def raw(self) -> str:
         """Everything kept of the answer, as JSON and without the key."""
-        kept = {**self._head, "text": self.text, "finish_reason": self._finish, "usage": self._usage,
+        thoughts = {"thoughts": self._pieces.thoughts} if self._pieces.thoughts else {}
+        kept = {**self._head, "text": self.text, **thoughts, "finish_reason": self._finish, "usage": self._usage,
                 "timings": self._timings, "events": self.events}  # fmt: skip
         return self._place.key.masked(gate.mended(json.dumps(kept, ensure_ascii=False, default=str)))
 
@@ -135,10 +133,15 @@ class Pieces:
     def _generation(self, duration_s: float, *, streamed: bool) -> Generation:
         count, cached = self._prompt_counts()
         tokens = _count(self._timings, "predicted_n") or _count(self._usage, "completion_tokens")
-        words = len(self.text.split())
+        words = len(self.text.split()) + len(self._pieces.thoughts.split())
+        details = gate.mapping("completion_tokens_details", self._usage.get("completion_tokens_details"))
+        thinking = _count(details, "reasoning_tokens")
         is_estimated = not tokens and words > 0
         return Generation(
             text=self._place.key.masked(self.text),
+            thoughts=self._place.key.masked(self._pieces.thoughts),
+            thinking_count=self._pieces.thinking_count(tokens) if thinking is None else thinking,
+            thinking_duration_s=self._pieces.thinking_duration_s() if streamed else None,
             prompt_eval_count=count,
             prompt_eval_duration_s=gate.duration_s("prompt_ms", self._timings.get("prompt_ms"), gate.MS_PER_S),
             eval_count=round(words * TOKENS_PER_WORD) if is_estimated else tokens,
@@ -146,9 +149,9 @@ class Pieces:
             cached_count=cached,
             printed_rate=gate.rate("prompt_per_second", self._timings.get("prompt_per_second")),
             client_duration_s=duration_s,
-            ttft_s=self._first - self._started if streamed and self._first else None,
+            ttft_s=self._pieces.ttft_s if streamed else None,
             raw=self.raw(),
-            chunk_count=self._count if streamed else None,
+            chunk_count=self._pieces.count if streamed else None,
             is_estimated=is_estimated,
         )
 
@@ -166,7 +169,7 @@ class Pieces:
 
     def half(self, what: str) -> Exception:
         """The failure of an answer that was cut off."""
-        text = f"{self._place.url} broke off after {self._count} pieces of the answer: {what}"
+        text = f"{self._place.url} broke off after {self._pieces.count} pieces of the answer: {what}"
         return self._place.failed(Status.ERROR, "half_answer", text, self.raw())
 
     def _prompt_counts(self) -> tuple[int | None, int | None]:
@@ -187,6 +190,28 @@ def _text_of(content: object) -> str:
     if not isinstance(content, str):
         raise ValueError("a content that is no text")
     return content
+
+
+def _thought_of(delta: Mapping[str, Any]) -> str:
+    """The thoughts of a piece: a field that some servers give twice under two names, or parts of the content."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(delta.get(name), str) and delta[name]:
+            return str(delta[name])
+    return _said_in_parts(delta.get("content")) or _said_in_parts(delta.get("reasoning_details"))
+
+
+def _said_in_parts(parts: object) -> str:
+    """The text of those parts of a list that are no answer."""
+    if not isinstance(parts, list):
+        return ""
+    found = [part for part in parts if isinstance(part, Mapping) and part.get("type") not in TEXT_PARTS]
+    return "".join(_whole_text(part.get(name)) for part in found for name in THOUGHT_FIELDS)
+
+
+def _whole_text(value: object) -> str:
+    if isinstance(value, list):
+        return "".join(_whole_text(part.get("text") if isinstance(part, Mapping) else part) for part in value)
+    return value if isinstance(value, str) else ""
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -163,6 +163,7 @@ _RULES = (
         "config",
     ),
     Rule(_any(r"llama-(?:server|quantize) binary not found"), Status.ERROR, "install"),
+    Rule(_any(r"does not support thinking", r"invalid think value"), Status.ERROR, "cannot_think"),
     Rule(_any(r"does not support", r"start it with `--embeddings`"), Status.ERROR, "capability"),
     Rule(_any(r"(?:loading|load the|load) model\b[^\n]*exit code: \d"), Status.CRASHED, "load_crash"),
     Rule(_any(r"model\b[^\n]{0,30} crashed", r"\(exit code: \d{4,}\)"), Status.CRASHED, "runner_died"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_sweep.core import thoughts
 from ollama_sweep.core.metrics import Kind, Metric
 
 EXPECTATIONS: Mapping[str, str] = {
@@ -45,7 +46,6 @@ METRICS = (
 )
 """What `judge` gives beside `score`."""
 LETTERS = "ABCDEFGHIJ"
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
 _BULLET = re.compile(r"^[ \t]*(?:[-*•–‣◦]|\*\*[-•])[ \t]+\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*(?:\*\*)?\(?\d{1,3}[.):][ \t]*\S", re.MULTILINE)
@@ -60,8 +60,8 @@ _PLACEHOLDERS = frozenset({"", "n/a", "na", "n.a.", "none", "null", "nil", "unkn
 
 
 def final_answer(text: str) -> str:
-    """An answer without what a reasoning model thought aloud: `<think>…</think>`, also where one of them is missing."""
-    return re.split(r"</think(?:ing)?>", _THOUGHT.sub("", text), flags=re.IGNORECASE)[-1].strip()
+    """An answer without what a reasoning model thought aloud."""
+    return thoughts.part(text).answer.strip()
 
 
 def word_count(text: str) -> int:
