@@ -19,7 +19,7 @@ FAILURES = ("valid_json", "has_required_keys", "no_extra_text", "no_hallucinatio
 class Task:
     """JSON is checked where an item's prompt asks for it (it names JSON), or where `expect: {json: true}` says so."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = GENERATE
     metrics: ClassVar[tuple[Metric, ...]] = (
         *prompt_set.METRICS,
@@ -29,7 +29,7 @@ class Task:
 
     def setup(self, given: Mapping[str, Node]) -> Setup:
         defaults = {"num_predict": 200, "temperature": 0}
-        return prompt_set.set_up("json_quality", given, defaults=defaults, change=_asking)
+        return prompt_set.set_up("json_quality", given, defaults=defaults, change=_asking, has_version=True)
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return prompt_set.score(question, generation)

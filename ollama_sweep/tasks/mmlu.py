@@ -29,7 +29,7 @@ DEFAULTS: Mapping[str, Scalar] = {"num_predict": 16, "temperature": 0}
 class Task:
     """Questions with lettered choices. An answer without a readable letter is wrong, and counted as such beside."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = GENERATE
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", "", 1, Kind.MEAN),

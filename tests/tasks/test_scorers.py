@@ -60,6 +60,31 @@ def test_json_alone_in_a_fence_and_inside_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'Here is the list: [{"a": 1}, {"a": 2}]', 'See [1]: [{"a": 1}, {"a": 2}] and {"b": 3}',
+        '```json\r\n[{"a": 1}, {"a": 2}]\r\n```',
+        '``` json\n[{"a": 1}, {"a": 2}]\n```', '```JSON\n[{"a": 1}, {"a": 2}]\n```',
+        '```[{"a": 1}, {"a": 2}]```', '~~~\n[{"a": 1}, {"a": 2}]\n~~~', '```json\n[{"a": 1}, {"a": 2}]',
+        'So:\r\n```json \r\n[{"a": 1}, {"a": 2}]\r\n```\r\nDone.',
+        '```python\nprint([1])\n```\nor\n```json\n[{"a": 1}, {"a": 2}]\n```',
+        '```\n[1]\n```\n```\n[{"a": 1}, {"a": 2}]\n```',
+        '<think>{"b": 3}</think>[{"a": 1}, {"a": 2}] is it',
+    ],
+)  # fmt: skip
+def test_a_list_is_found_whole_wherever_it_stands(text: str) -> None:
+    found = scorers.find_json(scorers.final_answer(text))
+    assert found is not None
+    assert (found.value, found.is_alone) == ([{"a": 1}, {"a": 2}], False)
+
+
+def test_a_list_of_plain_values_counts_where_nothing_else_is_there() -> None:
+    found = scorers.find_json('Tags: ["x", "y"].')
+    assert found is not None
+    assert found.value == ["x", "y"]
+
+
+@pytest.mark.parametrize(
     "text", ["", "no JSON", "42", '"text"', '{"name": ', "{'name': 'Ada'}", '{"a": NaN}', "[" * 5000, "{" * 5000]
 )
 def test_what_is_no_json_object_or_list(text: str) -> None:

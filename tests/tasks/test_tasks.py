@@ -523,3 +523,14 @@ def test_the_page_names_every_task_every_option_and_every_expectation() -> None:
         assert f"`{name}`" in page, name
     for name in ALL:
         assert f"\n## {name}\n" in page, name
+
+
+def test_how_json_is_read_is_part_of_what_is_judged_by_it(tmp_path: Path) -> None:
+    """And of nothing else, so that cells of other questions stay finished."""
+    plain, of_json = tmp_path / "plain.jsonl", tmp_path / "json.jsonl"
+    plain.write_text('{"id": "a", "category": "c", "prompt": "Say it.", "expect": {"facts": ["x"], "json": false}}\n')
+    of_json.write_text('{"id": "a", "category": "c", "prompt": "Say it.", "expect": {"fields": {"x": 1}}}\n')
+    for task in ("items", "chat"):
+        assert "json_version" not in dict(only(task, f"data: {plain}").options)
+        assert dict(only(task, f"data: {of_json}").options)["json_version"] == 2
+    assert "json_version" not in dict(only("json_quality", f"data: {of_json}").options)

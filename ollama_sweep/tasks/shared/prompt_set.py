@@ -154,11 +154,14 @@ def set_up(
     is_fresh: bool = False,
     needs_category: bool = False,
     change: Callable[[Question], Question] = lambda question: question,
+    has_version: bool = False,
 ) -> Setup:
     """The setup of a task whose questions lie in a file: the one of `data`, else `path`, else what is shipped.
 
     `found` are questions that were read already, `own` the options that said where. `system` is the system prompt of
-    data that is no prompt set. `change` completes each question. Raises ConfigError.
+    data that is no prompt set. `change` completes each question. `has_version`: the task's own version says how
+    JSON is read; else it is an option where a question is judged by JSON, so that all others stay what they were.
+    Raises ConfigError.
     """
     asked = task_options.read(task, given, own, without=("data",) if path else ())
     found = found or read_set(path or data_path(task, asked.data), asked.data)
@@ -172,6 +175,8 @@ def set_up(
         options["prompts_version"] = found.version
     if asked.limit is not None:
         options["limit"] = asked.limit
+    if not has_version and any(scorers.looks_at_json(question.expected) for question in chosen):
+        options["json_version"] = scorers.JSON_VERSION
     return Setup(
         questions=chosen,
         hash=identity(chosen),

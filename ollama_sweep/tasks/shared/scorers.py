@@ -14,6 +14,9 @@ from typing import Any
 
 from ollama_sweep.core import thoughts
 from ollama_sweep.core.metrics import Kind, Metric
+from ollama_sweep.tasks.shared.letters import LETTERS as LETTERS
+from ollama_sweep.tasks.shared.letters import letter as letter
+from ollama_sweep.tasks.shared.letters import normal
 
 EXPECTATIONS: Mapping[str, str] = {
     "facts": "texts",
@@ -45,8 +48,9 @@ METRICS = (
     Metric("hallucinated_values", better=-1, kind=Kind.COUNT),
 )
 """What `judge` gives beside `score`."""
-LETTERS = "ABCDEFGHIJ"
-_FENCE = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
+JSON_VERSION = 2
+"""Raised when other JSON is found in the same answer: part of the identity of what is judged by it."""
+_FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[\w+.-]*[ \t]*(?:\r?\n|(?=[\[{]))(.*?)\1", re.DOTALL)
 _BULLET = re.compile(r"^[ \t]*(?:[-*•–‣◦]|\*\*[-•])[ \t]+\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*(?:\*\*)?\(?\d{1,3}[.):][ \t]*\S", re.MULTILINE)
 _JSON_WORD = re.compile(r"\bJSON\b", re.IGNORECASE)
@@ -67,11 +71,6 @@ def final_answer(text: str) -> str:
 def word_count(text: str) -> int:
     """Words, parted by white space."""
     return len(text.split())
-
-
-def normal(text: str) -> str:
-    """For comparisons: no capitals, one kind of white space, no markup for bold."""
-    return " ".join(text.replace("**", "").replace("’", "'").casefold().split())
 
 
 def facts_share(text: str, facts: Sequence[object]) -> float:
@@ -117,25 +116,42 @@ def asks_for_json(prompt: str) -> bool:
 
 
 def find_json(text: str) -> FoundJson | None:
-    """The JSON of an answer: all of it, else in a code fence, else the first object, else the first list in it."""
+    """The JSON of an answer: all of it, else in a code fence, else the first object or list of such in the text.
+
+    A list of plain values, such as `[1]`, counts only where there is nothing else.
+    """
     text = text.strip()
     whole = _decoded(text)
     if whole is not None:
         return FoundJson(whole, is_alone=True)
-    for fenced in _FENCE.findall(text):
-        value = _decoded(fenced.strip())
-        if value is not None:
-            return FoundJson(value, is_alone=False)
+    fenced = (_decoded(content.strip()) for _, content in _FENCE.findall(text))
+    found = [value for value in fenced if value is not None] or list(_inside(text))
+    best = next((value for value in found if _is_structure(value)), found[0] if found else None)
+    return None if best is None else FoundJson(best, is_alone=False)
+
+
+def _inside(text: str) -> Iterator[Any]:
+    """The objects and lists that stand in a text, none of them part of another one."""
     decoder = json.JSONDecoder(parse_constant=_no_constant)
-    for opening in "{[":
-        starts = [place for place, letter in enumerate(text) if letter == opening][:_STARTS_TRIED]
-        for start in starts:
-            try:
-                value, _ = decoder.raw_decode(text, start)
-            except (ValueError, RecursionError):
-                continue
-            return FoundJson(value, is_alone=False)
-    return None
+    tried = end = 0
+    for match in re.finditer(r"[{\[]", text):
+        if match.start() < end or tried >= _STARTS_TRIED:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            tried += 1
+            continue
+        yield value
+
+
+def _is_structure(value: Any) -> bool:
+    return isinstance(value, dict) or any(isinstance(one, dict | list) for one in value)
+
+
+def looks_at_json(expected: Mapping[str, Any]) -> bool:
+    """Whether JSON that is found in an answer changes its scores."""
+    return any(expected.get(name) for name in ("json", "keys", "fields"))
 
 
 def _no_constant(word: str) -> None:
@@ -229,55 +245,6 @@ def _same(given: Any, wanted: object) -> bool:
 
 def _text(value: object) -> str:
     return normal(str(value))
-
-
-# -- multiple choice -------------------------------------------------------------------------------------------------
-
-
-def letter(text: str, choices: Sequence[str]) -> str | None:
-    """The letter that an answer chooses; None where it names none, or several without saying which.
-
-    Looked for in this order: the whole answer, its beginning, what it calls its answer or correct (the last time), the
-    only letter called option, in brackets or on its own, and the text of exactly one choice.
-    """
-    text = re.sub(r"[*_`$]|\\(?:boxed|text|mathrm|mathbf)", "", final_answer(text)).replace("{", "(").replace("}", ")")
-    letters = LETTERS[: len(choices)]
-    alone = re.fullmatch(rf"\W*([{letters}{letters.lower()}])\W*", text)
-    if alone:
-        return alone[1].upper()
-    alternative = rf"(?!\)?\s*(?:,|/|or|and)\s*\(?[{letters}]\b)"
-    one = rf"(?:\(\s*([{letters}{letters.lower()}])\s*\)|([{letters}])\b(?!['’])){alternative}"
-    listed = set(re.findall(rf"^\W*([{letters}])[.):]", text, re.MULTILINE))
-    beginning = re.match(
-        rf"\W*(?i:(?:the )?(?:correct )?answer(?: is)?\s*:?\s*)?{one}(?=[.):,;\]]|\s*(?:\n|$|[-–]\s))", text
-    )
-    if beginning and len(listed) < 2:
-        return "".join(beginning.groups("")).upper()
-    linked = r"(?i:\s+(?:is|was|would be|should be|must be|option|choice|letter))*\s*[:=]?\s*"
-    for pattern in (rf"\b(?i:answer){linked}{one}", rf"{one}\s+is\s+(?:the\s+)?(?:correct|right|answer)"):
-        said = re.findall(pattern, text)
-        if said:
-            return "".join(said[-1]).upper()
-    if re.search(rf"\b[{letters}]\)?\s*(?:,|/|or|and)\s*\(?[{letters}]\b", text):
-        return None
-    lone = rf"()(?<![\w'’])([{letters[1:]}])(?![\w'’])"
-    for pattern in (rf"\b(?i:choice|option){linked}{one}", rf"()\(([{letters}])\)", rf"()^\W*([{letters}])[.):]", lone):
-        named = {"".join(found).upper() for found in re.findall(pattern, text, re.MULTILINE)}
-        if named:
-            return named.pop() if len(named) == 1 else None
-    return _letter_of_choice(text, choices)
-
-
-def _letter_of_choice(text: str, choices: Sequence[str]) -> str | None:
-    said = normal(text).strip(" .")
-    exact = [place for place, choice in enumerate(choices) if normal(choice).strip(" .") == said]
-    inside = [
-        place
-        for place, choice in enumerate(choices)
-        if normal(choice) and re.search(rf"(?<!\w){re.escape(normal(choice))}(?!\w)", said)
-    ]
-    found = exact or inside
-    return LETTERS[found[0]] if len(found) == 1 else None
 
 
 # -- all of it -------------------------------------------------------------------------------------------------------
