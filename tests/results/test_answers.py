@@ -249,6 +249,58 @@ def test_a_failure_column_marks_failed_answers(tmp_path: Path) -> None:
     assert (good.answer.failure, bad.answer.failure, bad.task) == ("", "timeout", "mmlu")
 
 
+FAILED = "{'total_duration': None, 'prompt_eval_count': None, 'eval_count': None}"
+NOT_FOUND = "ERROR: 404 Client Error: Not Found for url: http://127.0.0.1:11434/api/generate"
+
+
+@pytest.mark.parametrize(
+    ("output", "metadata", "failure"),
+    [
+        (NOT_FOUND, FAILED, NOT_FOUND),
+        (NOT_FOUND, "", NOT_FOUND),
+        ("Error: connection refused", FAILED, "Error: connection refused"),
+        ("HTTPConnectionPool(host='127.0.0.1', port=11434): Read timed out.", "{}", "HTTPConnectionPool"),
+        ("Request timed out.", "nan", "Request timed out."),
+        ("", FAILED, "no statistics"),
+        ("Paris", FAILED, "no statistics"),
+        ("Paris", "{'eval_count': nan, 'total_duration': nan}", "no statistics"),
+        ("Paris", '{"eval_count": NaN, "totalDuration": -Infinity}', "no statistics"),
+        ("Paris", '{"eval_count": 12, "failure": "cut off"}', "cut off"),
+        ("Paris", "{'eval_count': 12, 'total_duration': None}", ""),
+        ("Paris", "", ""),
+        ("ERROR: that is what the program prints.", "{'eval_count': 9}", ""),
+        ("Errors are measured by bars.", "", ""),
+    ],
+)
+def test_a_request_that_failed_is_no_answer(output: str, metadata: str, failure: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, "", "r.csv")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([HEADER.split(","), ["gemma:2b", "0", output, "0", "0.09", metadata]])
+    (found,) = read_answers(path).rows
+    assert found.answer.failure.startswith(failure[:40])
+    assert bool(found.answer.failure) == bool(failure)
+    assert values([found], "latency_s") == ([] if failure else [0.09]), "no picture shows it as a quick one"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("nan", None), ("None", None), ("inf", None), ("-inf", None), ("np.nan", None), ("float('nan')", None),
+        ("1e400", None), ("np.float64(12.0)", 12), ("np.int64(12)", 12), ("12", 12), ("'nan'", None),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_unknown(written: str, read: int | None, tmp_path: Path) -> None:
+    text = f"{{'eval_count': {written}, 'total_duration': 1.5, 'flag': True, 'x': [nan, {{'y': -inf}}]}}"
+    (found,) = read_answers(csv_file(tmp_path, {"metadata": text}, meta=str)).rows
+    assert (found.eval_count, found.total_duration_s, found.answer.failure) == (read, 1.5, "")
+
+
+def test_a_column_may_say_that_nothing_is_known(tmp_path: Path) -> None:
+    rows = read_answers(csv_file(tmp_path, {"score": "nan"}, {"latency_sec": "NaN"}, {"latency_sec": "inf"})).rows
+    assert [found.scores for found in rows] == [{}, {"score": 1.0}, {"score": 1.0}]
+    assert [found.answer.failure for found in rows] == ["", "no latency", "no latency"]
+
+
 def test_scores_may_be_true_or_false(tmp_path: Path) -> None:
     rows = read_answers(csv_file(tmp_path, {"score": "True"}, {"score": "false"}, {"score": 0.5})).rows
     assert [found.scores["score"] for found in rows] == [1.0, 0.0, 0.5]
@@ -274,7 +326,7 @@ def test_answers_with_line_breaks_and_of_any_length(tmp_path: Path) -> None:
         (f"{HEADER}\n,p,o,1,1,\n", r"r\.csv:2: model: is empty"),
         (f"{HEADER}\nm,p,o,1,fast,\n", r"r\.csv:2: latency_sec: 'fast' is not a number of 0 or more"),
         (f"{HEADER}\nm,p,o,1,-1,\n", r"r\.csv:2: latency_sec: '-1' is not a number of 0 or more"),
-        (f"{HEADER}\nm,p,o,nan,1,\n", r"r\.csv:2: score: 'nan' is not a number, true or false"),
+        (f"{HEADER}\nm,p,o,good,1,\n", r"r\.csv:2: score: 'good' is not a number, true or false"),
         (f"{HEADER}\nm,p,o,1,1,\nm,p,o,1,1,oops\n", r"r\.csv:3: metadata: 'oops' is not JSON such as"),
         (f"{HEADER}\nm,p,o,1,1,[1]\n", r"r\.csv:2: metadata: '\[1\]' is not JSON such as"),
         (f'{HEADER}\nm,p,o,1,1,"{{""eval_count"": 1.5}}"\n', r"r\.csv:2: metadata: eval_count is 1\.5; a count"),
