@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,3 +176,90 @@ def test_mmlu_says_the_accuracy_of_each_subject() -> None:
     runs = [run_of(task, one, answer_of(str(one.expected["answer"]))) for one in setup.questions]
     summary = task.summarize(runs)
     assert summary["accuracy_sample_arithmetic"] == summary["accuracy_sample_nature"] == summary["accuracy"] == 1
+
+
+FRANCE = "What is the capital of France?"
+CITIES = ["London", "Paris", "Rome", "Oslo"]
+SIMPLE_EVALS = ",Question,A,B,C,D,Answer,Subject\n0,What is the capital of France?,London,Paris,Rome,Oslo,B,geography\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mmlu.csv", SIMPLE_EVALS),
+        ("b.csv", "id,prompt,A,B,C,D,answer\n1,What is the capital of France?,London,Paris,Rome,Oslo,b\n"),
+        (
+            "c.csv",
+            f"Question,Choices,Answer\n{FRANCE},\"['London', 'Paris', 'Rome', 'Oslo']\",1\nTwo?,\"['x', 'y']\",0\n",
+        ),
+        ("d.csv", f"question,option1,option2,option3,option4,answer\n{FRANCE},London,Paris,Rome,Oslo,Paris\n"),
+        ("e_test.csv", f"{FRANCE},London,Paris,Rome,Oslo,b\n"),
+        ("f_test.csv", f"{FRANCE},London,Paris,Rome,Oslo,1\nTwo?,x,y,z,w,0\n"),
+        ("g_test.csv", f"{FRANCE},London,Paris,Rome,Oslo,2\nTwo?,x,y,z,w,4\n"),
+        ("h_test.csv", f"{FRANCE},London,Paris,Rome,Oslo,(B)\n"),
+    ],
+)
+def test_tables_of_multiple_choice_are_read(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    (first, *_) = only("mmlu", f"data: {path}").questions
+    assert first.text.endswith(f"{FRANCE}\nA. London\nB. Paris\nC. Rome\nD. Oslo\nAnswer:")
+    assert first.expected == {"answer": "B", "choices": CITIES}
+    assert first.category == ("geography" if "Subject" in text else path.stem.removesuffix("_test"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"options": CITIES, "answer": "B", "answer_index": 1, "category": "geography", "src": "x", "cot_content": ""},
+        {"options": CITIES, "answer_index": 1},
+        {"options": {"A": "London", "B": "Paris", "C": "Rome", "D": "Oslo"}, "answer_idx": "B", "answer": "Paris"},
+        {"choices": {"text": CITIES, "label": ["A", "B", "C", "D"]}, "answerKey": "B"},
+        {"choices": CITIES, "answer": "b"},
+        {"choices": CITIES, "answer": 1},
+        {"A": "London", "B": "Paris", "C": "Rome", "D": "Oslo", "Answer": "B"},
+        {"choice_a": "London", "choice_b": "Paris", "choice_c": "Rome", "choice_d": "Oslo", "target": "Paris"},
+    ],
+)
+def test_rows_of_multiple_choice_are_read(fields: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "geography.jsonl"
+    path.write_text(json.dumps({"question": FRANCE, **fields}) + "\n", "utf-8")
+    (first,) = only("mmlu", f"data: {path}").questions
+    assert (first.expected, first.category) == ({"answer": "B", "choices": CITIES}, "geography")
+    table = tmp_path / "test.parquet"
+    parquet.write_table(arrow.table({name: [value] for name, value in {"question": FRANCE, **fields}.items()}), table)
+    (again,) = only("mmlu", f"data: {table}").questions
+    assert again.expected == first.expected
+
+
+def test_ten_choices_have_ten_letters(tmp_path: Path) -> None:
+    path = tmp_path / "math.jsonl"
+    path.write_text(
+        json.dumps({"question": "?", "options": list("klmnopqrst"), "answer": "J", "answer_index": 9}) + "\n"
+    )
+    (first,) = only("mmlu", f"data: {path}").questions
+    assert (first.expected["answer"], "\nJ. t\n" in first.text) == ("J", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a_test.csv", "What?,w,x,y,z,1\nTwo?,w,x,y,z,2\n",
+         r"a_test\.csv:1: answer: '1' must be one of A, B, C, D \(numbers must stand in every row, and one"),
+        ("a_test.csv", "What?,w,x,y,z,0\nTwo?,w,x,y,z,4\n", r"a_test\.csv:2: answer: '4' must be one of A, B, C, D"),
+        ("a.jsonl", '{"question": "?", "options": ["x", "y"], "answer": "A", "answer_index": 1}',
+         r"a\.jsonl:1: answer A and answer_index 1 are two different answers"),
+        ("a.jsonl", '{"question": "?", "answer": "A"}',
+         r"a\.jsonl:1: choices: must be a list of texts; a row has question, choices or options \(a list\) or"),
+        ("a.jsonl", '{"question": "?", "options": ["x", "y"]}', r"a\.jsonl:1: answer is missing; a row has"),
+        ("a.jsonl", '{"question": "?", "options": ["x"], "answer": "A"}', "has 1 choices; 2 to 10 are possible"),
+        ("a.csv", "Question,A,B,Answer\n?,x,y\n", r"a\.csv:2: has 3 columns; the header has 4"),
+        ("a.csv", "Question,A,B,Answer\n,x,y,A\n", r"a\.csv:2: question: is empty"),
+        ("a.csv", "Question,A,B,Answer\n", r"a\.csv: has no questions"),
+    ],
+)  # fmt: skip
+def test_what_can_be_read_in_two_ways_is_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=message):
+        only("mmlu", f"data: {path}")
