@@ -176,27 +176,34 @@ def _of_client(text: str, is_certain: bool) -> Parted | None:
     return Parted("".join([*answer, text[position:]]).strip("\n"), _joined(*thoughts), position)
 
 
+_THOUGHT, _TEXT, _NOTHING = "thought", "text", "nothing"
+
+
 class Arrivals:
     """The pieces of one answer as they come. Times in seconds, each on the clock of `started`."""
 
-    FEW = 3
-    """Tokens without a piece: the marks themselves, the end."""
+    FEW = 12
+    """Tokens that may have no piece: marks that the server keeps to itself, the end."""
     SHARE = 0.02
 
     def __init__(self, started: float) -> None:
         self._started = started
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self._times: list[tuple[float, bool]] = []
+        self._pieces: list[tuple[float, str]] = []
 
     def take(self, now: float, *, text: str = "", thought: str = "") -> None:
         """One piece: text, thoughts, or both."""
         if thought:
             self._thoughts.append(thought)
-            self._times.append((now, True))
+            self._pieces.append((now, _THOUGHT))
         if text:
             self._texts.append(text)
-            self._times.append((now, False))
+            self._pieces.append((now, _TEXT))
+
+    def skip(self, now: float) -> None:
+        """A token of which nothing is shown, such as a mark between thoughts and answer."""
+        self._pieces.append((now, _NOTHING))
 
     @property
     def text(self) -> str:
@@ -210,41 +217,43 @@ class Arrivals:
 
     @property
     def count(self) -> int:
-        return len(self._times)
+        """The pieces that showed something."""
+        return sum(kind != _NOTHING for _, kind in self._pieces)
 
     @property
     def ttft_s(self) -> float | None:
         """From the request to the first piece, of thoughts or of the answer."""
-        return self._times[0][0] - self._started if self._times else None
+        return next((now - self._started for now, kind in self._pieces if kind != _NOTHING), None)
 
     def thinking_duration_s(self) -> float | None:
         """From the first piece of thoughts to the first one of the answer, else to the last one; None without any."""
-        first, pieces = self._thinking()
-        if not pieces:
+        first, end = self._thinking()
+        if first == end:
             return None
-        end = min(first + pieces, len(self._times) - 1)
-        return self._times[end][0] - self._times[first][0]
+        return self._pieces[min(end, len(self._pieces) - 1)][0] - self._pieces[first][0]
 
     def thinking_count(self, eval_count: int | None) -> int | None:
         """The pieces of thoughts, where each token had a piece of its own; None where that is not so."""
-        _, pieces = self._thinking()
-        if not pieces or not eval_count:
+        first, end = self._thinking()
+        if first == end or not eval_count:
             return None
-        missing = eval_count - self.count
-        return pieces if 0 <= missing <= max(self.FEW, self.SHARE * eval_count) else None
+        missing = eval_count - len(self._pieces)
+        most = min(max(self.FEW, self.SHARE * eval_count), len(self._pieces))
+        return end - first if 0 <= missing <= most else None
 
     def _thinking(self) -> tuple[int, int]:
-        """The number of the first piece of thoughts, and how many pieces it is until the answer begins."""
-        if self._thoughts:
-            first = next(number for number, (_, is_thought) in enumerate(self._times) if is_thought)
-            last = max(number for number, (_, is_thought) in enumerate(self._times) if is_thought)
-            return first, last + 1 - first
+        """The number of the first piece of thoughts, and that of the first one of the answer behind them."""
+        kinds = [kind for _, kind in self._pieces]
+        if _THOUGHT in kinds:
+            last = len(kinds) - 1 - kinds[::-1].index(_THOUGHT)
+            return kinds.index(_THOUGHT), next((n for n in range(last, len(kinds)) if kinds[n] == _TEXT), len(kinds))
         found = part(self.text)
         if not found.thoughts:
             return 0, 0
         length = 0
-        for number, piece in enumerate(self._texts):
+        numbers = [number for number, kind in enumerate(kinds) if kind == _TEXT]
+        for number, piece in zip(numbers, self._texts, strict=True):
             length += len(piece)
             if length > found.answer_at:
-                return 0, number
-        return 0, len(self._texts)
+                return numbers[0], number
+        return numbers[0], len(kinds)

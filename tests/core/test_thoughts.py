@@ -93,6 +93,15 @@ def test_the_time_and_the_tokens_of_thinking_end_with_the_first_piece_of_the_ans
     assert (of_field.text, of_field.thoughts, of_field.count) == ("B.", "Is it A?", 5)
 
 
+def test_tokens_of_which_nothing_is_shown_count_where_they_came() -> None:
+    """So Ollama does with the marks: the stream has an empty piece for each of their tokens."""
+    found = arrived(("Is", ""), (" it", ""))
+    for now in (14.0, 15.0):
+        found.skip(now)
+    found.take(16.0, text="B")
+    assert (found.thinking_count(6), found.thinking_duration_s(), found.count) == (4, 4.0, 3)
+
+
 def test_thoughts_that_were_cut_last_until_the_end() -> None:
     for cut in (arrived(("Is", ""), (" it", "")), arrived(("", "<think>Is"), ("", " it"))):
         assert (cut.thinking_duration_s(), cut.thinking_count(2)) == (1.0, 2)

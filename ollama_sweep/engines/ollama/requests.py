@@ -218,6 +218,8 @@ def collect(chunks: Iterable[bytes], streamed: Streamed, deadline: Deadline) -> 
             streamed.pieces.take(time.monotonic(), text=text, thought=thought)
             if is_done:
                 streamed.last = found
+            elif not text and not thought:
+                streamed.pieces.skip(time.monotonic())
     except httpx.HTTPError:
         if not deadline.has_passed:
             raise
