@@ -18,7 +18,7 @@ from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import EngineSettings
-from ollama_sweep.engines.ollama.base import OllamaEngine, Target
+from ollama_sweep.engines.ollama.base import OllamaEngine, Target, without_think
 from ollama_sweep.engines.ollama.server import answering_version, names_a_server
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.modelfile import last_value, parameters
@@ -58,8 +58,9 @@ class Engine(OllamaEngine):
         texts = {name: last_value(made, name) for name in ("system", "template")}
         body = {
             "model": cell.model,
-            "options": {**parameters(made), **dict(cell.options)},
+            "options": {**parameters(made), **without_think(cell.options)},
             "stream": False,
+            **({"think": cell.think} if cell.think else {}),
             **{name: text for name, text in texts.items() if text is not None},
             **({"system": cell.system} if cell.system else {}),
         }

@@ -416,9 +416,14 @@ class OllamaEngine(Engine):
 
 
 def _asked(options: Options) -> dict[str, Scalar]:
-    """A cell's options; what is left to the engine is None. `think` is a field of its own."""
-    asked = {name: None if name in LEFT_TO_THE_ENGINE and not value else value for name, value in options}
-    return {name: value for name, value in asked.items() if name != "think"}
+    """A cell's options; what is left to the engine is None."""
+    given = without_think(options)
+    return {name: None if name in LEFT_TO_THE_ENGINE and not value else value for name, value in given.items()}
+
+
+def without_think(options: Options) -> dict[str, Scalar]:
+    """A cell's options, without the one that is a field of its own."""
+    return {name: value for name, value in options if name != "think"}
 
 
 def _cannot_generate(failure: CellFailed) -> bool:

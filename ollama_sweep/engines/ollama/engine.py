@@ -18,7 +18,7 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.thoughts import part
 from ollama_sweep.engines.base import EngineSettings
-from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target
+from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target, without_think
 from ollama_sweep.engines.ollama.output import RATE, Statistics, error_text, statistics
 from ollama_sweep.engines.shared import gate, modelfile
 from ollama_sweep.engines.shared.failures import classify, server_is_gone
@@ -45,11 +45,12 @@ class Engine(OllamaEngine):
     def by_hand(cls, cell: Cell, template: str) -> tuple[str, ...]:
         """A model of the cell's options is made, run once with statistics, and removed."""
         made = modelfile.parse(template, "modelfile", allow_local=True) if template else None
-        text = modelfile.render(made, cell.model, dict(cell.options)) + _system_line(cell.system)
+        think = f" --think={str(cell.think).lower()}" if cell.think else ""
+        text = modelfile.render(made, cell.model, without_think(cell.options)) + _system_line(cell.system)
         return (
             "cat > Modelfile.by_hand <<'END_OF_MODELFILE'", *text.splitlines(), "END_OF_MODELFILE",
             "ollama create by_hand -f Modelfile.by_hand",
-            "ollama run by_hand --verbose --nowordwrap < prompt.txt",
+            f"ollama run by_hand --verbose --nowordwrap{think} < prompt.txt",
             "ollama rm by_hand",
         )  # fmt: skip
 
