@@ -220,11 +220,12 @@ def test_a_slow_disk_only_slows_the_sweep_and_readers_go_on(traced: Traced, prog
     assert len(Traced.calls(program)) > 14
 
 
-# What is said. At its end a sweep syncs its log twice, after the engine's ledger and the last cell.
+# What is said. At its end a sweep syncs its log four times: with the last cell, before that is copied into the database,
+# with the engine's ledger, and when the database is closed.
 
 
 def test_a_disk_error_while_saving_is_said_with_what_is_safe(rounds: Rounds, recorded: Calls) -> None:
-    ended = rounds.fault("fdatasync", f"error=EIO:when={before_the_end(recorded, 'fdatasync', 2)}+")
+    ended = rounds.fault("fdatasync", f"error=EIO:when={before_the_end(recorded, 'fdatasync', 4)}+")
     assert ended.returncode == 4
     assert re.fullmatch(
         r"error: The disk reported an error while saving \(sweeps\.db: \[Errno 5\] Input/output error\)\. "
