@@ -220,8 +220,8 @@ def test_a_slow_disk_only_slows_the_sweep_and_readers_go_on(traced: Traced, prog
     assert len(Traced.calls(program)) > 14
 
 
-# What is said. At its end a sweep syncs its log four times: with the last cell, before that is copied into the database,
-# with the engine's ledger, and when the database is closed.
+# What is said. At its end a sweep syncs its log four times: with the last cell, before that one is copied into the
+# database, with the engine's ledger, and when the database is closed.
 
 
 def test_a_disk_error_while_saving_is_said_with_what_is_safe(rounds: Rounds, recorded: Calls) -> None:
