@@ -30,7 +30,6 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     Example:
       ollama-sweep best configs/quickstart.yaml -o modelfiles/tuned
     """
-
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.best import best_cells, describe_best
     from ollama_sweep.results.find import find_sweep

@@ -27,7 +27,6 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     Example:
       ollama-sweep heatmap --metric load_duration_s
     """
-
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.pictures import draw_sweep
     from ollama_sweep.store.reader import Reader

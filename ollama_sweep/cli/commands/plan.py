@@ -33,7 +33,6 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     Example:
       ollama-sweep plan configs/quickstart.yaml
     """
-
     from ollama_sweep.plan.preview import preview
 
     spec = shared.spec_from(config, given)

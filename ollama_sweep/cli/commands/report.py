@@ -42,7 +42,6 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
       ollama-sweep report configs/quickstart.yaml --out results
       ollama-sweep report --cost-per-token 0.0000005 --json
     """
-
     from ollama_sweep.results.prices import price_table
     from ollama_sweep.results.report import collect, write_files
     from ollama_sweep.run import analyst

@@ -28,7 +28,6 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
     Example:
       ollama-sweep status configs/quickstart.yaml --json
     """
-
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.status import status_of
     from ollama_sweep.store.reader import Reader
