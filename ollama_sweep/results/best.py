@@ -11,7 +11,7 @@ from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.core.text import harmless
-from ollama_sweep.results.grids import Grid, X, Y, flags_of, in_words, make_grids, place_of, progress
+from ollama_sweep.results.grids import Grid, Progress, X, Y, flags_of, in_words, make_grids, place_of, progress
 
 MOST_TIED = 5
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
@@ -94,6 +94,14 @@ def describe_best(results: Sequence[CellResult], metric: str | None = None, *, c
     return "\n".join(lines)
 
 
+def described(winner: CellResult, tied: Sequence[CellResult], count: int, metric: Metric, done: Progress) -> str:
+    """The best of very many cells in words; `tied` are the first of `count` that cannot be told from it."""
+    lines = [f"Best: {_sentence(winner, metric)}."]
+    if tied:
+        lines.append(f"Tied with it: {_tied_words(Best(metric, winner, tuple(tied)), count)}.")
+    return "\n".join([*lines, *(f"Note: {warning}" for warning in _own_warnings(winner, metric, done))])
+
+
 def _in_a_line(results: Sequence[CellResult], best: Best) -> str:
     if best.winner is None:
         return _nothing(results, best.metric)
@@ -139,12 +147,13 @@ def _spread(cell: CellResult, metric: Metric) -> str:
     return f" ({text})" if text else ""
 
 
-def _tied_words(best: Best) -> str:
+def _tied_words(best: Best, count: int | None = None) -> str:
+    """The first of those that are tied; `count`: how many there are where not all of them are given."""
     shown = [
         f"{in_coordinates(cell)} ({best.metric.text(value_of(cell, best.metric.name) or 0.0)})"
         for cell in best.tied[:MOST_TIED]
     ]
-    more = len(best.tied) - len(shown)
+    more = (len(best.tied) if count is None else count) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
@@ -164,16 +173,21 @@ def _context_table(best: Best) -> list[str]:
 def _warnings(
     results: Sequence[CellResult], home: Grid, winner: CellResult, tied: Sequence[CellResult], metric: Metric
 ) -> list[str]:
+    around = _edge(home, winner, tied) or _smaller(winner, tied)
+    return _own_warnings(winner, metric, progress(results), around)
+
+
+def _own_warnings(winner: CellResult, metric: Metric, done: Progress, around: Sequence[str] = ()) -> list[str]:
+    """What the winner itself says; `around`: what the cells around it say."""
     flags = flags_of(winner)
     found = [f"the best cell is {flag}: {FLAG_MEANINGS[flag]}." for flag in _WARNED if flag in flags]
     if Flag.CLAMPED in winner.flags:
         found += _effective(winner)
     if not metric.is_declared:
         found.append(f"nobody says whether a larger {metric.name} is better; the largest is shown.")
-    found += _edge(home, winner, tied) or _smaller(winner, tied)
+    found += around
     if metric.is_per_run and winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
         found.append("the best cell ran once: its spread is unknown, so ties cannot be told.")
-    done = progress(results)
     open_cells = done.total - done.measured - done.failed - done.skipped
     if open_cells:
         found.append(f"{open_cells} of {done.total} cells are not measured yet, the best may change.")
@@ -207,12 +221,16 @@ def _smaller(winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
 
 
 def _nothing(results: Sequence[CellResult], metric: Metric) -> str:
-    done = progress(results)
+    causes = Counter(failure_label(result.status, result.reason) for result in results if result.status.is_failure)
+    return nothing(progress(results), causes, metric)
+
+
+def nothing(done: Progress, causes: Counter[str], metric: Metric) -> str:
+    """What is said where no cell has a number; `causes` counts the words for failures."""
     if done.measured:
         return f"No cell has a believed {metric.name}."
     if not done.failed:
         return "No measured cells yet."
-    causes = Counter(failure_label(result.status, result.reason) for result in results if result.status.is_failure)
     return f"No cell has a number: {', '.join(f'{label} ({count})' for label, count in causes.most_common())}."
 
 

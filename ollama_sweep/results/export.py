@@ -49,7 +49,7 @@ def export(results: Sequence[CellResult], file_format: str = "csv", layout: str 
 def long_rows(results: Iterable[CellResult]) -> list[Row]:
     """One row a cell with every column of the database's view; numbers that are none become None."""
     rows = [dict(result.row) or _own_row(result) for result in results]
-    return [{name: _finite(value) for name, value in row.items()} for row in rows]
+    return [{name: finite(value) for name, value in row.items()} for row in rows]
 
 
 def long_csv(results: Iterable[CellResult]) -> str:
@@ -62,8 +62,13 @@ def long_csv(results: Iterable[CellResult]) -> str:
 def csv_text(rows: Iterable[Sequence[Scalar]]) -> str:
     """Rows as CSV, their texts harmless. Those that a spreadsheet would run as a formula get a `'` in front."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in rows)
+    csv.writer(stream, lineterminator="\n").writerows(csv_cells(row) for row in rows)
     return stream.getvalue()
+
+
+def csv_cells(row: Iterable[Scalar]) -> list[str]:
+    """The texts of one row."""
+    return [_csv_cell(value) for value in row]
 
 
 def markdown(results: Sequence[CellResult]) -> str:
@@ -265,7 +270,8 @@ def _check_choice(option: str, given: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{given} is unknown; there is {', '.join(allowed)}.{nearest(given, allowed)}", option)
 
 
-def _finite(value: Scalar) -> Scalar:
+def finite(value: Scalar) -> Scalar:
+    """The value, None for a number that is none."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

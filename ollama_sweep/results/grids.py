@@ -140,13 +140,13 @@ def _grid(combination: Options, results: Sequence[CellResult], x: str, y: str) -
         place = _place(result, x, y)
         if place not in cells or Flag.IMPORTED not in result.flags or Flag.IMPORTED in cells[place].flags:
             cells[place] = result
-    columns = tuple(sorted({place[0] for place in cells}, key=_order))
-    rows = tuple(sorted({place[1] for place in cells}, key=_order))
+    columns = tuple(sorted({place[0] for place in cells}, key=in_order))
+    rows = tuple(sorted({place[1] for place in cells}, key=in_order))
     return Grid(combination, results[0].model, columns, rows, cells)
 
 
-def _order(value: Scalar) -> tuple[int, float, str]:
-    """Numbers ascending, then texts; a dimension that is not set comes first."""
+def in_order(value: Scalar) -> tuple[int, float, str]:
+    """Sorts values of a dimension: numbers ascending, then texts; a dimension that is not set comes first."""
     if value is None:
         return 0, 0.0, ""
     return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))

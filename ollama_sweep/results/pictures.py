@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ollama_sweep.core.errors import SweepError
@@ -18,6 +18,14 @@ from ollama_sweep.results.export import csv_text, long_csv
 from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
 from ollama_sweep.results.plots.shared.figures import all_written
 from ollama_sweep.store.rows import SweepRow
+
+MANY = 20_000
+"""Cells of which a row each is no longer held in memory: `many` writes their files."""
+
+
+def is_many(counts: Mapping[Status, int]) -> bool:
+    """The sweep has so many cells."""
+    return sum(counts.values()) > MANY
 
 
 def draw_sweep(
@@ -95,9 +103,9 @@ def _cell(result: CellResult | None, metric: str) -> Scalar:
     if result.status is not Status.OK:
         return failure_label(result.status, result.reason)
     value = value_of(result, metric)
-    return None if value is None else _short(value)
+    return None if value is None else short(value)
 
 
-def _short(value: float) -> float | int:
+def short(value: float) -> float | int:
     """Six digits are more than any rate is worth; sizes stay whole."""
     return round(value) if abs(value) >= 1e6 or float(value).is_integer() else float(f"{value:.6g}")

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import SweepError
@@ -17,6 +18,10 @@ from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.summaries import summaries
 from ollama_sweep.store.rows import SweepRow
 
+if TYPE_CHECKING:
+    from ollama_sweep.results.columns import Part
+    from ollama_sweep.store.reader import Reader
+
 SHOWN_CONTEXTS = 8
 DRAWING_S, STOPPED_S, HURRIED_S = 300.0, 30.0, 10.0
 """The longest that a sweep waits for its pictures; that was told to stop; that was told to stop now."""
@@ -24,13 +29,17 @@ DRAWING_S, STOPPED_S, HURRIED_S = 300.0, 30.0, 10.0
 
 @dataclass(frozen=True)
 class Ending:
-    """`best` is a text of several lines; `doubtful` counts cells that failed or carry a flag."""
+    """`best` is a text of several lines; `doubtful` counts cells that failed or carry a flag.
+
+    `parts` are in place of `results` where there are very many cells.
+    """
 
     best: str
     summaries: tuple[str, ...]
     doubtful: int
     row: SweepRow
     results: Sequence[CellResult]
+    parts: Sequence[Part] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,13 @@ class Files:
 def end_of(db: Path, name: str) -> Ending:
     """What came of a sweep. Raises ConfigError, StorageError."""
     from ollama_sweep.results.best import describe_best
+    from ollama_sweep.results.pictures import is_many
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader:
         row = reader.sweep(name)
+        if is_many(reader.counts(row.sweep_id)):
+            return _end_of_many(reader, row, db)
         results = list(reader.results(row.sweep_id))
     contexts = {result.coordinates.get("num_ctx") for result in results}
     best = describe_best(results, contexts=len(contexts) <= SHOWN_CONTEXTS)
@@ -57,12 +69,22 @@ def end_of(db: Path, name: str) -> Ending:
     return Ending(best, tuple(_summaries(db, name)), doubtful, row, results)
 
 
-def files_of(end: Ending, out: Path, stopping: Stopping, is_stopped: Callable[[], bool]) -> Files:
+def _end_of_many(reader: Reader, row: SweepRow, db: Path) -> Ending:
+    from ollama_sweep.results import columns
+
+    found = columns.read(reader, row)
+    told = columns.describe(found)
+    parts = list(columns.parts_of(found, row.machine))
+    return Ending(told.text, tuple(_summaries(db, row.name)), told.doubtful, row, (), parts)
+
+
+def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: Callable[[], bool]) -> Files:
     """Write the tables and draw the pictures of a sweep into the folder; what fails costs itself only.
 
     `is_stopped`: whether the drawing shall end, asked again and again.
     """
-    from ollama_sweep.results.pictures import folder_of, save_tables
+    from ollama_sweep.results import many
+    from ollama_sweep.results.pictures import folder_of
 
     reached("before_pictures")
     tables: list[Path] = []
@@ -72,20 +94,35 @@ def files_of(end: Ending, out: Path, stopping: Stopping, is_stopped: Callable[[]
     except SweepError as error:
         return Files((), (), (str(error),))
     try:
-        tables = save_tables(end.results, target)
+        tables = _tables(end, db, target, is_stopped)
+    except many.Stopped:
+        return Files((), (), (), is_cut=True)
     except SweepError as error:
         failures.append(str(error))
     drawn = _drawn(end, target, stopping, is_stopped)
     return Files(drawn.pictures, tuple(tables), (*failures, *drawn.failures), drawn.is_cut)
 
 
+def _tables(end: Ending, db: Path, target: Path, is_stopped: Callable[[], bool]) -> list[Path]:
+    from ollama_sweep.results import many
+    from ollama_sweep.results.pictures import save_tables
+    from ollama_sweep.store.reader import Reader
+
+    if end.parts is None:
+        return save_tables(end.results, target)
+    with Reader.open(db) as reader:
+        return many.save_tables(reader, end.row, end.parts, target, is_stopped)
+
+
 def _drawn(end: Ending, target: Path, stopping: Stopping, is_stopped: Callable[[], bool]) -> Files:
     from ollama_sweep.machine import process
 
     def draw(tell: Callable[[str], None]) -> None:
+        from ollama_sweep.results import many
         from ollama_sweep.results.pictures import draw_each
 
-        for one in draw_each(end.row, end.results, target):
+        each = draw_each(end.row, end.results, target) if end.parts is None else many.draw_each(end.parts, target)
+        for one in each:
             tell(json.dumps(["failed" if isinstance(one, SweepError) else "drawn", str(one)]))
 
     if stopping.wants_no_pictures:

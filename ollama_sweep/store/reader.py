@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ WHERE sweeps.id = ?"""
 _RESULT = f"{_RESULTS} AND plan.position = ?"
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
 
 
 class Reader:
@@ -161,7 +161,7 @@ class Reader:
             raise KeyError(position)
         return found
 
-    def _cell_results(self, sql: str, *bound: int) -> Iterator[CellResult]:
+    def _cell_results(self, sql: str, *bound: Scalar) -> Iterator[CellResult]:
         described = self._connection.execute(f"{sql} LIMIT 0", bound).description
         columns = [column[0] for column in described[2:]]
         for coordinates, is_json, *rest in values.rows_of(self._connection, sql, bound):
@@ -189,6 +189,47 @@ class Reader:
             status=status, reason=row["reason"] or "", error=row["error"] or "", flags=flags,
             attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
         )  # fmt: skip
+
+    def result_columns(self) -> list[str]:
+        """The columns of the view `results`."""
+        with self._storage_errors():
+            return [column[0] for column in self._connection.execute("SELECT * FROM results LIMIT 0").description]
+
+    def in_parts(self, sweep_id: int, columns: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
+        """These columns of all results in the order of the plan, some rows at a time: never all of them in memory.
+
+        The values are as they stand in the database; `checked` looks at one.
+        """
+        named = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+        sql = f"SELECT {named} FROM results WHERE sweep = (SELECT name FROM sweeps WHERE id = ?) ORDER BY position"
+        with self._storage_errors():
+            rows = values.rows_of(self._connection, sql, (sweep_id,))
+            while some := list(islice(rows, _ROWS_AT_ONCE)):
+                yield some
+
+    def checked(self, column: str, value: object) -> Any:
+        """A value of a column of the view `results`; None for one that cannot be read, which is noted."""
+        return self._notes.field(f"{column} of a cell", schema.reader_of(column), value, None)
+
+    def checked_row(self, names: Sequence[str], row: tuple[Any, ...]) -> list[Any]:
+        """The same for a whole row."""
+        return [self.checked(name, value) for name, value in zip(names, row, strict=True)]
+
+    def tasks(self, sweep_id: int) -> list[str]:
+        """The tasks of the sweep, in the order of the plan."""
+        sql = """SELECT task FROM plan JOIN cells ON cells.id = cell_id WHERE sweep_id = ?
+            GROUP BY task ORDER BY min(position)"""
+        return [str(row[0]) for row in self._rows(sql, sweep_id)]
+
+    def some_results(self, sweep_id: int, task: str, n: int) -> list[CellResult]:
+        """At most so many results of a task, measured ones where there are any."""
+        for condition in ("results.status = 'ok'", "true"):
+            sql = f"{_RESULTS} AND results.task = ? AND {condition} ORDER BY plan.position"
+            with self._storage_errors():
+                found = list(islice(self._cell_results(sql, sweep_id, task), n))
+            if found:
+                return found
+        return []
 
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
         """The kept answers of the sweep's tasks, in the order of the plan."""

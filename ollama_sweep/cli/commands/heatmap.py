@@ -27,16 +27,23 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     Example:
       ollama-sweep heatmap --metric load_duration_s
     """
+    from ollama_sweep.machine.files import try_folder
     from ollama_sweep.results.find import find_sweep
-    from ollama_sweep.results.pictures import draw_sweep
+    from ollama_sweep.results.pictures import draw_sweep, is_many
     from ollama_sweep.store.reader import Reader
 
     if f".{kind}" not in SUFFIXES:
         raise ConfigError(f"{kind} is not a kind of picture. Allowed: png, svg, pdf", "--format")
     with Reader.open(db) as reader:
         row = find_sweep(reader, config)
-        results = list(reader.results(row.sweep_id))
-    files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
+        try_folder(out, "--out")
+        if is_many(reader.counts(row.sweep_id)):
+            from ollama_sweep.results import many
+
+            files = many.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
+        else:
+            results = list(reader.results(row.sweep_id))
+            files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
     if as_json:
         say_json({"sweep": row.name, "files": [str(file) for file in files]})
     else:

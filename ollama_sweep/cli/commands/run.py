@@ -189,7 +189,7 @@ class Finishing:
         if told is not None:
             told.done(end.best)
         self.emit(Drawing())
-        written = files_of(end, out, self.stopping, is_stopped)
+        written = files_of(end, self.db, out, self.stopping, is_stopped)
         self.emit(Drawn())
         files = [*written.pictures, *written.tables]
         if self.given["as_json"]:

@@ -149,7 +149,7 @@ def _collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str, y: st
 
 
 def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best: bool, tied: bool) -> CellMark:
-    kind = _kind(result.status)
+    kind = kind_of(result.status)
     if kind in (Kind.FAILED, Kind.SKIPPED):
         return CellMark(kind, failure_label(result.status, result.reason))
     if kind is not Kind.MEASURED:
@@ -162,7 +162,8 @@ def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best
     return CellMark(kind, metric.text(value), value, detail, sure, flags, best, tied)
 
 
-def _kind(status: Status) -> Kind:
+def kind_of(status: Status) -> Kind:
+    """What a cell with this status is in the picture."""
     if status is Status.OK:
         return Kind.MEASURED
     if status.is_failure:

@@ -1,0 +1,302 @@
+"""The results of very many cells as columns of numbers: read in one pass, never a row for each of them in memory.
+
+Pictures, tables and the best in words are made of them where a sweep has more than `pictures.MANY` cells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.judge import is_unfilled
+from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
+from ollama_sweep.core.stats import median, range_and_runs, value_of
+from ollama_sweep.results.grids import Progress, X, Y, in_order
+from ollama_sweep.results.plots.shared import field as fields
+from ollama_sweep.results.plots.shared.field import Field
+from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData, Kind, kind_of
+
+if TYPE_CHECKING:
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import SweepRow
+
+SAMPLE = 200
+_ENDS = ("", "_low", "_high", "_min", "_max")
+
+
+@dataclass
+class Codes:
+    """A column of few different values: each row has the number of its value."""
+
+    values: dict[Scalar, int] = field(default_factory=dict)
+    parts: list[Any] = field(default_factory=list)
+
+    def add(self, column: Sequence[Scalar]) -> None:
+        known = self.values
+        self.parts.append(np.array([known.setdefault(value, len(known)) for value in column], np.int32))
+
+    @property
+    def codes(self) -> Any:
+        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
+
+    @property
+    def words(self) -> list[Scalar]:
+        return list(self.values)
+
+
+@dataclass
+class Columns:
+    """All results of a sweep. `metrics` is by task; a number column has NaN where a cell has none."""
+
+    row: SweepRow
+    metrics: Mapping[str, Metric]
+    samples: Mapping[str, Sequence[CellResult]]
+    coded: Mapping[str, Codes]
+    numbers: Mapping[str, Any]
+    names: Sequence[str]
+    result_at: Callable[[int], CellResult]
+
+
+@dataclass
+class Part:
+    """One picture: its field, and for its table the words of the cells without a number."""
+
+    field: Field
+    metric: Metric
+    is_own: bool
+    words: Sequence[str]
+    labels: Any
+
+
+def read(reader: Reader, row: SweepRow, asked: str | None = None) -> Columns:
+    """Everything that pictures, tables and words need. Raises ConfigError for a metric that the results do not have."""
+    samples = {task: reader.some_results(row.sweep_id, task, SAMPLE) for task in reader.tasks(row.sweep_id)}
+    every = [result for some in samples.values() for result in some]
+    chosen = find_metric(asked, every) if asked is not None else None
+    metrics = {task: chosen or metric(default_metric(some)) for task, some in samples.items()}
+    there = set(reader.result_columns())
+    wanted = {one.name + end for one in metrics.values() for end in _ENDS}
+    numbers = [name for name in dict.fromkeys(sorted(wanted)) if name in there]
+    further = [name for name in row.dimensions if name not in (X, Y, "model", "task")]
+    names = [X, Y, "model", "task", *further]
+    columns = [name if f"dimension_{name}" not in there else f"dimension_{name}" for name in names]
+    coded = {name: Codes() for name in [*names, "status", "reason", "flags"]}
+    parts: dict[str, list[Any]] = {name: [] for name in numbers}
+    for rows in reader.in_parts(row.sweep_id, [*columns, "status", "reason", "flags", *numbers]):
+        by_column = list(zip(*rows, strict=True))
+        for name, column in zip([*coded, *numbers], by_column, strict=True):
+            coded[name].add(column) if name in coded else parts[name].append(_floats(column))
+    return Columns(
+        row, metrics, samples, coded,
+        {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()},
+        names, lambda position: reader.result_at(row.sweep_id, position),
+    )  # fmt: skip
+
+
+def _floats(column: Sequence[Any]) -> Any:
+    try:
+        found = np.array(column, float)
+    except (TypeError, ValueError):
+        found = np.array([value if isinstance(value, int | float) else np.nan for value in column], float)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+# -- pictures and tables ---------------------------------------------------------------------------------------------
+
+
+def parts_of(found: Columns, machine: str) -> Iterator[Part]:
+    """One part per combination of the dimensions other than num_ctx and num_batch, in the order of the plan."""
+    row, coded = found.row, found.coded
+    several = {name: len(coded[name].values) > 1 for name in found.names}
+    models_apart = len({*zip(coded["task"].codes.tolist(), coded["model"].codes.tolist(), strict=True)}) > len(
+        coded["task"].values
+    )
+    swept = [name for name in row.dimensions if name not in (X, Y)]
+    apart = [name for name, is_apart in (("model", models_apart), ("task", several["task"])) if is_apart]
+    names = list(dict.fromkeys([*swept, *apart]))
+    mixed = np.zeros(len(coded["status"].codes), np.int64)
+    for name in names:
+        mixed = mixed * len(coded[name].values) + coded[name].codes
+    _, first, group = np.unique(mixed, return_index=True, return_inverse=True)
+    for number in np.argsort(first):
+        where = np.nonzero(group == number)[0]
+        combination = tuple((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
+        yield _part(found, where, combination, machine)
+
+
+def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...], machine: str) -> Part:
+    coded, row = found.coded, found.row
+    task = str(coded["task"].words[coded["task"].codes[where[0]]])
+    one = found.metrics[task]
+    columns, across = _ranked(found, X, where)
+    rows, down = _ranked(found, Y, where)
+    states = _states(coded, where)
+    models = {coded["model"].words[code] for code in np.unique(coded["model"].codes[where])}
+    about = HeatmapData(
+        columns=columns, rows=rows, cells={}, metric=one, model=str(models.pop()) if len(models) == 1 else "",
+        sweep=row.name, machine=machine, combination=combination, progress=_progress(states),
+        prompt_tokens=_prompt_tokens(found, task), task=task,
+    )  # fmt: skip
+    shape = len(rows), len(columns)
+    made = Field(
+        about, np.zeros(shape, np.uint8), np.full(shape, np.nan), np.zeros(shape, np.uint16), np.zeros(shape, bool)
+    )
+    kinds = np.array([fields.CODES[kind_of(status)] for status, _ in states.words], np.uint8)[states.codes]
+    values = np.where(kinds == fields.CODES[Kind.MEASURED], found.numbers[one.name][where], np.nan) if (
+        one.name in found.numbers) else np.full(len(where), np.nan)  # fmt: skip
+    made.kinds[down, across], made.values[down, across] = kinds, values
+    made.flags[down, across] = np.where(kinds == fields.CODES[Kind.MEASURED], _flags(found, where, task, about), 0)
+    made.labels = {
+        kind: Counter({label: count for label, count in states.counted() if label and states.kind(label) is kind})
+        for kind in (Kind.FAILED, Kind.SKIPPED)
+    }
+    if one.better and np.isfinite(values).any():
+        best, tied = best_of(found, where, one, values)
+        made.tied[down[tied], across[tied]] = True
+        made.best = int(down[best]), int(across[best])
+        sure = range_and_runs(found.result_at(int(where[best])), one)
+        made.best_text = fields.best_text(about, made.best, float(values[best]), sure)
+    labels = np.zeros(shape, np.int16)
+    labels[down, across] = states.codes + 1
+    words = ["", *(states.label(number) for number in range(len(states.words)))]
+    return Part(made, one, one.name == default_metric(found.samples[task]), words, labels)
+
+
+@dataclass
+class _States:
+    """The status and the reason of each row, as numbers of the words they are."""
+
+    words: Sequence[tuple[Status, str]]
+    codes: Any
+
+    def label(self, number: int) -> str:
+        status, reason = self.words[number]
+        is_told = status.is_final and status is not Status.OK
+        return failure_label(status, reason) if is_told else ""
+
+    def kind(self, label: str) -> Kind:
+        return next(kind_of(status) for n, (status, _) in enumerate(self.words) if self.label(n) == label)
+
+    def counted(self) -> Iterator[tuple[str, int]]:
+        counts: Counter[str] = Counter()
+        for number, count in enumerate(np.bincount(self.codes, minlength=len(self.words))):
+            counts[self.label(number)] += int(count)
+        yield from counts.items()
+
+
+def _states(coded: Mapping[str, Codes], where: Any) -> _States:
+    statuses, reasons = coded["status"], coded["reason"]
+    mixed = statuses.codes[where].astype(np.int64) * len(reasons.values) + reasons.codes[where]
+    known, codes = np.unique(mixed, return_inverse=True)
+    words = [
+        (Status(str(statuses.words[code // len(reasons.values)])), str(reasons.words[code % len(reasons.values)]))
+        for code in known
+    ]
+    return _States(words, codes)
+
+
+def _progress(states: _States) -> Progress:
+    counts: Counter[Status] = Counter()
+    for (status, _), count in zip(states.words, np.bincount(states.codes, minlength=len(states.words)), strict=True):
+        counts[status] += int(count)
+    failed = sum(count for status, count in counts.items() if status.is_failure)
+    return Progress(counts[Status.OK], failed, counts[Status.SKIPPED], len(states.codes))
+
+
+def _ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], Any]:
+    """The values of a dimension in their order, and each row's place among them; one None where it is not swept."""
+    if name not in found.row.dimensions:
+        return (None,), np.zeros(len(where), np.int64)
+    codes, words = found.coded[name].codes[where], found.coded[name].words
+    used = sorted((int(code) for code in np.unique(codes)), key=lambda code: in_order(words[code]))
+    ranks = np.zeros(len(words), np.int64)
+    ranks[used] = np.arange(len(used))
+    return tuple(words[code] for code in used), ranks[codes]
+
+
+def _flags(found: Columns, where: Any, task: str, about: HeatmapData) -> Any:
+    """The bits of the flags; an imported cell was not judged, so it is asked whether it is `unfilled`."""
+    known = found.coded["flags"]
+    sets = [frozenset(Flag(word) for word in str(text or "").split(",") if word) for text in known.words]
+    flags = np.array([fields.bits(some) for some in sets], np.uint16)[known.codes[where]]
+    imported = (flags & np.uint16(fields.bits(frozenset({Flag.IMPORTED})))) != 0
+    if task == MAIN_TASK and about.prompt_tokens and imported.any():
+        batches = found.coded[Y]
+        marked = np.array(
+            [isinstance(value, int) and is_unfilled(value, about.prompt_tokens) for value in batches.words]
+        )
+        flags[imported & marked[batches.codes[where]]] |= np.uint16(fields.bits(frozenset({Flag.UNFILLED})))
+    return flags
+
+
+def _prompt_tokens(found: Columns, task: str) -> int | None:
+    told = found.row.spec.get("prompt_tokens")
+    if task == MAIN_TASK and isinstance(told, int) and told:
+        return told
+    counts = [value for result in found.samples[task] if (value := value_of(result, "prompt_eval_count"))]
+    return round(median(counts)) if counts else None
+
+
+def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:
+    """The best of these rows, and which of them cannot be told from it: as `stats.best_set` has it."""
+    best = int(np.nanargmax(values if one.better >= 0 else -values))
+    low, high = values, values
+    for lowest, highest in (("_min", "_max"), ("_low", "_high")):
+        if one.name + lowest in found.numbers and one.name + highest in found.numbers:
+            lows, highs = found.numbers[one.name + lowest][where], found.numbers[one.name + highest][where]
+            known = np.isfinite(lows) & np.isfinite(highs)
+            low, high = np.where(known, lows, low), np.where(known, highs, high)
+    with np.errstate(invalid="ignore"):
+        tied = np.isfinite(values) & (low <= high[best]) & (high >= low[best])
+    tied[best] = False
+    return best, tied
+
+
+# -- in words --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `describe` says, and how many cells failed or carry a flag."""
+
+    text: str
+    doubtful: int
+
+
+def describe(found: Columns) -> Told:
+    """The best cell of each task in words, with what is tied with it."""
+    from ollama_sweep.results import best
+
+    lines = []
+    tasks = sorted(found.metrics, key=lambda task: task != MAIN_TASK)
+    for task in tasks:
+        where = np.nonzero(found.coded["task"].codes == found.coded["task"].values[task])[0]
+        one, states = found.metrics[task], _states(found.coded, where)
+        values = np.where(
+            np.array([status is Status.OK for status, _ in states.words])[states.codes],
+            found.numbers.get(one.name, np.full(len(found.coded["status"].codes), np.nan))[where], np.nan,
+        )  # fmt: skip
+        causes = Counter(
+            {label: count for label, count in states.counted() if label and states.kind(label) is Kind.FAILED}
+        )
+        head = f"{task}:\n" if len(tasks) > 1 else ""
+        if not np.isfinite(values).any():
+            lines.append(head + best.nothing(_progress(states), causes, one))
+            continue
+        winner, tied = best_of(found, where, one, values)
+        order = np.nonzero(tied)[0]
+        order = order[np.argsort(-values[order] if one.better >= 0 else values[order], kind="stable")]
+        shown = [found.result_at(int(where[number])) for number in order[: best.MOST_TIED]]
+        cell = found.result_at(int(where[winner]))
+        lines.append(head + best.described(cell, shown, len(order), one, _progress(states)))
+    statuses = np.array([Status(str(word)).is_failure for word in found.coded["status"].words])
+    flagged = np.array([bool(word) for word in found.coded["flags"].words])
+    doubtful = statuses[found.coded["status"].codes] | flagged[found.coded["flags"].codes]
+    return Told("\n".join(lines), int(doubtful.sum()))
