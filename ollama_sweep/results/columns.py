@@ -40,7 +40,13 @@ class Codes:
 
     def add(self, column: Sequence[Scalar]) -> None:
         known = self.values
-        self.parts.append(np.array([known.setdefault(value, len(known)) for value in column], np.int32))
+        different = dict.fromkeys(column)
+        for value in different:
+            known.setdefault(value, len(known))
+        if len(different) == 1:
+            self.parts.append(np.full(len(column), known[column[0]], np.int32))
+        else:
+            self.parts.append(np.fromiter(map(known.__getitem__, column), np.int32, len(column)))
 
     @property
     def codes(self) -> Any:

@@ -62,13 +62,8 @@ def long_csv(results: Iterable[CellResult]) -> str:
 def csv_text(rows: Iterable[Sequence[Scalar]]) -> str:
     """Rows as CSV, their texts harmless. Those that a spreadsheet would run as a formula get a `'` in front."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(csv_cells(row) for row in rows)
+    csv.writer(stream, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
     return stream.getvalue()
-
-
-def csv_cells(row: Iterable[Scalar]) -> list[str]:
-    """The texts of one row."""
-    return [_csv_cell(value) for value in row]
 
 
 def markdown(results: Sequence[CellResult]) -> str:
@@ -275,7 +270,8 @@ def finite(value: Scalar) -> Scalar:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _csv_cell(value: Scalar) -> str:
+def csv_cell(value: Scalar) -> str:
+    """A value as it stands in a CSV file."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.machine.files import clear_leftovers, write_whole
-from ollama_sweep.results.export import csv_cells, finite
+from ollama_sweep.results.export import csv_cell, finite
 from ollama_sweep.results.grids import Grid, file_suffixes
 from ollama_sweep.results.pictures import folder_of, short
 from ollama_sweep.results.plots.shared.figures import all_written, tried
@@ -78,7 +78,7 @@ def _write(path: Path, rows: Iterable[Sequence[Scalar]], is_stopped: Callable[[]
         for row in rows:
             if is_stopped():
                 raise Stopped
-            writer.writerow(csv_cells(row))
+            writer.writerow([value if value is None or type(value) is int else csv_cell(value) for value in row])
         text.flush()
         text.detach()
 
@@ -97,4 +97,4 @@ def _long(reader: Reader, row: SweepRow) -> Iterator[Sequence[Scalar]]:
     names = reader.result_columns()
     yield names
     for rows in reader.in_parts(row.sweep_id, names):
-        yield from ([finite(value) for value in one] for one in rows)
+        yield from ([finite(value) if type(value) is float else value for value in one] for one in rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from ollama_sweep.results.plots.shared import own_style  # noqa: F401 - loads matplotlib, before all that is of it
@@ -27,7 +28,7 @@ from matplotlib.transforms import Affine2D
 
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Flag
-from ollama_sweep.results.plots.shared.field import CODES, FRONTIER, Field, entries
+from ollama_sweep.results.plots.shared.field import CODES, FRONTIER, Field, bits, entries
 from ollama_sweep.results.plots.shared.figures import draw_notice, draw_titles, new_figure, size_points, titles_height
 from ollama_sweep.results.plots.shared.heatmap_cells import (
     BLUE,
@@ -71,8 +72,8 @@ SMALLEST_VALUE = 8 * 72 / TEXT_DPI
 """The smallest type in points that is read: eight pixels."""
 MOST_LABELS = 20_000
 VECTOR_PIXELS = 4_000_000
-TICK_GAP = 1.6
-STRIPE, LINE_PIXELS = 7, 3
+TICK_GAP, MOST_TICKS = 1.6, 400
+STRIPE, LINE_PIXELS, SMALLEST_CELL_WITH_A_LINE = 7, 3, 10
 
 
 def make_figure(made: Field, inches: tuple[float, float], *, labels: bool | None = None) -> Any:
@@ -148,74 +149,78 @@ class _Image(Artist):
 
 
 def raster(made: Field, norm: Normalize, colours: Colormap, pixels: tuple[int, int], *, is_plain: bool = False) -> Any:
-    """The cells as an image of (high, wide) pixels, with patterns for what is no number; `is_plain`: without."""
+    """The cells as an image of (high, wide) pixels, with patterns for what is no number; `is_plain`: without.
+
+    While it is made a pixel is one number of 32 bits, which is the quickest.
+    """
     kinds, values, flags, tied = _reduced(made, pixels)
     high, wide = pixels
     down = np.arange(high) * kinds.shape[0] // high
     across = np.arange(wide) * kinds.shape[1] // wide
 
     def spread(cells: Any) -> Any:
-        return cells[down][:, across]
+        return cells[:, across][down]
 
     image = spread(_colours_of(kinds, values, norm, colours))
-    # Numbers of 16 bits, because there is one for each pixel.
-    diagonal = (np.arange(high, dtype=np.uint16)[:, None] + np.arange(wide, dtype=np.uint16)[None, :]) % (2 * STRIPE)
     failed, measured = kinds == CODES[Kind.FAILED], kinds == CODES[Kind.MEASURED]
-    if not is_plain:
-        image[spread(failed) & (diagonal < STRIPE // 2), :3] = _rgb(RED)
-    for flag, pattern in _patterns(pixels):
-        marked = (flags & np.uint16(1 << list(Flag).index(flag))) != 0
-        if marked.any():
-            where = spread(marked) & pattern
-            image[where, :3] //= 2
-    if min(high / kinds.shape[0], wide / kinds.shape[1]) >= 10:
-        image[1:][down[1:] != down[:-1]] = 255
-        image[:, 1:][:, across[1:] != across[:-1]] = 255
-    _draw_edges(image, spread(failed), spread(measured), _rgb(DARK_RED), LINE_PIXELS)
-    chosen = spread(tied)
-    _draw_edges(image, chosen, ~chosen, (0, 0, 0), LINE_PIXELS - 1)
-    return image
-
-
-def _patterns(pixels: tuple[int, int]) -> list[tuple[Flag, Any]]:
-    high, wide = pixels
     y, x = np.arange(high, dtype=np.int16)[:, None], np.arange(wide, dtype=np.int16)[None, :]
-    rising = (y - x) % (2 * STRIPE) < 2
-    dots = (y % STRIPE < 2) & (x % STRIPE < 2)
-    lines = np.broadcast_to(y % STRIPE < 1, (high, wide))
-    return [(Flag.SPILLED, rising), (Flag.CLAMPED, dots), (Flag.UNFILLED, lines)]
+    if failed.any() and not is_plain:
+        np.copyto(image, _packed(RED), where=spread(failed) & ((y + x) % (2 * STRIPE) < STRIPE // 2))
+    patterns: dict[Flag, Callable[[], Any]] = {
+        Flag.SPILLED: lambda: (y - x) % (2 * STRIPE) < 2,
+        Flag.CLAMPED: lambda: (y % STRIPE < 2) & (x % STRIPE < 2),
+        Flag.UNFILLED: lambda: np.broadcast_to(y % STRIPE < 1, (high, wide)),
+    }
+    for flag, pattern in patterns.items():
+        marked = (flags & np.uint16(bits(frozenset({flag})))) != 0
+        if marked.any():
+            np.copyto(image, _darker(image), where=spread(marked) & pattern())
+    if min(high / kinds.shape[0], wide / kinds.shape[1]) >= SMALLEST_CELL_WITH_A_LINE:
+        image[1:][down[1:] != down[:-1]] = _packed("#ffffff")
+        image[:, 1:][:, across[1:] != across[:-1]] = _packed("#ffffff")
+    _draw_edges(image, failed, measured, down, across, _packed(DARK_RED), LINE_PIXELS)
+    _draw_edges(image, tied, ~tied, down, across, _packed("#000000"), LINE_PIXELS - 1)
+    return image.view(np.uint8).reshape(high, wide, 4)
 
 
 def _colours_of(kinds: Any, values: Any, norm: Normalize, colours: Colormap) -> Any:
-    faces = np.full((*kinds.shape, 4), 255, np.uint8)
-    for kind, colour in (
-        (Kind.FAILED, PALE_RED),
-        (Kind.SKIPPED, LIGHT_GREY),
-        (Kind.PENDING, GREY),
-        (Kind.RUNNING, BLUE),
-    ):
-        faces[kinds == CODES[kind], :3] = _rgb(colour)
+    faces = np.full(kinds.shape, _packed("#ffffff"), np.uint32)
+    looks = ((Kind.FAILED, PALE_RED), (Kind.SKIPPED, LIGHT_GREY), (Kind.PENDING, GREY), (Kind.RUNNING, BLUE))
+    for kind, colour in looks:
+        faces[kinds == CODES[kind]] = _packed(colour)
     known = (kinds == CODES[Kind.MEASURED]) & np.isfinite(values)
-    faces[known] = colours(norm(values[known]), bytes=True)
+    faces[known] = np.ascontiguousarray(colours(norm(values[known]), bytes=True)).view(np.uint32)[:, 0]
     return faces
 
 
-def _draw_edges(image: Any, inside: Any, outside: Any, colour: tuple[int, int, int], thick: int) -> None:
-    """A line along the border of two regions, inside the first."""
-    high, wide = inside.shape
-    for axis in (0, 1):
-        first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
-        second = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        for one, other, start, step in ((second, first, 1, 1), (first, second, 0, -1)):
-            y, x = np.nonzero(inside[one] & outside[other])
-            y, x = (y + start, x) if axis == 0 else (y, x + start)
-            for _ in range(thick):
-                image[y, x, :3] = colour
-                y, x = (y + step, x) if axis == 0 else (y, x + step)
-                kept = (y >= 0) & (y < high) & (x >= 0) & (x < wide)
-                y, x = y[kept], x[kept]
-                kept = inside[y, x]
-                y, x = y[kept], x[kept]
+def _packed(colour: str) -> Any:
+    """A colour as the number that its four bytes are."""
+    return np.array([[*_rgb(colour), 255]], np.uint8).view(np.uint32)[0, 0]
+
+
+def _darker(image: Any) -> Any:
+    """Every pixel half as bright."""
+    return (image >> np.uint32(1)) & _packed("#7f7f7f") | _packed("#000000")
+
+
+def _draw_edges(image: Any, inside: Any, outside: Any, down: Any, across: Any, colour: Any, thick: int) -> None:
+    """A line along the border of two regions of cells, inside the first; `down`, `across`: the cells of the pixels."""
+    for turned, mine, theirs, lines, columns in (
+        (image, inside, outside, down, across),
+        (image.T, inside.T, outside.T, across, down),
+    ):
+        begin = np.searchsorted(columns, np.arange(mine.shape[1] + 1))
+        for step in (1, -1):
+            edges = np.zeros(mine.shape, bool)
+            if step == 1:
+                edges[:, 1:] = mine[:, 1:] & theirs[:, :-1]
+            else:
+                edges[:, :-1] = mine[:, :-1] & theirs[:, 1:]
+            for column in np.nonzero(edges.any(0))[0]:
+                low, high = begin[column], begin[column + 1]
+                wide = min(thick, max(1, (high - low) // 2))
+                low, high = (low, low + wide) if step == 1 else (high - wide, high)
+                turned[edges[lines, column], low:high] = colour
 
 
 def _reduced(made: Field, pixels: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
@@ -243,7 +248,9 @@ def _draw_bar(made: Field, axes: Any, norm: Normalize, colours: Colormap, size: 
     known = made.values[np.isfinite(made.values)]
     if known.size and known.min() < known.max():
         bar = axes.inset_axes((1 + 12 / size[0], 0, 12 / size[0], 1))
-        axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar).outline.set_visible(False)
+        made_bar = axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar)
+        made_bar.outline.set_visible(False)
+        made_bar.solids.set(rasterized=False, edgecolor="face")  # pixels for it are made for the whole picture
         colour_bar_ticks(bar, made.about.metric, float(known.min()), float(known.max()))
 
 
@@ -270,7 +277,7 @@ def _draw_ticks(made: Field, axes: Any, size: tuple[float, float]) -> None:
     ):
         step = room[0] if axis is axes.xaxis else room[1]
         length = size[0] if axis is axes.xaxis else size[1]
-        chosen = _some(len(values), max(1, int(length / step)), best_at)
+        chosen = _some(len(values), min(MOST_TICKS, max(1, int(length / step))), best_at)
         picked: Sequence[Scalar] = [values[number] for number in chosen]
         texts = fitted_labels(
             [tick_text(data.x if axis is axes.xaxis else data.y, value) for value in picked],
@@ -375,9 +382,12 @@ class _Labels(Artist):
     def _draw_as_texts(self, renderer: Any, places: Any) -> None:
         gc = renderer.new_gc()
         height = self.get_figure(root=True).bbox.height  # type: ignore[union-attr]
+        extents: dict[tuple[str, float, bool], Any] = {}
         for (x, y), one in zip(places, self._texts, strict=True):
-            font = _font(one.size, one.bold)
-            wide, high, descent = renderer.get_text_width_height_descent(one.text, font, ismath=False)
+            font, key = _font(one.size, one.bold), (one.text, one.size, one.bold)
+            if key not in extents:
+                extents[key] = renderer.get_text_width_height_descent(one.text, font, ismath=False)
+            wide, high, descent = extents[key]
             gc.set_foreground(one.ink)
             low = y - high / 2 + descent
             renderer.draw_text(
@@ -402,6 +412,7 @@ class _Labels(Artist):
             _put(canvas, glyphs[letter, size, bold][0], np.array(where), ink)
 
 
+@cache
 def _font(size: float, bold: bool) -> Any:
     return FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")
 
@@ -463,7 +474,7 @@ def _words_fitter(room: tuple[float, float], largest: float) -> Callable[[CellMa
                 wordings = list(dict.fromkeys([mark.label, SHORT.get(mark.label, mark.label)]))
                 smallest = min(SMALLEST_LABEL, largest)
                 one = fit(wordings, room, largest=max(largest, smallest), smallest=smallest)
-                ink = {Kind.FAILED: DARK_RED, Kind.RUNNING: "white"}.get(mark.kind, TEXT_GREY)
+                ink = {Kind.FAILED: DARK_RED, Kind.RUNNING: "#ffffff"}.get(mark.kind, TEXT_GREY)
                 fitted = one.text.replace("\n", " "), one.size, ink
             found[key] = fitted
         return found[key]

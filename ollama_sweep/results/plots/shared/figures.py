@@ -15,6 +15,8 @@ from ollama_sweep.results.plots.shared.text import LINE, clean, cut, width, wrap
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150.0
+QUICK = 3
+"""How hard a large png is pressed together: half as large again as with the usual 6, and in two thirds of the time."""
 TITLE_SIZE, FACTS_SIZE = 15.0, 10.5
 TEXT_GREY, INK, GRID_GREY = "#6a6a6a", "#1c1c1c", "#e3e3e3"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
@@ -65,7 +67,7 @@ def picture(
     stream = io.BytesIO()
     with style():
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format, {})
-        more = {"pil_kwargs": {"dpi": told_dpi}} if told_dpi and file_format == "png" else {}
+        more = {"pil_kwargs": {"dpi": told_dpi, "compress_level": QUICK}} if told_dpi and file_format == "png" else {}
         make_figure().savefig(stream, format=file_format, dpi=dpi or DPI, metadata=stamp, **more)
     return stream.getvalue()
 

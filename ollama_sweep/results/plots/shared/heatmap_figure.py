@@ -12,6 +12,9 @@ from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 if TYPE_CHECKING:
     from ollama_sweep.results.plots.shared.field import Field
 
+LEAST_DPI = 0.0254
+"""A png counts whole pixels to the metre."""
+
 
 def write(data: HeatmapData | Field, path: Path, dpi: float | None = None, *, labels: bool | None = None) -> None:
     """Write one picture, whole or not at all; png, svg or pdf by the suffix. Raises ConfigError, StorageError.
@@ -46,4 +49,5 @@ def told_dpi(data: HeatmapData | Field, dpi: float | None) -> tuple[float, float
     inches = (data if isinstance(data, HeatmapData) else data.about).size_inches
     if isinstance(data, HeatmapData) and not heatmap_size.is_large(inches):
         return None
-    return (dpi, dpi) if dpi else heatmap_size.bounded(inches).dpi
+    across, down = (dpi, dpi) if dpi else heatmap_size.bounded(inches).dpi
+    return max(across, LEAST_DPI), max(down, LEAST_DPI)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BEST_DPI = 150.0
-MOST_PIXELS, MOST_PIXELS_WIDE = 16_000_000, 30_000
+MOST_PIXELS, MOST_PIXELS_WIDE = 12_000_000, 30_000
 FEWEST_HIGH, FEWEST_WIDE = 900, 3000
 """What the titles, the axes and the legend need, in pixels."""
 
