@@ -165,9 +165,9 @@ def raster(made: Field, norm: Normalize, colours: Colormap, pixels: tuple[int, i
     failed, measured = kinds == CODES[Kind.FAILED], kinds == CODES[Kind.MEASURED]
     y, x = np.arange(high, dtype=np.int16)[:, None], np.arange(wide, dtype=np.int16)[None, :]
     if failed.any() and not is_plain:
-        np.copyto(image, _packed(RED), where=spread(failed) & ((y + x) % (2 * STRIPE) < STRIPE // 2))
+        np.copyto(image, _packed(RED), where=spread(failed) & ((y - x) % (2 * STRIPE) < STRIPE // 2))
     patterns: dict[Flag, Callable[[], Any]] = {
-        Flag.SPILLED: lambda: (y - x) % (2 * STRIPE) < 2,
+        Flag.SPILLED: lambda: (y + x) % (2 * STRIPE) < 2,
         Flag.CLAMPED: lambda: (y % STRIPE < 2) & (x % STRIPE < 2),
         Flag.UNFILLED: lambda: np.broadcast_to(y % STRIPE < 1, (high, wide)),
     }
