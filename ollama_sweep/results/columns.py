@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +34,9 @@ _ENDS = ("", "_low", "_high", "_min", "_max")
 
 @dataclass
 class Codes:
-    """A column of few different values: each row has the number of its value."""
+    """A column of few different values: each row has the number of its value. `check` looks at each of them once."""
 
+    check: Callable[[Scalar], Scalar]
     values: dict[Scalar, int] = field(default_factory=dict)
     parts: list[Any] = field(default_factory=list)
 
@@ -48,13 +50,13 @@ class Codes:
         else:
             self.parts.append(np.fromiter(map(known.__getitem__, column), np.int32, len(column)))
 
-    @property
+    @cached_property
     def codes(self) -> Any:
         return np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
 
-    @property
+    @cached_property
     def words(self) -> list[Scalar]:
-        return list(self.values)
+        return [self.check(value) for value in self.values]
 
 
 @dataclass
@@ -93,25 +95,31 @@ def read(reader: Reader, row: SweepRow, asked: str | None = None) -> Columns:
     further = [name for name in row.dimensions if name not in (X, Y, "model", "task")]
     names = [X, Y, "model", "task", *further]
     columns = [name if f"dimension_{name}" not in there else f"dimension_{name}" for name in names]
-    coded = {name: Codes() for name in [*names, "status", "reason", "flags"]}
+    coded = {name: Codes(partial(reader.checked, column)) for name, column in zip(names, columns, strict=True)}
+    coded |= {name: Codes(partial(reader.checked, name)) for name in ("reason", "flags")}
+    coded["status"] = Codes(partial(_status, reader))
     parts: dict[str, list[Any]] = {name: [] for name in numbers}
     for rows in reader.in_parts(row.sweep_id, [*columns, "status", "reason", "flags", *numbers]):
         by_column = list(zip(*rows, strict=True))
-        for name, column in zip([*coded, *numbers], by_column, strict=True):
-            coded[name].add(column) if name in coded else parts[name].append(_floats(column))
+        for name, column in zip([*names, "status", "reason", "flags", *numbers], by_column, strict=True):
+            coded[name].add(column) if name in coded else parts[name].append(_floats(reader, name, column))
     return Columns(
         row, metrics, samples, coded,
         {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()},
-        names, lambda position: reader.result_at(row.sweep_id, position),
+        names, lambda position: reader.result(row.sweep_id, position),
     )  # fmt: skip
 
 
-def _floats(column: Sequence[Any]) -> Any:
-    try:
-        found = np.array(column, float)
-    except (TypeError, ValueError):
-        found = np.array([value if isinstance(value, int | float) else np.nan for value in column], float)
-    return np.where(np.isfinite(found), found, np.nan)
+def _status(reader: Reader, value: Scalar) -> Scalar:
+    """None for what is no status: its cell is left out, as a row that cannot be read is."""
+    return value if value in set(Status) else reader.checked("status", value and b"")
+
+
+def _floats(reader: Reader, name: str, column: Sequence[Any]) -> Any:
+    if set(map(type, column)) <= {float, int, type(None)}:
+        return np.array(column, float)
+    checked = [reader.checked(name, value) for value in column]
+    return np.array([value if isinstance(value, int | float) else np.nan for value in checked], float)
 
 
 # -- pictures and tables ---------------------------------------------------------------------------------------------
@@ -131,8 +139,11 @@ def parts_of(found: Columns, machine: str) -> Iterator[Part]:
     for name in names:
         mixed = mixed * len(coded[name].values) + coded[name].codes
     _, first, group = np.unique(mixed, return_index=True, return_inverse=True)
+    is_read = np.array([word is not None for word in coded["status"].words], bool)[coded["status"].codes]
     for number in np.argsort(first):
-        where = np.nonzero(group == number)[0]
+        where = np.nonzero((group == number) & is_read)[0]
+        if not len(where):
+            continue
         combination = tuple((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
         yield _part(found, where, combination, machine)
 
@@ -202,7 +213,7 @@ def _states(coded: Mapping[str, Codes], where: Any) -> _States:
     mixed = statuses.codes[where].astype(np.int64) * len(reasons.values) + reasons.codes[where]
     known, codes = np.unique(mixed, return_inverse=True)
     words = [
-        (Status(str(statuses.words[code // len(reasons.values)])), str(reasons.words[code % len(reasons.values)]))
+        (Status(str(statuses.words[code // len(reasons.values)])), str(reasons.words[code % len(reasons.values)] or ""))
         for code in known
     ]
     return _States(words, codes)
@@ -230,7 +241,7 @@ def _ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], 
 def _flags(found: Columns, where: Any, task: str, about: HeatmapData) -> Any:
     """The bits of the flags; an imported cell was not judged, so it is asked whether it is `unfilled`."""
     known = found.coded["flags"]
-    sets = [frozenset(Flag(word) for word in str(text or "").split(",") if word) for text in known.words]
+    sets = [frozenset(Flag(word) for word in str(text or "").split(",") if word in set(Flag)) for text in known.words]
     flags = np.array([fields.bits(some) for some in sets], np.uint16)[known.codes[where]]
     imported = (flags & np.uint16(fields.bits(frozenset({Flag.IMPORTED})))) != 0
     if task == MAIN_TASK and about.prompt_tokens and imported.any():
@@ -282,8 +293,9 @@ def describe(found: Columns) -> Told:
 
     lines = []
     tasks = sorted(found.metrics, key=lambda task: task != MAIN_TASK)
+    is_read = np.array([word is not None for word in found.coded["status"].words], bool)[found.coded["status"].codes]
     for task in tasks:
-        where = np.nonzero(found.coded["task"].codes == found.coded["task"].values[task])[0]
+        where = np.nonzero((found.coded["task"].codes == found.coded["task"].values[task]) & is_read)[0]
         one, states = found.metrics[task], _states(found.coded, where)
         values = np.where(
             np.array([status is Status.OK for status, _ in states.words])[states.codes],
@@ -302,7 +314,7 @@ def describe(found: Columns) -> Told:
         shown = [found.result_at(int(where[number])) for number in order[: best.MOST_TIED]]
         cell = found.result_at(int(where[winner]))
         lines.append(head + best.described(cell, shown, len(order), one, _progress(states)))
-    statuses = np.array([Status(str(word)).is_failure for word in found.coded["status"].words])
+    statuses = np.array([word is not None and Status(str(word)).is_failure for word in found.coded["status"].words])
     flagged = np.array([bool(word) for word in found.coded["flags"].words])
     doubtful = statuses[found.coded["status"].codes] | flagged[found.coded["flags"].codes]
     return Told("\n".join(lines), int(doubtful.sum()))

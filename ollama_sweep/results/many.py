@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Status
 from ollama_sweep.machine.files import clear_leftovers, write_whole
 from ollama_sweep.results.export import csv_cell, finite
 from ollama_sweep.results.grids import Grid, file_suffixes
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from ollama_sweep.results.columns import Part
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
+
+
+_SOUND = frozenset({str, int, float, type(None)})
+"""The types of what can be read; a text that is not UTF-8 has another."""
 
 
 class Stopped(Exception):
@@ -96,5 +101,10 @@ def _table(part: Part) -> Iterator[list[Scalar]]:
 def _long(reader: Reader, row: SweepRow) -> Iterator[Sequence[Scalar]]:
     names = reader.result_columns()
     yield names
+    status, known = names.index("status"), set(Status)
     for rows in reader.in_parts(row.sweep_id, names):
-        yield from ([finite(value) if type(value) is float else value for value in one] for one in rows)
+        for one in rows:
+            if one[status] not in known:
+                continue  # `columns` has noted that it cannot be read
+            is_sound = all(type(value) in _SOUND for value in one)
+            yield [finite(value) for value in one] if is_sound else reader.checked_row(names, one)
