@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _SOUND = frozenset({str, int, float, type(None)})
 """The types of what can be read; a text that is not UTF-8 has another."""
+_REMEMBERED = 100
 
 
 class Stopped(Exception):
@@ -83,11 +85,21 @@ def _write(path: Path, rows: Iterable[Sequence[Scalar]], is_stopped: Callable[[]
         for row in rows:
             if is_stopped():
                 raise Stopped
-            writer.writerow([value if value is None or type(value) is int else csv_cell(value) for value in row])
+            writer.writerow([_guarded(value) if type(value) is str else value for value in row])
         text.flush()
         text.detach()
 
     write_whole(path, write)
+
+
+def _guarded(text: str) -> str:
+    """A text as it stands in a CSV file; most are the same in row after row."""
+    return _guarded_before(text) if len(text) <= _REMEMBERED else csv_cell(text)
+
+
+@lru_cache(maxsize=4096)
+def _guarded_before(text: str) -> str:
+    return csv_cell(text)
 
 
 def _table(part: Part) -> Iterator[list[Scalar]]:
@@ -106,5 +118,6 @@ def _long(reader: Reader, row: SweepRow) -> Iterator[Sequence[Scalar]]:
         for one in rows:
             if one[status] not in known:
                 continue  # `columns` has noted that it cannot be read
-            is_sound = all(type(value) in _SOUND for value in one)
-            yield [finite(value) for value in one] if is_sound else reader.checked_row(names, one)
+            is_sound = _SOUND.issuperset(map(type, one))
+            sound = one if is_sound else reader.checked_row(names, one)
+            yield [finite(value) if type(value) is float else value for value in sound]
