@@ -20,7 +20,7 @@ DRAW = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from ollama_sweep.results import columns
+from ollama_sweep.results.large import columns
 from ollama_sweep.results.plots import PlotOptions, heatmap
 from ollama_sweep.results.plots.shared import heatmap_figure
 from ollama_sweep.results.pictures import is_many

@@ -19,7 +19,7 @@ from ollama_sweep.run.summaries import summaries
 from ollama_sweep.store.rows import SweepRow
 
 if TYPE_CHECKING:
-    from ollama_sweep.results.columns import Part
+    from ollama_sweep.results.large.columns import Part
     from ollama_sweep.store.reader import Reader
 
 SHOWN_CONTEXTS = 8
@@ -70,7 +70,7 @@ def end_of(db: Path, name: str) -> Ending:
 
 
 def _end_of_many(reader: Reader, row: SweepRow, db: Path) -> Ending:
-    from ollama_sweep.results import columns
+    from ollama_sweep.results.large import columns
 
     found = columns.read(reader, row)
     told = columns.describe(found)
@@ -83,7 +83,7 @@ def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: C
 
     `is_stopped`: whether the drawing shall end, asked again and again.
     """
-    from ollama_sweep.results import many
+    from ollama_sweep.results.large import many
     from ollama_sweep.results.pictures import folder_of
 
     reached("before_pictures")
@@ -104,7 +104,7 @@ def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: C
 
 
 def _tables(end: Ending, db: Path, target: Path, is_stopped: Callable[[], bool]) -> list[Path]:
-    from ollama_sweep.results import many
+    from ollama_sweep.results.large import many
     from ollama_sweep.results.pictures import save_tables
     from ollama_sweep.store.reader import Reader
 
@@ -118,7 +118,7 @@ def _drawn(end: Ending, target: Path, stopping: Stopping, is_stopped: Callable[[
     from ollama_sweep.machine import process
 
     def draw(tell: Callable[[str], None]) -> None:
-        from ollama_sweep.results import many
+        from ollama_sweep.results.large import many
         from ollama_sweep.results.pictures import draw_each
 
         each = draw_each(end.row, end.results, target) if end.parts is None else many.draw_each(end.parts, target)

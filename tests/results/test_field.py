@@ -19,7 +19,8 @@ from results_maker import Machine, Recipe, make
 from sweeping import Program, program
 
 from ollama_sweep.core.outcome import CellResult, Flag, Status
-from ollama_sweep.results import columns, many, pictures
+from ollama_sweep.results import pictures
+from ollama_sweep.results.large import columns, many
 from ollama_sweep.results.plots import PlotOptions, heatmap
 from ollama_sweep.results.plots.heatmap import HeatmapData, Kind
 from ollama_sweep.results.plots.shared import field, field_drawing, figures, heatmap_cells, heatmap_figure, heatmap_size

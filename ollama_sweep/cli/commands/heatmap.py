@@ -38,7 +38,7 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
         row = find_sweep(reader, config)
         try_folder(out, "--out")
         if is_many(reader.counts(row.sweep_id)):
-            from ollama_sweep.results import many
+            from ollama_sweep.results.large import many
 
             files = many.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
         else:

@@ -19,7 +19,7 @@ from ollama_sweep.results.pictures import folder_of, short
 from ollama_sweep.results.plots.shared.figures import all_written, tried
 
 if TYPE_CHECKING:
-    from ollama_sweep.results.columns import Part
+    from ollama_sweep.results.large.columns import Part
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
@@ -37,7 +37,7 @@ def draw_sweep(
     reader: Reader, row: SweepRow, folder: Path, *, metric: str | None = None, suffix: str = ".png"
 ) -> list[Path]:
     """Write both tables and the pictures of a sweep; their paths, pictures first. Raises ConfigError, StorageError."""
-    from ollama_sweep.results import columns
+    from ollama_sweep.results.large import columns
 
     parts = list(columns.parts_of(columns.read(reader, row, metric), row.machine))
     target = folder_of(row, folder)
