@@ -23,12 +23,12 @@ sys.path.insert(0, {root!r})
 from ollama_sweep.results.large import columns
 from ollama_sweep.results.plots import PlotOptions, heatmap
 from ollama_sweep.results.plots.shared import heatmap_figure
-from ollama_sweep.results.pictures import is_many
+from ollama_sweep.results.pictures import FROM_COLUMNS, is_many
 from ollama_sweep.store.reader import Reader
 with Reader.open(Path("sweeps.db")) as reader:
     row = reader.sweep("grid")
-    if is_many(reader.counts(row.sweep_id)):
-        data = next(columns.parts_of(columns.read(reader, row), row.machine)).field
+    if is_many(reader.counts(row.sweep_id), FROM_COLUMNS):
+        data = next(columns.parts_of(columns.read(reader, row), row.machine)).drawn()
     else:
         (data,) = heatmap.collect(list(reader.results(row.sweep_id)), PlotOptions(sweep="grid", machine=row.machine))
 heatmap_figure.write(data, Path("picture.png"), labels={labels})

@@ -19,13 +19,13 @@ from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
 from ollama_sweep.results.plots.shared.figures import all_written
 from ollama_sweep.store.rows import SweepRow
 
-MANY = 20_000
-"""Cells of which a row each is no longer held in memory: `many` writes their files."""
+MANY, FROM_COLUMNS = 20_000, 2000
+"""Cells of which a row each is no longer held in memory at the end of a sweep, and for drawing (`large`)."""
 
 
-def is_many(counts: Mapping[Status, int]) -> bool:
-    """The sweep has so many cells."""
-    return sum(counts.values()) > MANY
+def is_many(counts: Mapping[Status, int], most: int | None = None) -> bool:
+    """The sweep has more cells than that, or than MANY."""
+    return sum(counts.values()) > (MANY if most is None else most)
 
 
 def draw_sweep(

@@ -83,7 +83,7 @@ def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: C
 
     `is_stopped`: whether the drawing shall end, asked again and again.
     """
-    from ollama_sweep.results.large import many
+    from ollama_sweep.results.large import files as large
     from ollama_sweep.results.pictures import folder_of
 
     reached("before_pictures")
@@ -95,7 +95,7 @@ def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: C
         return Files((), (), (str(error),))
     try:
         tables = _tables(end, db, target, is_stopped)
-    except many.Stopped:
+    except large.Stopped:
         return Files((), (), (), is_cut=True)
     except SweepError as error:
         failures.append(str(error))
@@ -104,24 +104,24 @@ def files_of(end: Ending, db: Path, out: Path, stopping: Stopping, is_stopped: C
 
 
 def _tables(end: Ending, db: Path, target: Path, is_stopped: Callable[[], bool]) -> list[Path]:
-    from ollama_sweep.results.large import many
+    from ollama_sweep.results.large import files as large
     from ollama_sweep.results.pictures import save_tables
     from ollama_sweep.store.reader import Reader
 
     if end.parts is None:
         return save_tables(end.results, target)
     with Reader.open(db) as reader:
-        return many.save_tables(reader, end.row, end.parts, target, is_stopped)
+        return large.save_tables(reader, end.row, end.parts, target, is_stopped)
 
 
 def _drawn(end: Ending, target: Path, stopping: Stopping, is_stopped: Callable[[], bool]) -> Files:
     from ollama_sweep.machine import process
 
     def draw(tell: Callable[[str], None]) -> None:
-        from ollama_sweep.results.large import many
+        from ollama_sweep.results.large import files as large
         from ollama_sweep.results.pictures import draw_each
 
-        each = draw_each(end.row, end.results, target) if end.parts is None else many.draw_each(end.parts, target)
+        each = draw_each(end.row, end.results, target) if end.parts is None else large.draw_each(end.parts, target)
         for one in each:
             tell(json.dumps(["failed" if isinstance(one, SweepError) else "drawn", str(one)]))
 

@@ -20,7 +20,8 @@ from sweeping import Program, program
 
 from ollama_sweep.core.outcome import CellResult, Flag, Status
 from ollama_sweep.results import pictures
-from ollama_sweep.results.large import columns, many
+from ollama_sweep.results.large import columns
+from ollama_sweep.results.large import files as large
 from ollama_sweep.results.plots import PlotOptions, heatmap
 from ollama_sweep.results.plots.heatmap import HeatmapData, Kind
 from ollama_sweep.results.plots.shared import field, field_drawing, figures, heatmap_cells, heatmap_figure, heatmap_size
@@ -152,13 +153,14 @@ def test_columns_say_what_rows_say(database: Path, tmp_path: Path) -> None:
             parts = list(columns.parts_of(columns.read(reader, row), row.machine))
             for data, part in zip(heatmap.collect(results, options), parts, strict=True):
                 made, found = field.of_marks(data), part.field
+                assert part.drawn() == data
                 assert (found.about.title, found.about.facts) == (data.title, data.facts)
                 assert (found.about.columns, found.about.rows) == (data.columns, data.rows)
                 assert field.entries(found) == field.entries(made)
                 assert (found.best, found.notice) == (made.best, made.notice)
                 for name in ("kinds", "values", "flags", "tied"):
                     assert np.array_equal(getattr(found, name), getattr(made, name), equal_nan=name == "values")
-            saved = many.save_tables(reader, row, parts, tmp_path / "many")
+            saved = large.save_tables(reader, row, parts, tmp_path / "many")
             expected = pictures.save_tables(results, tmp_path / "few")
             assert [(path.name, path.read_bytes()) for path in saved] == [(p.name, p.read_bytes()) for p in expected]
 
@@ -167,7 +169,7 @@ def test_a_sweep_of_very_many_cells_ends_like_a_small_one(program: Program) -> N
     config = program.grid()
     small = program("run", config).must().stdout
     tables = {path.name: path.read_bytes() for path in (program.folder / "heatmaps/grid").glob("*.csv")}
-    with mock.patch.object(pictures, "MANY", 0), mock.patch.object(heatmap_figure, "write") as write:
+    with mock.patch.multiple(pictures, MANY=0, FROM_COLUMNS=0), mock.patch.object(heatmap_figure, "write") as write:
         large = program("run", config).must().stdout
         files = program("heatmap", config).must().stdout.split()
     assert write.call_count == 1

@@ -29,7 +29,7 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     """
     from ollama_sweep.machine.files import try_folder
     from ollama_sweep.results.find import find_sweep
-    from ollama_sweep.results.pictures import draw_sweep, is_many
+    from ollama_sweep.results.pictures import FROM_COLUMNS, draw_sweep, is_many
     from ollama_sweep.store.reader import Reader
 
     if f".{kind}" not in SUFFIXES:
@@ -37,10 +37,10 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
     with Reader.open(db) as reader:
         row = find_sweep(reader, config)
         try_folder(out, "--out")
-        if is_many(reader.counts(row.sweep_id)):
-            from ollama_sweep.results.large import many
+        if is_many(reader.counts(row.sweep_id), FROM_COLUMNS):
+            from ollama_sweep.results.large import files as large
 
-            files = many.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
+            files = large.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
         else:
             results = list(reader.results(row.sweep_id))
             files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")

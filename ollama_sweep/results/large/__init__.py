@@ -1,1 +1,1 @@
-"""Results of very many cells, read as columns of numbers: never a row for each cell in memory, no small sweep."""
+"""Results of very many cells: the same pictures, tables and words, without a row for each cell in memory."""

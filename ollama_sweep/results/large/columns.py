@@ -16,13 +16,14 @@ import numpy as np
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
-from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
-from ollama_sweep.core.stats import median, range_and_runs, value_of
-from ollama_sweep.results.grids import Progress, X, Y, in_order
+from ollama_sweep.core.stats import range_and_runs
+from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, place_of
+from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import field as fields
 from ollama_sweep.results.plots.shared.field import Field
-from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData, Kind, kind_of
+from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData, Kind, collect_one, kind_of
 
 if TYPE_CHECKING:
     from ollama_sweep.store.reader import Reader
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SAMPLE = 200
 _ENDS = ("", "_low", "_high", "_min", "_max")
+_COUNTS = ("runs", "answers", "failed_answers")
+MOST_MARKS = 20_000
+"""Cells of one picture that are looked at one by one: more of them cannot have a number each."""
 
 
 @dataclass
@@ -81,6 +85,22 @@ class Part:
     is_own: bool
     words: Sequence[str]
     labels: Any
+    results: Callable[[], Iterator[CellResult]]
+
+    def drawn(self) -> HeatmapData | Field:
+        """What the picture is made of: as ever, a mark for each cell, unless there are too many."""
+        about = self.field.about
+        if self.field.kinds.size > MOST_MARKS:
+            return self.field
+        cells = {place_of(result): result for result in self.results()}
+        grid = Grid(about.combination, self.model, about.columns, about.rows, cells)
+        options = PlotOptions(sweep=about.sweep, machine=about.machine, prompt_tokens=about.prompt_tokens)
+        return collect_one(grid, self.metric, options)
+
+    @property
+    def model(self) -> str:
+        """That of the first cell."""
+        return next(self.results()).model
 
 
 def read(reader: Reader, row: SweepRow, asked: str | None = None) -> Columns:
@@ -91,7 +111,9 @@ def read(reader: Reader, row: SweepRow, asked: str | None = None) -> Columns:
     metrics = {task: chosen or metric(default_metric(some)) for task, some in samples.items()}
     there = set(reader.result_columns())
     wanted = {one.name + end for one in metrics.values() for end in _ENDS}
-    numbers = [name for name in dict.fromkeys(sorted(wanted)) if name in there]
+    tokens = row.spec.get("prompt_tokens")
+    more = _COUNTS if tokens and set(samples) <= {MAIN_TASK} else (*_COUNTS, "prompt_eval_count")
+    numbers = [name for name in dict.fromkeys([*sorted(wanted), *more]) if name in there]
     further = [name for name in row.dimensions if name not in (X, Y, "model", "task")]
     names = [X, Y, "model", "task", *further]
     columns = [name if f"dimension_{name}" not in there else f"dimension_{name}" for name in names]
@@ -129,9 +151,8 @@ def parts_of(found: Columns, machine: str) -> Iterator[Part]:
     """One part per combination of the dimensions other than num_ctx and num_batch, in the order of the plan."""
     row, coded = found.row, found.coded
     several = {name: len(coded[name].values) > 1 for name in found.names}
-    models_apart = len({*zip(coded["task"].codes.tolist(), coded["model"].codes.tolist(), strict=True)}) > len(
-        coded["task"].values
-    )
+    models = np.unique(coded["task"].codes.astype(np.int64) * len(coded["model"].values) + coded["model"].codes)
+    models_apart = len(models) > len(coded["task"].values)
     swept = [name for name in row.dimensions if name not in (X, Y)]
     apart = [name for name, is_apart in (("model", models_apart), ("task", several["task"])) if is_apart]
     names = list(dict.fromkeys([*swept, *apart]))
@@ -159,7 +180,7 @@ def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...
     about = HeatmapData(
         columns=columns, rows=rows, cells={}, metric=one, model=str(models.pop()) if len(models) == 1 else "",
         sweep=row.name, machine=machine, combination=combination, progress=_progress(states),
-        prompt_tokens=_prompt_tokens(found, task), task=task,
+        prompt_tokens=_prompt_tokens(found, task, where, states), task=task,
     )  # fmt: skip
     shape = len(rows), len(columns)
     made = Field(
@@ -183,7 +204,8 @@ def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...
     labels = np.zeros(shape, np.int16)
     labels[down, across] = states.codes + 1
     words = ["", *(states.label(number) for number in range(len(states.words)))]
-    return Part(made, one, one.name == default_metric(found.samples[task]), words, labels)
+    return Part(made, one, one.name == default_metric(found.samples[task]), words, labels,
+                partial(_results, found, where, states, combination))  # fmt: skip
 
 
 @dataclass
@@ -241,8 +263,7 @@ def _ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], 
 def _flags(found: Columns, where: Any, task: str, about: HeatmapData) -> Any:
     """The bits of the flags; an imported cell was not judged, so it is asked whether it is `unfilled`."""
     known = found.coded["flags"]
-    sets = [frozenset(Flag(word) for word in str(text or "").split(",") if word in set(Flag)) for text in known.words]
-    flags = np.array([fields.bits(some) for some in sets], np.uint16)[known.codes[where]]
+    flags = np.array([fields.bits(_flag_set(text)) for text in known.words], np.uint16)[known.codes[where]]
     imported = (flags & np.uint16(fields.bits(frozenset({Flag.IMPORTED})))) != 0
     if task == MAIN_TASK and about.prompt_tokens and imported.any():
         batches = found.coded[Y]
@@ -253,12 +274,35 @@ def _flags(found: Columns, where: Any, task: str, about: HeatmapData) -> Any:
     return flags
 
 
-def _prompt_tokens(found: Columns, task: str) -> int | None:
+def _prompt_tokens(found: Columns, task: str, where: Any, states: _States) -> int | None:
     told = found.row.spec.get("prompt_tokens")
     if task == MAIN_TASK and isinstance(told, int) and told:
         return told
-    counts = [value for result in found.samples[task] if (value := value_of(result, "prompt_eval_count"))]
-    return round(median(counts)) if counts else None
+    is_ok = np.array([status is Status.OK for status, _ in states.words])[states.codes]
+    counts = found.numbers["prompt_eval_count"][where][is_ok]
+    counts = counts[np.isfinite(counts) & (counts != 0)]
+    return round(float(np.median(counts))) if counts.size else None
+
+
+def _results(found: Columns, where: Any, states: _States, combination: Options) -> Iterator[CellResult]:
+    """The rows of one picture, as far as it needs them."""
+    coded = {name: (found.coded[name].words, found.coded[name].codes) for name in (X, Y, "model", "task", "flags")}
+    flags = [_flag_set(text) for text in coded["flags"][0]]
+    swept = [name for name in (X, Y) if name in found.row.dimensions]
+    others = {name: value for name, value in combination if name in found.row.dimensions}
+    for number, code in zip(where.tolist(), states.codes.tolist(), strict=True):
+        status, reason = states.words[code]
+        at = {name: words[codes[number]] for name, (words, codes) in coded.items() if name != "flags"}
+        values = ((name, float(column[number])) for name, column in found.numbers.items())
+        yield CellResult(
+            key="", coordinates={**others, **{name: at[name] for name in swept}}, model=str(at["model"] or ""),
+            task=str(at["task"] or ""), status=status, reason=reason, flags=flags[coded["flags"][1][number]],
+            metrics={name: value for name, value in values if value == value},
+        )  # fmt: skip
+
+
+def _flag_set(text: Scalar) -> frozenset[Flag]:
+    return frozenset(Flag(word) for word in str(text or "").split(",") if word in set(Flag))
 
 
 def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:

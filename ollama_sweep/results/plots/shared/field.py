@@ -1,6 +1,6 @@
 """What a heatmap of very many cells says: the same as a small one, with an array in place of a mark for each cell.
 
-`of_marks` makes it of a small one's data; `results.large.columns` makes it of rows that are never all in memory.
+`of_marks` makes it of a small one's data; `large.columns` makes it of rows that are never all in memory.
 """
 
 from __future__ import annotations

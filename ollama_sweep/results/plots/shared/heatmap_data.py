@@ -112,7 +112,7 @@ def collect(results: Sequence[CellResult], options: PlotOptions, x: str = X, y: 
     """
     asked = find_metric(options.metric, results) if options.metric is not None else None
     grids = make_grids(results, x, y) or [Grid((), "", (), (), {})]
-    return [_collect_one(grid, asked or own_metric(grid), options, x, y) for grid in grids]
+    return [collect_one(grid, asked or own_metric(grid), options, x, y) for grid in grids]
 
 
 def own_metric(grid: Grid) -> Metric:
@@ -120,7 +120,8 @@ def own_metric(grid: Grid) -> Metric:
     return metric(default_metric(grid.cells.values()))
 
 
-def _collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str, y: str) -> HeatmapData:
+def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y: str = Y) -> HeatmapData:
+    """What the picture of one grid shows."""
     results = list(grid.cells.values())
     models, tasks = {result.model for result in results}, {result.task for result in results} or {MAIN_TASK}
     is_comparable = metric.better and len(tasks) == 1

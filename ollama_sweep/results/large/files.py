@@ -53,7 +53,7 @@ def draw_each(parts: Sequence[Part], target: Path, *, suffix: str = ".png") -> I
     for part, name in zip(parts, _suffixes(parts), strict=True):
         what = "highlighted" if part.is_own else part.metric.name
         path = target / f"heatmap_{what}{name}{suffix}"
-        yield tried(path, lambda part=part, path=path: heatmap_figure.write(part.field, path))  # type: ignore[misc]
+        yield tried(path, lambda part=part, path=path: heatmap_figure.write(part.drawn(), path))  # type: ignore[misc]
 
 
 def save_tables(
