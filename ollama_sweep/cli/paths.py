@@ -40,5 +40,7 @@ OUTPUT = _Path(places.check_output)
 OUTPUT_OR_STDOUT = _Path(places.check_output, places.STDOUT)
 """Also `-` and `/dev/stdout`."""
 FOLDER = _Path(places.check_folder)
+TRIED = _Path(lambda path: None)
+"""A folder that is tried by a write before anything is measured, which says what is wrong with it."""
 CONFIG = _Path(places.look)
 """A sweep file, or the name of a sweep."""

@@ -139,6 +139,11 @@ class Run:
     thinking_duration_s: float | None = None
 
     @property
+    def part(self) -> str:
+        """Its name in its attempt: `warmup 1`, `run 1`, …"""
+        return f"{'warmup' if self.warmup else 'run'} {self.number}"
+
+    @property
     def latency_s(self) -> float:
         """What the person waited, from the request to the last piece."""
         return self.client_duration_s

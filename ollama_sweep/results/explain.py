@@ -15,11 +15,12 @@ from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, 
 from ollama_sweep.core.stats import range_and_runs, value_of
 from ollama_sweep.core.units import format_bytes, format_rate
 from ollama_sweep.results.grids import flags_of
+from ollama_sweep.store.attempts import RUN_COLUMNS
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
-    from ollama_sweep.core.outcome import Effective
-    from ollama_sweep.store.one_cell import Control, Place, RunRow
+    from ollama_sweep.core.outcome import Effective, Run
+    from ollama_sweep.store.one_cell import Control, Place
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
 
@@ -43,7 +44,7 @@ class ExplainedAttempt:
 
     attempt: AttemptRow
     why: str
-    runs: tuple[RunRow, ...]
+    runs: tuple[Run, ...]
     raw: Mapping[str, str]
 
 
@@ -85,10 +86,13 @@ class Explained:
 
 
 def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:
-    runs = [{**asdict(run), "raw": one.raw.get(run.part, "")} for run in one.runs]
-    rest = {part: text for part, text in one.raw.items() if part not in {run.part for run in one.runs}}
-    flags = sorted(one.attempt.flags)
-    return {**asdict(one.attempt), "flags": flags, "why": one.why, "runs": runs, "raw": rest}
+    rest = dict(one.raw)
+    runs = [{"part": run.part, **_run_dict(run), "raw": rest.pop(run.part, "")} for run in one.runs]
+    return {**asdict(one.attempt), "flags": sorted(one.attempt.flags), "why": one.why, "runs": runs, "raw": rest}
+
+
+def _run_dict(run: Run) -> dict[str, object]:
+    return {name: getattr(run, name) for name in RUN_COLUMNS}
 
 
 def value_words(result: CellResult) -> str:

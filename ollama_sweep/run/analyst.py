@@ -86,11 +86,12 @@ def asking(model: str, row: SweepRow, asked: Asked) -> Iterator[Callable[[str], 
         options = tuple((name, value) for name, value in OPTIONS.items() if _can_set(engine, name))
         cell = Cell((("num_ctx", OPTIONS["num_ctx"]),), model, options, task="analysis")
         engine.prepare(cell)
-        yield (
-            lambda prompt: (
-                thoughts.apart(gate.checked(engine.generate(cell, prompt, TIMEOUT_S, fresh=False), fresh=False)).text
-            )
-        )
+
+        def answer(prompt: str) -> str:
+            generation = engine.generate(cell, prompt, TIMEOUT_S, fresh=False)
+            return thoughts.apart(gate.checked(generation, fresh=False)).text
+
+        yield answer
     finally:
         engine.close()
 

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.crashpoints import reached
@@ -21,7 +22,7 @@ from ollama_sweep.store.values import Notes
 
 WHOLE = "attempt"
 """The `part` of scores and raw output that belongs to the attempt, beside `run 1`, `warmup 1`, …"""
-_RUN_COLUMNS = (
+RUN_COLUMNS = (
     "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "prompt_eval_rate",
     "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s", "printed_rate",
     "client_duration_s", "believed", "doubt", "ttft_s",
@@ -91,16 +92,16 @@ def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Out
 
 
 def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
-    names = ", ".join(_RUN_COLUMNS)
-    marks = ", ".join("?" for _ in _RUN_COLUMNS)
+    names = ", ".join(RUN_COLUMNS)
+    marks = ", ".join("?" for _ in RUN_COLUMNS)
     connection.executemany(
         f"INSERT INTO runs (attempt_id, part, {names}) VALUES (?, ?, {marks})",
-        [(attempt_id, part_of(run), *(getattr(run, name) for name in _RUN_COLUMNS)) for run in outcome.runs],
+        [(attempt_id, run.part, *(getattr(run, name) for name in RUN_COLUMNS)) for run in outcome.runs],
     )
     connection.executemany(
         "INSERT INTO scores (attempt_id, part, name, value) VALUES (?, ?, ?, ?)", list(_scores(attempt_id, outcome))
     )
-    raw = [(WHOLE, outcome.raw), *((part_of(run), run.raw) for run in outcome.runs)]
+    raw = [(WHOLE, outcome.raw), *((run.part, run.raw) for run in outcome.runs)]
     connection.executemany(
         "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
         [(attempt_id, part, compress(secrets.masked(text))) for part, text in raw if text],
@@ -109,7 +110,7 @@ def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
 
 
 def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
-    found = [(part_of(run), run.answer) for run in outcome.runs if run.answer is not None]
+    found = [(run.part, run.answer) for run in outcome.runs if run.answer is not None]
     connection.executemany(
         "INSERT INTO prompts (hash, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [(content_hash(answer.prompt), _clean(answer.prompt)) for _, answer in found],
@@ -129,7 +130,7 @@ def _store_answers(connection: sqlite3.Connection, attempt_id: int, outcome: Out
 def _scores(attempt_id: int, outcome: Outcome) -> Iterator[tuple[int, str, str, float]]:
     for run in outcome.runs:
         for name, value in run.scores.items():
-            yield attempt_id, part_of(run), name, value
+            yield attempt_id, run.part, name, value
     for name, value in outcome.summary.scores.items():
         yield attempt_id, WHOLE, name, value
 
@@ -159,7 +160,7 @@ def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | N
 
     Those are the believed ones, and every question that was asked and not answered.
     """
-    names = ", ".join(f"runs.{name}" for name in _RUN_COLUMNS)
+    names = ", ".join(f"runs.{name}" for name in RUN_COLUMNS)
     rows = values.rows_of(
         connection,
         f"""SELECT {names}, attempts.id, runs.part, {_ANSWER}
@@ -179,13 +180,19 @@ _ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers
 
 
 def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
-    found = dict(zip(_RUN_COLUMNS, row, strict=False))
-    attempt_id, part, *answer = row[len(_RUN_COLUMNS) :]
+    attempt_id, part, *answer = row[len(RUN_COLUMNS) :]
+    return replace(run_of(*row[: len(RUN_COLUMNS)]), answer=_answer(*answer),
+                   scores=_scores_of(connection, attempt_id, part))  # fmt: skip
+
+
+def run_of(*row: object) -> Run:
+    """The run whose RUN_COLUMNS these are; without answer, scores and raw output. Raises Unreadable."""
+    found = dict(zip(RUN_COLUMNS, row, strict=True))
     texts = {name: values.text(found.pop(name)) for name in ("nonce", "doubt")}
     numbers = {name: values.optional_number(value) for name, value in found.items()}
+    values.number(numbers["client_duration_s"])
     numbers.update(warmup=bool(numbers["warmup"]), believed=bool(numbers["believed"]))
-    scores = _scores_of(connection, attempt_id, part)
-    return Run(**texts, **numbers, answer=_answer(*answer), scores=scores)  # type: ignore[arg-type]  # the fields
+    return Run(**texts, **numbers)  # type: ignore[arg-type]  # the columns are fields of it
 
 
 def _answer(
@@ -208,10 +215,6 @@ def _scores_of(connection: sqlite3.Connection, attempt_id: object, part: object)
     return {values.text(name): values.number(value) for name, value in rows}
 
 
-def part_of(run: Run) -> str:
-    return f"{'warmup' if run.warmup else 'run'} {run.number}"
-
-
 def compress(text: str) -> bytes:
     return zlib.compress(text.encode("utf-8", "surrogatepass"), 6)
 
@@ -226,7 +229,7 @@ def check_finite(outcome: Outcome) -> None:
     _check_fields("summary", vars(outcome.summary))
     _check_fields("effective", vars(outcome.effective))
     for run in outcome.runs:
-        _check_fields(part_of(run), vars(run))
+        _check_fields(run.part, vars(run))
 
 
 def _check_fields(where: str, fields: Mapping[str, object]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Run
 from ollama_sweep.store import values
+from ollama_sweep.store.attempts import RUN_COLUMNS, run_of
 from ollama_sweep.store.values import Notes
 
 
@@ -24,29 +26,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One run of an attempt. Counts in tokens, durations in seconds, rates in tokens/s; None is unknown."""
-
-    part: str
-    warmup: bool
-    prompt_eval_count: int | None
-    cached_count: int | None
-    prompt_eval_duration_s: float | None
-    prompt_eval_rate: float | None
-    eval_count: int | None
-    eval_duration_s: float | None
-    eval_rate: float | None
-    total_duration_s: float | None
-    load_duration_s: float | None
-    ttft_s: float | None
-    printed_rate: float | None
-    client_duration_s: float
-    believed: bool
-    doubt: str
-    nonce: str
-
-
-@dataclass(frozen=True)
 class Control:
     """A measurement of this cell as the control cell: its rate in tokens/s, and the drift it showed as a share."""
 
@@ -55,7 +34,6 @@ class Control:
     drift: float
 
 
-_RUN_COLUMNS = tuple(field.name for field in fields(RunRow))
 _PLACES = """SELECT plan.position, cells.key, plan.coordinates FROM plan JOIN cells ON cells.id = plan.cell_id
     WHERE plan.sweep_id = ?"""
 
@@ -90,20 +68,11 @@ def _place(position: int, key: object, coordinates: object) -> Place:
     return Place(position, values.text(key), values.scalars(coordinates))
 
 
-def runs(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> list[RunRow]:
-    """The runs of an attempt in their order, warm-ups among them."""
-    sql = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"
+def runs(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> list[Run]:
+    """The runs of an attempt in their order, warm-ups first; without what the engine printed, and without answers."""
+    sql = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"
     rows = values.rows_of(connection, sql, (attempt_id,))
-    return list(notes.rows(f"a run of attempt {attempt_id}", _run, rows))
-
-
-def _run(*row: Any) -> RunRow:
-    found = dict(zip(_RUN_COLUMNS, row, strict=True))
-    texts = {name: values.text(found.pop(name)) for name in ("part", "doubt", "nonce")}
-    numbers = {name: values.optional_number(value) for name, value in found.items()}
-    values.number(numbers["client_duration_s"])
-    numbers.update(warmup=bool(numbers["warmup"]), believed=bool(numbers["believed"]))
-    return RunRow(**texts, **numbers)  # type: ignore[arg-type]  # the columns are the fields
+    return list(notes.rows(f"a run of attempt {attempt_id}", run_of, rows))
 
 
 def controls(connection: sqlite3.Connection, notes: Notes, sweep_id: int, key: str) -> list[Control]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Status
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Run, Status
 from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
@@ -341,7 +341,7 @@ class Reader:
         with self._storage_errors():
             return one_cell.places_of(self._connection, self._notes, sweep_id, prefix, limit)
 
-    def runs(self, attempt_id: int) -> list[one_cell.RunRow]:
+    def runs(self, attempt_id: int) -> list[Run]:
         """The runs of an attempt, warm-ups first."""
         with self._storage_errors():
             return one_cell.runs(self._connection, self._notes, attempt_id)

@@ -35,7 +35,7 @@ def test_where_the_files_go_is_tried_before_anything_is_measured(program: Progra
              "loop": 4, "loop/x": 4, "/proc/x": 4}  # fmt: skip
     for out, code in cases.items():
         said = program("run", config, "--out", out).must(code).stderr
-        assert said.startswith("error: ")
+        assert said.startswith("error: --out: ")
         assert said.count("\n") == 1
         assert program.files() == before
     assert not program.measured()

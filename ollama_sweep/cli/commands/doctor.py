@@ -47,7 +47,6 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
       ollama-sweep doctor
       ollama-sweep doctor configs/quickstart.yaml
     """
-
     found = []
     for finding in _examine(config, db, verbose, given):
         found.append(finding)

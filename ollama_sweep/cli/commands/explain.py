@@ -13,8 +13,8 @@ from ollama_sweep.cli.terminal import say, say_exactly, say_json
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.outcome import Run
     from ollama_sweep.results.explain import Explained, ExplainedAttempt
-    from ollama_sweep.store.one_cell import RunRow
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
@@ -134,7 +134,7 @@ def _history(found: Explained) -> Iterator[str]:
             yield f"     {_run(run)}"
 
 
-def _run(run: RunRow) -> str:
+def _run(run: Run) -> str:
     from ollama_sweep.core.units import format_rate
 
     words = []
@@ -145,7 +145,8 @@ def _run(run: RunRow) -> str:
         words.append(f"read {run.prompt_eval_count} tokens{cached}{time}{rate}")
     if run.eval_count is not None:
         rate = f" at {format_rate(run.eval_rate)} tokens/s" if run.eval_rate is not None else ""
-        words.append(f"wrote {run.eval_count}{rate}")
+        thought = f", {run.thinking_count} of them thoughts" if run.thinking_count else ""
+        words.append(f"wrote {run.eval_count}{rate}{thought}")
     words.append(f"{run.client_duration_s:.2f} s in all")
     doubt = f"; not believed: {run.doubt}" if not run.believed and not run.warmup else ""
     return f"{run.part:<9} {', '.join(words)}{doubt}"

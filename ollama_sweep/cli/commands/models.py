@@ -36,7 +36,6 @@ def command(as_json: bool, **given: Any) -> None:
       ollama-sweep models
       ollama-sweep models --engine ollama --host 127.0.0.1:11434 --json
     """
-
     info, found = look(settings_of(given), given["engine"])
     if as_json:
         picture = {"engine": info.name, "version": info.version, "where": info.where}

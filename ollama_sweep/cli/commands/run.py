@@ -34,7 +34,7 @@ DEFAULT_OUT = "heatmaps"
 @shared.sweep_options
 @click.option("--retry", "retry", default="", metavar="STATUSES", help="Run failed cells again, e.g. oom,timeout.")
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
-@click.option("--out", default=DEFAULT_OUT, type=paths.FOLDER, show_default=True, help="Pictures' folder.")
+@click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
 @click.option("--interactive", is_flag=True, help="Ask for tasks, models and sizes first; needs a terminal.")
