@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Pair]:
     cells = len(options.contexts) * len(options.batches)
     pairs = []
     with _common.ollama_server(binary, folder / "server") as server:
-        (folder / "Modelfile").write_text(f"FROM {model}\n", "utf-8")
+        (folder / "Modelfile").write_text(f"FROM {model}\nPARAMETER num_predict 2\n", "utf-8")
         server.command("create", MODEL, "-f", str(folder / "Modelfile"))
         write_inputs(folder, options, binary)
         server.command("run", MODEL, "Hello")
