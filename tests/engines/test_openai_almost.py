@@ -1,13 +1,16 @@
 """The engine `openai` on servers that speak almost its protocol: understood where it is plain, else named."""
 
-# ruff: noqa: F401, F811 - the fixtures are imported, and asked for by their names
 from __future__ import annotations
 
 import json
 
 import pytest
+from openai_asking import WHOLE, ask, failure
+from openai_asking import _no_settings_of_the_person as _no_settings_of_the_person
+from openai_asking import engine as engine
+from openai_asking import said_lines as said_lines
+from openai_asking import server as server
 from openai_server import Scripted, chunk, end, refused, said, stream, usage
-from test_openai_engine import WHOLE, _no_settings_of_the_person, ask, engine, failure, said_lines, server
 
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.openai.engine import Engine
