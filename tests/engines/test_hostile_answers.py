@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from httpx import Client, MockTransport, Response
+from ollama_sweeps import check_nothing_left, ollama, run, short_waits
 from plain_engine import add_package
 from scripted_ollama import ScriptedOllama
 from sweeping import Program, program
-from test_ollama_faults import check_nothing_left, last_line, ollama, run, short_waits
 
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation

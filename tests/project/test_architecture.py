@@ -274,6 +274,18 @@ def test_a_named_engine_would_be_noticed() -> None:
     assert not list(engine_names(Module(PACKAGE / "plan" / "some.py", ast.parse(harmless))))
 
 
+def test_no_test_file_imports_another() -> None:
+    """What several of them share lies in tests/support."""
+    none_of(
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+        if name.rpartition(".")[2].startswith("test_")
+    )
+
+
 # -- small -----------------------------------------------------------------------------------------------------------
 
 

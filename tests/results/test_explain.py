@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from older_database import lay_out
 from sweeping import GRID, Program, json_of, label
 from sweeping import program as program  # a fixture
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
 from ollama_sweep.engines import facts
-
-DATA = Path(__file__).parents[1] / "data" / "schema_2"
 
 
 @pytest.fixture
@@ -64,9 +61,7 @@ def test_its_last_line_measures_the_very_cell_again(measured: Program) -> None:
 
 
 def test_every_cell_of_an_older_database_is_explained_and_every_flag_has_its_rule(program: Program) -> None:
-    path = program.folder / "sweeps.db"
-    path.write_bytes(gzip.decompress((DATA / "sweeps.db.gz").read_bytes()))
-    path.chmod(0o600)
+    lay_out(program.folder)
     seen: set[str] = set()
     places = program.rows(sql="SELECT sweep, position, flags FROM results")
     for row in places:

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ollama_fixture import free_port
+from ollama_sweeps import ollama as ollama
 from scripted_ollama import ScriptedOllama
 from sweeping import Program, json_of, program
 
@@ -20,14 +19,6 @@ from ollama_sweep.store.reader import Reader
 QUESTION = "What is the capital of France?\nA. London\nB. Paris\nC. Rome\nD. Oslo\nAnswer:"
 MMLU = "What is the capital of France?,London,Paris,Rome,Oslo,B\n"
 THOUGHT = "The user asks for the capital. London is option A. Perhaps the answer: A? No, Paris."
-
-
-@pytest.fixture
-def ollama(tmp_path: Path) -> Iterator[ScriptedOllama]:
-    made = ScriptedOllama(tmp_path / "ollama", free_port())
-    made.serve()
-    yield made
-    made.kill()
 
 
 def mmlu(program: Program, **keys: Any) -> Path:

@@ -9,16 +9,15 @@ only reads shows it as it is and leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from older_database import DATA, lay_out
 from store_helpers import message, public_folder, unprivileged
 from sweeping import Program, json_of, program
 
@@ -29,7 +28,6 @@ from ollama_sweep.store import schema
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
-DATA = Path(__file__).parents[1] / "data" / "schema_2"
 CELLS: list[dict[str, Any]] = json.loads((DATA / "cells.json").read_text("utf-8"))
 UNFINISHED = {"num_ctx 32768, num_batch 16", "num_ctx 65536, num_batch 8", "num_ctx 65536, num_batch 16"}
 READS = (
@@ -80,15 +78,6 @@ DONE = {"speed": "20 of 24", "settings": "16 of 16", "tasks": "10 of 14", "share
 
 FLAGS_SINCE = {Flag.BUSY}
 """What version 2 did not know."""
-
-
-def lay_out(folder: Path) -> Path:
-    """The person's folder; its database."""
-    shutil.copytree(DATA, folder, dirs_exist_ok=True)
-    path = folder / "sweeps.db"
-    path.write_bytes(gzip.decompress((folder / "sweeps.db.gz").read_bytes()))
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture

@@ -7,14 +7,11 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sweep_runner import Ended
-from sweeping import Program, json_of, label, program
-from test_older_database import lay_out
+from older_database import lay_out
+from sweeping import Program, json_of, program
 
 import ollama_sweep
 from ollama_sweep.core.errors import UnreadableValue
