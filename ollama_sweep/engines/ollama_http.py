@@ -60,7 +60,7 @@ class Engine(OllamaEngine):
             "model": cell.model,
             "options": {**parameters(made), **without_think(cell.options)},
             "stream": False,
-            **({"think": cell.think} if cell.think else {}),
+            "think": cell.think,
             **{name: text for name, text in texts.items() if text is not None},
             **({"system": cell.system} if cell.system else {}),
         }

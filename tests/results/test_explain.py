@@ -101,6 +101,8 @@ def test_ollama_by_hand_is_a_model_with_the_options_of_the_cell() -> None:
     asked = json.loads(shlex.split(facts("ollama_http").by_hand(cell, "FROM x\nSYSTEM be brief\n")[0])[3])
     assert asked["options"] == {"num_batch": 64, "num_ctx": 4096, "num_predict": 2}
     assert asked["system"] == "be brief"
+    assert "ollama run by_hand --verbose --nowordwrap --think=false < prompt.txt" in lines
+    assert asked["think"] is False
     told = replace(cell, options=(*cell.options, ("think", "high")))
     lines = facts("ollama").by_hand(told, "")
     assert not any("PARAMETER think" in line for line in lines)

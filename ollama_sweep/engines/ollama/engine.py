@@ -43,14 +43,17 @@ class Engine(OllamaEngine):
 
     @classmethod
     def by_hand(cls, cell: Cell, template: str) -> tuple[str, ...]:
-        """A model of the cell's options is made, run once with statistics, and removed."""
+        """A model of the cell's options is made, run once with statistics, and removed.
+
+        Ollama takes `--think=false` for a model that cannot think, too.
+        """
         made = modelfile.parse(template, "modelfile", allow_local=True) if template else None
-        think = f" --think={str(cell.think).lower()}" if cell.think else ""
+        think = str(cell.think).lower()
         text = modelfile.render(made, cell.model, without_think(cell.options)) + _system_line(cell.system)
         return (
             "cat > Modelfile.by_hand <<'END_OF_MODELFILE'", *text.splitlines(), "END_OF_MODELFILE",
             "ollama create by_hand -f Modelfile.by_hand",
-            f"ollama run by_hand --verbose --nowordwrap{think} < prompt.txt",
+            f"ollama run by_hand --verbose --nowordwrap --think={think} < prompt.txt",
             "ollama rm by_hand",
         )  # fmt: skip
 
