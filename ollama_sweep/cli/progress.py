@@ -19,6 +19,8 @@ from ollama_sweep.core.events import (
     CellStarted,
     Drifted,
     Event,
+    FurtherFinished,
+    FurtherStarted,
     GoingOn,
     Notice,
     OnHold,
@@ -52,14 +54,15 @@ class Progress:
             case SweepStarted():
                 self._total, self._done = event.total, event.done
                 self._seconds_left = event.seconds_left
-            case CellStarted():
-                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                self._cell, self._doing = event.cell, f"loading{again}"
+            case CellStarted() | FurtherStarted():
+                self._started(event)
             case RunFinished():
                 rate = f", {format_rate(event.rate)} tokens/s" if event.rate else ""
                 self._doing = f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
             case CellFinished():
                 self._finished(event)
+            case FurtherFinished():
+                self._looked_again(event)
             case Waiting():
                 self.line(f"waiting {format_duration(event.seconds)}: {event.reason}")
             case OnHold():
@@ -86,6 +89,17 @@ class Progress:
         again = " (tried again)" if event.will_retry else ""
         left = f", {self._left()} left" if self._total > self._done and self._live is None else ""
         self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
+
+    def _started(self, event: CellStarted | FurtherStarted) -> None:
+        why = f"{event.reason}, " if isinstance(event, FurtherStarted) else ""
+        again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        self._cell, self._doing = event.cell, f"{why}loading{again}"
+
+    def _looked_again(self, event: FurtherFinished) -> None:
+        """A cell that is done and counted."""
+        self._seconds_left, self._cell = event.seconds_left, None
+        again = " (tried again)" if event.will_retry else ""
+        self.line(f"again  {event.cell.label()}: {said(event.outcome)}{again}  ({event.reason})")
 
     def _left(self) -> str:
         return "?" if self._seconds_left is None else format_duration(self._seconds_left)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.outcome import Outcome, Status
+from ollama_sweep.core.outcome import Outcome, Purpose, Status
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,28 @@ class CellFinished:
     outcome: Outcome
     duration_s: float
     will_retry: bool
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class FurtherStarted:
+    """A cell that has a value is loaded once more; `reason` says why in words."""
+
+    cell: Cell
+    purpose: Purpose
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FurtherFinished:
+    """What came of that is in the database; the cell keeps its place among those that are done."""
+
+    cell: Cell
+    outcome: Outcome
+    duration_s: float
+    will_retry: bool
+    reason: str
     seconds_left: float | None = None
 
 
@@ -111,6 +133,8 @@ Event = (
     | CellStarted
     | RunFinished
     | CellFinished
+    | FurtherStarted
+    | FurtherFinished
     | Drifted
     | Waiting
     | OnHold

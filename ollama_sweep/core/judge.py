@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ollama_sweep.core import stats
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import Generation
@@ -19,6 +20,10 @@ TEMPLATE_TOKENS = 32
 BELIEVED_TEMPLATE_SHARE = 0.10
 PRINTED_TOLERANCE = 0.01
 NOISY_WIDTH = 0.10
+WARMER = 0.03
+"""A run that is so much faster than the one before it was not yet the last one to warm up."""
+SPREAD_OUT = 0.05
+"""Runs of a cell that differ by so much are too few."""
 BUSY_SHARE = 0.20
 """Others may use so much of all cores during the runs."""
 
@@ -187,6 +192,23 @@ def flags_of_others(seen: Mapping[str, float]) -> set[Flag]:
     if seen.get("gpu_shared_s", 0.0) > 0:
         flags.add(Flag.SHARED_GPU)
     return flags
+
+
+def wants_warmup(rates: Sequence[float], least: int, most: int, runs_spread: float) -> bool:
+    """Whether another run before the measured ones is needed; `rates` are those of the runs so far.
+
+    `least`, then on while a new one is faster than the one before by more than runs differ, at most `most`.
+    """
+    if len(rates) < least or len(rates) >= most:
+        return len(rates) < least
+    return len(rates) < 2 or rates[-1] > rates[-2] * (1 + max(WARMER, 2 * runs_spread))
+
+
+def wants_more_runs(rates: Sequence[float], runs_spread: float) -> bool:
+    """Whether the first runs of a cell differ by more than runs do here."""
+    if len(rates) < 2:
+        return True
+    return (max(rates) - min(rates)) / stats.median(rates) > max(SPREAD_OUT, 3 * runs_spread)
 
 
 def is_unfilled(num_batch: int, prompt_tokens: int | None) -> bool:

@@ -28,7 +28,7 @@ _ENDS = {
 _PREFERRED = ("quality", "score", "accuracy", "decode_tps", "tokens_per_s", "rows_per_s")
 _MOST_LISTED = 40
 _OF_TASKS = {"chat": "decode_tps", "embeddings": "rows_per_s"}
-_RUNS_THEMSELVES = frozenset({"runs", "attempts", "answers", "failed_answers"})
+_RUNS_THEMSELVES = frozenset({"runs", "loads", "looks", "attempts", "answers", "failed_answers"})
 
 
 class Kind(StrEnum):
@@ -113,6 +113,8 @@ _CORE = (
     Metric("answers", "answers", "", 0, Kind.COUNT),
     Metric("failed_answers", "failed answers", "", -1, Kind.COUNT),
     Metric("runs", kind=Kind.COUNT),
+    Metric("loads", kind=Kind.COUNT),
+    Metric("looks", kind=Kind.COUNT),
     Metric("attempts", kind=Kind.COUNT),
     Metric("task_score", "task score (n · 3600 / seconds)", "", 1, Kind.ONCE),
     Metric("cost", "cost", "", -1, Kind.ONCE),

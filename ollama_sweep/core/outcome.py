@@ -53,6 +53,15 @@ SURE_AGAIN = frozenset({"only_thoughts", "cannot_think"})
 """Reasons that another attempt would meet again, whatever the status."""
 
 
+class Purpose(StrEnum):
+    """What a load was made for, where the cell had a value or it is not the cell's own."""
+
+    REPEATS = "repeats"
+    PASS = "pass"  # noqa: S105 - no password
+    SECOND_LOOK = "second_look"
+    CONTROL = "control"
+
+
 class Flag(StrEnum):
     """Something true beside the status of a measured cell."""
 
@@ -66,6 +75,7 @@ class Flag(StrEnum):
     THROTTLED = "throttled"
     BUSY = "busy"
     SHARED_GPU = "shared_gpu"
+    LOAD_FAILED = "load_failed"
     IMPORTED = "imported"
 
 
@@ -80,6 +90,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.THROTTLED: "the hardware lowered its clock",
     Flag.BUSY: "other programs used more than 20 % of the processor",
     Flag.SHARED_GPU: "another model was loaded on the same server, or another program computed on the GPU",
+    Flag.LOAD_FAILED: "a further load of it gave no number",
     Flag.IMPORTED: "taken from an older file, not measured here",
 }
 
@@ -164,7 +175,10 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What an attempt's believed runs say: medians, with the smallest and largest prompt rate."""
+    """What an attempt's believed runs say: medians, with the smallest and largest prompt rate.
+
+    It speaks for `loads` loads: its own, and earlier ones that may stand beside it.
+    """
 
     runs: int = 0
     prompt_eval_count: int | None = None
@@ -176,6 +190,7 @@ class Summary:
     eval_rate: float | None = None
     total_duration_s: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    loads: int = 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 CONFIDENCE = 0.95
 MEDIAN_VARIANCE = 1.57
@@ -19,7 +19,7 @@ LOADS_KNOWN_FROM = 3
 
 @dataclass(frozen=True)
 class Spread:
-    """A standard deviation of logarithms, and the degrees of freedom it was pooled with; 0 says that nothing is known."""
+    """A standard deviation of logarithms, and the degrees of freedom it was pooled with; with 0 nothing is known."""
 
     sigma: float = 0.0
     df: int = 0
@@ -35,21 +35,35 @@ class Spreads:
     @property
     def are_loads_known(self) -> bool:
         """Enough was measured in several loads to say how far loads differ."""
-        return self.loads.df >= LOADS_KNOWN_FROM and self.runs.df > 0
+        return self.loads.df >= LOADS_KNOWN_FROM
+
+    @property
+    def words(self) -> str:
+        """`runs ± 1.2 %, loads ± 3 %`; what is not known is said."""
+        loads = _share(self.loads.sigma) if self.are_loads_known else "not known"
+        return ", ".join([*([f"runs {_share(self.runs.sigma)}"] if self.runs.df else []), f"loads {loads}"])
 
 
 @dataclass(frozen=True)
 class Load:
-    """The believed runs of one load, all above zero."""
+    """What one load said: the logarithm of the median of its believed runs, and how many they were.
 
-    runs: tuple[float, ...]
+    `squares` is the sum of squares of their logarithms about their mean.
+    """
 
-    @property
-    def log_median(self) -> float:
-        ordered = sorted(self.runs)
-        middle = len(ordered) // 2
-        both = (ordered[middle], ordered[-middle - 1])
-        return (math.log(both[0]) + math.log(both[1])) / 2
+    log_median: float
+    runs: int = 1
+    squares: float = 0.0
+
+
+def load_of(runs: Sequence[float]) -> Load:
+    """Of the believed runs of one load, all above zero. Raises ValueError for none."""
+    if not runs or min(runs) <= 0:
+        raise ValueError("a load is told by runs above zero")
+    ordered = sorted(runs)
+    middle = len(ordered) // 2
+    both = (ordered[middle], ordered[-middle - 1])
+    return Load((math.log(both[0]) + math.log(both[1])) / 2, len(runs), _squares([math.log(run) for run in runs]))
 
 
 def value_of(loads: Sequence[Load]) -> float:
@@ -57,41 +71,75 @@ def value_of(loads: Sequence[Load]) -> float:
     return math.exp(math.fsum(load.log_median for load in loads) / len(loads))
 
 
-def spreads_of(cells: Iterable[Sequence[Load]]) -> Spreads:
-    """Both spreads of the loads of many cells; those of one cell must differ in nothing but the time.
+@dataclass(frozen=True)
+class Sums:
+    """What spreads are made of; those of many cells are the sum of those of each.
+
+    `of_medians` is the sum of what the runs add to the squares of loads, in units of their variance.
+    """
+
+    runs_squares: float = 0.0
+    runs_df: int = 0
+    loads_squares: float = 0.0
+    loads_df: int = 0
+    of_medians: float = 0.0
+
+    def plus(self, other: Sums, times: int = 1) -> Sums:
+        """With another cell's; `times` -1 takes it off."""
+        return Sums(*(mine + times * its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def spreads(self) -> Spreads:
+        runs = Spread(math.sqrt(max(0.0, self.runs_squares) / self.runs_df), self.runs_df) if self.runs_df else Spread()
+        if not self.loads_df:
+            return Spreads(runs)
+        between = (self.loads_squares - MEDIAN_VARIANCE * runs.sigma**2 * self.of_medians) / self.loads_df
+        return Spreads(runs, Spread(math.sqrt(max(0.0, between)), self.loads_df))
+
+
+def sums_of(loads: Sequence[Load]) -> Sums:
+    """Of the loads of one cell, which must differ in nothing but the time.
 
     A load that was made because of the value of another one must not stand beside it: its cell was chosen for being
     off, so the two differ by more than loads do.
     """
-    runs_squares, runs_df, loads_squares, loads_df, of_medians = 0.0, 0, 0.0, 0, 0.0
+    if not loads:
+        return Sums()
+    df = len(loads) - 1
+    of_medians = df * math.fsum(1 / load.runs for load in loads) / len(loads)
+    return Sums(
+        math.fsum(load.squares for load in loads),
+        sum(load.runs - 1 for load in loads),
+        _squares([load.log_median for load in loads]),
+        df,
+        of_medians,
+    )
+
+
+def spreads_of(cells: Iterable[Sequence[Load]]) -> Spreads:
+    """Both spreads of the loads of many cells; `sums_of` says which loads may stand together."""
+    total = Sums()
     for loads in cells:
-        for load in loads:
-            runs_squares += _squares([math.log(run) for run in load.runs])
-            runs_df += len(load.runs) - 1
-        if len(loads) > 1:
-            loads_squares += _squares([load.log_median for load in loads])
-            loads_df += len(loads) - 1
-            of_medians += (len(loads) - 1) * math.fsum(1 / len(load.runs) for load in loads) / len(loads)
-    runs = Spread(math.sqrt(runs_squares / runs_df), runs_df) if runs_df else Spread()
-    if not loads_df:
-        return Spreads(runs)
-    between = loads_squares / loads_df - MEDIAN_VARIANCE * runs.sigma**2 * of_medians / loads_df
-    return Spreads(runs, Spread(math.sqrt(max(0.0, between)), loads_df))
+        total = total.plus(sums_of(loads))
+    return total.spreads
 
 
 def half_width(spreads: Spreads, *, runs: int, loads: int) -> float | None:
-    """How far the logarithm of the true value may lie from that of a cell's value, with 95 %; None where that is not known.
+    """How far the logarithm of the true value lies from that of a cell's value at most, with 95 %; None for unknown.
 
     `runs` are those of all its loads together.
     """
-    if not spreads.are_loads_known or runs < 1 or loads < 1:
+    if not spreads.are_loads_known or loads < 1:
         return None
     return quantile(spreads.loads.df) * standard_error(spreads, runs=runs, loads=loads)
 
 
 def standard_error(spreads: Spreads, *, runs: int, loads: int) -> float:
-    """Of the logarithm of a cell's value, which has so many runs in so many loads."""
-    return math.sqrt(spreads.runs.sigma**2 * MEDIAN_VARIANCE / runs + spreads.loads.sigma**2 / loads)
+    """Of the logarithm of a cell's value, which has so many runs in so many loads.
+
+    Where no load has two runs that can be told apart, the spread of loads has that of the runs in it.
+    """
+    return math.sqrt(spreads.runs.sigma**2 * MEDIAN_VARIANCE / max(runs, 1) + spreads.loads.sigma**2 / loads)
 
 
 def quantile(df: float, share: float = (1 + CONFIDENCE) / 2) -> float:
@@ -99,6 +147,11 @@ def quantile(df: float, share: float = (1 + CONFIDENCE) / 2) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, share))
+
+
+def _share(sigma: float) -> str:
+    """As people say it: two digits, one above 10 %."""
+    return f"± {100 * sigma:.2g} %" if sigma < 0.095 else f"± {100 * sigma:.0f} %"
 
 
 def _squares(values: Sequence[float]) -> float:

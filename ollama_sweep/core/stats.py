@@ -7,8 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ollama_sweep.core import metrics
-from ollama_sweep.core.metrics import Kind, Metric
+from ollama_sweep.core.metrics import Metric, default_metric
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.units import format_rate
 
@@ -17,6 +16,8 @@ ORDER_STATISTIC_RUNS = 6
 CONFIDENCE = 0.95
 PERCENTILE_METHOD = "linear interpolation between neighbours (numpy's default, type 7)"
 OUTLIER_SCALES = 3.5
+CONFIRMED_LOOKS = 2
+"""What the column `looks` has from the last stage of a second look on."""
 SMALLEST_SCALE = 0.001
 _MAD_TO_SIGMA = 1.4826
 _Z95 = 1.959963984540054
@@ -204,21 +205,30 @@ def best_set(
 ) -> tuple[CellResult | None, tuple[CellResult, ...]]:
     """The best measured cell, and those that cannot be told from it: their intervals overlap its own.
 
-    A cell's interval is that of `extent`.
+    A cell's interval is that of `extent`. The one that was measured again as the best stands before those that were
+    not, unless one of them is better beyond both intervals: the best of many is the best partly by luck.
     """
     measured = [result for result in results if value_of(result, metric) is not None]
     if not measured:
         return None, ()
     sign = 1.0 if higher_is_better else -1.0
-    best = max(measured, key=lambda result: sign * _known(result, metric))
-    low, high = extent(best, metric)
-    tied = [
-        result
-        for result in measured
-        if result is not best and extent(result, metric)[0] <= high and extent(result, metric)[1] >= low
-    ]
-    tied.sort(key=lambda result: -sign * _known(result, metric))
-    return best, tuple(tied)
+    measured.sort(key=lambda result: -sign * _known(result, metric))
+    best = measured[0]
+    confirmed = [result for result in measured if is_confirmed(result)] if metric == default_metric(measured) else []
+    if confirmed and not is_beyond(best, confirmed[0], metric):
+        best = confirmed[0]
+    return best, tuple(one for one in measured if one is not best and not is_beyond(one, best, metric))
+
+
+def is_confirmed(result: CellResult) -> bool:
+    """It was measured again as the best of its sweep."""
+    return result.metrics.get("looks", 0) >= CONFIRMED_LOOKS
+
+
+def is_beyond(one: CellResult, other: CellResult, metric: str) -> bool:
+    """Their intervals do not overlap."""
+    (low, high), (other_low, other_high) = extent(one, metric), extent(other, metric)
+    return low > other_high or high < other_low
 
 
 def value_of(result: CellResult, metric: str) -> float | None:
@@ -234,20 +244,21 @@ def extent(result: CellResult, metric: str) -> tuple[float, float]:
 
 
 def interval_of(result: CellResult, metric: str) -> Interval:
-    """[metric_low, metric_high] of a measured cell; where it has none its range [metric_min, metric_max], else its
-    value twice. The coverage is known of the first only."""
+    """[metric_low, metric_high] of a measured cell, which hold the spreads of runs and loads, or of questions; where it
+    has none its range [metric_min, metric_max], else its value twice. The coverage is known of the first only."""
     value = _known(result, metric)
     for lowest, highest in (("low", "high"), ("min", "max")):
         low, high = result.metrics.get(f"{metric}_{lowest}"), result.metrics.get(f"{metric}_{highest}")
         if low is not None and high is not None:
-            return Interval(low, high, _coverage_of(result, metric) if lowest == "low" else None)
+            return Interval(low, high, CONFIDENCE if lowest == "low" else None)
     return Interval(value, value)
 
 
 def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
     """`322–335, 3 runs`: what a measured cell's value rests on; what is not known is left out.
 
-    From six runs on it is the interval: `325–334 at 96.1 %, 9 runs`; without `sure` it does not say how sure that is.
+    Where loads are known it is the interval: `325–334 at 95 %, 9 runs in 3 loads`; without `sure` it does not say how
+    sure that is.
     """
     found = interval_of(result, of.name)
     found = found if sure else replace(found, coverage=None)
@@ -256,16 +267,9 @@ def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
     failed = int(result.metrics.get("failed_answers", 0))
     word = "answer" if "answers" in result.metrics else "run"
     counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"
+    loads = int(result.metrics.get("loads", 1))
+    counted += f" in {loads} loads" if loads > 1 else ""
     return ", ".join([*parts, counted] if runs else parts)
-
-
-def _coverage_of(result: CellResult, metric: str) -> float | None:
-    declared = metrics.metric(metric)
-    if declared.kind in (Kind.MEAN, Kind.SHARE):
-        return CONFIDENCE
-    runs = int(result.metrics.get("runs", 0))
-    is_told = declared.is_ranked and runs >= ORDER_STATISTIC_RUNS
-    return _coverage(runs, _rank(runs)) if is_told else None
 
 
 def _known(result: CellResult, metric: str) -> float:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_sweep.core import rates, stats
+from ollama_sweep.core import rates, spread, stats
 from ollama_sweep.core.metrics import Kind, metric
 from ollama_sweep.core.outcome import Asked, Run, Summary
 from ollama_sweep.core.rates import streamed_decode_rate
+from ollama_sweep.core.spread import Load, load_of
 from ollama_sweep.core.stats import known_median
 
 A = TypeVar("A", bound=Asked)
+PROMPT_RATE = "prompt_eval_rate"
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,21 @@ def _scores_by_question(asked: Iterable[Asked]) -> list[list[float]]:
 # -- a cell ----------------------------------------------------------------------------------------------------------
 
 
-def summarize(runs: Sequence[Run]) -> Summary:
-    """Medians of the believed runs, warm-ups left out."""
-    used = [run for run in runs if run.believed and not run.warmup]
+def summarize(*loads: Sequence[Run]) -> Summary:
+    """Medians of the believed runs, warm-ups left out; the prompt's rate of several loads by `spread.value_of`."""
+    used = [run for runs in loads for run in runs if run.believed and not run.warmup]
     speeds = [run.prompt_eval_rate for run in used if run.prompt_eval_rate is not None]
     if not speeds:
         return Summary()
+    said = [load[PROMPT_RATE] for runs in loads if PROMPT_RATE in (load := own_load(runs))]
     names = sorted({name for run in used for name in run.scores})
     count = known_median([run.prompt_eval_count for run in used])
     eval_count = known_median([run.eval_count for run in used])
     return Summary(
         runs=len(used),
         prompt_eval_count=None if count is None else round(count),
-        prompt_eval_rate=stats.median(speeds),
+        loads=max(1, len(said)),
+        prompt_eval_rate=spread.value_of(said) if len(said) > 1 else stats.median(speeds),
         prompt_eval_rate_min=min(speeds),
         prompt_eval_rate_max=max(speeds),
         prompt_eval_duration_s=known_median([run.prompt_eval_duration_s for run in used]),
@@ -106,7 +110,6 @@ def summarize(runs: Sequence[Run]) -> Summary:
         scores={
             **{name: stats.median([run.scores[name] for run in used if name in run.scores]) for name in names},
             **_thinking(used),
-            **_interval("prompt_eval_rate", speeds, len(used)),
             **_task_score(len(used), used),
         },
     )
@@ -121,21 +124,25 @@ def _thinking(used: Sequence[Run]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _interval(name: str, values: Sequence[float], runs: int) -> dict[str, float]:
-    """NAME_low and NAME_high, between which the true median lies; nothing where too few runs, or not all, have it."""
-    if len(values) < max(stats.ORDER_STATISTIC_RUNS, runs):
-        return {}
-    low, high = stats.interval(values)
-    return {f"{name}_low": low, f"{name}_high": high}
+def own_load(runs: Sequence[Run]) -> dict[str, Load]:
+    """What the runs of one load say by themselves, of each number that cells are ranked by and that loads differ in.
+
+    Of a task with questions that is one value a load: questions differ, and that is no noise.
+    """
+    used = [run for run in runs if run.believed and not run.warmup]
+    if any(run.answer is not None for run in used):
+        return {name: load_of([value]) for name, value in _speeds(used).items() if metric(name).is_ranked and value > 0}
+    rates = [run.prompt_eval_rate for run in used if run.prompt_eval_rate]
+    return {PROMPT_RATE: load_of(rates)} if rates else {}
 
 
-def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summary:
+def summarize_answers(runs: Sequence[Run], added: Mapping[str, float], loads: int = 1) -> Summary:
     """Numbers of a cell whose task has questions; `runs` are all measured ones, `added` what the task adds.
 
     A score is a median or a mean of those of the answers, as it is declared. `quality` is
     the mean score where a question without an answer counts 0. What tasks are ranked by has an interval: a mean the one
-    in which it truly lies (NAME_low, NAME_high), a speed its range (NAME_min, NAME_max), and from six answers on the
-    interval of its median. Raises nothing; without answers all is empty.
+    in which it truly lies (NAME_low, NAME_high), a speed its range (NAME_min, NAME_max), and its interval is made of
+    both spreads where it is shown. Raises nothing; without answers all is empty.
     """
     used = [run for run in runs if run.believed]
     if not used:
@@ -144,6 +151,7 @@ def summarize_answers(runs: Sequence[Run], added: Mapping[str, float]) -> Summar
     eval_count = known_median([run.eval_count for run in used])
     return Summary(
         runs=len(used),
+        loads=loads,
         prompt_eval_count=None if count is None else round(count),
         prompt_eval_rate=known_median([run.prompt_eval_rate for run in used]),
         prompt_eval_duration_s=known_median([run.prompt_eval_duration_s for run in used]),
@@ -190,7 +198,7 @@ def _task_score(count: int, runs: Sequence[Run]) -> dict[str, float]:
 
 
 def _speeds(used: Sequence[Run]) -> dict[str, float]:
-    """Times and speeds of the answers: medians, the smallest and the largest, intervals."""
+    """Times and speeds of the answers: medians, the smallest and the largest."""
     scored = {name for run in used for name in run.scores if metric(name).is_ranked}
     seen: dict[str, list[float | None]] = {
         "latency_s": [run.latency_s for run in used],
@@ -203,7 +211,6 @@ def _speeds(used: Sequence[Run]) -> dict[str, float]:
         known = [value for value in values if value is not None]
         if known:
             found |= {name: stats.median(known), f"{name}_min": min(known), f"{name}_max": max(known)}
-            found |= _interval(name, known, len(used))
     return found
 
 

@@ -17,9 +17,10 @@ from ollama_sweep.machine import env
 from ollama_sweep.machine.conditions import QuietHours, parse_quiet_hours
 from ollama_sweep.machine.files import expanded, read_text
 from ollama_sweep.plan.keys import BY_NAME, ENGINE_OPTIONS, Key, Kind
-from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats
+from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats, Warmup
 
 _Entries = Mapping[str, Node]
+AUTO = "auto"
 _REPEATS = ("min", "max", "until")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -63,11 +64,37 @@ def count(node: Node, name: str, example: int, low: int | None, high: int | None
     return value
 
 
+def warmup(node: Node, key: Key) -> Warmup:
+    """A number of runs, or auto."""
+    if node.value == AUTO:
+        return Warmup()
+    if isinstance(node.value, str):
+        raise node.error(f"{key.name}: {node.shown} is not known; write a number of runs or {AUTO}")
+    runs = _counted(node, key)
+    return Warmup(runs, runs)
+
+
+def share(node: Node, key: Key) -> float:
+    """A percentage, 0 for off."""
+    if node.value == "off":
+        return 0.0
+    found = _PERCENT.fullmatch(node.source)
+    if not found or not 0 < float(found.group(1)) <= 100:
+        raise node.error(f"{key.name}: {node.shown} is not known; write a percentage of 100% at most, like 10%, or off")
+    return float(found.group(1)) / 100
+
+
 def repeats(node: Node, key: Key) -> Repeats:
-    """A number of runs, or {min, max, until}."""
+    """A number of runs, {min, max, until}, or auto."""
+    if node.value == AUTO:
+        return Repeats()
+    if isinstance(node.value, str):
+        raise node.error(
+            f"{key.name}: {node.shown} is not known; write a number of runs, {{min, max, until}} or {AUTO}"
+        )
     if not isinstance(node.value, dict):
         runs = _counted(node, key)
-        return Repeats(runs, runs)
+        return Repeats(runs, runs, is_auto=False)
     parts = node.value
     for part, inner in parts.items():
         if part not in _REPEATS:
@@ -80,7 +107,7 @@ def repeats(node: Node, key: Key) -> Repeats:
     until = _PERCENT.fullmatch(parts["until"].source)
     if not until or not 0 < float(until.group(1)) < 100:
         raise parts["until"].error("repeats.until: write a percentage like 2%")
-    return Repeats(minimum, maximum, float(until.group(1)) / 100)
+    return Repeats(minimum, maximum, float(until.group(1)) / 100, is_auto=False)
 
 
 def choice(node: Node, key: Key) -> str | bool:
@@ -224,7 +251,9 @@ READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.WORDS: words,
     Kind.HOURS: hours,
     Kind.INTERVAL: interval,
+    Kind.WARMUP: warmup,
     Kind.REPEATS: repeats,
+    Kind.SHARE: share,
     Kind.ENGINE_OPTIONS: engine_options,
     Kind.THOUGHT: thought,
 }

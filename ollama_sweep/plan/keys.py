@@ -35,7 +35,9 @@ class Kind(StrEnum):
     WORDS = "a command as a list of words"
     HOURS = "times of the week"
     INTERVAL = "a number of cells, a time, or off"
-    REPEATS = "a number of runs, or min, max and until"
+    WARMUP = "a number of runs, or auto"
+    REPEATS = "a number of runs, min, max and until, or auto"
+    SHARE = "a percentage, or off"
     PROMPT = "a path, text or tokens"
     EXCLUSIONS = "comparisons"
     TASKS = "options by task"
@@ -231,14 +233,29 @@ KEYS: tuple[Key, ...] = (
         absent="the file's name without its ending", field="name", example="all keys",
     ),
     Key(
-        "warmup", Kind.COUNT, Part.HOW, "LOW to HIGH runs before the measured ones; they are kept and not counted",
-        default=1, low=0, high=100, field="warmup", example="1",
+        "warmup", Kind.WARMUP, Part.HOW,
+        "LOW to HIGH runs before the measured ones; they are kept and not counted. `auto`: until a run is no faster "
+        "than the one before it, at most 5: [measurement.md](measurement.md#warm-up-and-repeats)",
+        default="auto", low=0, high=100, field="warmup", example="1",
     ),
     Key(
         "repeats", Kind.REPEATS, Part.HOW,
-        "LOW to HIGH measured runs in a cell. Or `{min: 3, max: 20, until: 2%}`: go on until the interval of the rate "
-        "is that narrow",
-        default=3, low=1, high=1000, field="repeats", example="{min: 3, max: 10, until: 2%}",
+        "LOW to HIGH measured runs in a cell. Or `{min: 3, max: 20, until: 2%}`: go on until the interval of the runs "
+        "is that narrow. `auto`: 3, and 6 where these differ more than runs do here",
+        default="auto", low=1, high=1000, field="repeats", example="{min: 3, max: 10, until: 2%}",
+    ),
+    Key(
+        "passes", Kind.COUNT, Part.HOW,
+        "the grid is measured so often, LOW to HIGH times, each time in another order and in fresh loads: what loads "
+        "differ by is seen in every cell",
+        default=1, low=1, high=100, example="2",
+    ),
+    Key(
+        "second_look", Kind.SHARE, Part.HOW,
+        "when every cell has been measured, those that nobody should believe as they are (the best ones, and what is "
+        "noisy, disturbed or off) get a further load, within this share of the time that the sweep has taken; `off`: "
+        "none: [measurement.md](measurement.md#the-second-look)",
+        default="10%", example="10%",
     ),
     Key(
         "timeout", Kind.SECONDS, Part.HOW,
@@ -319,8 +336,9 @@ KEYS: tuple[Key, ...] = (
     Key(
         "control", Kind.INTERVAL, Part.HOW,
         "the first cell is measured again after so many cells (`50`), after a time (`30m`), or never (`off`), to see "
-        "whether the machine drifts: [measurement.md](measurement.md#the-machine)",
-        default=50, low=1, high=1_000_000, field="control", example="50",
+        "whether the machine drifts and how far loads differ: [measurement.md](measurement.md#the-machine)",
+        absent="at the start, at the end and evenly between, at least 5 times", low=1, high=1_000_000, field="control",
+        example="50",
     ),
 )  # fmt: skip
 

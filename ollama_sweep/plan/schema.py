@@ -45,6 +45,8 @@ _ADDRESS: Json = {
 _WINDOW = r"\s*(?:[A-Za-z]{3}(?:[-–][A-Za-z]{3})?\s+)?\d\d?:\d\d\s*[-–]\s*\d\d?:\d\d\s*"
 _HOURS: Json = {"type": "string", "pattern": f"^{_WINDOW}(?:,{_WINDOW})*$"}
 _PERCENT: Json = {"type": "string", "pattern": r"^[0-9]+(?:\.[0-9]+)? ?%$"}
+_SHARE: Json = {"type": "string", "pattern": r"^(?!0+(?:\.0+)? ?%)(?:0*100(?:\.0+)?|0*[0-9]{1,2}(?:\.[0-9]+)?) ?%$"}
+_AUTO: Json = {"const": "auto"}
 _EXCLUSION: Json = {**_NOT_BLANK, "maxLength": LONGEST}
 _VARIABLES = f"^(?!(?:{'|'.join(sorted(OWN_VARIABLES))})$){SERVER_VARIABLE}$"
 _VARIABLE_VALUE: Json = {"type": ["string", "number", "boolean"]}
@@ -147,7 +149,8 @@ def _prompt(key: Key) -> Json:
 
 
 def _repeats(key: Key) -> Json:
-    return _any(_limited(key), _mapping({"min": _limited(key), "max": _limited(key), "until": _PERCENT}))
+    bounds = _mapping({"min": _limited(key), "max": _limited(key), "until": _PERCENT})
+    return _any(_limited(key), bounds, _AUTO)
 
 
 def _tasks(_: Key) -> Json:
@@ -182,7 +185,9 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.WORDS: lambda key: _list(_LINE),
     Kind.HOURS: lambda key: _any(_HOURS, _list(_HOURS)),
     Kind.INTERVAL: lambda key: _any(_limited(key), _DURATION, {"const": "off"}),
+    Kind.WARMUP: lambda key: _any(_limited(key), _AUTO),
     Kind.REPEATS: _repeats,
+    Kind.SHARE: lambda key: _any(_SHARE, {"const": "off"}),
     Kind.PROMPT: _prompt,
     Kind.EXCLUSIONS: lambda key: _any(_EXCLUSION, {"type": "array", "items": _EXCLUSION}),
     Kind.TASKS: _tasks,

@@ -36,17 +36,43 @@ class PromptSpec:
 
 
 @dataclass(frozen=True)
+class Warmup:
+    """Runs before the measured ones: at least `minimum`; up to `maximum` while they still get faster."""
+
+    minimum: int = 1
+    maximum: int = 5
+
+    @property
+    def words(self) -> str:
+        """`1`, or `1 to 5`."""
+        return _from_to(self.minimum, self.maximum)
+
+
+@dataclass(frozen=True)
 class Repeats:
-    """Measured runs per attempt: at least `minimum`; up to `maximum` until their interval is `until` wide."""
+    """Measured runs per attempt: at least `minimum`; up to `maximum` until their interval is `until` wide.
+
+    `is_auto`: up to `maximum` where the first ones differ by more than runs do.
+    """
 
     minimum: int = 3
-    maximum: int = 3
+    maximum: int = 6
     until: float | None = None
+    is_auto: bool = True
+
+    @property
+    def words(self) -> str:
+        """`3`, or `3 to 6`."""
+        return _from_to(self.minimum, self.maximum)
+
+
+def _from_to(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
 class Interim:
-    """When pictures are drawn while the sweep runs: after so many cells, or seconds; both None: never."""
+    """When something is done while the sweep runs: after so many cells, or seconds; both None: never."""
 
     cells: int | None = None
     seconds: float | None = 1800.0
@@ -85,7 +111,7 @@ class SweepSpec:
     name: str = field(default="sweep", metadata=RUNTIME)
     template_path: Path | None = field(default=None, metadata=RUNTIME)
     config_path: Path | None = field(default=None, metadata=RUNTIME)
-    warmup: int = field(default=1, metadata=RUNTIME)
+    warmup: Warmup = field(default=Warmup(), metadata=RUNTIME)
     repeats: Repeats = field(default=Repeats(), metadata=RUNTIME)
     timeout_s: float = field(default=600.0, metadata=RUNTIME)
     load_timeout_s: float = field(default=600.0, metadata=RUNTIME)
@@ -93,7 +119,7 @@ class SweepSpec:
     order: str = field(default="column-first", metadata=RUNTIME)
     conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
     interim: Interim = field(default=Interim(), metadata=RUNTIME)
-    control: Interim = field(default=Interim(50, None), metadata=RUNTIME)
+    control: Interim | None = field(default=None, metadata=RUNTIME)
     host: str | None = field(default=None, metadata=RUNTIME)
     managed: bool = field(default=False, metadata=RUNTIME)
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)

@@ -163,7 +163,7 @@ class Survey:
             "engine_version": masked(self.info.version),
             "repeats": spec.repeats.minimum,
             "rounds": self.rounds,
-            "warmup": spec.warmup,
+            "warmup": spec.warmup.minimum,
             "timeout_s": spec.timeout_s,
             "order": spec.order,
             "host": masked(self.info.where),

@@ -23,6 +23,7 @@ from ollama_sweep.plan.lengths import SentPrompt
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.questions import Asking
 from ollama_sweep.run.stopping import StopNow
+from ollama_sweep.run.turns import Beside
 from ollama_sweep.tasks.base import Task
 
 
@@ -42,6 +43,10 @@ def _energy_per_token(seen: Mapping[str, float], runs: Sequence[Run]) -> dict[st
     return {"energy_per_token_j": seen["energy_j"] / tokens} if "energy_j" in seen and tokens else {}
 
 
+def _rates(runs: Sequence[Run]) -> list[float]:
+    return [run.prompt_eval_rate or 0.0 for run in runs]
+
+
 @dataclass(frozen=True)
 class Measuring:
     """How a sweep measures: its settings, what is sent by task and model, its tasks by name, and the engine."""
@@ -53,12 +58,13 @@ class Measuring:
     emit: Callable[[Event], None]
     has_gpu: bool = False
     oom_kills: Callable[[], int] = system_oom_kills
+    runs_spread: Callable[[], float] = lambda: 0.0
     watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
 
-    def outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
+    def outcome(self, cell: Cell, beside: Beside) -> Outcome:
         """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
 
-        `earlier` are believed runs of former attempts at this cell, which its median speaks for as well.
+        `beside` are former loads of this cell, which its numbers speak for as well.
         """
         runs: list[Run] = []
         effective, killed_before = Effective(), self.oom_kills()
@@ -67,8 +73,8 @@ class Measuring:
             effective = gate.effective(self.engine.prepare(cell))
             reached("after_prepare")
             watch.start()
-            self._collect_runs(cell, runs, earlier, effective, watch)
-            return self._judged(cell, runs, earlier, effective, watch.stop())
+            self._collect_runs(cell, runs, beside.runs, effective, watch)
+            return self._judged(cell, runs, beside, effective, watch.stop())
         except CellFailed as failure:
             return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before, watch.stop())
         except (StopNow, SweepError, MemoryError):
@@ -83,15 +89,16 @@ class Measuring:
                 self.emit(Notice(f"Warning: {name} no longer answers; what it measured is unknown from now on"))
 
     def _judged(
-        self, cell: Cell, runs: Sequence[Run], earlier: Sequence[Run], effective: Effective, seen: Mapping[str, float]
+        self, cell: Cell, runs: Sequence[Run], beside: Beside, effective: Effective, seen: Mapping[str, float]
     ) -> Outcome:
         sent, tokens = self._sent(cell), self._tokens(cell)
+        loads = [*beside.loads, runs]
         if sent.is_own_prompt:
-            summary = summarize([*earlier, *runs])
+            summary = summarize(*loads)
             tokens = tokens or summary.prompt_eval_count
         else:
-            measured = [run for run in (*earlier, *runs) if not run.warmup]
-            summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured))
+            measured = [run for load in loads for run in load if not run.warmup]
+            summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured), len(loads))
         summary = replace(summary, scores={**summary.scores, **seen, **_energy_per_token(seen, runs)})
         return judge.judge_attempt(cell, runs, summary, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
 
@@ -111,7 +118,7 @@ class Measuring:
         oom_kills: int,
         seen: Mapping[str, float],
     ) -> Outcome:
-        nothing = summarize([])
+        nothing = summarize()
         flags = judge.flags_of(cell, nothing, effective, prompt_tokens=self._tokens(cell), has_gpu=self.has_gpu)
         failure = gate.storable(failure)
         status, reason = Status(failure.status), failure.reason
@@ -132,7 +139,8 @@ class Measuring:
     ) -> None:
         if not self._sent(cell).is_own_prompt:
             return self._ask_questions(cell, runs, earlier, effective, watch)
-        runs.extend(self._run(cell, number, warmup=True) for number in range(1, self.spec.warmup + 1))
+        while judge.wants_warmup(_rates(runs), self.spec.warmup.minimum, self.spec.warmup.maximum, self.runs_spread()):
+            runs.append(self._run(cell, len(runs) + 1, warmup=True))
         reached("after_warmup")
         watch.begin_runs()
         wanted = max(1, self.spec.repeats.minimum - len(earlier))
@@ -158,7 +166,7 @@ class Measuring:
             emit=self.emit,
             first=max((run.number for run in earlier), default=0) + 1,
         )
-        for number in range(1, self.spec.warmup + 1):
+        for number in range(1, self.spec.warmup.minimum + 1):
             runs.extend(asking.warm_up(number))
         reached("after_warmup")
         watch.begin_runs()
@@ -172,10 +180,12 @@ class Measuring:
         if len(measured) < wanted:
             return True
         repeats = self.spec.repeats
-        if repeats.until is None or earlier + len(measured) >= repeats.maximum:
+        if earlier + len(measured) >= repeats.maximum:
             return False
         rates = [run.prompt_eval_rate for run in measured if run.believed and run.prompt_eval_rate is not None]
-        return len(rates) < 2 or stats.relative_width(rates) > repeats.until
+        if repeats.is_auto:
+            return not earlier and judge.wants_more_runs(rates[: repeats.minimum], self.runs_spread())
+        return repeats.until is not None and (len(rates) < 2 or stats.relative_width(rates) > repeats.until)
 
     def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
         sent, nonce = self._sent(cell), prompts.new_nonce()

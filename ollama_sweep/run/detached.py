@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ollama_sweep
 from ollama_sweep.core.errors import DatabaseInUse, StorageError
-from ollama_sweep.core.events import CellFinished, Event, SweepStarted
+from ollama_sweep.core.events import CellFinished, Event, FurtherFinished, SweepStarted
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.text import harmless
 from ollama_sweep.store import file as files
@@ -162,7 +162,7 @@ def log_keeper(db: Path) -> Callable[[Event], None]:
         is_ours = False
 
     def listen(event: Event) -> None:
-        if is_ours and isinstance(event, CellFinished):
+        if is_ours and isinstance(event, CellFinished | FurtherFinished):
             keep_short(log)
 
     return listen

@@ -9,18 +9,30 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.errors import EngineUnavailable
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
-from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.outcome import Outcome, Purpose, Status
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
-from ollama_sweep.run.stopping import Stopping
+from ollama_sweep.run.stopping import StopNow, Stopping
+from ollama_sweep.run.turns import Beside
 from ollama_sweep.run.waiting import Emit, pause
+from ollama_sweep.store.rows import ControlCell
 from ollama_sweep.store.writer import Store
 
 FLAGGED = 0.03
 PAUSED = 0.08
 PAUSE_S = 600.0
 MOST_PAUSES = 3
+FEWEST_CELLS = 5
+"""A smaller sweep would be made of controls; it has none by itself."""
+FEWEST_CONTROLS, CELLS_PER_CONTROL = 5, 25
+
+
+def controls_wanted(loads: int) -> int:
+    """So often the control cell is measured in a sweep of so many loads, where nobody says how often."""
+    return max(FEWEST_CONTROLS, loads // CELLS_PER_CONTROL) if loads >= FEWEST_CELLS else 0
 
 
 @dataclass
@@ -32,11 +44,14 @@ class DriftWatch:
     measuring: Measuring
     stopping: Stopping
     emit: Emit
-    every: Interim
+    every: Interim | None
     pauses: bool = True
+    passes: int = 1
     drift: float = 0.0
     _cells: int = 0
     _since: float = 0.0
+    _made: int | None = None
+    _loads: int = 0
     _has_said_why_not: bool = False
 
     @property
@@ -52,6 +67,7 @@ class DriftWatch:
             return
         for left in range(MOST_PAUSES, -1, -1):
             self._measure()
+            self._made = (self._made or 0) + 1
             if abs(self.drift) <= PAUSED or not self.pauses or not left:
                 break
             words = f"the speed has drifted by {self.drift:+.1%}"
@@ -61,25 +77,64 @@ class DriftWatch:
         self._cells, self._since = 0, time.monotonic()
 
     def _is_due(self) -> bool:
+        if self.every is None:
+            return self._is_next()
         if self.every.cells is not None and self._cells >= self.every.cells:
             return True
         return self.every.seconds is not None and time.monotonic() - self._since >= self.every.seconds
+
+    def _is_next(self) -> bool:
+        """By themselves controls lie at the start, at the end and evenly between."""
+        total = self.passes * sum(self.store.counts(self.sweep_id).values())
+        if total < FEWEST_CELLS:
+            return False
+        if self._made is None:
+            self._made = self.store.loads_made(self.sweep_id).get(Purpose.CONTROL, 0)
+            self._loads = self._done()
+        else:
+            self._loads += 1
+        wanted = controls_wanted(total)
+        return self._made < min(wanted, 1 + (wanted - 1) * self._loads // total)
+
+    def _done(self) -> int:
+        """Cells that have a final state, and their loads in further passes."""
+        done = sum(count for status, count in self.store.counts(self.sweep_id).items() if status.is_final)
+        return done + self.store.loads_made(self.sweep_id).get(Purpose.PASS, 0)
 
     def _measure(self) -> None:
         control = self.store.control_cell(self.sweep_id)
         if control is None:
             return self._say_why_not()
         cell = self.store.planned(self.sweep_id, control.position).cell
-        with self.stopping.interruptible():
-            outcome = self.measuring.outcome(cell, ())
+        outcome = self._load(control, cell)
         rate = outcome.summary.prompt_eval_rate
         if outcome.status is not Status.OK or rate is None:
             self.emit(Notice(f"The control cell could not be measured ({outcome.status}): drift is not known"))
             return None
         self.drift = rate / control.prompt_eval_rate - 1
-        self.store.save_control(self.sweep_id, control.cell_id, rate, self.drift)
         self.emit(Drifted(cell, self.drift, has_drifted=self.has_drifted))
         return None
+
+    def _load(self, control: ControlCell, cell: Cell) -> Outcome:
+        """A fresh load of the control cell, stored with its runs; the cell's own numbers stay what they are."""
+        spec, attempt_id = self.measuring.spec, None
+        try:
+            with self.stopping.interruptible():
+                self.measuring.engine.release(failed=False)
+            attempt_id = self.store.begin_attempt(
+                self.sweep_id, control.cell_id, timeout_s=spec.timeout_s, purpose=Purpose.CONTROL
+            )
+            with self.stopping.interruptible():
+                outcome = self.measuring.outcome(cell, Beside())
+        except (StopNow, EngineUnavailable) as error:
+            if attempt_id is not None:
+                why = "stopped" if isinstance(error, StopNow) else "engine_unavailable"
+                self.store.finish_control(attempt_id, Outcome(Status.INTERRUPTED, why), None)
+            raise
+        rate = outcome.summary.prompt_eval_rate if outcome.status is Status.OK else None
+        drift = None if rate is None else rate / control.prompt_eval_rate - 1
+        self.store.finish_control(attempt_id, outcome, drift)
+        return outcome
 
     def _say_why_not(self) -> None:
         if not self._has_said_why_not:

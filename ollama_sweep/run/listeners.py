@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ollama_sweep.core.errors import SweepError
-from ollama_sweep.core.events import CellStarted, Drawing, Drawn, Event, GoingOn, OnHold, Waiting
+from ollama_sweep.core.events import CellStarted, Drawing, Drawn, Event, FurtherStarted, GoingOn, OnHold, Waiting
 from ollama_sweep.run.stopping import StopNow
 
 Listener = Callable[[Event], None]
@@ -59,6 +59,6 @@ class WaitingNote:
         elif isinstance(event, Drawing):
             self._note(DRAWING)
             self._is_waiting = True
-        elif self._is_waiting and isinstance(event, CellStarted | GoingOn | Drawn):
+        elif self._is_waiting and isinstance(event, CellStarted | FurtherStarted | GoingOn | Drawn):
             self._note("")
             self._is_waiting = False

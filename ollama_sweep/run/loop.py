@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,8 @@ from ollama_sweep.core.errors import PARSER, EngineStuck, EngineUnavailable, Sto
 from ollama_sweep.core.events import (
     CellFinished,
     CellStarted,
+    FurtherFinished,
+    FurtherStarted,
     GoingOn,
     Notice,
     OnHold,
@@ -30,7 +32,7 @@ from ollama_sweep.core.events import (
 )
 from ollama_sweep.core.forecast import forecast
 from ollama_sweep.core.ledger import Ledger
-from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Run, Status
+from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
 from ollama_sweep.core.units import format_duration
 from ollama_sweep.engines.base import Engine, EngineInfo
 from ollama_sweep.machine.clocks import suspended_s, time_of_day_ahead_s
@@ -41,8 +43,9 @@ from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.stopping import StopNow, Stopping
+from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
-from ollama_sweep.store.rows import PendingCell
+from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.writer import Store
 
 T = TypeVar("T")
@@ -93,6 +96,20 @@ class ShieldedLedger:
             self.store.settle(number)
 
 
+def _started(turn: Turn, cell: Cell, tried: int) -> CellStarted | FurtherStarted:
+    if turn.further is None:
+        return CellStarted(cell, turn.attempts + tried + 1)
+    return FurtherStarted(cell, turn.further.purpose, turn.further.reason, tried + 1)
+
+
+def _finished(
+    turn: Turn, cell: Cell, outcome: Outcome, duration_s: float, retry: bool, seconds_left: float | None
+) -> CellFinished | FurtherFinished:
+    if turn.further is None:
+        return CellFinished(cell, outcome, duration_s, retry, seconds_left)
+    return FurtherFinished(cell, outcome, duration_s, retry, turn.further.reason, seconds_left)
+
+
 @dataclass
 class Execution:
     """One `run`: the sweep's cells by their position in the plan, and everything that measures and keeps them."""
@@ -112,6 +129,7 @@ class Execution:
     day_clock: Callable[[], float] = time_of_day_ahead_s
     drift: DriftWatch | None = None
     may_start: Callable[[], Wait | None] = lambda: None
+    following: Callable[[], FurtherLoad | None] = lambda: None
     _bugs: int = 0
     _missed: int = 0
     _missed_since: float = 0.0
@@ -121,13 +139,21 @@ class Execution:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
         counts, total, done = self._counts()
         self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left()))
-        while (pending := self.store.next_pending(self.sweep_id)) is not None:
+        while (turn := self._next()) is not None:
             if self.stopping.requested:
                 self._stop()
             self._hold()
-            self._measure(pending)
+            self._measure(turn)
         self._look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _next(self) -> Turn | None:
+        """A pending cell, or a cell that wants a further load; None where nothing is left."""
+        pending = self.store.next_pending(self.sweep_id)
+        if pending is not None:
+            return OwnTurn(self.store, self.sweep_id, pending, self.spec.timeout_s)
+        load = self.following()
+        return None if load is None else FurtherTurn(self.store, self.sweep_id, load, self.spec.timeout_s)
 
     def _counts(self) -> tuple[Mapping[Status, int], int, int]:
         """Cells by status, all of them, and those that have a final state."""
@@ -165,13 +191,15 @@ class Execution:
 
     # -- one cell ------------------------------------------------------------------------------------------------
 
-    def _measure(self, pending: PendingCell) -> None:
+    def _measure(self, turn: Turn) -> None:
         """Attempts at one cell until one counts and needs no retry."""
-        cell = self.cell_at(pending.position)
+        cell = self.cell_at(turn.position)
         self._look_at_clock()
         self._look_at_engine()
+        if turn.further is not None:
+            self._unload()  # what is loaded by chance would be no further load
         for tried in range(self.spec.retries + 1):
-            retry = self._attempt(pending, cell, tried)
+            retry = self._attempt(turn, cell, tried)
             if not retry or self.stopping.requested:
                 break
         self._look_for_drift()
@@ -202,23 +230,21 @@ class Execution:
         for change in changed:
             self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
 
-    def _attempt(self, pending: PendingCell, cell: Cell, tried: int) -> bool:
+    def _attempt(self, turn: Turn, cell: Cell, tried: int) -> bool:
         """One attempt, committed; true where the cell is to be tried again at once."""
-        earlier = self.store.believed_runs(pending.cell_id)
+        beside = turn.beside()
         reached("before_begin")
-        attempt_id = self._when_there_is_room(
-            lambda: self.store.begin_attempt(self.sweep_id, pending.cell_id, timeout_s=self.spec.timeout_s)
-        )
-        self.emit(CellStarted(cell, pending.attempts + tried + 1))
+        attempt_id = self._when_there_is_room(turn.begin)
+        self.emit(_started(turn, cell, tried))
         reached("after_begin")
         started, slept_s, stops = time.monotonic(), self.sleep_clock(), self.stopping.stops()
         try:
-            outcome = self._outcome(cell, earlier)
+            outcome = self._outcome(cell, beside)
         except StopNow:
-            self._give_up(attempt_id, "stopped")
+            turn.give_up(attempt_id, "stopped")
             self._stop()
         except EngineUnavailable as error:
-            self._give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
+            turn.give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
             self._wait_for_engine(error)
             return False
         if self.sleep_clock() - slept_s > SUSPENDED_S:
@@ -227,16 +253,15 @@ class Execution:
             outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
-        if judge.is_unstable(outcome.status, self.store.former_statuses(pending.cell_id)):
+        if judge.is_unstable(outcome.status, self.store.former_statuses(turn.cell_id)):
             outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
         may_differ = outcome.status in RETRIED and outcome.reason not in SURE_AGAIN
         retry = may_differ and tried < self.spec.retries
         reached("before_finish")
-        cell_status = Status.PENDING if retry or not outcome.status.counts else outcome.status
-        self._save(attempt_id, pending.key, cell, outcome, cell_status)
+        self._save(turn, attempt_id, cell, outcome, retry)
         reached("after_finish")
         self._missed = 0
-        self.emit(CellFinished(cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
+        self.emit(_finished(turn, cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
         if not retry:
             self._check_for_bugs(outcome)
         if outcome.status is not Status.OK:
@@ -244,10 +269,11 @@ class Execution:
         reached("after_release")
         return retry
 
-    def _save(self, attempt_id: int, key: str, cell: Cell, outcome: Outcome, cell_status: Status) -> None:
+    def _save(self, turn: Turn, attempt_id: int, cell: Cell, outcome: Outcome, retry: bool) -> None:
         """Commit; what cannot be stored goes to a file beside the database."""
+        key = turn.key
         try:
-            self._when_there_is_room(lambda: self.store.finish_attempt(attempt_id, outcome, cell_status=cell_status))
+            self._when_there_is_room(lambda: turn.finish(attempt_id, outcome, retry=retry))
         except StorageError as error:
             text = _sentences(error, rescue(self.store.path, key, cell, outcome))
             if self.stopping.now:
@@ -269,12 +295,9 @@ class Execution:
                 self.emit(Waiting(str(error), DISK_WAIT_S))
             pause(DISK_WAIT_S, self.stopping)
 
-    def _give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
-        self.store.finish_attempt(attempt_id, Outcome(Status.INTERRUPTED, reason, error), cell_status=Status.PENDING)
-
-    def _outcome(self, cell: Cell, earlier: Sequence[Run]) -> Outcome:
+    def _outcome(self, cell: Cell, beside: Beside) -> Outcome:
         with self.stopping.interruptible():
-            return self.measuring.outcome(cell, earlier)
+            return self.measuring.outcome(cell, beside)
 
     # -- the surroundings ----------------------------------------------------------------------------------------
 

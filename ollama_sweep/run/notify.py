@@ -19,6 +19,8 @@ from ollama_sweep.core.events import (
     CellStarted,
     Drifted,
     Event,
+    FurtherFinished,
+    FurtherStarted,
     GoingOn,
     OnHold,
     RunFinished,
@@ -37,6 +39,7 @@ STALL_S = 300.0
 GOODBYE_S = 15.0
 """How long the end of a run waits for messages that are still under way."""
 
+_PROGRESS = (SweepStarted, CellStarted, RunFinished, CellFinished, FurtherStarted, FurtherFinished, Drifted, GoingOn)
 Send = Callable[[str, str], bool]
 """Takes a title and a text; false where they could not be delivered."""
 
@@ -105,10 +108,13 @@ class Notifier:
         match event:
             case SweepStarted() if event.counts.get(Status.OOM):
                 self._told.add(str(Status.OOM))  # an earlier run has met it: no news
-            case CellStarted():
+            case CellStarted() | FurtherStarted():
                 self._at = f"at {event.cell.label()}"
             case CellFinished():
                 self._finished(event)
+            case FurtherFinished():
+                self.measured += 1
+                self._told.discard("stalled")
             case Drifted():
                 if event.has_drifted:
                     self._tell_once("drift", "the machine's speed has drifted", f"{event.drift:+.1%} {self._at}.")
@@ -116,7 +122,7 @@ class Notifier:
                 self._at = f"waiting: {event.reason}"
             case _:
                 pass
-        if isinstance(event, SweepStarted | CellStarted | RunFinished | CellFinished | Drifted | GoingOn):
+        if isinstance(event, _PROGRESS):
             self._progress_at = time.monotonic()
         elif isinstance(event, OnHold):
             self._progress_at = None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import ConfigError, Stopped, SweepError, nearest
 from ollama_sweep.core.events import Notice
 from ollama_sweep.core.ledger import Ledger
-from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.core.outcome import FAILURES, CellResult, Status
+from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.computer import Machine, OtherMachine
@@ -33,6 +34,7 @@ from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.run import claims
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.drift import DriftWatch
+from ollama_sweep.run.further import Following
 from ollama_sweep.run.hold import Hold
 from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
 from ollama_sweep.run.loop import Execution, ShieldedLedger
@@ -47,6 +49,9 @@ Say = Callable[[str], None]
 UNSEEN: Mapping[str, Any] = {"watch": lambda pids: NoTelemetry(), "oom_kills": lambda: 0}
 """What is measured of a machine that cannot be seen: this one's readings would be nobody's."""
 T = TypeVar("T")
+SECOND_LOOK = 0.10
+"""The share of a second look that is asked for where the sweep has none."""
+MOST_REMARKABLE = 200
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ class SessionOptions:
     """What a person may want of one session, beside the sweep itself.
 
     `retry`: failures that are run again, by their names. `remote`: a host may be another machine. `setup`: an engine
-    may download a model. `no_pause`: a machine that has become slower or faster is no reason to wait. `trace` gets a
-    line for each command and request. Raises ConfigError for a name that is no failure.
+    may download a model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`:
+    cells that nobody should believe are measured again, also where everything is done. `trace` gets a line for each
+    command and request. Raises ConfigError for a name that is no failure.
     """
 
     retry: Collection[str] = ()
@@ -65,6 +71,7 @@ class SessionOptions:
     share_server: bool = False
     keep_awake: bool = False
     no_pause: bool = False
+    second_look: bool = False
     allow_network_db: bool = False
     trace: Say = silent
 
@@ -262,16 +269,26 @@ class Session:
             engine=engine,
             emit=self._emit,
             has_gpu=bool(here.gpus),
+            runs_spread=lambda: _runs_spread(store, sweep_id),
             **(UNSEEN if is_elsewhere else {"watch": _watch(name)}),
         )
-        pauses = not self.options.no_pause
+        pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
+        self._look_again(store, sweep_id)
         Execution(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
             cell_at=lambda position: store.planned(sweep_id, position).cell,
             measuring=measuring,
-            drift=DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses),
+            drift=DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes),
+            following=Following(
+                store,
+                sweep_id,
+                passes,
+                self._emit,
+                lambda: self._results(store, sweep_id),
+                self._cells(store, sweep_id),
+            ),
             engine=engine,
             stopping=self._stopping,
             emit=self._emit,
@@ -279,6 +296,29 @@ class Session:
             wait_engine_s=self.options.wait_engine_s,
             may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere),
         ).run()
+
+    def _look_again(self, store: Store, sweep_id: int) -> None:
+        """A second look belongs to the run that gives the last cell its first final state, or that is asked for it."""
+        share = float(self.spec.settings.get("second_look") or 0.0)
+        look = store.second_look(sweep_id)
+        is_open = look is not None and not look.is_over
+        if is_open and not share and not self.options.second_look:
+            store.end_look(sweep_id)
+        elif not is_open and (self.options.second_look or (share and store.wants_first_state(sweep_id))):
+            store.begin_look(sweep_id, share or SECOND_LOOK)
+
+    def _results(self, store: Store, sweep_id: int) -> Sequence[CellResult]:
+        """The cells that a second look chooses from: all, or of very many those that lead or are disturbed."""
+        from ollama_sweep.results.pictures import is_many
+
+        with Reader.open(self.db) as reader:
+            if is_many(store.counts(sweep_id)):
+                return reader.remarkable(sweep_id, MOST_REMARKABLE)
+            return list(reader.results(sweep_id))
+
+    @staticmethod
+    def _cells(store: Store, sweep_id: int) -> int:
+        return sum(store.counts(sweep_id).values())
 
     def _register(self, store: Store, found: Survey, here: Machine | OtherMachine) -> int:
         before = self._before()
@@ -301,6 +341,12 @@ class Session:
             cells = found.planned()
             sweep_id = store.register_sweep(header, cells, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
         return sweep_id
+
+
+def _runs_spread(store: Store, sweep_id: int) -> float:
+    """How far runs of a load differ here, as far as it is known."""
+    found = store.spreads(sweep_id).get(PROMPT_RATE)
+    return found.runs.sigma if found is not None else 0.0
 
 
 def _watch(engine: str) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
@@ -336,9 +382,10 @@ def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine | Oth
 
 
 def _each_cell(spec: SweepSpec, task: str, model: str, prompt: SentPrompt) -> str:
-    on, warmup, repeats = model_label(model), spec.warmup, spec.repeats.minimum
+    on, warmup, repeats = model_label(model), spec.warmup.minimum, spec.repeats.minimum
     if prompt.is_own_prompt:
-        return f"Each cell: {warmup} warm-up, {repeats} runs, {prompt.tokens or '?'} prompt tokens on {on}"
+        tokens = f"{prompt.tokens or '?'} prompt tokens on {on}"
+        return f"Each cell: {spec.warmup.words} warm-up, {spec.repeats.words} runs, {tokens}"
     times = spec.setups[task].repeats or repeats
     rows = sum(len(question.texts) for question in prompt.questions)
     what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"

@@ -66,6 +66,12 @@ _RULES = (
 )
 """Of a cell that the plan does not leave out: a condition, and what it is called."""
 
+_IS_OK = "status = 'ok'"
+_ONCE_MORE = """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason)
+    SELECT :sweep_id, cells.id, 'repeats', 1, min(plan.position), 'more runs are asked for'
+    FROM cells JOIN plan INDEXED BY plan_cell ON plan.cell_id = cells.id AND plan.sweep_id = :sweep_id
+    WHERE {} AND skip IS NULL GROUP BY cells.id"""
+"""Of a cell that has a value: it keeps it, and wants a further load."""
 _AGAIN = """UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE {} AND EXISTS (
     SELECT 1 FROM plan INDEXED BY plan_cell WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
 _LEAVE_OUT = """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
@@ -78,10 +84,19 @@ _ASK = f"""SELECT key, status, runs, timeout_s, task,
 
 
 def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
-    """Make pending what has to be measured again, and skipped what is left out; everything else keeps its status."""
+    """Make pending what has to be measured again, and skipped what is left out; everything else keeps its status.
+
+    What has a value keeps that, too, and wants a further load.
+    """
     values = {**wanted.values(), "sweep_id": sweep_id}
+    connection.execute(
+        """UPDATE further_loads SET state = 'dropped'
+            WHERE sweep_id = :sweep_id AND purpose = 'repeats' AND state = 'waiting'""",
+        values,
+    )
     for condition, _ in _RULES:
-        connection.execute(_AGAIN.format(condition), values)
+        sql = _ONCE_MORE if condition.startswith(_IS_OK) else _AGAIN
+        connection.execute(sql.format(condition), values)
     connection.execute(_LEAVE_OUT, values)
 
 

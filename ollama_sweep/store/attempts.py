@@ -12,10 +12,12 @@ from dataclasses import replace
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.outcome import Answer, Outcome, Run, Status
+from ollama_sweep.core.outcome import Answer, Outcome, Purpose, Run, Status
+from ollama_sweep.core.summary import PROMPT_RATE, own_load
 from ollama_sweep.machine import secrets
 from ollama_sweep.store import checksum, values
 from ollama_sweep.store.again import ROUNDS
+from ollama_sweep.store.loads import spreads
 from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.schema import add_view_columns
 from ollama_sweep.store.values import Notes
@@ -29,15 +31,24 @@ RUN_COLUMNS = (
     "thinking_count", "thinking_duration_s",
 )  # fmt: skip
 _SUMMARY_COLUMNS = (
-    "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
+    "runs", "loads", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
     "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s",
 )  # fmt: skip
 
 
 def begin(
-    connection: sqlite3.Connection, sweep_id: int, cell_id: int, timeout_s: float, now: str, boot_id: str | None
+    connection: sqlite3.Connection,
+    sweep_id: int,
+    cell_id: int,
+    timeout_s: float,
+    now: str,
+    boot_id: str | None,
+    purpose: Purpose | None = None,
 ) -> int:
-    """A new attempt; the one this process has open for the cell already, where there is one."""
+    """A new attempt; the one this process has open for the cell already, where there is one.
+
+    One with a purpose leaves its cell as it is.
+    """
     open_one = connection.execute(
         "SELECT id FROM attempts WHERE cell_id = ? AND sweep_id = ? AND finished_at IS NULL AND pid = ?",
         (cell_id, sweep_id, os.getpid()),
@@ -47,17 +58,28 @@ def begin(
     require_finite("timeout_s", timeout_s)
     row = connection.execute(
         """INSERT INTO attempts (cell_id, sweep_id, segment_id, repeats, number, status, timeout_s, started_at, pid,
-                boot_id)
+                boot_id, purpose)
             SELECT ?, id, segment_id, repeats, (SELECT COALESCE(max(number), 0) + 1 FROM attempts WHERE cell_id = ?),
-                'started', ?, ?, ?, ? FROM sweeps WHERE id = ? RETURNING id""",
-        (cell_id, cell_id, timeout_s, now, os.getpid(), boot_id, sweep_id),
+                'started', ?, ?, ?, ?, ? FROM sweeps WHERE id = ? RETURNING id""",
+        (cell_id, cell_id, timeout_s, now, os.getpid(), boot_id, purpose and purpose.value, sweep_id),
     ).fetchone()
-    connection.execute("UPDATE cells SET status = 'started', reason = '' WHERE id = ?", (cell_id,))
+    if purpose is None:
+        connection.execute("UPDATE cells SET status = 'started', reason = '' WHERE id = ?", (cell_id,))
     return int(row[0])
 
 
 def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, cell_status: Status, now: str) -> None:
-    """Store an outcome once: an attempt that has ended the same way already is left as it is."""
+    """Store an outcome once, and what it makes of its cell: one that has ended so already is left as it is."""
+    cell_id = end(connection, attempt_id, outcome, now)
+    if cell_id is None:
+        return
+    update_cell(connection, cell_id, attempt_id, outcome, cell_status)
+    if cell_status.is_final:
+        connection.execute("UPDATE origin SET called_done = called_done + 1")
+
+
+def end(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> int | None:
+    """Store how an attempt ended, with all that came of it; its cell, None where it had ended the same way already."""
     row = connection.execute("SELECT status, cell_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
     if row is None:
         raise ValueError(f"no attempt {attempt_id}")
@@ -65,15 +87,33 @@ def finish(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, ce
     if stored != Status.STARTED:
         if stored != outcome.status:
             raise ValueError(f"attempt {attempt_id} has ended as {stored}, not as {outcome.status}")
-        return
+        return None
     _store_attempt(connection, attempt_id, outcome, now)
     _store_parts(connection, attempt_id, outcome)
     reached("in_finish")
-    add_view_columns(connection, outcome.summary.scores, "score")
+    _store_load(connection, attempt_id, outcome)
     checksum.seal(connection, attempt_id)
-    _update_cell(connection, cell_id, attempt_id, outcome, cell_status)
-    if cell_status.is_final:
-        connection.execute("UPDATE origin SET called_done = called_done + 1")
+    return int(cell_id)
+
+
+def _store_load(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome) -> None:
+    """What this load said by itself, and the columns of all that its attempt says."""
+    said = own_load(outcome.runs) if outcome.status is Status.OK else {}
+    spreads.add(connection, attempt_id, said)
+    is_prompt = PROMPT_RATE in said
+    runs = outcome.summary.runs if is_prompt else 0
+    spreads.shape(connection, attempt_id, said, loads=outcome.summary.loads, runs=runs)
+    ends = [] if is_prompt else [f"{name}_{end}" for name in said for end in ("low", "high")]
+    add_view_columns(connection, [*outcome.summary.scores, *ends], "score")
+
+
+def save_control(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, drift: float, now: str) -> None:
+    """What a control measurement said; the cell's own result stays what it was."""
+    connection.execute(
+        """INSERT INTO controls (sweep_id, cell_id, segment_id, prompt_eval_rate, drift, measured_at, attempt_id)
+            SELECT sweep_id, cell_id, segment_id, ?, ?, ?, id FROM attempts WHERE id = ?""",
+        (outcome.summary.prompt_eval_rate, drift, now, attempt_id),
+    )
 
 
 def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> None:
@@ -135,7 +175,7 @@ def _scores(attempt_id: int, outcome: Outcome) -> Iterator[tuple[int, str, str, 
         yield attempt_id, WHOLE, name, value
 
 
-def _update_cell(
+def update_cell(
     connection: sqlite3.Connection, cell_id: int, attempt_id: int, outcome: Outcome, cell_status: Status
 ) -> None:
     """The cell points at this attempt only where it is the last word; else it is pending and shows what it had.
@@ -155,10 +195,13 @@ def _update_cell(
     )
 
 
-def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | None, notes: Notes) -> tuple[Run, ...]:
-    """The runs of a cell's earlier ok attempts that its numbers speak for, oldest first; of one segment if given.
+def believed_runs(
+    connection: sqlite3.Connection, cell_id: int, choice: int, segment: int | None, notes: Notes
+) -> tuple[tuple[Run, ...], ...]:
+    """The runs of a cell's earlier loads that a further one stands beside, the oldest load first.
 
-    Those are the believed ones, and every question that was asked and not answered.
+    Those are the believed ones, and every question that was asked and not answered; of one segment if given. `choice`:
+    how often the cell had been chosen for its value when they were made.
     """
     names = ", ".join(f"runs.{name}" for name in RUN_COLUMNS)
     rows = values.rows_of(
@@ -168,11 +211,15 @@ def believed_runs(connection: sqlite3.Connection, cell_id: int, segment: int | N
                 LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
                 LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
             WHERE cell_id = ? AND status = 'ok' AND warmup = 0 AND (believed = 1 OR answers.part IS NOT NULL)
-                AND (? IS NULL OR segment_id = ?)
+                AND purpose IS NOT 'control' AND COALESCE(choice, 0) = ? AND (? IS NULL OR segment_id = ?)
             ORDER BY attempts.number, runs.number""",
-        (cell_id, segment, segment),
+        (cell_id, choice, segment, segment),
     )
-    return tuple(notes.rows("a run", lambda *row: _run(connection, row), list(rows)))
+    found: dict[object, list[Run]] = {}
+    for row in list(rows):
+        if run := notes.row("a run", _run, connection, row):
+            found.setdefault(row[len(RUN_COLUMNS)], []).append(run)
+    return tuple(map(tuple, found.values()))
 
 
 _ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,

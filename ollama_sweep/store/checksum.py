@@ -24,6 +24,7 @@ _ATTEMPT = (
     "finished_at", "pid", "boot_id", "runs", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min",
     "prompt_eval_rate_max", "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s", "scores",
     "effective_num_ctx", "effective_num_batch", "size_bytes", "size_vram_bytes", "load_duration_s", "others_loaded",
+    "purpose", "loads", "choice",
 )  # fmt: skip
 """All but the segment, which `recover` empties where it is lost."""
 _RUNS = (

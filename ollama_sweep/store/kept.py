@@ -22,7 +22,9 @@ FROM (SELECT cell_id, coordinates, min(position) AS position FROM plan WHERE swe
         AS place
     CROSS JOIN sweeps ON sweeps.id = :sweep_id
     CROSS JOIN cells ON cells.id = place.cell_id
-    CROSS JOIN attempts ON attempts.cell_id = cells.id AND (attempts.status = 'ok' OR attempts.id = cells.attempt_id)
+    LEFT JOIN attempts AS last ON last.id = cells.attempt_id
+    CROSS JOIN attempts ON attempts.cell_id = cells.id AND (attempts.id = cells.attempt_id OR (attempts.status = 'ok'
+        AND attempts.purpose IS NOT 'control' AND COALESCE(attempts.choice, 0) = COALESCE(last.choice, 0)))
     CROSS JOIN answers ON answers.attempt_id = attempts.id
     CROSS JOIN runs ON runs.attempt_id = answers.attempt_id AND runs.part = answers.part AND runs.warmup = 0
     LEFT JOIN prompts ON prompts.hash = answers.prompt_hash

@@ -79,18 +79,30 @@ def replace_plan(
     add_view_columns(connection, header.dimensions, "dimension")
 
 
-def end_what_died(connection: sqlite3.Connection, now: str, boot_id: str | None, say: Callable[[str], None]) -> None:
-    """End every open attempt as interrupted; its cell is pending again, or parked after too many unexplained deaths."""
+def end_what_died(
+    connection: sqlite3.Connection,
+    now: str,
+    boot_id: str | None,
+    say: Callable[[str], None],
+    end_further: Callable[[sqlite3.Connection, int], None],
+) -> None:
+    """End every open attempt as interrupted; its cell is pending again, or parked after too many unexplained deaths.
+
+    One with a purpose leaves its cell as it is; `end_further` says what becomes of that load.
+    """
     rows = connection.execute(
-        "SELECT id, cell_id, sweep_id, boot_id FROM attempts WHERE finished_at IS NULL"
+        "SELECT id, cell_id, sweep_id, boot_id, purpose FROM attempts WHERE finished_at IS NULL"
     ).fetchall()
-    for attempt_id, cell_id, sweep_id, attempt_boot in rows:
+    for attempt_id, cell_id, sweep_id, attempt_boot, purpose in rows:
         rebooted = boot_id and attempt_boot and boot_id != attempt_boot
         connection.execute(
             "UPDATE attempts SET status = 'interrupted', reason = ?, finished_at = ? WHERE id = ?",
             (REBOOT if rebooted else DIED, now, attempt_id),
         )
         checksum.seal(connection, attempt_id)
+        if purpose is not None:
+            end_further(connection, attempt_id)
+            continue
         (deaths,) = connection.execute(
             "UPDATE cells SET status = 'pending', reason = '', deaths = deaths + 1 WHERE id = ? RETURNING deaths",
             (cell_id,),

@@ -90,8 +90,9 @@ def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list
     """What the last finished attempts of the sweep took, the newest first; none that the computer slept through."""
     rows = values.rows_of(
         connection,
-        """SELECT cell_id, started_at, finished_at FROM main.attempts INDEXED BY attempts_sweep
+        """SELECT CASE WHEN purpose IS NULL THEN cell_id ELSE -id END, started_at, finished_at FROM attempts
             WHERE sweep_id = ? AND finished_at <> '' AND status NOT IN ('interrupted', 'discarded')
+                AND purpose IS NOT 'control'
             ORDER BY id DESC LIMIT ?""",
         (sweep_id, RECENT_ATTEMPTS),
     )

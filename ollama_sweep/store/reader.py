@@ -11,14 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Run, Status
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
+from ollama_sweep.store.loads import spreads
 from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
     CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
 WHERE sweeps.id = ?"""
 _RESULT = f"{_RESULTS} AND plan.position = ?"
+_DISTURBED = ("drifted", "throttled", "busy", "shared_gpu", "noisy")
+_FLAGGED = f"""({" OR ".join(f"results.flags LIKE '%{flag}%'" for flag in _DISTURBED)}) ORDER BY plan.position"""
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
 _KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
@@ -231,6 +236,24 @@ class Reader:
                 return found
         return []
 
+    def remarkable(self, sweep_id: int, n: int) -> list[CellResult]:
+        """Of very many cells those to look at first: so many of each task that lead, and that are flagged."""
+        found: dict[str, CellResult] = {}
+        for task in self.tasks(sweep_id):
+            about = metrics.metric(metrics.default_metric(self.some_results(sweep_id, task, 1)))
+            named = about.name.replace('"', '""')
+            way = "DESC" if about.better >= 0 else "ASC"
+            for condition in (f'results."{named}" IS NOT NULL ORDER BY results."{named}" {way}', _FLAGGED):
+                sql = f"{_RESULTS} AND results.task = ? AND results.status = 'ok' AND {condition} LIMIT ?"
+                with self._storage_errors():
+                    found |= {result.key: result for result in self._cell_results(sql, sweep_id, task, n)}
+        return list(found.values())
+
+    def spreads(self, sweep_id: int) -> dict[str, Spreads]:
+        """How far runs and loads differ in the surroundings the sweep was last measured in, by metric."""
+        with self._storage_errors():
+            return spreads.of_sweep(self._connection, sweep_id, self._notes)
+
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
         """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
@@ -242,6 +265,7 @@ class Reader:
             FROM (SELECT DISTINCT cell_id FROM plan WHERE sweep_id = ?) AS place
             CROSS JOIN cells ON cells.id = place.cell_id AND cells.task = 'prompt_eval' AND cells.status = 'ok'
             CROSS JOIN attempts ON attempts.cell_id = cells.id AND attempts.status = 'ok'
+                AND attempts.purpose IS NOT 'control'
             CROSS JOIN runs ON runs.attempt_id = attempts.id AND warmup = 0 AND believed = 1
             WHERE runs.prompt_eval_rate > 0 ORDER BY cells.id, attempts.number, runs.number"""
         found: dict[str, list[float]] = {}

@@ -284,22 +284,94 @@ ALTER TABLE answers ADD COLUMN thoughts BLOB;
 """
 """What was thought before an answer; NULL where nothing was, or nobody looked."""
 
+_LOADS = """
+ALTER TABLE attempts ADD COLUMN purpose TEXT;
+ALTER TABLE attempts ADD COLUMN loads INTEGER;
+ALTER TABLE attempts ADD COLUMN choice INTEGER;
+ALTER TABLE cells ADD COLUMN flags TEXT NOT NULL DEFAULT '';
+ALTER TABLE controls ADD COLUMN attempt_id INTEGER REFERENCES attempts (id);
+
+CREATE TABLE load_values (
+    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
+    metric TEXT NOT NULL,
+    log_median REAL NOT NULL,
+    runs INTEGER NOT NULL,
+    squares REAL NOT NULL,
+    PRIMARY KEY (attempt_id, metric)
+) STRICT;
+
+CREATE TABLE spreads (
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    segment_id INTEGER NOT NULL REFERENCES segments (id),
+    metric TEXT NOT NULL,
+    runs_spread REAL,
+    runs_df INTEGER NOT NULL,
+    loads_spread REAL,
+    loads_df INTEGER NOT NULL,
+    runs_squares REAL NOT NULL,
+    loads_squares REAL NOT NULL,
+    of_medians REAL NOT NULL,
+    PRIMARY KEY (sweep_id, segment_id, metric)
+) STRICT;
+
+CREATE TABLE intervals (
+    sweep_id INTEGER NOT NULL,
+    segment_id INTEGER NOT NULL,
+    metric TEXT NOT NULL,
+    loads INTEGER NOT NULL,
+    runs INTEGER NOT NULL,
+    factor REAL,
+    PRIMARY KEY (sweep_id, segment_id, metric, loads, runs)
+) STRICT;
+
+CREATE TABLE further_loads (
+    id INTEGER PRIMARY KEY,
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    cell_id INTEGER NOT NULL REFERENCES cells (id),
+    purpose TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'failed', 'dropped')),
+    choice INTEGER,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    attempt_id INTEGER REFERENCES attempts (id)
+) STRICT;
+CREATE INDEX further_loads_waiting ON further_loads (sweep_id, place) WHERE state = 'waiting';
+CREATE INDEX further_loads_cell ON further_loads (cell_id);
+
+CREATE TABLE second_looks (
+    id INTEGER PRIMARY KEY,
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
+    share REAL NOT NULL,
+    stage INTEGER NOT NULL,
+    begun_at TEXT NOT NULL,
+    ended_at TEXT
+) STRICT;
+CREATE INDEX second_looks_sweep ON second_looks (sweep_id);
+"""
+"""An attempt is one load: what it was made for, how many loads its numbers speak for, and how often its cell had been
+chosen for its value. What loads differ by in each segment, and what that makes of an interval: `factor` is what a value
+is divided and multiplied by, so that the view needs no mathematics. Which cells want a further load."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
-              ("4_thoughts", _THOUGHTS))  # fmt: skip
+              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
 
 _BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
 _MEASURED = (
-    "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_duration_s",
-    "eval_count", "eval_rate", "total_duration_s", "load_duration_s", "effective_num_ctx", "effective_num_batch",
+    "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_rate_low",
+    "prompt_eval_rate_high", "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s",
+    "load_duration_s", "effective_num_ctx", "effective_num_batch",
     "size_bytes", "size_vram_bytes",
 )  # fmt: skip
-_AFTER = ("task", "status", "flags", "attempts", "runs", *_MEASURED, "quantization", "parameter_size", "reason",
-          "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
+_INTERVAL = ("prompt_eval_rate_low", "prompt_eval_rate_high")
+_AFTER = ("task", "status", "flags", "attempts", "runs", "loads", "looks", *_MEASURED, "quantization", "parameter_size",
+          "reason", "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
 _FIXED_COLUMNS = frozenset({*_BEFORE, *_AFTER})
-_NUMBERS = frozenset({"num_ctx", "num_batch", "attempts", "runs", "position", *_MEASURED})
+_NUMBERS = frozenset({"num_ctx", "num_batch", "attempts", "runs", "loads", "looks", "position", *_MEASURED})
 
 
 def reader_of(name: str) -> Callable[[object], Scalar]:
@@ -398,6 +470,8 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
     taken = {column.lower() for column in _FIXED_COLUMNS}
     dimensions, scores = "", ""
     for name, kind in added:
+        if name in _INTERVAL:  # earlier versions stored an interval of the runs alone
+            continue
         column = name if name.lower() not in taken else f"{kind}_{name}"
         taken.add(column.lower())
         path = f"""'$."{name.replace("'", "''")}"'"""
@@ -405,12 +479,16 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
             places = ("p.coordinates", "c.options", "c.server")
             dimensions += f'COALESCE({", ".join(_json_value(place, path) for place in places)}) AS "{column}", '
         else:
-            scores += f'{_json_value("a.scores", path)} AS "{column}", '
-    measured = ", ".join(f"a.{column}" for column in _MEASURED)
+            scores += f'{_score(name, path)} AS "{column}", '
+    measured = ", ".join(_end("prompt_eval_rate", "a.prompt_eval_rate", column) if column in _INTERVAL
+                         else f"a.{column}" for column in _MEASURED)  # fmt: skip
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
     NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
-    c.status, COALESCE(a.flags, '') AS flags, c.attempts, COALESCE(a.runs, 0) AS runs, {measured}, {scores}
+    c.status, COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
+        ELSE ',' || c.flags END AS flags,
+    c.attempts, COALESCE(a.runs, 0) AS runs, COALESCE(a.loads, a.runs > 0, 0) AS loads, COALESCE(a.choice, 0) AS looks,
+    {measured}, {scores}
     c.quantization, c.parameter_size, c.reason,
     CASE WHEN c.reason = '{PARKED}' THEN 'the process died {DEATHS_UNTIL_PARKED} times in a row in this cell'
          WHEN c.status = a.status THEN a.error ELSE '' END AS error,
@@ -422,6 +500,29 @@ SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.
 FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
     LEFT JOIN attempts AS a ON a.id = c.attempt_id
 """.strip()
+
+
+def _score(name: str, path: str) -> str:
+    """A number of an attempt. The interval of one that has a range is that of the runs and the loads together; a mean
+    over questions has its own, which is stored."""
+    stem, _, end = name.rpartition("_")
+    stored = _json_value("a.scores", path)
+    if end not in ("low", "high") or not stem:
+        return stored
+    of, lowest = (_json_value("a.scores", f"""'$."{part.replace("'", "''")}"'""") for part in (stem, f"{stem}_min"))
+    return f"CASE WHEN {lowest} IS NULL THEN {stored} ELSE {_bound(stem, of, end)} END"
+
+
+def _end(metric: str, value: str, column: str) -> str:
+    return f"{_bound(metric, value, column.rpartition('_')[2])} AS {column}"
+
+
+def _bound(metric: str, value: str, end: str) -> str:
+    """The value divided by the factor of its interval, or multiplied by it; NULL where that is not known."""
+    name = metric.replace("'", "''")
+    return f"""{value} {"/" if end == "low" else "*"} (SELECT i.factor FROM intervals AS i
+        WHERE i.sweep_id = a.sweep_id AND i.segment_id = a.segment_id AND i.metric = '{name}'
+            AND i.loads = COALESCE(a.loads, 1) AND i.runs IN (0, a.runs))"""
 
 
 def _json_value(column: str, path: str) -> str:

@@ -14,10 +14,13 @@ from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
-from ollama_sweep.core.outcome import Outcome, Run, Status
+from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, beside, imported, plans, queries, schema, values
 from ollama_sweep.store import file as files
+from ollama_sweep.store.loads import further, spreads
+from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.lock import WriterLock
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
 from ollama_sweep.store.transactions import Guard, Guarding
@@ -222,11 +225,23 @@ class Store:
 
     # --- attempts
 
-    def begin_attempt(self, sweep_id: int, cell_id: int, *, timeout_s: float) -> int:
+    def begin_attempt(self, sweep_id: int, cell_id: int, *, timeout_s: float, purpose: Purpose | None = None) -> int:
         """Store, before anything is done, that a cell is being tried; returns the attempt's id."""
+        now, boot_id = self._now(), self._boot_id
         return self._guard.write(
-            lambda connection: attempts.begin(connection, sweep_id, cell_id, timeout_s, self._now(), self._boot_id)
+            lambda connection: attempts.begin(connection, sweep_id, cell_id, timeout_s, now, boot_id, purpose)
         )
+
+    def begin_further(self, sweep_id: int, load: FurtherLoad, *, timeout_s: float) -> int:
+        """The same for a further load of a cell that has a value, and keeps it."""
+        now, boot_id = self._now(), self._boot_id
+
+        def begin(connection: sqlite3.Connection) -> int:
+            number = attempts.begin(connection, sweep_id, load.cell_id, timeout_s, now, boot_id, load.purpose)
+            further.begin(connection, load, number)
+            return number
+
+        return self._guard.write(begin)
 
     def finish_attempt(self, attempt_id: int, outcome: Outcome, *, cell_status: Status) -> None:
         """The checkpoint: outcome, runs, scores, raw output and the cell's status in one transaction.
@@ -243,6 +258,27 @@ class Store:
 
         self._saved(self._guard.write(finish))
 
+    def finish_further(self, load: FurtherLoad, attempt_id: int, outcome: Outcome, *, is_over: bool) -> None:
+        """The checkpoint of a further load; `is_over` is False where it is tried again. May be called again."""
+        attempts.check_finite(outcome)
+        now = self._now()
+        self._guard.write(
+            lambda connection: further.finish(connection, load, attempt_id, outcome, now, is_over=is_over)
+        )
+        self._saved(None)
+
+    def finish_control(self, attempt_id: int, outcome: Outcome, drift: float | None) -> None:
+        """The checkpoint of a control measurement; `drift` as a share, None where it gave no rate."""
+        attempts.check_finite(outcome)
+        now = self._now()
+
+        def finish(connection: sqlite3.Connection) -> None:
+            if attempts.end(connection, attempt_id, outcome, now) is not None and drift is not None:
+                attempts.save_control(connection, attempt_id, outcome, drift, now)
+
+        self._guard.write(finish)
+        self._saved(None)
+
     def _saved(self, done: beside.CalledDone | None) -> None:
         """After a commit of results: how many there are is written down beside the database, and the log kept short."""
         if done is not None:
@@ -251,11 +287,71 @@ class Store:
         self._guard.warn_of_long_log()
 
     def _end_what_died(self, connection: sqlite3.Connection) -> None:
-        plans.end_what_died(connection, self._now(), self._boot_id, self._say)
+        plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died)
 
-    def believed_runs(self, cell_id: int, *, segment: int | None = None) -> tuple[Run, ...]:
-        """Believed runs of the cell's earlier ok attempts (of one segment, if given), without their raw output."""
-        return self._guard.read(attempts.believed_runs, cell_id, segment, self._notes)
+    def believed_runs(
+        self, cell_id: int, *, choice: int = 0, segment: int | None = None
+    ) -> tuple[tuple[Run, ...], ...]:
+        """Believed runs of the cell's earlier loads (of one segment, if given), by load, without their raw output."""
+        return self._guard.read(attempts.believed_runs, cell_id, choice, segment, self._notes)
+
+    def spreads(self, sweep_id: int) -> Mapping[str, Spreads]:
+        """How far runs and loads differ in the surroundings at hand, by metric."""
+        return self._guard.read(spreads.of_sweep, sweep_id, self._notes)
+
+    # --- further loads
+
+    def next_further(self, sweep_id: int) -> FurtherLoad | None:
+        """The further load whose turn is next."""
+        return self._guard.read(further.following, sweep_id)
+
+    def waiting_loads(self, sweep_id: int) -> Mapping[Purpose, int]:
+        """How many further loads wait, by what they are made for."""
+        return self._guard.read(further.waiting, sweep_id)
+
+    def want_pass(self, sweep_id: int, number: int, order: Iterable[int]) -> int:
+        """Begin a pass: measured cells that had none of this number, in the order of these positions; how many."""
+        found = list(order)
+        return self._guard.write(lambda connection: further.want_pass(connection, sweep_id, number, found))
+
+    def second_look(self, sweep_id: int) -> Look | None:
+        """The sweep's last second look."""
+        return self._guard.read(further.look, sweep_id)
+
+    def begin_look(self, sweep_id: int, share: float) -> None:
+        """A second look belongs to the sweep from now on."""
+        now = self._now()
+        self._guard.write(lambda connection: further.begin_look(connection, sweep_id, share, now))
+
+    def begin_stage(self, look_id: int, stage: int, wishes: Iterable[Wish], *, loads: int = 1) -> None:
+        """The cells that a stage of it measures again, so often."""
+        asked = list(wishes)
+        self._guard.write(lambda connection: further.begin_stage(connection, look_id, stage, asked, loads=loads))
+
+    def loads_made(self, sweep_id: int) -> Mapping[Purpose | None, int]:
+        """How many loads of the sweep came to an end, by what they were made for; None for the cells' own."""
+        return self._guard.read(further.made, sweep_id)
+
+    def has_looked(self, look_id: int, stage: int) -> bool:
+        """Whether a load of this stage of a second look has been made."""
+        return self._guard.read(further.has_looked, look_id, stage)
+
+    def drop_second_look(self, sweep_id: int) -> None:
+        """What still waits in the stage at hand is not measured."""
+        self._guard.write(lambda connection: further.drop_waiting(connection, sweep_id, Purpose.SECOND_LOOK))
+
+    def wants_first_state(self, sweep_id: int) -> bool:
+        """Whether a pending cell has never had a final state."""
+        return self._guard.read(further.wants_first_state, sweep_id)
+
+    def end_look(self, sweep_id: int) -> None:
+        """Nothing more is looked at."""
+        now = self._now()
+        self._guard.write(lambda connection: further.end_look(connection, sweep_id, now))
+
+    def seconds(self, sweep_id: int) -> Mapping[Purpose | None, float]:
+        """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
+        return self._guard.read(further.seconds, sweep_id, self._notes)
 
     def former_statuses(self, cell_id: int) -> frozenset[Status]:
         """How the cell's ended attempts ended."""
@@ -266,13 +362,6 @@ class Store:
     def control_cell(self, sweep_id: int) -> ControlCell | None:
         """The first measured cell of the sweep in the surroundings at hand."""
         return self._guard.read(queries.control_cell, sweep_id)
-
-    def save_control(self, sweep_id: int, cell_id: int, prompt_eval_rate: float, drift: float) -> None:
-        """Keep a control measurement; the cell's own result stays what it was."""
-        sql = """INSERT INTO controls (sweep_id, cell_id, segment_id, prompt_eval_rate, drift, measured_at)
-            SELECT ?, ?, segment_id, ?, ?, ? FROM sweeps WHERE id = ?"""
-        row = (sweep_id, cell_id, prompt_eval_rate, drift, self._now(), sweep_id)
-        self._guard.write(lambda connection: connection.execute(sql, row))
 
     # --- prompts
 

@@ -18,7 +18,7 @@ from ollama_sweep.core.judge import flags_of, is_spilled, is_unstable, judge_att
 from ollama_sweep.core.options import Options
 from ollama_sweep.core.outcome import Answer, Effective, Flag, Outcome, Run, Status
 from ollama_sweep.core.rates import decode_rate
-from ollama_sweep.core.summary import summarize, summarize_answers
+from ollama_sweep.core.summary import own_load, summarize, summarize_answers
 
 GENERATION = Generation(
     text="yes",
@@ -170,12 +170,17 @@ def test_a_summary_is_of_medians_and_of_believed_runs_only() -> None:
     assert found.scores == {"accuracy": 1.0, "task_score": pytest.approx(3 * 3600 / (3 * 6.6))}
 
 
-def test_from_six_runs_on_a_rate_has_its_interval_beside_the_slowest_and_the_fastest() -> None:
-    assert not {"prompt_eval_rate_low", "prompt_eval_rate_high"} & summarize(runs_of(*range(1, 6))).scores.keys()
+def test_a_rate_has_the_slowest_and_the_fastest_of_its_runs() -> None:
     found = summarize(runs_of(*range(101, 110)))
     assert [found.prompt_eval_rate_min, found.prompt_eval_rate_max] == pytest.approx([101, 109])
-    ends = [found.scores[f"prompt_eval_rate_{end}"] for end in ("low", "high")]
-    assert ends == pytest.approx(stats.interval(range(101, 110)))
+    assert found.loads == 1
+
+
+def test_several_loads_are_worth_the_geometric_mean_of_their_medians() -> None:
+    found = summarize(runs_of(90.0, 100.0, 130.0), runs_of(140.0, 144.0, 150.0))
+    assert found.prompt_eval_rate == pytest.approx(120.0)
+    assert (found.runs, found.loads) == (6, 2)
+    assert [found.prompt_eval_rate_min, found.prompt_eval_rate_max] == pytest.approx([90, 150])
 
 
 def answered(item: str, score: float | None = None, *, seconds: float = 2.0, tokens: int = 11) -> Run:
@@ -200,31 +205,24 @@ def test_quality_has_the_interval_in_which_it_truly_lies() -> None:
     assert ends_of(again, "score") == ends_of(scores, "score"), "the same questions once more say nothing of others"
 
 
-def test_speeds_of_answers_have_their_range_and_from_six_on_their_interval() -> None:
-    few = summarize_answers([answered("a", seconds=seconds) for seconds in (1.5, 2.5, 4.5)], {}).scores
+def test_speeds_of_answers_have_their_range_and_a_load_has_one_of_each() -> None:
+    runs = [answered("a", seconds=seconds) for seconds in (1.5, 2.5, 4.5)]
+    few = summarize_answers(runs, {}).scores
     assert ends_of(few, "latency_s", "min max") == [1.5, 4.5]
     assert ends_of(few, "decode_tps", "min max") == [2.5, 10.0]
     assert ends_of(few, "ttft_s", "min max") == [0.5, 0.5]
     assert ends_of(few, "tokens_per_s", "min max") == [11 / 4.5, 11 / 1.5]
-    assert "latency_s_low" not in few
-    many = summarize_answers([answered("a", seconds=float(seconds)) for seconds in range(1, 10)], {}).scores
-    assert ends_of(many, "latency_s") == list(stats.interval(range(1, 10)))
-    assert ends_of(many, "latency_s", "min max") == [1.0, 9.0]
-
-
-def test_no_interval_is_claimed_where_some_answers_have_no_such_speed() -> None:
-    runs = [answered("a", tokens=1 if number == 0 else 11) for number in range(9)]
-    scores = summarize_answers(runs, {}).scores
-    assert ends_of(scores, "decode_tps", "min max") == [pytest.approx(10 / 1.5)] * 2
-    assert "decode_tps_low" not in scores
-    assert "latency_s_low" in scores
+    assert "latency_s_low" not in few, "questions differ, which says nothing of the next load"
+    said = own_load(runs)
+    assert sorted(said) == ["decode_tps", "latency_s", "tokens_per_s", "ttft_s"]
+    assert [said["latency_s"].log_median, said["latency_s"].runs] == [pytest.approx(math.log(2.5)), 1]
 
 
 def test_what_no_run_knows_stays_unknown() -> None:
     run = judged(replace(GENERATION, eval_count=None, eval_duration_s=None, total_duration_s=None))
     found = summarize([run])
     assert (found.eval_count, found.eval_rate, found.total_duration_s) == (None, None, None)
-    assert summarize([]).prompt_eval_rate is None
+    assert summarize().prompt_eval_rate is None
 
 
 @given(st.lists(st.floats(1, 1e5), min_size=1, max_size=12))

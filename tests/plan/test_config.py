@@ -20,7 +20,7 @@ from ollama_sweep.core import strict_yaml
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.plan import config, keys
 from ollama_sweep.plan.exclude import parse_exclusion
-from ollama_sweep.plan.spec import PromptSpec, Repeats, SweepSpec
+from ollama_sweep.plan.spec import PromptSpec, Repeats, SweepSpec, Warmup
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,8 +101,8 @@ def test_every_setting_is_read() -> None:
         engine="llamacpp",
         name="my sweep",
         config_path=Path("s.yaml"),
-        warmup=0,
-        repeats=Repeats(2, 9, 0.025),
+        warmup=Warmup(0, 0),
+        repeats=Repeats(2, 9, 0.025, is_auto=False),
         timeout_s=5400.0,
         load_timeout_s=90.5,
         retries=0,

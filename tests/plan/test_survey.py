@@ -22,7 +22,7 @@ from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.exclude import parse_exclusion
 from ollama_sweep.plan.lengths import NoMemory, PromptMemory
 from ollama_sweep.plan.setups import with_tasks
-from ollama_sweep.plan.spec import PromptSpec, Repeats, SweepSpec
+from ollama_sweep.plan.spec import PromptSpec, Repeats, SweepSpec, Warmup
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store.writer import Store
 from ollama_sweep.tasks.base import Setup
@@ -242,7 +242,7 @@ def changed(spec: SweepSpec, old: SweepSpec = SPEC) -> list[str]:
 
 def test_nothing_changed_is_nothing_said() -> None:
     assert changed(SPEC) == []
-    assert changed(replace(SPEC, timeout_s=1.0, repeats=Repeats(9, 9), warmup=0, order="shuffled")) == []
+    assert changed(replace(SPEC, timeout_s=1.0, repeats=Repeats(9, 9), warmup=Warmup(0, 0), order="shuffled")) == []
 
 
 AGAIN = "cells will be measured again, the old ones are kept (cells that were measured like this before count)"

@@ -20,15 +20,33 @@ from ollama_sweep.store.transactions import Guarding
 from ollama_sweep.store.writer import Store
 
 DONE = {label(512, 2): 4, label(512, 4): 4}
-FINISHED = "select * from results where status = 'ok' order by position"
+FINISHED = """select num_ctx, num_batch, status, flags, attempts, runs, prompt_eval_count, prompt_eval_rate, prompt_eval_rate_min,
+    started_at, finished_at, cell from results where status = 'ok' order by position"""
 OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
 BACK_TO_1 = """
+DROP TABLE load_values;
+DROP TABLE spreads;
+DROP TABLE intervals;
+DROP TABLE further_loads;
+DROP TABLE second_looks;
+DROP VIEW results;
+ALTER TABLE attempts DROP COLUMN purpose;
+ALTER TABLE attempts DROP COLUMN loads;
+ALTER TABLE attempts DROP COLUMN choice;
+ALTER TABLE cells DROP COLUMN flags;
+ALTER TABLE controls DROP COLUMN attempt_id;
 DROP TABLE checksums;
 DROP TABLE origin;
 DROP TABLE answers;
 ALTER TABLE runs DROP COLUMN ttft_s;
 ALTER TABLE runs DROP COLUMN thinking_count;
 ALTER TABLE runs DROP COLUMN thinking_duration_s;
+CREATE VIEW results AS SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, c.num_ctx, c.num_batch,
+    c.task, c.status, COALESCE(a.flags, '') AS flags, c.attempts, a.runs, a.prompt_eval_count, a.prompt_eval_rate,
+    a.prompt_eval_rate_min, a.prompt_eval_rate_max, a.prompt_eval_duration_s, a.eval_rate, c.reason, a.started_at,
+    a.finished_at, p.position, c.key AS cell
+FROM sweeps AS s JOIN plan AS p ON p.sweep_id = s.id JOIN cells AS c ON c.id = p.cell_id
+    LEFT JOIN attempts AS a ON a.id = c.attempt_id;
 DELETE FROM _sqlite_migrations WHERE name <> '1_tables';
 PRAGMA user_version = 1;
 """

@@ -24,13 +24,14 @@ from store_helpers import (
 )
 
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.core.outcome import Flag, Outcome, Status, Summary
+from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status, Summary
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
 COLUMNS = (
-    "sweep engine model num_ctx num_batch task status flags attempts runs prompt_eval_count prompt_eval_rate "
-    "prompt_eval_rate_min prompt_eval_rate_max prompt_eval_duration_s eval_count eval_rate total_duration_s "
+    "sweep engine model num_ctx num_batch task status flags attempts runs loads looks prompt_eval_count "
+    "prompt_eval_rate prompt_eval_rate_min prompt_eval_rate_max prompt_eval_rate_low prompt_eval_rate_high "
+    "prompt_eval_duration_s eval_count eval_rate total_duration_s "
     "load_duration_s effective_num_ctx effective_num_batch size_bytes size_vram_bytes quantization parameter_size "
     "reason error started_at finished_at position cell"
 )
@@ -63,7 +64,7 @@ def test_reader_gives_the_results_in_the_order_of_the_plan(store: Store, path: P
     assert first.metrics["prompt_eval_rate"] == 50.0
     assert first.metrics["load_duration_s"] == 1.5
     assert {"num_ctx", "position"}.isdisjoint(first.metrics)
-    assert results[1].metrics == {"attempts": 0, "runs": 0}
+    assert results[1].metrics == {"attempts": 0, "runs": 0, "loads": 0, "looks": 0}
 
 
 def test_every_dimension_and_score_is_a_column_of_its_own(store: Store, path: Path) -> None:
@@ -145,19 +146,22 @@ def test_retry_that_follows_leaves_the_cell_pending_and_keeps_the_history(store:
         assert [took.cell for took in reader.history(sweep)] == [cell.cell_id] * 2
 
 
-def test_failure_that_is_tried_again_does_not_hide_what_was_measured(store: Store, path: Path) -> None:
+def test_a_further_load_that_waits_runs_or_fails_hides_nothing_that_was_measured(store: Store, path: Path) -> None:
     cells = grid((1024,), (64,))
     sweep = register(store, cells, repeats=2)
     measure(store, sweep, ok(rate=70.0, runs=2))
+    shown = "SELECT status, reason, runs, prompt_eval_rate, attempts, flags FROM results"
     register(store, cells, repeats=3)
-    cell = store.next_pending(sweep)
-    assert cell
-    attempt = store.begin_attempt(sweep, cell.cell_id, timeout_s=600)
-    store.finish_attempt(attempt, failed(Status.CRASHED, "killed"), cell_status=Status.PENDING)
-    shown = "SELECT status, reason, runs, prompt_eval_rate, attempts FROM results"
-    assert rows(path, shown) == [("pending", "", 2, 70.0, 2)]
-    measure(store, sweep, failed(Status.CRASHED, "killed"))
-    assert rows(path, shown) == [("crashed", "killed", 0, None, 3)]
+    for is_over, attempts, flags in ((False, 2, "clamped,spilled"), (True, 3, "clamped,spilled,load_failed")):
+        load = store.next_further(sweep)
+        assert load
+        attempt = store.begin_further(sweep, load, timeout_s=600)
+        assert rows(path, shown) == [("ok", "", 2, 70.0, attempts - 1, "clamped,spilled")]
+        store.finish_further(load, attempt, failed(Status.CRASHED, "killed"), is_over=is_over)
+        store.finish_further(load, attempt, failed(Status.CRASHED, "killed"), is_over=is_over)
+        assert rows(path, shown) == [("ok", "", 2, 70.0, attempts, flags)]
+    assert store.next_further(sweep) is None
+    assert store.counts(sweep) == {Status.OK: 1}
 
 
 def test_discarded_attempt_does_not_count(store: Store) -> None:
@@ -195,9 +199,11 @@ def test_believed_runs_of_earlier_attempts_are_at_hand_when_repeats_are_raised(s
     measure(store, sweep, first)
     assert store.next_pending(sweep) is None
     register(store, grid((1024,), (64,)), repeats=3)
-    cell = store.next_pending(sweep)
+    assert store.next_pending(sweep) is None, "it keeps its value"
+    cell = store.next_further(sweep)
     assert cell
-    believed = store.believed_runs(cell.cell_id)
+    assert cell.purpose is Purpose.REPEATS
+    (believed,) = store.believed_runs(cell.cell_id)
     assert [(found.number, found.prompt_eval_rate) for found in believed] == [(1, 90.0), (2, 110.0)]
     assert [replace(found, raw=f"raw {found.number}") for found in believed] == list(first.runs[1:3])
 
@@ -216,7 +222,7 @@ def test_changed_surroundings_open_a_new_segment(store: Store, path: Path) -> No
         assert [reader.attempts(key)[0].segment for key in (first, second)] == [one, two]
     cell = store.cell_by_key(sweep, first)
     assert cell
-    assert len(store.believed_runs(cell.cell_id, segment=one)) == 3
+    assert list(map(len, store.believed_runs(cell.cell_id, segment=one))) == [3]
     assert store.believed_runs(cell.cell_id, segment=two) == ()
 
 

@@ -18,7 +18,7 @@ from store_helpers import failed, grid, header, measure, ok, path, register, row
 
 import ollama_sweep
 from ollama_sweep.core.ledger import Ledger
-from ollama_sweep.core.outcome import FAILURES, Outcome, Status, Summary
+from ollama_sweep.core.outcome import FAILURES, Outcome, Purpose, Status, Summary
 from ollama_sweep.store import queries
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.reader import Reader
@@ -56,8 +56,9 @@ def test_runs_that_were_not_believed_are_not_measured_for_ever(store: Store) -> 
     measure(store, sweep, ok(runs=2))
     register(store, cells, repeats=3)
     assert store.next_pending(sweep) is None
+    assert store.next_further(sweep) is None
     register(store, cells, repeats=4)
-    assert store.next_pending(sweep) is not None
+    assert store.next_further(sweep) is not None
 
 
 def test_retry_runs_only_the_failures_it_names(store: Store) -> None:
@@ -93,7 +94,17 @@ def test_same_plan_goes_on_without_a_walk_over_its_cells(store: Store) -> None:
     measure(store, sweep, ok())
     assert store.refresh_sweep(header(fingerprint="2"), timeout_s=90, repeats_minimum=3) is None
     assert store.refresh_sweep(header(), timeout_s=90, repeats_minimum=4) == sweep
-    assert store.counts(sweep) == {Status.PENDING: 3}
+    assert store.counts(sweep) == {Status.OK: 1, Status.PENDING: 2}
+    assert store.waiting_loads(sweep) == {Purpose.REPEATS: 1}
+    assert store.refresh_sweep(header(), timeout_s=90, repeats_minimum=3) == sweep
+    assert store.waiting_loads(sweep) == {}
+
+
+def is_waiting(path: Path, key: str) -> bool:
+    """A cell that has a value waits for a further load."""
+    sql = """SELECT count(*) FROM further_loads JOIN cells ON cells.id = cell_id
+        WHERE key = ? AND state = 'waiting' AND status = 'ok'"""
+    return rows(path, sql, key)[0][0] == 1
 
 
 STATES = st.tuples(
@@ -133,9 +144,10 @@ def test_plan_says_exactly_what_run_will_do(
         else:
             register(store, cells, timeout_s=timeout_s, repeats=repeats, retry=retry)
         after = {result.key: result.status for result in reader.results(sweep)}
-        assert {key for key, why in said.items() if why} == {
-            key for key, status in after.items() if status is Status.PENDING
-        }
+        pending = {key for key, status in after.items() if status is Status.PENDING}
+        again = {cell.key for cell in cells if is_waiting(path, cell.key)}
+        assert {key for key, why in said.items() if why} == pending | again
+        assert not pending & again
         assert reader.counts(sweep) == {status: list(after.values()).count(status) for status in set(after.values())}
 
 
@@ -214,12 +226,12 @@ def test_stops_by_the_person_never_park_a_cell(store: Store) -> None:
 def test_a_cell_that_was_measured_in_between_starts_counting_again(store: Store) -> None:
     cells = grid((1024,), (64,))
     sweep = register(store, cells)
-    for repeats in (3, 4):
+    for status in (Status.TIMEOUT, Status.OOM):
         for _ in range(2):
             begun_in_the_first_cell(store, sweep)
-            register(store, cells, repeats=repeats)
-        measure(store, sweep, ok(runs=repeats))
-        register(store, cells, repeats=repeats + 1)
+            register(store, cells)
+        measure(store, sweep, failed(status))
+        register(store, cells, retry=frozenset({status}))
     assert store.counts(sweep) == {Status.PENDING: 1}
 
 

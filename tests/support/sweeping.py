@@ -28,8 +28,14 @@ GRID: Mapping[str, Any] = {
     "num_ctx": [512, 1024],
     "num_batch": [2, 4],
     "engine": "fake",
+    "warmup": 1,
+    "repeats": 3,
+    "control": "off",
+    "second_look": "off",
 }
-"""Four cells whose prompt has nine tokens: nonce, five words and the fake engine's three of a template."""
+"""Four cells whose prompt has nine tokens: nonce, five words and the fake engine's three of a template.
+
+So many loads and runs each, whatever they say."""
 PROMPT_TOKENS = 9
 
 

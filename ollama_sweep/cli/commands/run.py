@@ -37,6 +37,9 @@ DEFAULT_OUT = "heatmaps"
 @click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
+@click.option(
+    "--second-look", is_flag=True, help="Measure the cells again that lead or are doubted, also if all is done."
+)
 @click.option("--interactive", is_flag=True, help="Ask for tasks, models and sizes first; needs a terminal.")
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
@@ -114,6 +117,7 @@ def _options(given: dict[str, Any]) -> SessionOptions:
         share_server=given["share_server"],
         keep_awake=given["keep_awake"],
         no_pause=given["no_pause"],
+        second_look=given["second_look"],
         allow_network_db=given["allow_network_db"],
         trace=shared.trace_to_stderr(given["verbose"]),
     )

@@ -18,7 +18,7 @@ from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
-from ollama_sweep.core.stats import range_and_runs
+from ollama_sweep.core.stats import CONFIRMED_LOOKS, range_and_runs
 from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, place_of
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import field as fields
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 200
 _ENDS = ("", "_low", "_high", "_min", "_max")
-_COUNTS = ("runs", "answers", "failed_answers")
+_COUNTS = ("runs", "loads", "looks", "answers", "failed_answers")
 MOST_MARKS = 20_000
 """Cells of one picture that are looked at one by one: more of them cannot have a number each."""
 
@@ -307,13 +307,19 @@ def _flag_set(text: Scalar) -> frozenset[Flag]:
 
 def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:
     """The best of these rows, and which of them cannot be told from it: as `stats.best_set` has it."""
-    best = int(np.nanargmax(values if one.better >= 0 else -values))
     low, high = values, values
     for lowest, highest in (("_min", "_max"), ("_low", "_high")):
         if one.name + lowest in found.numbers and one.name + highest in found.numbers:
             lows, highs = found.numbers[one.name + lowest][where], found.numbers[one.name + highest][where]
             known = np.isfinite(lows) & np.isfinite(highs)
             low, high = np.where(known, lows, low), np.where(known, highs, high)
+    signed = values if one.better >= 0 else -values
+    best = int(np.nanargmax(signed))
+    looks = found.numbers["looks"][where] if "looks" in found.numbers else np.zeros(len(where))
+    confirmed = np.isfinite(values) & (looks >= CONFIRMED_LOOKS)
+    if confirmed.any():
+        first = int(np.argmax(np.where(confirmed, signed, -np.inf)))
+        best = first if low[best] <= high[first] and high[best] >= low[first] else best
     with np.errstate(invalid="ignore"):
         tied = np.isfinite(values) & (low <= high[best]) & (high >= low[best])
     tied[best] = False

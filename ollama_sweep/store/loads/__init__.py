@@ -1,0 +1,1 @@
+"""Loads: how far they differ, and which cells want a further one."""

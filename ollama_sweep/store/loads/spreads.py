@@ -1,0 +1,110 @@
+"""What each load said, how far runs and loads differ in a segment of a sweep, and what that makes of an interval.
+
+The sums behind a spread are kept beside it, so that one more load costs the same at a million cells.
+"""
+
+# ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from ollama_sweep.core.spread import Load, Spread, Spreads, Sums, half_width, sums_of
+from ollama_sweep.store import values
+from ollama_sweep.store.values import Notes
+
+_LOADS = """SELECT v.log_median, v.runs, v.squares
+    FROM attempts AS a JOIN load_values AS v ON v.attempt_id = a.id AND v.metric = :metric
+    JOIN attempts AS this ON this.id = :attempt_id
+    WHERE a.cell_id = this.cell_id AND a.sweep_id = this.sweep_id AND a.segment_id = this.segment_id
+        AND a.id <> this.id AND COALESCE(a.choice, 0) = COALESCE(this.choice, 0)"""
+"""Loads of one cell that differ in nothing but the time: of one segment, and none made because of another one."""
+
+
+def add(connection: sqlite3.Connection, attempt_id: int, found: Mapping[str, Load]) -> None:
+    """Store what a load said by metric, and bring the spreads of its sweep and segment up to date."""
+    for metric, load in found.items():
+        bound = {"metric": metric, "attempt_id": attempt_id}
+        before = [Load(*row) for row in connection.execute(_LOADS, bound)]
+        connection.execute(
+            "INSERT INTO load_values (attempt_id, metric, log_median, runs, squares) VALUES (?, ?, ?, ?, ?)",
+            (attempt_id, metric, load.log_median, load.runs, load.squares),
+        )
+        _add(connection, attempt_id, metric, sums_of([*before, load]).plus(sums_of(before), -1))
+
+
+def _add(connection: sqlite3.Connection, attempt_id: int, metric: str, more: Sums) -> None:
+    row = connection.execute("SELECT sweep_id, segment_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+    if row[1] is None:
+        return
+    place = {"sweep_id": row[0], "segment_id": row[1], "metric": metric}
+    known = connection.execute(f"SELECT {', '.join(_SUMS)} FROM spreads WHERE {_AT}", place).fetchone()
+    sums = (Sums(*known) if known else Sums()).plus(more)
+    spreads = sums.spreads
+    connection.execute(
+        f"""INSERT OR REPLACE INTO spreads (sweep_id, segment_id, metric, runs_spread, loads_spread, {", ".join(_SUMS)})
+            VALUES (:sweep_id, :segment_id, :metric, :runs, :loads, {", ".join(f":{name}" for name in _SUMS)})""",
+        {
+            **place,
+            **vars(sums),
+            "runs": spreads.runs.sigma if spreads.runs.df else None,
+            "loads": spreads.loads.sigma if spreads.loads.df else None,
+        },
+    )
+    shapes = connection.execute(f"SELECT loads, runs FROM intervals WHERE {_AT}", place).fetchall()
+    _set_factors(connection, place, spreads, shapes)
+
+
+_SUMS = ("runs_squares", "runs_df", "loads_squares", "loads_df", "of_medians")
+_AT = "sweep_id = :sweep_id AND segment_id = :segment_id AND metric = :metric"
+
+
+def shape(connection: sqlite3.Connection, attempt_id: int, metrics: Iterable[str], *, loads: int, runs: int) -> None:
+    """An attempt's numbers speak for so many loads and runs: there is an interval for that.
+
+    `runs` is 0 for what each load has once.
+    """
+    row = connection.execute("SELECT sweep_id, segment_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+    if row[1] is None:
+        return
+    for metric in metrics:
+        place = {"sweep_id": row[0], "segment_id": row[1], "metric": metric}
+        known = connection.execute(f"SELECT {', '.join(_SUMS)} FROM spreads WHERE {_AT}", place).fetchone()
+        _set_factors(connection, place, (Sums(*known) if known else Sums()).spreads, [(loads, runs)])
+
+
+def _set_factors(
+    connection: sqlite3.Connection,
+    place: Mapping[str, object],
+    spreads: Spreads,
+    shapes: Iterable[tuple[int, int]],
+) -> None:
+    for loads, runs in shapes:
+        half = half_width(spreads, runs=runs, loads=loads)
+        connection.execute(
+            """INSERT OR REPLACE INTO intervals (sweep_id, segment_id, metric, loads, runs, factor)
+                VALUES (:sweep_id, :segment_id, :metric, :loads, :runs, :factor)""",
+            {**place, "loads": loads, "runs": runs, "factor": None if half is None else math.exp(half)},
+        )
+
+
+def of_segment(connection: sqlite3.Connection, sweep_id: int, segment_id: int, notes: Notes) -> dict[str, Spreads]:
+    """Both spreads of each metric in a segment of a sweep."""
+    sql = """SELECT metric, runs_spread, runs_df, loads_spread, loads_df FROM spreads
+        WHERE sweep_id = ? AND segment_id = ?"""
+    rows = values.rows_of(connection, sql, (sweep_id, segment_id))
+    return dict(notes.rows("a spread", _spreads, rows))
+
+
+def of_sweep(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[str, Spreads]:
+    """The same of the surroundings that the sweep was last measured in."""
+    row = connection.execute("SELECT segment_id FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
+    return of_segment(connection, sweep_id, row[0], notes) if row and row[0] is not None else {}
+
+
+def _spreads(metric: object, runs: object, runs_df: object, loads: object, loads_df: object) -> tuple[str, Spreads]:
+    return values.text(metric), Spreads(
+        Spread(values.optional_number(runs) or 0.0, values.whole(runs_df)),
+        Spread(values.optional_number(loads) or 0.0, values.whole(loads_df)),
+    )
