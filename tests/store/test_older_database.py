@@ -1,8 +1,8 @@
-"""The database of an earlier version, with everything in it: its keys hold, its finished cells stay finished, and what
-only reads shows it as it is and leaves nothing behind.
+"""The databases of earlier versions, with everything in them: their keys hold, their finished cells stay finished, and
+what only reads shows them as they are and leaves nothing behind.
 
-`tests/data/schema_2` is what a person has who used version 2: sweep files, data and database. How it was made stands in
-`scripts/make_fixture_db`; `cells.json` holds what the key of each cell was made of.
+`tests/data/schema_2` is what a person has who used version 2: sweep files, data and database; `schema_4` is of version
+4. How they were made stands in `scripts/make_fixture_db`; `cells.json` holds what the key of each cell was made of.
 """
 
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
@@ -12,12 +12,11 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from older_database import DATA, lay_out
+from older_database import OLDER, SCHEMA_2, SCHEMA_4, Older, lay_out
 from store_helpers import message, public_folder, unprivileged
 from sweeping import Program, json_of, program
 
@@ -28,7 +27,6 @@ from ollama_sweep.store import schema
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
-CELLS: list[dict[str, Any]] = json.loads((DATA / "cells.json").read_text("utf-8"))
 UNFINISHED = {"num_ctx 32768, num_batch 16", "num_ctx 65536, num_batch 8", "num_ctx 65536, num_batch 16"}
 READS = (
     ["status"],
@@ -70,34 +68,25 @@ ALTER TABLE view_columns ADD COLUMN later TEXT;
 CREATE TABLE later (cell_id INTEGER NOT NULL REFERENCES cells (id), at TEXT NOT NULL) STRICT;
 """
 """A version to come, which adds a column to every table, and a table; see `later`."""
-JUDGED_OTHERWISE = ("json_quality", "mmlu")
-"""Tasks whose version was raised since, because the same answer is judged otherwise: their cells have other keys."""
-DONE = {"speed": "20 of 24", "settings": "16 of 16", "tasks": "10 of 14", "shared": "3 of 6"}
-"""The sweeps of the scripted engine, with what `run` says of them; what is skipped is not counted as done."""
+DRAWS = ("doctor", "heatmap", "plot")
+READS_OF = [(SCHEMA_2, words) for words in READS] + [(SCHEMA_4, words) for words in READS if words[0] not in DRAWS]
+"""Pictures of the first one are enough."""
 
 
-FLAGS_SINCE = {Flag.BUSY}
-"""What version 2 did not know."""
+def cells_of(older: Older) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((older.folder / "cells.json").read_text("utf-8"))
+    return found
 
 
-@pytest.fixture
-def older(program: Program) -> Path:
+def laid_out(program: Program, older: Older = SCHEMA_2) -> Path:
     """The database in the folder in which the program runs."""
     program.script(version="1.1", models=["e", "m", "n"], only_embedding=["e"])
-    return lay_out(program.folder)
+    return lay_out(program.folder, older)
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[tuple[Any, ...]]]:
-    """Every table of it."""
-    path = lay_out(tmp_path_factory.mktemp("older"))
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
-
-
-def test_every_key_is_made_of_the_same_and_is_the_same() -> None:
-    for known in CELLS:
+@pytest.mark.parametrize("older", OLDER, ids=str)
+def test_every_key_is_made_of_the_same_and_is_the_same(older: Older) -> None:
+    for known in cells_of(older):
         if known["key"].startswith("import:"):
             continue
         fields: dict[str, Any] = {
@@ -108,10 +97,13 @@ def test_every_key_is_made_of_the_same_and_is_the_same() -> None:
         assert cell_key(Cell(**fields), **{name: known[name] for name in identity}) == known["key"], known
 
 
-def test_the_database_has_these_keys_and_no_others(older: Path, program: Program) -> None:
+@pytest.mark.parametrize("older", OLDER, ids=str)
+def test_the_database_has_these_keys_and_no_others(older: Older, program: Program) -> None:
+    laid_out(program, older)
     found = program.rows(sql="SELECT key, engine, model_digest, prompt_hash, task, options, server FROM cells")
-    assert len(found) == len(CELLS)
-    known = {cell["key"]: cell for cell in CELLS}
+    cells = cells_of(older)
+    assert len(found) == len(cells)
+    known = {cell["key"]: cell for cell in cells}
     for row in found:
         if row["engine"] == "imported":
             assert row["key"] in known
@@ -125,12 +117,14 @@ def test_the_database_has_these_keys_and_no_others(older: Path, program: Program
         )  # fmt: skip
 
 
-def test_it_holds_every_status_flag_task_and_engine(older: Path, program: Program) -> None:
+@pytest.mark.parametrize("older", OLDER, ids=str)
+def test_it_holds_every_status_flag_task_and_engine(older: Older, program: Program) -> None:
     """A fixture that lacks something holds nothing against it."""
+    laid_out(program, older)
     statuses = program.rows(sql="SELECT status FROM cells UNION SELECT status FROM attempts")
     assert {row["status"] for row in statuses} == set(Status)
     flags = {flag for row in program.rows(sql="SELECT flags FROM attempts") for flag in row["flags"].split(",") if flag}
-    assert flags | FLAGS_SINCE == set(Flag)
+    assert flags == set(Flag) - older.flags_since
     cells = program.rows(sql="SELECT engine, task FROM cells")
     assert {row["task"] for row in cells} == {
         "prompt_eval", "chat", "items", "json_quality", "mmlu", "embeddings", "capitals",
@@ -140,19 +134,35 @@ def test_it_holds_every_status_flag_task_and_engine(older: Path, program: Progra
     }  # fmt: skip
 
 
-def test_no_table_of_it_is_empty(rows: Mapping[str, list[tuple[Any, ...]]]) -> None:
-    assert [name for name, found in rows.items() if not found] == []
+@pytest.mark.parametrize("older", OLDER, ids=str)
+def test_no_table_of_it_is_empty(older: Older, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(lay_out(tmp_path, older))) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert [name for name in names if not connection.execute(f"SELECT * FROM {name} LIMIT 1").fetchall()] == []
 
 
-@pytest.mark.parametrize("name", DONE)
-def test_a_run_measures_nothing_again(name: str, older: Path, program: Program) -> None:
+def test_version_4_holds_what_was_new_in_it(program: Program) -> None:
+    laid_out(program, SCHEMA_4)
+    thought = program.rows(sql="SELECT 1 FROM runs JOIN answers USING (attempt_id, part) WHERE thinking_count > 0")
+    assert len(thought) == 8
+    reasons = {row["reason"] for row in program.rows(sql="SELECT reason FROM cells")}
+    assert {"only_thoughts", "cannot_think"} <= reasons
+    (row,) = program.rows(sql="SELECT count(*) AS sealed FROM checksums")
+    assert row["sealed"] == SCHEMA_4.attempts - 1, "all but the one that is under way"
+    found = program.rows(sql="SELECT prompt_eval_rate_low, prompt_eval_rate_high FROM results WHERE sweep = 'repeated'")
+    assert sum(None not in row.values() for row in found) == 3
+
+
+@pytest.mark.parametrize(("older", "name"), [(older, name) for older in OLDER for name in older.done], ids=str)
+def test_a_run_measures_nothing_again(older: Older, name: str, program: Program) -> None:
+    laid_out(program, older)
     finished = "SELECT * FROM attempts WHERE status <> 'started' ORDER BY id"
     before = program.rows(sql=finished)
     said = program("run", f"{name}.yaml").must().stdout
-    assert f"{DONE[name]} cells already done" in said
-    raised = {f"num_ctx {size}, num_batch 16, task {task}" for size in (512, 1024) for task in JUDGED_OTHERWISE}
+    assert f"{older.done[name]} cells already done" in said
+    raised = {f"num_ctx {size}, num_batch 16, task {task}" for size in (512, 1024) for task in older.raised}
     assert set(program.measured()) == {"shared": UNFINISHED, "tasks": raised}.get(name, set())
-    assert {tasks.load(task).version for task in JUDGED_OTHERWISE} == {2}
+    assert {tasks.load(task).version for task in older.raised} <= {2}
     assert program.rows(sql=finished)[: len(before)] == before
 
 
@@ -164,15 +174,19 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def called(words: list[str]) -> str:
-    return " ".join(words).replace("/", " ")
+def called(value: Older | list[str]) -> str:
+    return " ".join(value).replace("/", " ") if isinstance(value, list) else str(value)
+
+
+def kept_of(program: Program, older: Older) -> Path:
+    """The person's folder beside the one in which the program runs and may write."""
+    program.script(models=["e", "m", "n"], only_embedding=["e"])
+    return lay_out(program.folder / "kept", older).parent
 
 
 @pytest.fixture
 def kept(program: Program) -> Path:
-    """The person's folder beside the one in which the program runs and may write."""
-    program.script(models=["e", "m", "n"], only_embedding=["e"])
-    return lay_out(program.folder / "kept").parent
+    return kept_of(program, SCHEMA_2)
 
 
 @pytest.fixture
@@ -183,18 +197,20 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "_MEASURED", (*schema._MEASURED, "later_rate"))
 
 
-@pytest.mark.parametrize("words", READS, ids=called)
-def test_reading_leaves_nothing_behind(words: list[str], kept: Path, program: Program) -> None:
+@pytest.mark.parametrize(("older", "words"), READS_OF, ids=called)
+def test_reading_leaves_nothing_behind(older: Older, words: list[str], program: Program) -> None:
+    kept = kept_of(program, older)
     before = content(kept)
     assert program(*words, "--db", "kept/sweeps.db").must().stdout
     assert content(kept) == before
 
 
-@pytest.mark.parametrize("words", READS, ids=called)
+@pytest.mark.parametrize(("older", "words"), READS_OF, ids=called)
 def test_an_older_version_reads_like_this_one_and_stays_as_it_is(
-    words: list[str], kept: Path, program: Program, later: None
+    older: Older, words: list[str], program: Program, later: None
 ) -> None:
     """The same is said of it as when a `run` has brought it up to date."""
+    kept = kept_of(program, older)
     before = content(kept)
     said = program(*words, "--db", "kept/sweeps.db").must()
     drawn = content(program.folder / "elsewhere")
@@ -204,8 +220,8 @@ def test_an_older_version_reads_like_this_one_and_stays_as_it_is(
     assert content(kept) != before, "it is of the later version now"
     again = program(*words, "--db", "kept/sweeps.db").must()
     if words[0] == "doctor":
-        older = "was made by an older version"
-        assert (older in said.stdout, older in again.stdout) == (True, False)
+        warning = "was made by an older version"
+        assert (warning in said.stdout, warning in again.stdout) == (True, False)
     else:
         assert (said.stdout, said.stderr) == (again.stdout, again.stderr)
         assert content(program.folder / "elsewhere").keys() == drawn.keys()
@@ -259,7 +275,7 @@ def test_a_reader_takes_away_what_it_made_and_nothing_that_is_in_use(kept: Path)
         with Reader.open(path) as second:
             second.sweeps()
         assert {"sweeps.db-wal", "sweeps.db-shm"} <= set(os.listdir(kept)), "the first one reads on"
-        assert len(first.sweeps()) == 11
+        assert len(first.sweeps()) == SCHEMA_2.sweeps
     assert set(os.listdir(kept)) == alone
     with Store.open(path) as store:
         with Reader.open(path) as reader:
@@ -271,5 +287,6 @@ def test_a_reader_takes_away_what_it_made_and_nothing_that_is_in_use(kept: Path)
         assert (kept / "sweeps.db-wal").stat().st_size > 0
 
 
-def test_an_import_of_the_same_changes_nothing(older: Path, program: Program) -> None:
+def test_an_import_of_the_same_changes_nothing(program: Program) -> None:
+    laid_out(program)
     assert "0 of 2 results are new" in program("import", "old_results.json", "--name", "old").must().stdout

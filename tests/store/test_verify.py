@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from older_database import lay_out
+from older_database import SCHEMA_4, lay_out
 from sweeping import Program, json_of, program
 
 import ollama_sweep
@@ -116,6 +116,14 @@ def test_attempts_of_an_older_version_have_no_checksum_and_are_no_difference(pro
     assert program("verify").must().stdout == "0 attempts were compared with their checksums, 78 older ones have none\n"
     Store.open(program.folder / "sweeps.db").close()
     assert "78 older ones have none" in program("verify").must().stdout
+
+
+def test_what_version_4_stored_is_what_it_wrote(program: Program) -> None:
+    lay_out(program.folder, SCHEMA_4)
+    said = f"{SCHEMA_4.attempts - 1} attempts were compared with their checksums\n"
+    assert program("verify").must().stdout == said
+    Store.open(program.folder / "sweeps.db").close()
+    assert program("verify").must().stdout == said
 
 
 def test_a_run_looks_for_damage_before_it_writes(measured: Program) -> None:

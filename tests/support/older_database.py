@@ -1,19 +1,60 @@
-"""The database of version 2 with everything in it, as a person has it who used that version."""
+"""The databases of earlier versions with everything in them, as a person has them who used these versions."""
 
 from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_fixture import ROOT
 
-DATA = ROOT / "tests" / "data" / "schema_2"
+from ollama_sweep.core.outcome import Flag
+
+DATA = ROOT / "tests" / "data"
+_DONE = {"speed": "20 of 24", "settings": "16 of 16", "tasks": "14 of 14", "shared": "3 of 6"}
 
 
-def lay_out(folder: Path) -> Path:
+@dataclass(frozen=True)
+class Older:
+    """What a version stored, and what later versions make of it.
+
+    `done` are sweeps of the scripted engine with what `run` says of them: what is skipped is not done. `raised` are
+    tasks whose version was raised since, because the same answer is judged otherwise: their cells have other keys.
+    `flags_since` are flags that it did not know.
+    """
+
+    name: str
+    sweeps: int
+    attempts: int
+    done: Mapping[str, str] = field(default_factory=lambda: _DONE)
+    raised: tuple[str, ...] = ()
+    flags_since: frozenset[Flag] = frozenset()
+
+    @property
+    def folder(self) -> Path:
+        return DATA / self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SCHEMA_2 = Older(
+    "schema_2",
+    sweeps=11,
+    attempts=79,
+    done={**_DONE, "tasks": "10 of 14"},
+    raised=("json_quality", "mmlu"),
+    flags_since=frozenset({Flag.BUSY}),
+)
+SCHEMA_4 = Older("schema_4", sweeps=13, attempts=101, done={**_DONE, "thinking": "18 of 18", "repeated": "6 of 6"})
+OLDER = (SCHEMA_2, SCHEMA_4)
+
+
+def lay_out(folder: Path, older: Older = SCHEMA_2) -> Path:
     """The person's folder; its database."""
-    shutil.copytree(DATA, folder, dirs_exist_ok=True)
+    shutil.copytree(older.folder, folder, dirs_exist_ok=True)
     path = folder / "sweeps.db"
     path.write_bytes(gzip.decompress((folder / "sweeps.db.gz").read_bytes()))
     path.chmod(0o600)
