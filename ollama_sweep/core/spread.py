@@ -37,6 +37,15 @@ class Spreads:
         """Enough was measured in several loads to say how far loads differ."""
         return self.loads.df >= LOADS_KNOWN_FROM
 
+    def as_dict(self) -> dict[str, float | int | None]:
+        """For machines; a spread that is not known is None."""
+        return {
+            "runs_spread": self.runs.sigma if self.runs.df else None,
+            "runs_df": self.runs.df,
+            "loads_spread": self.loads.sigma if self.are_loads_known else None,
+            "loads_df": self.loads.df,
+        }
+
     @property
     def words(self) -> str:
         """`runs ± 1.2 %, loads ± 3 %`; what is not known is said."""

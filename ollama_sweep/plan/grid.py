@@ -15,6 +15,9 @@ from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
 from ollama_sweep.tasks.base import Setup
 
 NOT_OPTIONS = frozenset({"model", "task"})
+FEWEST_CELLS = 5
+"""A smaller sweep would be made of controls; it has none by itself."""
+FEWEST_CONTROLS, CELLS_PER_CONTROL = 5, 25
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
@@ -62,6 +65,11 @@ def _coordinates(spec: SweepSpec) -> Iterator[Options]:
     values = [_in_order(spec, name) for name in names]
     for combination in itertools.product(*values):
         yield tuple(zip(names, combination, strict=True))
+
+
+def controls_wanted(loads: int) -> int:
+    """So often the control cell is measured in a sweep of so many loads, where nobody says how often."""
+    return max(FEWEST_CONTROLS, loads // CELLS_PER_CONTROL) if loads >= FEWEST_CELLS else 0
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:

@@ -62,6 +62,21 @@ class TaskPreview:
 
 
 @dataclass(frozen=True)
+class LoadsPreview:
+    """What is loaded beside each cell's own load.
+
+    A pass after the first one has `per_pass` loads, as far as the cells have a value; `controls` None: after a time.
+    A second look takes at most this share of the time of all others. `waiting` loads are wanted already.
+    """
+
+    passes: int
+    per_pass: int
+    controls: int | None
+    second_look_share: float
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a run would do. `why` counts the cells to run by the reason; `first` are labels of the first of them.
 
@@ -91,6 +106,7 @@ class Preview:
     unfilled: tuple[int, ...]
     replaced_parameters: tuple[str, ...]
     seconds_left: float | None
+    loads: LoadsPreview
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -128,6 +144,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     repeats, repeating = seen.repeats.groups(found.each_cell())
     row = reader.sweep_if_there(spec.name) if reader else None
     history = reader.history(row.sweep_id) if reader and row else []
+    waiting = sum(reader.waiting_loads(row.sweep_id).values()) if reader and row else 0
     to_run = sum(seen.why.values())
     return Preview(
         sweep=spec.name,
@@ -151,7 +168,14 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         repeats=repeats,
         unfilled=tuple(sorted(seen.unfilled)),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, to_run).seconds_left,
+        seconds_left=forecast(history, to_run + waiting).seconds_left,
+        loads=LoadsPreview(
+            passes=int(spec.settings.get("passes") or 1),
+            per_pass=seen.cells - seen.unfit,
+            controls=_controls(spec, seen.cells),
+            second_look_share=float(spec.settings.get("second_look") or 0.0),
+            waiting=waiting,
+        ),
         warnings=spec.warnings,
     )
 
@@ -205,6 +229,16 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
     long = seen.too_long[cell.task, cell.model]
     if cell.num_ctx not in long:
         long[cell.num_ctx] = found.too_long(cell)
+
+
+def _controls(spec: SweepSpec, cells: int) -> int | None:
+    """How often the control cell is measured."""
+    loads = cells * int(spec.settings.get("passes") or 1)
+    if spec.control is None:
+        return grid.controls_wanted(loads)
+    if spec.control.seconds is not None:
+        return None
+    return loads // spec.control.cells if spec.control.cells else 0
 
 
 def _model(model: ModelInfo, contexts: Iterable[int]) -> ModelPreview:

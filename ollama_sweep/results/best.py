@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.core.text import harmless
 from ollama_sweep.results.grids import Grid, Progress, X, Y, flags_of, in_words, make_grids, place_of, progress
 
 MOST_TIED = 5
+NO_SPREADS: Mapping[str, Spreads] = MappingProxyType({})
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
            Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
 
@@ -23,7 +26,8 @@ class Best:
     """The best cell of some results, those tied with it, and what to know before using it.
 
     `by_context` holds the best cell of each num_ctx, everything else as in the winner; `by_model` the best of each
-    model where there are several. `winner` is None where nothing was measured.
+    model where there are several. `winner` is None where nothing was measured. `spreads` are those of runs and
+    loads, None where the metric has none: a mean over questions, or one that loads are not compared by.
     """
 
     metric: Metric
@@ -32,6 +36,7 @@ class Best:
     by_context: tuple[CellResult, ...] = ()
     by_model: tuple[CellResult, ...] = ()
     warnings: tuple[str, ...] = ()
+    spreads: Spreads | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -41,6 +46,7 @@ class Best:
             "tied": [_as_dict(cell, self.metric) for cell in self.tied],
             "best_of_each_num_ctx": [_as_dict(cell, self.metric) for cell in self.by_context],
             "best_of_each_model": [_as_dict(cell, self.metric) for cell in self.by_model],
+            "spreads": self.spreads.as_dict() if self.spreads else None,
             "warnings": list(self.warnings),
         }
 
@@ -51,8 +57,10 @@ def by_task(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
     return {task: [result for result in results if result.task == task] for task in tasks}
 
 
-def best_cells(results: Sequence[CellResult], metric: str | None = None) -> Best:
-    """The best cells by a metric; None: by that of the main task, among its cells.
+def best_cells(
+    results: Sequence[CellResult], metric: str | None = None, spreads: Mapping[str, Spreads] = NO_SPREADS
+) -> Best:
+    """The best cells by a metric; None: by that of the main task, among its cells. `spreads` are those of each metric.
 
     Raises ConfigError for a metric that the results do not have.
     """
@@ -75,31 +83,51 @@ def best_cells(results: Sequence[CellResult], metric: str | None = None) -> Best
         by_context=tuple(cell for column in columns if (cell := _best(found, column)[0])),
         by_model=tuple(cell for cell in by_model if cell) if len(models) > 1 else (),
         warnings=tuple(_warnings(results, home, winner, tied, found)),
+        spreads=spreads.get(found.name),
     )
 
 
-def describe_best(results: Sequence[CellResult], metric: str | None = None, *, contexts: bool = True) -> str:
+def describe_best(
+    results: Sequence[CellResult],
+    metric: str | None = None,
+    spreads: Mapping[str, Spreads] = NO_SPREADS,
+    *,
+    contexts: bool = True,
+) -> str:
     """The best in words; with `contexts` also the best num_batch of each num_ctx as a table.
 
     Without a metric the main task is described so, and every further one in a line.
     """
     parts = by_task(results) if metric is None else {}
     if len(parts) < 2:
-        return _described(results, best_cells(results, metric), contexts=contexts)
+        return _described(results, best_cells(results, metric, spreads), contexts=contexts)
     first, *others = parts.items()
-    lines = [f"{harmless(first[0])}:", _described(first[1], best_cells(first[1]), contexts=contexts)]
+    lines = [f"{harmless(first[0])}:", _described(first[1], best_cells(first[1], None, spreads), contexts=contexts)]
     for task, members in others:
-        best = best_cells(members)
+        best = best_cells(members, None, spreads)
         lines.append(harmless(f"{task}: {_in_a_line(members, best)}"))
     return "\n".join(lines)
 
 
-def described(winner: CellResult, tied: Sequence[CellResult], count: int, metric: Metric, done: Progress) -> str:
+def described(
+    winner: CellResult,
+    tied: Sequence[CellResult],
+    count: int,
+    metric: Metric,
+    done: Progress,
+    spreads: Spreads | None = None,
+) -> str:
     """The best of very many cells in words; `tied` are the first of `count` that cannot be told from it."""
     lines = [f"Best: {_sentence(winner, metric)}."]
     if tied:
         lines.append(f"Tied with it: {_tied_words(Best(metric, winner, tuple(tied)), count)}.")
+    lines += _spread_words(spreads)
     return "\n".join([*lines, *(f"Note: {warning}" for warning in _own_warnings(winner, metric, done))])
+
+
+def _spread_words(spreads: Spreads | None) -> list[str]:
+    """How far runs of one load differ, and loads of one cell."""
+    return [f"Spread: {spreads.words}."] if spreads is not None else []
 
 
 def _in_a_line(results: Sequence[CellResult], best: Best) -> str:
@@ -115,6 +143,7 @@ def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> 
     lines = [f"Best: {_sentence(best.winner, best.metric)}."]
     if best.tied:
         lines.append(f"Tied with it: {_tied_words(best)}.")
+    lines += _spread_words(best.spreads)
     if best.by_model:
         lines += [
             "Best of each model:",
@@ -186,12 +215,19 @@ def _own_warnings(winner: CellResult, metric: Metric, done: Progress, around: Se
     if not metric.is_declared:
         found.append(f"nobody says whether a larger {metric.name} is better; the largest is shown.")
     found += around
-    if metric.is_per_run and winner.metrics.get("runs") == 1 and Flag.IMPORTED not in winner.flags:
-        found.append("the best cell ran once: its spread is unknown, so ties cannot be told.")
+    if Flag.IMPORTED not in winner.flags and metric.is_ranked and interval_of(winner, metric.name).coverage is None:
+        found.append(_loads_unknown(winner, metric))
     open_cells = done.total - done.measured - done.failed - done.skipped
     if open_cells:
         found.append(f"{open_cells} of {done.total} cells are not measured yet, the best may change.")
     return found
+
+
+def _loads_unknown(winner: CellResult, metric: Metric) -> str:
+    """Nothing was measured in enough loads: what the runs of one load say is too sure."""
+    found = interval_of(winner, metric.name)
+    what = "what is in brackets is the range of the runs of one load" if found.low < found.high else "it ran once"
+    return f"how far loads differ is not known, and {what}: what differs no more than loads do cannot be told apart."
 
 
 def _effective(winner: CellResult) -> list[str]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Effective, Run
     from ollama_sweep.store.one_cell import Control, Place
-    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.loads.further import WAITING, Made
+from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
 
 _KEY = re.compile(r"(c\d+:)?[0-9a-f]{4,32}")
@@ -62,13 +63,13 @@ class Explained:
     flags: tuple[ExplainedFlag, ...]
     attempts: tuple[ExplainedAttempt, ...]
     controls: tuple[Control, ...]
+    waiting: tuple[Made, ...]
     surroundings: Mapping[int, Mapping[str, object]]
 
     @property
     def last(self) -> ExplainedAttempt | None:
         """The attempt that the cell's value and flags come from: the last one that counts."""
-        found = [one for one in self.attempts if one.attempt.status.counts]
-        return found[-1] if found else None
+        return _last(self.attempts)
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -80,9 +81,16 @@ class Explained:
             "options": dict(cell.options), "server": dict(cell.server), "task_options": dict(cell.task_options),
             "result": dict(self.result.row), "flags": [asdict(flag) for flag in self.flags],
             "attempts": [_attempt_dict(one) for one in self.attempts],
+            "waiting_loads": [asdict(load) for load in self.waiting],
             "controls": [asdict(control) for control in self.controls],
             "segments": {str(number): dict(found) for number, found in self.surroundings.items()},
         }  # fmt: skip
+
+
+def _last(attempts: Sequence[ExplainedAttempt]) -> ExplainedAttempt | None:
+    """A control measurement, and a further load that gave no number, leave the cell as it was."""
+    found = [one for one in attempts if one.attempt.status.counts and one.attempt.purpose is not Purpose.CONTROL]
+    return next((one for one in reversed(found) if one.attempt.purpose is None or one.attempt.status is Status.OK), None)
 
 
 def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:
@@ -202,7 +210,7 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
     result = reader.result(sweep.sweep_id, place.position)
     planned = reader.planned(sweep.sweep_id, place.position)
     attempts = _attempts(reader, sweep.name, place)
-    last = next((one for one in reversed(attempts) if one.attempt.status.counts), None)
+    last = _last(attempts)
     known = reader.segments()
     return Explained(
         sweep=sweep.name,
@@ -215,6 +223,7 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
         flags=tuple(_flag(flag, result, planned, last) for flag in sorted(flags_of(result))),
         attempts=tuple(attempts),
         controls=tuple(reader.controls(sweep.sweep_id, place.key)),
+        waiting=tuple(load for load in reader.further_loads(place.key) if load.state == WAITING),
         surroundings={number: known[number] for one in attempts
                       if (number := one.attempt.segment) is not None and number in known},
     )  # fmt: skip
@@ -222,9 +231,10 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
 
 def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt]:
     found: list[ExplainedAttempt] = []
+    wanted = {load.attempt_id: load for load in reader.further_loads(place.key)}
     for attempt in reader.attempts(place.key):
         before = found[-1].attempt if found else None
-        why = _why(attempt, before)
+        why = _why(attempt, before, wanted.get(attempt.attempt_id))
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
         found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(attempt.attempt_id)),
@@ -232,7 +242,13 @@ def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt
     return found
 
 
-def _why(attempt: AttemptRow, before: AttemptRow | None) -> str:
+def _why(attempt: AttemptRow, before: AttemptRow | None, wanted: Made | None) -> str:
+    if attempt.purpose is Purpose.CONTROL:
+        return "the control cell, loaded anew to see the drift and how far loads differ"
+    if attempt.purpose is Purpose.SECOND_LOOK:
+        return f"second look: {wanted.reason if wanted else 'measured again'}; the value is that of the loads from here on"
+    if attempt.purpose is not None:
+        return wanted.reason if wanted else str(attempt.purpose)
     if Flag.IMPORTED in attempt.flags:
         return "taken from an older file"
     if before is None:

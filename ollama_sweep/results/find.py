@@ -62,8 +62,10 @@ def best(db: Path | str, sweep: str | None = None, metric: str | None = None) ->
     """The best cells of a sweep, by that of its main task or by a column of the view. Raises ConfigError."""
     from ollama_sweep.results.best import best_cells, describe_best
 
-    name, results = _results(db, sweep)
-    return SweepBest(name, best_cells(results, metric), describe_best(results, metric))
+    with Reader.open(Path(db)) as reader, reader.snapshot():
+        row = find_sweep(reader, sweep)
+        results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+    return SweepBest(row.name, best_cells(results, metric, spreads), describe_best(results, metric, spreads))
 
 
 def _results(db: Path | str, sweep: str | None) -> tuple[str, list[CellResult]]:

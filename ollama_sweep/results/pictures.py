@@ -12,6 +12,7 @@ from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.metrics import default_metric, find_metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import value_of
 from ollama_sweep.machine.files import clear_leftovers, inside, safe_name, write_whole
 from ollama_sweep.results.export import csv_text, long_csv
@@ -29,7 +30,13 @@ def is_many(counts: Mapping[Status, int], most: int | None = None) -> bool:
 
 
 def draw_sweep(
-    row: SweepRow, results: Sequence[CellResult], folder: Path, *, metric: str | None = None, suffix: str = ".png"
+    row: SweepRow,
+    results: Sequence[CellResult],
+    folder: Path,
+    *,
+    metric: str | None = None,
+    suffix: str = ".png",
+    spreads: Mapping[str, Spreads] | None = None,
 ) -> list[Path]:
     """Write both tables and the pictures of a sweep, each whole or not at all; their paths, pictures first.
 
@@ -40,7 +47,8 @@ def draw_sweep(
         find_metric(metric, results)
     target = folder_of(row, folder)
     tables = save_tables(results, target)
-    return [*all_written(draw_each(row, results, target, metric=metric, suffix=suffix)), *tables]
+    drawn = draw_each(row, results, target, metric=metric, suffix=suffix, spreads=spreads)
+    return [*all_written(drawn), *tables]
 
 
 def folder_of(row: SweepRow, folder: Path) -> Path:
@@ -49,9 +57,18 @@ def folder_of(row: SweepRow, folder: Path) -> Path:
 
 
 def draw_each(
-    row: SweepRow, results: Sequence[CellResult], target: Path, *, metric: str | None = None, suffix: str = ".png"
+    row: SweepRow,
+    results: Sequence[CellResult],
+    target: Path,
+    *,
+    metric: str | None = None,
+    suffix: str = ".png",
+    spreads: Mapping[str, Spreads] | None = None,
 ) -> Iterator[Path | SweepError]:
-    """Draw the pictures of a sweep into its folder: the path of each, or why there is none. Raises ConfigError."""
+    """Draw the pictures of a sweep into its folder: the path of each, or why there is none. Raises ConfigError.
+
+    `spreads` are those of its runs and loads, by metric.
+    """
     from ollama_sweep.results import plots
 
     clear_leftovers(target)
@@ -60,6 +77,7 @@ def draw_each(
         metric=metric,
         sweep=row.name,
         machine=row.machine,
+        spreads=spreads or {},
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
     )
     plot = plots.load("heatmap")

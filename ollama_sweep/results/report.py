@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.machine.device_report import device_info
 from ollama_sweep.results import analysis, hardware, routing, saving, task_files
 from ollama_sweep.results.answers import cost
@@ -43,6 +44,7 @@ class Report:
     routing: tuple[Routing, ...]
     outlying: tuple[Outlying, ...]
     drifts: Mapping[str, Sequence[float]]
+    spreads: Mapping[str, Mapping[str, Spreads]]
     notes: tuple[str, ...]
     analysis: Analysis | None = None
     files: tuple[Path, ...] = ()
@@ -63,6 +65,10 @@ class Report:
             "drift": {
                 sweep: {"measurements": len(drifts), "last": drifts[0], "lowest": min(drifts), "highest": max(drifts)}
                 for sweep, drifts in self.drifts.items()
+            },
+            "spreads": {
+                sweep: {name: one.as_dict() for name, one in by_metric.items()}
+                for sweep, by_metric in self.spreads.items()
             },
             "outlying_runs": [run.as_dict() for run in self.outlying],
             "analysis": {
@@ -97,6 +103,7 @@ def collect(
         results = [cell for row in sweeps for cell in reader.results(row.sweep_id)]
         rates = {key: found for row in sweeps for key, found in reader.rates(row.sweep_id).items()}
         drifts = {row.name: [drift for _, drift in reader.drifts(row.sweep_id, MOST_DRIFTS)] for row in sweeps}
+        spreads = {row.name: reader.spreads(row.sweep_id) for row in sweeps}
         writer = reader.writer()
     groups = make_groups(rows, results, prices)
     names = " and ".join(row.name for row in sweeps)
@@ -109,7 +116,7 @@ def collect(
     comparison = analyse(groups, sweeps[0], writer) if analyse else None
     found = _calculated(sweeps, groups, prices, outlying_runs(results, rates))
     measured = {sweep: values for sweep, values in drifts.items() if values}
-    return replace(found, drifts=measured, analysis=comparison)
+    return replace(found, drifts=measured, spreads=spreads, analysis=comparison)
 
 
 def _calculated(
@@ -133,7 +140,7 @@ def _calculated(
             hints += [routing.route(members)] if len(members) > 1 else []
     unit = prices.currency if prices else "s"
     notes = (*_notes_on(groups, prices), *outlying_note(outlying))
-    return Report(tuple(sweeps), tuple(groups), unit, regions, tuple(hints), tuple(outlying), {}, notes)
+    return Report(tuple(sweeps), tuple(groups), unit, regions, tuple(hints), tuple(outlying), {}, {}, notes)
 
 
 def _notes_on(groups: Sequence[Group], prices: PriceTable | None) -> list[str]:

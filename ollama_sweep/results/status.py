@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from ollama_sweep.store.reader import Reader
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
-    from ollama_sweep.core.outcome import Status
+    from ollama_sweep.core.outcome import Purpose, Status
+    from ollama_sweep.core.spread import Spreads
     from ollama_sweep.store.rows import FailedAttempt, Holder, SweepRow
 
 SHOWN_ERRORS = 3
@@ -59,6 +60,11 @@ class SweepStatus:
     last_run_at: str
     log: Path | None
     errors: tuple[FailedAttempt, ...]
+    spreads: Mapping[str, Spreads] = field(default_factory=dict)
+    waiting_loads: Mapping[Purpose, int] = field(default_factory=dict)
+    """Further loads of cells that are done, by what they are made for."""
+    seconds: Mapping[Purpose | None, float] = field(default_factory=dict)
+    """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
     missing_cells: int = 0
     """Cells that were called done and are not in this file."""
 
@@ -98,6 +104,9 @@ class SweepStatus:
             "paused": self.is_paused,
             **asdict(self.time),
             "drift": self.drift,
+            "spreads": {name: one.as_dict() for name, one in self.spreads.items()},
+            "waiting_loads": {str(purpose): count for purpose, count in self.waiting_loads.items()},
+            "seconds": {str(purpose or "cells"): took for purpose, took in self.seconds.items()},
             "last_run_at": self.last_run_at,
             "missing_cells": self.missing_cells,
             "log": str(self.log) if self.log else None,
@@ -121,7 +130,8 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
     other = _other_sweep(reader, row, holder) if holder else None
     process = None if other else holder
     running = _running(reader, row) if process else None
-    left = sum(count for status, count in counts.items() if not status.is_final)
+    further = reader.waiting_loads(row.sweep_id)
+    left = sum(count for status, count in counts.items() if not status.is_final) + sum(further.values())
     log = beside.log_path(reader.path)
     return SweepStatus(
         sweep=row.name,
@@ -141,6 +151,9 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         last_run_at=row.last_run_at,
         log=log if log.exists() else None,
         errors=tuple(reader.errors(row.sweep_id, SHOWN_ERRORS)),
+        spreads=reader.spreads(row.sweep_id),
+        waiting_loads=further,
+        seconds=reader.seconds(row.sweep_id),
         missing_cells=reader.missing_cells(),
     )
 

@@ -13,6 +13,7 @@ from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import EngineUnavailable
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
 from ollama_sweep.core.outcome import Outcome, Purpose, Status
+from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.stopping import StopNow, Stopping
@@ -25,14 +26,6 @@ FLAGGED = 0.03
 PAUSED = 0.08
 PAUSE_S = 600.0
 MOST_PAUSES = 3
-FEWEST_CELLS = 5
-"""A smaller sweep would be made of controls; it has none by itself."""
-FEWEST_CONTROLS, CELLS_PER_CONTROL = 5, 25
-
-
-def controls_wanted(loads: int) -> int:
-    """So often the control cell is measured in a sweep of so many loads, where nobody says how often."""
-    return max(FEWEST_CONTROLS, loads // CELLS_PER_CONTROL) if loads >= FEWEST_CELLS else 0
 
 
 @dataclass
@@ -86,14 +79,14 @@ class DriftWatch:
     def _is_next(self) -> bool:
         """By themselves controls lie at the start, at the end and evenly between."""
         total = self.passes * sum(self.store.counts(self.sweep_id).values())
-        if total < FEWEST_CELLS:
-            return False
         if self._made is None:
             self._made = self.store.loads_made(self.sweep_id).get(Purpose.CONTROL, 0)
             self._loads = self._done()
         else:
             self._loads += 1
         wanted = controls_wanted(total)
+        if not wanted:
+            return False
         return self._made < min(wanted, 1 + (wanted - 1) * self._loads // total)
 
     def _done(self) -> int:

@@ -6,7 +6,7 @@ Pictures are drawn by a child that whoever asks the sweep to stop ends, and that
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.outcome import CellResult
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.summaries import summaries
 from ollama_sweep.store.rows import SweepRow
@@ -40,6 +41,7 @@ class Ending:
     row: SweepRow
     results: Sequence[CellResult]
     parts: Sequence[Part] | None = None
+    spreads: Mapping[str, Spreads] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def end_of(db: Path, name: str) -> Ending:
         row = reader.sweep(name)
         if is_many(reader.counts(row.sweep_id)):
             return _end_of_many(reader, row, db)
-        results = list(reader.results(row.sweep_id))
+        results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
     contexts = {result.coordinates.get("num_ctx") for result in results}
-    best = describe_best(results, contexts=len(contexts) <= SHOWN_CONTEXTS)
+    best = describe_best(results, spreads=spreads, contexts=len(contexts) <= SHOWN_CONTEXTS)
     doubtful = sum(result.status.is_failure or bool(result.flags) for result in results)
-    return Ending(best, tuple(_summaries(db, name)), doubtful, row, results)
+    return Ending(best, tuple(_summaries(db, name)), doubtful, row, results, spreads=spreads)
 
 
 def _end_of_many(reader: Reader, row: SweepRow, db: Path) -> Ending:
@@ -121,7 +123,11 @@ def _drawn(end: Ending, target: Path, stopping: Stopping, is_stopped: Callable[[
         from ollama_sweep.results.large import files as large
         from ollama_sweep.results.pictures import draw_each
 
-        each = draw_each(end.row, end.results, target) if end.parts is None else large.draw_each(end.parts, target)
+        each = (
+            draw_each(end.row, end.results, target, spreads=end.spreads)
+            if end.parts is None
+            else large.draw_each(end.parts, target)
+        )
         for one in each:
             tell(json.dumps(["failed" if isinstance(one, SweepError) else "drawn", str(one)]))
 

@@ -117,8 +117,8 @@ class FurtherTurn:
     def beside(self) -> Beside:
         load = self.further
         adds = load.purpose is Purpose.REPEATS
-        segment = None if adds else load.segment
-        return Beside(self.store.believed_runs(self.cell_id, choice=load.choice, segment=segment), adds)
+        now_of = None if adds else self.sweep_id
+        return Beside(self.store.believed_runs(self.cell_id, choice=load.choice, now_of=now_of), adds)
 
     def begin(self) -> int:
         return self.store.begin_further(self.sweep_id, self.further, timeout_s=self.timeout_s)

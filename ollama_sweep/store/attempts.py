@@ -196,12 +196,12 @@ def update_cell(
 
 
 def believed_runs(
-    connection: sqlite3.Connection, cell_id: int, choice: int, segment: int | None, notes: Notes
+    connection: sqlite3.Connection, cell_id: int, choice: int, sweep_id: int | None, notes: Notes
 ) -> tuple[tuple[Run, ...], ...]:
     """The runs of a cell's earlier loads that a further one stands beside, the oldest load first.
 
-    Those are the believed ones, and every question that was asked and not answered; of one segment if given. `choice`:
-    how often the cell had been chosen for its value when they were made.
+    Those are the believed ones, and every question that was asked and not answered; with a sweep those of the
+    surroundings in which it is measured now. `choice`: how often the cell had been chosen for its value by then.
     """
     names = ", ".join(f"runs.{name}" for name in RUN_COLUMNS)
     rows = values.rows_of(
@@ -211,9 +211,11 @@ def believed_runs(
                 LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
                 LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
             WHERE cell_id = ? AND status = 'ok' AND warmup = 0 AND (believed = 1 OR answers.part IS NOT NULL)
-                AND purpose IS NOT 'control' AND COALESCE(choice, 0) = ? AND (? IS NULL OR segment_id = ?)
+                AND purpose IS NOT 'control' AND COALESCE(choice, 0) = ? AND (? IS NULL OR segment_id IN (
+                    SELECT other.id FROM sweeps JOIN segments AS its ON its.id = sweeps.segment_id
+                        JOIN segments AS other ON other.fingerprint = its.fingerprint WHERE sweeps.id = ?))
             ORDER BY attempts.number, runs.number""",
-        (cell_id, choice, segment, segment),
+        (cell_id, choice, sweep_id, sweep_id),
     )
     found: dict[object, list[Run]] = {}
     for row in list(rows):

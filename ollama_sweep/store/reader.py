@@ -15,13 +15,13 @@ from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Run, Status
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Status
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
-from ollama_sweep.store.loads import spreads
+from ollama_sweep.store.loads import further, spreads
 from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
 
 if TYPE_CHECKING:
@@ -254,6 +254,21 @@ class Reader:
         with self._storage_errors():
             return spreads.of_sweep(self._connection, sweep_id, self._notes)
 
+    def waiting_loads(self, sweep_id: int) -> dict[Purpose, int]:
+        """How many further loads of finished cells wait, by what they are made for."""
+        with self._storage_errors():
+            return further.waiting(self._connection, sweep_id)
+
+    def seconds(self, sweep_id: int) -> dict[Purpose | None, float]:
+        """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
+        with self._storage_errors():
+            return further.seconds(self._connection, sweep_id, self._notes)
+
+    def further_loads(self, key: str) -> list[further.Made]:
+        """The further loads that a cell had or waits for, the oldest first."""
+        with self._storage_errors():
+            return further.of_cell(self._connection, key, self._notes)
+
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
         """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
@@ -330,14 +345,16 @@ class Reader:
         """The history of a cell, the oldest attempt first."""
         sql = """SELECT a.id, s.name, a.number, a.status, a.reason, a.error, a.flags, a.runs, a.prompt_eval_rate,
                 a.timeout_s, a.started_at, a.finished_at, a.segment_id, a.repeats, a.effective_num_ctx,
-                a.effective_num_batch, a.size_bytes, a.size_vram_bytes, a.load_duration_s, a.others_loaded
+                a.effective_num_batch, a.size_bytes, a.size_vram_bytes, a.load_duration_s, a.others_loaded,
+                a.purpose, a.loads
             FROM cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
             WHERE cells.key = ? ORDER BY a.number"""
         return list(self._notes.rows(f"an attempt of cell {key}", self._attempt_row, self._rows(sql, key)))
 
     def _attempt_row(self, *row: Any) -> AttemptRow:
         (number, sweep, place, status, reason, error, flags, runs, rate, timeout_s, started_at, finished_at, segment,
-         repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others) = row  # fmt: skip
+         repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others, purpose,
+         loads) = row  # fmt: skip
         loaded = tuple(name for name in _shown(others).split(",") if name)
         used = Effective(
             values.optional_whole(num_ctx), values.optional_whole(num_batch), values.optional_whole(size_bytes),
@@ -348,6 +365,7 @@ class Reader:
             number, _shown(sweep), place, values.status(status), _shown(reason), _shown(error), known,
             values.whole(runs), values.optional_number(rate), values.optional_number(timeout_s), _shown(started_at),
             values.optional_text(finished_at), segment, values.whole(repeats), used,
+            Purpose(purpose) if purpose else None, values.optional_whole(loads) or 1,
         )  # fmt: skip
 
     def places(self, sweep_id: int) -> Iterator[one_cell.Place]:

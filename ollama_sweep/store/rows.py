@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Effective, Flag, Status
+from ollama_sweep.core.outcome import Effective, Flag, Purpose, Status
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class ControlCell:
 @dataclass(frozen=True)
 class AttemptRow:
     """One attempt of a cell's history. `segment` numbers the surroundings it was measured in; `repeats` are the runs it
-    was to have, and `effective` is what the engine really used."""
+    was to have, and `effective` is what the engine really used. `purpose` is None for the cell's own load; the numbers
+    speak for `loads` loads."""
 
     attempt_id: int
     sweep: str
@@ -109,6 +110,8 @@ class AttemptRow:
     segment: int | None
     repeats: int
     effective: Effective
+    purpose: Purpose | None = None
+    loads: int = 1
 
 
 @dataclass(frozen=True)

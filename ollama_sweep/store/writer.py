@@ -289,11 +289,12 @@ class Store:
     def _end_what_died(self, connection: sqlite3.Connection) -> None:
         plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died)
 
-    def believed_runs(
-        self, cell_id: int, *, choice: int = 0, segment: int | None = None
-    ) -> tuple[tuple[Run, ...], ...]:
-        """Believed runs of the cell's earlier loads (of one segment, if given), by load, without their raw output."""
-        return self._guard.read(attempts.believed_runs, cell_id, choice, segment, self._notes)
+    def believed_runs(self, cell_id: int, *, choice: int = 0, now_of: int | None = None) -> tuple[tuple[Run, ...], ...]:
+        """Believed runs of the cell's earlier loads, by load, without their raw output.
+
+        `now_of`: only those of the surroundings in which this sweep is measured now.
+        """
+        return self._guard.read(attempts.believed_runs, cell_id, choice, now_of, self._notes)
 
     def spreads(self, sweep_id: int) -> Mapping[str, Spreads]:
         """How far runs and loads differ in the surroundings at hand, by metric."""

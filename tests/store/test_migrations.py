@@ -20,8 +20,8 @@ from ollama_sweep.store.transactions import Guarding
 from ollama_sweep.store.writer import Store
 
 DONE = {label(512, 2): 4, label(512, 4): 4}
-FINISHED = """select num_ctx, num_batch, status, flags, attempts, runs, prompt_eval_count, prompt_eval_rate, prompt_eval_rate_min,
-    started_at, finished_at, cell from results where status = 'ok' order by position"""
+FINISHED = """select num_ctx, num_batch, status, flags, attempts, runs, prompt_eval_count, prompt_eval_rate,
+    prompt_eval_rate_min, started_at, finished_at, cell from results where status = 'ok' order by position"""
 OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
 BACK_TO_1 = """
 DROP TABLE load_values;

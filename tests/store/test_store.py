@@ -222,8 +222,10 @@ def test_changed_surroundings_open_a_new_segment(store: Store, path: Path) -> No
         assert [reader.attempts(key)[0].segment for key in (first, second)] == [one, two]
     cell = store.cell_by_key(sweep, first)
     assert cell
-    assert list(map(len, store.believed_runs(cell.cell_id, segment=one))) == [3]
-    assert store.believed_runs(cell.cell_id, segment=two) == ()
+    assert list(map(len, store.believed_runs(cell.cell_id))) == [3]
+    assert store.believed_runs(cell.cell_id, now_of=sweep) == ()
+    store.segment(sweep, {"ollama": "0.33.0", "gpu": "a"})
+    assert list(map(len, store.believed_runs(cell.cell_id, now_of=sweep))) == [3], "the same surroundings again"
 
 
 def test_sweeps_are_found_by_name_and_by_which_ran_last(store: Store, path: Path) -> None:

@@ -40,15 +40,22 @@ class Older:
         return self.name
 
 
+_SINCE_4 = frozenset({Flag.LOAD_FAILED})
 SCHEMA_2 = Older(
     "schema_2",
     sweeps=11,
     attempts=79,
     done={**_DONE, "tasks": "10 of 14"},
     raised=("json_quality", "mmlu"),
-    flags_since=frozenset({Flag.BUSY}),
+    flags_since=frozenset({Flag.BUSY}) | _SINCE_4,
 )
-SCHEMA_4 = Older("schema_4", sweeps=13, attempts=101, done={**_DONE, "thinking": "18 of 18", "repeated": "6 of 6"})
+SCHEMA_4 = Older(
+    "schema_4",
+    sweeps=13,
+    attempts=101,
+    done={**_DONE, "thinking": "18 of 18", "repeated": "6 of 6"},
+    flags_since=_SINCE_4,
+)
 OLDER = (SCHEMA_2, SCHEMA_4)
 
 

@@ -39,15 +39,15 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
         raise ConfigError("exists; use --force", str(output))
     with Reader.open(db) as reader:
         row = find_sweep(reader, config)
-        results = list(reader.results(row.sweep_id))
-        found = best_cells(results, metric)
+        results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+        found = best_cells(results, metric, spreads)
         tuned = tuned_modelfile(row, found.winner) if found.winner else ""
     if output is not None and tuned:
         write_whole(output, tuned.encode())
     if as_json:
         say_json({"sweep": row.name, **found.as_dict(), "modelfile": tuned})
         return
-    say_lines(describe_best(results, metric))
+    say_lines(describe_best(results, metric, spreads))
     if tuned:
         say_lines(f"\nTuned Modelfile{f', saved as {output}' if output else ''}:\n\n{tuned}\n")
 

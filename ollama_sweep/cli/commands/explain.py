@@ -103,6 +103,8 @@ def _head(found: Explained) -> Iterator[str]:
         yield f"  used   {_used(found.last)}"
     for flag in found.flags:
         yield f"  flag   {flag.flag}: {flag.rule}{f' ({flag.here})' if flag.here else ''}"
+    for load in found.waiting:
+        yield f"  waits  for a further load: {load.reason}"
     for control in found.controls[-3:]:
         yield f"  control of {control.measured_at}: drift {100 * control.drift:+.1f} %"
 

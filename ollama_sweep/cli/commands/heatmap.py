@@ -42,8 +42,8 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
 
             files = large.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
         else:
-            results = list(reader.results(row.sweep_id))
-            files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}")
+            results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+            files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}", spreads=spreads)
     if as_json:
         say_json({"sweep": row.name, "files": [str(file) for file in files]})
     else:

@@ -63,9 +63,25 @@ def _lines(found: Preview) -> list[str]:
     lines += [f"Would run: {count} cells ({reason})" for reason, count in found.why.items()]
     lines += [f"  first: {'; '.join(found.first)}"] if found.first else []
     lines += _warnings(found)
+    lines += _further(found)
     if found.seconds_left is not None:
         lines.append(f"Time left: about {format_duration(found.seconds_left)}, at the rate so far")
     return lines
+
+
+def _further(found: Preview) -> list[str]:
+    """What is loaded beside each cell's own load, and what it may cost."""
+    loads, parts = found.loads, []
+    if loads.passes > 1:
+        parts.append(f"{loads.passes - 1} further passes of up to {loads.per_pass} loads")
+    if loads.controls is None:
+        parts.append("the control cell now and then")
+    elif loads.controls:
+        parts.append(f"the control cell {loads.controls} times")
+    if loads.second_look_share:
+        parts.append(f"a second look of at most {100 * loads.second_look_share:g} % of the time")
+    lines = [f"Besides: {', '.join(parts)}"] if parts else []
+    return lines + ([f"Further loads that wait: {loads.waiting}"] if loads.waiting else [])
 
 
 def _task_line(task: TaskPreview) -> str:

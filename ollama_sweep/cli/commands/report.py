@@ -88,6 +88,11 @@ def lines_of(found: Report) -> list[str]:
 
     lines = [f"Sweep {row.name} on {row.engine} ({row.machine})" for row in found.sweeps]
     lines += [drift_line(sweep, drifts) for sweep, drifts in found.drifts.items()]
+    lines += [
+        f"Spread of {name} in {sweep}: {one.words}"
+        for sweep, by_metric in found.spreads.items()
+        for name, one in by_metric.items()
+    ]
     for task in dict.fromkeys(group.task for group in found.groups):
         members = [group for group in found.groups if group.task == task]
         lines += ["", f"Task {task}", *(f"  {group_line(group)}" for group in members), ""]

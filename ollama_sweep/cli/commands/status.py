@@ -64,11 +64,27 @@ def lines_of(found: SweepStatus) -> list[str]:
     lines += _pace(found)
     if found.drift is not None:
         lines.append(f"Drift: {100 * found.drift:+.1f} % at the last control")
+    lines += [f"Spread of {name}: {one.words}" for name, one in found.spreads.items()]
+    lines += _further(found)
     if found.errors:
         lines.append("Last errors:")
     for error in found.errors:
         first = next(iter(error.error.strip().splitlines()), "")
         lines.append(f"  {error.status}: {label(error.coordinates)}: {first[:140]}")
+    return lines
+
+
+def _further(found: SweepStatus) -> list[str]:
+    """What is measured beside each cell's own load: what waits, and what it has cost."""
+    words = {"pass": "further passes", "second_look": "a second look", "repeats": "more runs", "control": "controls"}
+    lines = []
+    if found.waiting_loads:
+        parts = [f"{count} for {words[str(purpose)]}" for purpose, count in found.waiting_loads.items()]
+        lines.append(f"Further loads of finished cells wait: {', '.join(parts)}")
+    spent = {str(purpose): took for purpose, took in found.seconds.items() if purpose is not None}
+    if spent:
+        parts = [f"{_length(took)} for {words[name]}" for name, took in spent.items()]
+        lines.append(f"Took so far: {_length(found.seconds.get(None, 0.0))} for the cells, {', '.join(parts)}")
     return lines
 
 

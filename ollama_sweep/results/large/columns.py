@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import CONFIRMED_LOOKS, range_and_runs
 from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, place_of
 from ollama_sweep.results.plots import PlotOptions
@@ -74,6 +75,7 @@ class Columns:
     numbers: Mapping[str, Any]
     names: Sequence[str]
     result_at: Callable[[int], CellResult]
+    spreads: Mapping[str, Spreads]
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Part:
         cells = {place_of(result): result for result in self.results()}
         grid = Grid(about.combination, self.model, about.columns, about.rows, cells)
         options = PlotOptions(sweep=about.sweep, machine=about.machine, prompt_tokens=about.prompt_tokens)
-        return collect_one(grid, self.metric, options)
+        return replace(collect_one(grid, self.metric, options), spread=about.spread)
 
     @property
     def model(self) -> str:
@@ -128,7 +130,7 @@ def read(reader: Reader, row: SweepRow, asked: str | None = None) -> Columns:
     return Columns(
         row, metrics, samples, coded,
         {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()},
-        names, lambda position: reader.result(row.sweep_id, position),
+        names, lambda position: reader.result(row.sweep_id, position), reader.spreads(row.sweep_id),
     )  # fmt: skip
 
 
@@ -181,6 +183,7 @@ def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...
         columns=columns, rows=rows, cells={}, metric=one, model=str(models.pop()) if len(models) == 1 else "",
         sweep=row.name, machine=machine, combination=combination, progress=_progress(states),
         prompt_tokens=_prompt_tokens(found, task, where, states), task=task,
+        spread=found.spreads[one.name].words if one.name in found.spreads else "",
     )  # fmt: skip
     shape = len(rows), len(columns)
     made = Field(
@@ -363,7 +366,9 @@ def describe(found: Columns) -> Told:
         order = order[np.argsort(-values[order] if one.better >= 0 else values[order], kind="stable")]
         shown = [found.result_at(int(where[number])) for number in order[: best.MOST_TIED]]
         cell = found.result_at(int(where[winner]))
-        lines.append(head + best.described(cell, shown, len(order), one, _progress(states)))
+        lines.append(
+            head + best.described(cell, shown, len(order), one, _progress(states), found.spreads.get(one.name))
+        )
     statuses = np.array([word is not None and Status(str(word)).is_failure for word in found.coded["status"].words])
     flagged = np.array([bool(word) for word in found.coded["flags"].words])
     doubtful = statuses[found.coded["status"].codes] | flagged[found.coded["flags"].codes]

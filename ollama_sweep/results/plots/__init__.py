@@ -8,11 +8,12 @@ Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from ollama_sweep.core.spread import Spreads
 from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.results.prices import PriceTable
 
@@ -27,12 +28,13 @@ class PlotOptions:
     """What a picture says beside the results. `prompt_tokens` None: what the results say themselves.
 
     `metric` None: the one that the plot, or the task of a grid, is about. `x` and `y` are dimensions; "" is what the
-    plot takes by itself. `prices` are needed for costs.
+    plot takes by itself. `prices` are needed for costs; `spreads` are those of the sweep's runs and loads, by metric.
     """
 
     metric: str | None = None
     sweep: str = ""
     machine: str = ""
+    spreads: Mapping[str, Spreads] = field(default_factory=dict)
     prompt_tokens: int | None = None
     x: str = ""
     y: str = ""

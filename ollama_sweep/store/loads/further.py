@@ -18,9 +18,9 @@ from ollama_sweep.store.values import Notes
 WAITING, DONE, FAILED, DROPPED = "waiting", "done", "failed", "dropped"
 
 NEXT = """
-SELECT f.id, f.cell_id, c.key, p.position, f.purpose, f.number, f.reason, COALESCE(f.choice, a.choice, 0), s.segment_id
+SELECT f.id, f.cell_id, c.key, p.position, f.purpose, f.number, f.reason, COALESCE(f.choice, a.choice, 0)
 FROM further_loads AS f INDEXED BY further_loads_waiting CROSS JOIN cells AS c ON c.id = f.cell_id
-    CROSS JOIN attempts AS a ON a.id = c.attempt_id CROSS JOIN sweeps AS s ON s.id = f.sweep_id
+    CROSS JOIN attempts AS a ON a.id = c.attempt_id
     CROSS JOIN plan AS p INDEXED BY plan_cell ON p.cell_id = f.cell_id AND p.sweep_id = f.sweep_id
 WHERE f.sweep_id = ? AND f.state = 'waiting' AND c.status = 'ok' ORDER BY f.place, f.id LIMIT 1
 """
@@ -30,8 +30,7 @@ WHERE f.sweep_id = ? AND f.state = 'waiting' AND c.status = 'ok' ORDER BY f.plac
 class FurtherLoad:
     """A load that a cell with a value is to have.
 
-    `number` is that of the pass or stage; `choice` how often the cell was chosen for its value, this time included;
-    `segment` that in which the load is made.
+    `number` is that of the pass or stage; `choice` how often the cell was chosen for its value, this time included.
     """
 
     further_id: int
@@ -42,7 +41,6 @@ class FurtherLoad:
     number: int
     reason: str
     choice: int
-    segment: int | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,27 @@ class Wish:
 
     position: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A further load that a cell had, or waits for: what for, why, and where it stands. `attempt_id` None: none yet."""
+
+    purpose: Purpose
+    reason: str
+    state: str
+    attempt_id: int | None
+
+
+def of_cell(connection: sqlite3.Connection, key: str, notes: Notes) -> list[Made]:
+    """Those of a cell, the oldest first."""
+    sql = """SELECT purpose, reason, state, further_loads.attempt_id FROM further_loads
+        JOIN cells ON cells.id = further_loads.cell_id WHERE cells.key = ? ORDER BY further_loads.id"""
+
+    def made(purpose: object, reason: object, state: object, attempt_id: int | None) -> Made:
+        return Made(Purpose(values.text(purpose)), values.text(reason), values.text(state), attempt_id)
+
+    return list(notes.rows("a further load", made, values.rows_of(connection, sql, (key,))))
 
 
 def following(connection: sqlite3.Connection, sweep_id: int) -> FurtherLoad | None:

@@ -66,6 +66,7 @@ class HeatmapData:
     x: str = X
     y: str = Y
     task: str = MAIN_TASK
+    spread: str = ""
 
     @property
     def size_inches(self) -> tuple[float, float]:
@@ -88,7 +89,8 @@ class HeatmapData:
         task = "" if is_told else f"task {self.task}"
         sweep = f"sweep {self.sweep}" if self.sweep and "sweep" not in dict(self.combination) else ""
         others = in_words(pair for pair in self.combination if pair != ("model", self.model))
-        return tuple(part for part in (self.progress.text(), sweep, task, others, prompt, self.machine) if part)
+        parts = (self.progress.text(), sweep, task, others, prompt, self.spread, self.machine)
+        return tuple(part for part in parts if part)
 
     @property
     def notice(self) -> str:
@@ -140,6 +142,7 @@ def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y:
         model=grid.model if len(models) == 1 else "",
         sweep=options.sweep,
         machine=options.machine,
+        spread=options.spreads[metric.name].words if metric.name in options.spreads else "",
         combination=grid.combination,
         progress=progress(results),
         prompt_tokens=prompt_tokens,
