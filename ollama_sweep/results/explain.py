@@ -11,18 +11,18 @@ from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.judge import BUSY_SHARE, NOISY_WIDTH
 from ollama_sweep.core.metrics import default_metric, find_metric
-from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, Status, failure_label
+from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, Purpose, Status, failure_label
 from ollama_sweep.core.stats import range_and_runs, value_of
 from ollama_sweep.core.units import format_bytes, format_rate
 from ollama_sweep.results.grids import flags_of
 from ollama_sweep.store.attempts import RUN_COLUMNS
+from ollama_sweep.store.loads.further import WAITING, Made
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Effective, Run
     from ollama_sweep.store.one_cell import Control, Place
-    from ollama_sweep.store.loads.further import WAITING, Made
-from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
 
 _KEY = re.compile(r"(c\d+:)?[0-9a-f]{4,32}")
@@ -89,8 +89,15 @@ class Explained:
 
 def _last(attempts: Sequence[ExplainedAttempt]) -> ExplainedAttempt | None:
     """A control measurement, and a further load that gave no number, leave the cell as it was."""
-    found = [one for one in attempts if one.attempt.status.counts and one.attempt.purpose is not Purpose.CONTROL]
-    return next((one for one in reversed(found) if one.attempt.purpose is None or one.attempt.status is Status.OK), None)
+    for one in reversed(attempts):
+        attempt = one.attempt
+        if attempt.status.counts if attempt.purpose is None else _is_value(attempt):
+            return one
+    return None
+
+
+def _is_value(attempt: AttemptRow) -> bool:
+    return attempt.status is Status.OK and attempt.purpose is not Purpose.CONTROL
 
 
 def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:
@@ -234,7 +241,8 @@ def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt
     wanted = {load.attempt_id: load for load in reader.further_loads(place.key)}
     for attempt in reader.attempts(place.key):
         before = found[-1].attempt if found else None
-        why = _why(attempt, before, wanted.get(attempt.attempt_id))
+        further = attempt.purpose is not None
+        why = _why_further(attempt, wanted.get(attempt.attempt_id)) if further else _why(attempt, before)
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
         found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(attempt.attempt_id)),
@@ -242,13 +250,17 @@ def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt
     return found
 
 
-def _why(attempt: AttemptRow, before: AttemptRow | None, wanted: Made | None) -> str:
+def _why_further(attempt: AttemptRow, wanted: Made | None) -> str:
+    """What a load was made for that is not the cell's own."""
     if attempt.purpose is Purpose.CONTROL:
         return "the control cell, loaded anew to see the drift and how far loads differ"
+    why = wanted.reason if wanted else "measured again"
     if attempt.purpose is Purpose.SECOND_LOOK:
-        return f"second look: {wanted.reason if wanted else 'measured again'}; the value is that of the loads from here on"
-    if attempt.purpose is not None:
-        return wanted.reason if wanted else str(attempt.purpose)
+        return f"second look: {why}; the value is that of the loads from here on"
+    return why
+
+
+def _why(attempt: AttemptRow, before: AttemptRow | None) -> str:
     if Flag.IMPORTED in attempt.flags:
         return "taken from an older file"
     if before is None:
