@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.metrics import Metric, default_metric, metric
-from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.core.spread import Spreads, standard_error
 from ollama_sweep.core.stats import best_set, value_of
 from ollama_sweep.results.best import by_task
-from ollama_sweep.results.grids import Grid, make_grids
+from ollama_sweep.results.grids import Grid, Place, make_grids
 
 LEADING, DOUBTED = 0.4, 0.3
 """Of the loads of a second look so much for the leading group, and for what is doubted; the rest is the best one's."""
 MOST_OF_THE_BEST = 5
+MOST_OFF = 50
 OFF = 0.10
 OFF_SIGMAS = 3.0
 _DISTURBED = (Flag.DRIFTED, Flag.THROTTLED, Flag.BUSY, Flag.SHARED_GPU)
@@ -86,31 +86,48 @@ def _doubted(results: Sequence[CellResult], about: Metric, spreads: Spreads | No
 
 
 def _off(grid: Grid, about: Metric, spreads: Spreads | None) -> Iterator[tuple[CellResult, float]]:
-    """Cells that are off what their neighbours say, in both directions of the grid alike, and by how much."""
+    """Cells that are off what their neighbours say, and by how much. The worst comes first, and then says nothing."""
     logs = {place: math.log(value) for place, cell in grid.cells.items() if (value := value_of(cell, about.name))}
+    for _ in range(MOST_OFF):
+        gaps = {place: gap for place in logs if (gap := _gap(grid, place, logs)) is not None}
+        far = {place: gap for place, gap in gaps.items() if _is_off(gap, grid.cells[place], spreads)}
+        if not far:
+            return
+        worst = max(far, key=lambda place: abs(far[place]))
+        yield grid.cells[worst], math.expm1(far[worst])
+        del logs[worst]
+
+
+def _is_off(gap: float, cell: CellResult, spreads: Spreads | None) -> bool:
+    """More than both a share of its own and what runs and loads explain."""
+    return abs(math.expm1(gap)) > max(OFF, OFF_SIGMAS * _sigma(cell, spreads))
+
+
+def _gap(grid: Grid, place: Place, logs: Mapping[Place, float]) -> float | None:
+    """How far a cell lies off in both directions of the grid, the lesser of the two; None where they do not agree."""
     is_line = min(len(grid.columns), len(grid.rows)) == 1
-    for (x, y), mine in logs.items():
-        across = [logs.get((other, y)) for other in _beside(grid.columns, x)]
-        down = [logs.get((x, other)) for other in _beside(grid.rows, y)]
-        said = [found for both in (across, down) if (found := _between(both, is_line=is_line)) is not None]
-        gaps = [mine - one for one in said]
-        if len(gaps) < (1 if is_line else 2) or len({gap > 0 for gap in gaps}) > 1:
-            continue
-        gap = min(gaps, key=abs)
-        cell = grid.cells[x, y]
-        if abs(math.expm1(gap)) > max(OFF, OFF_SIGMAS * _sigma(cell, spreads)):
-            yield cell, math.expm1(gap)
+    x, y = place
+    across = _said([(other, y) for other in grid.columns], grid.columns.index(x), logs, is_line=is_line)
+    down = _said([(x, other) for other in grid.rows], grid.rows.index(y), logs, is_line=is_line)
+    gaps = [logs[place] - said for said in (across, down) if said is not None]
+    if len(gaps) < (1 if is_line else 2) or len({gap > 0 for gap in gaps}) > 1:
+        return None
+    return min(gaps, key=abs)
 
 
-def _beside(values: Sequence[Scalar], value: Scalar) -> list[Scalar]:
-    at = values.index(value)
-    return [*values[max(0, at - 1) : at], *values[at + 1 : at + 2]]
+def _said(line: Sequence[Place], at: int, logs: Mapping[Place, float], *, is_line: bool) -> float | None:
+    """What the neighbours in one direction say: their mean, and at an edge what goes on straight from the next two.
 
-
-def _between(neighbours: Sequence[float | None], *, is_line: bool) -> float | None:
-    """What two neighbours say, or the only one; on a line the only one says nothing: it may be a slope."""
-    known = [value for value in neighbours if value is not None]
-    return None if not known or (is_line and len(known) < 2) else math.fsum(known) / len(known)
+    On a grid of one line an edge is not spoken of: it may be a bend.
+    """
+    before, after = (logs.get(line[n]) if 0 <= n < len(line) else None for n in (at - 1, at + 1))
+    if before is not None and after is not None:
+        return (before + after) / 2
+    near, beyond = (before, at - 2) if after is None else (after, at + 2)
+    if near is None or is_line:
+        return None
+    far = logs.get(line[beyond]) if 0 <= beyond < len(line) else None
+    return near if far is None else 2 * near - far
 
 
 def _sigma(cell: CellResult, spreads: Spreads | None) -> float:
