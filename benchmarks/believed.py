@@ -1,0 +1,169 @@
+"""How often what is said of a cell is true: simulated cells with a known truth, and the code that measures real ones.
+
+200 cells whose speeds rise with num_batch and fall a little with num_ctx, three runs a load, the control cell as often
+as a sweep of that size has it by itself. Each cell's first load, then a second look at a tenth of the time, by the
+functions that a sweep uses. Said is: the share of cells whose interval holds the truth, of those that were looked at
+again, and of the best; how wide the intervals are against those of spreads that are known for certain; and by how much
+the cell that is called best is slower than the truly best, with a second look and with as many seconds spent on one
+more run in every third cell instead.
+
+    python benchmarks/believed.py --sweeps 400
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ollama_sweep.core.judge import wants_warmup
+from ollama_sweep.core.outcome import CellResult, Status
+from ollama_sweep.core.spread import MEDIAN_VARIANCE, Load, Spreads, half_width, load_of, spreads_of, value_of
+from ollama_sweep.core.stats import best_set
+from ollama_sweep.plan.grid import controls_wanted
+from ollama_sweep.results import second_look
+
+COLUMNS, ROWS = 10, 20
+NOISE = (0.0, 0.01, 0.05, 0.16)
+RUN_NOISE = 0.015
+RUNS = 3
+METRIC = "prompt_eval_rate"
+
+
+@dataclass
+class Cell:
+    """A cell with its truth, and the loads that its value is of."""
+
+    place: tuple[int, int]
+    truth: float
+    loads: list[Load] = field(default_factory=list)
+    looks: int = 0
+
+    @property
+    def value(self) -> float:
+        return value_of(self.loads)
+
+    @property
+    def runs(self) -> int:
+        return sum(load.runs for load in self.loads)
+
+    def result(self, spreads: Spreads) -> CellResult:
+        """As a sweep would read it back."""
+        half = half_width(spreads, runs=self.runs, loads=len(self.loads)) or 0.0
+        return CellResult(
+            key=f"{self.place}", coordinates={"num_ctx": self.place[0], "num_batch": self.place[1]}, model="m",
+            task="prompt_eval", status=Status.OK,
+            metrics={METRIC: self.value, f"{METRIC}_low": self.value / math.exp(half), "looks": self.looks,
+                     f"{METRIC}_high": self.value * math.exp(half), "runs": self.runs, "loads": len(self.loads)},
+            row={"position": self.place[0] * ROWS + self.place[1]},
+        )  # fmt: skip
+
+    def is_held(self, spreads: Spreads) -> bool:
+        half = half_width(spreads, runs=self.runs, loads=len(self.loads))
+        return half is not None and abs(math.log(self.value / self.truth)) <= half
+
+
+@dataclass
+class Said:
+    """What many sweeps came to."""
+
+    cells: list[float] = field(default_factory=list)
+    again: list[bool] = field(default_factory=list)
+    best: list[bool] = field(default_factory=list)
+    widths: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+
+
+class Machine:
+    """Loads of cells: each has a middle of its own, about which its runs lie."""
+
+    def __init__(self, seed: int, noise: float) -> None:
+        self.draw, self.noise = random.Random(seed), noise
+
+    def load(self, truth: float, runs: int = RUNS) -> Load:
+        middle = math.log(truth) + self.draw.gauss(0, self.noise)
+        return load_of([math.exp(middle + self.draw.gauss(0, RUN_NOISE)) for _ in range(runs)])
+
+
+def grid() -> list[Cell]:
+    return [
+        Cell((column, row), 300 * math.exp(-0.02 * column + 0.35 * (1 - math.exp(-row / 4))))
+        for column in range(COLUMNS)
+        for row in range(ROWS)
+    ]
+
+
+def sweep(machine: Machine, said: Said, *, looks: bool) -> None:
+    """One sweep from its first load to its best cell."""
+    cells = grid()
+    count = len(cells)
+    for number, cell in enumerate(cells):
+        cell.loads = [machine.load(cell.truth, RUNS + (0 if looks else number % 3 == 0))]
+    control = [machine.load(cells[0].truth) for _ in range(controls_wanted(count))]
+    spreads = spreads_of([[*cells[0].loads, *control], *([*cell.loads] for cell in cells[1:])])
+    again = _look_again(machine, cells, spreads, (count + len(control)) // 10) if looks else []
+    results = {cell.place: cell.result(spreads) for cell in cells}
+    best, _ = best_set(list(results.values()), METRIC)
+    winner = next(cell for cell in cells if results[cell.place] is best)
+    said.cells.append(sum(cell.is_held(spreads) for cell in cells) / count)
+    said.again += [cell.is_held(spreads) for cell in again]
+    said.best.append(winner.is_held(spreads))
+    known = 1.96 * math.sqrt(RUN_NOISE**2 * MEDIAN_VARIANCE / RUNS + machine.noise**2)
+    said.widths.append((half_width(spreads, runs=RUNS, loads=1) or math.inf) / known)
+    said.loss.append(1 - winner.truth / max(cell.truth for cell in cells))
+
+
+def _look_again(machine: Machine, cells: list[Cell], spreads: Spreads, loads: int) -> list[Cell]:
+    known, by_metric = {cell.place: cell for cell in cells}, {METRIC: spreads}
+    doubts = second_look.doubts([cell.result(spreads) for cell in cells], by_metric, loads)
+    chosen = [known[_place(doubt.cell)] for doubt in doubts]
+    for cell in chosen:
+        cell.loads, cell.looks = [machine.load(cell.truth)], 1
+    (best,) = second_look.best_ones([cell.result(spreads) for cell in cells])
+    winner = known[_place(best.cell)]
+    each = min(second_look.MOST_OF_THE_BEST, max(1, loads - len(chosen)))
+    winner.loads, winner.looks = [machine.load(winner.truth) for _ in range(each)], 2
+    return [*chosen, winner]
+
+
+def _place(result: CellResult) -> tuple[int, int]:
+    return int(str(result.coordinates["num_ctx"])), int(str(result.coordinates["num_batch"]))
+
+
+def warm_up(seed: int, penalty: float, decay: float) -> float:
+    """What is left of a penalty that the first runs of a load have, after `warmup: auto`: the error of the first that
+    counts, as a share."""
+    draw, rates = random.Random(seed), list[float]()
+    while wants_warmup(rates, 1, 5, RUN_NOISE):
+        rates.append(300 * (1 - penalty * decay ** len(rates)) * math.exp(draw.gauss(0, RUN_NOISE)))
+    return penalty * decay ** len(rates)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweeps", type=int, default=200, help="Simulated sweeps for each noise.")
+    asked = parser.parse_args()
+    print(f"{asked.sweeps} sweeps of {COLUMNS * ROWS} cells; runs ± {100 * RUN_NOISE:g} %, {RUNS} a load")
+    print("loads   second look   cells held   looked at again   best held   width   loss of the best")
+    for noise in NOISE:
+        for looks in (True, False):
+            machine, said = Machine(7, noise), Said()
+            for _ in range(asked.sweeps):
+                sweep(machine, said, looks=looks)
+            again = f"{100 * _mean(said.again):6.1f} %" if said.again else "       –"
+            print(f"± {100 * noise:3g} %   {'10 %' if looks else 'off ':>9}   {100 * _mean(said.cells):8.1f} %   "
+                  f"{again:>15}   {100 * _mean(said.best):7.1f} %   {_mean(said.widths):5.2f}   "
+                  f"{100 * _mean(said.loss):6.2f} %")  # fmt: skip
+    for penalty, decay in ((0.4, 0.0), (0.4, 0.3), (0.4, 0.5)):
+        left = _mean([warm_up(seed, penalty, decay) for seed in range(asked.sweeps)])
+        print(f"first run {100 * penalty:g} % slower, then {decay:g} of that each time: {100 * left:.2f} % left")
+
+
+if __name__ == "__main__":
+    main()
