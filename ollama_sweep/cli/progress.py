@@ -70,7 +70,8 @@ class Progress:
             case GoingOn():
                 self.line("Going on")
             case Drifted():
-                word = "beyond 3 %: cells from now on carry the flag drifted" if event.has_drifted else "within 3 %"
+                beyond = f"beyond {100 * event.limit:.0f} %: cells from now on carry the flag drifted"
+                word = beyond if event.has_drifted else f"within {100 * event.limit:.0f} %"
                 self.line(f"control cell {event.cell.label()}: {event.drift:+.1%} since the first time, {word}")
             case Notice():
                 self.line(event.text)

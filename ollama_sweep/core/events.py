@@ -106,11 +106,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drifted:
-    """The control cell was measured again: how much faster (+) or slower (-) the machine is now, as a share."""
+    """The control cell was measured again: how much faster (+) or slower (-) the machine is now, as a share.
+
+    Beyond `limit` the cells that follow are flagged.
+    """
 
     cell: Cell
     drift: float
     has_drifted: bool
+    limit: float = 0.03
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ _CORE = (
     Metric("prompt_eval_rate", "prompt processing speed", "tokens/s", 1, is_ranked=True),
     Metric("prompt_eval_rate_min", "prompt processing speed of the slowest run", "tokens/s", 1),
     Metric("prompt_eval_rate_max", "prompt processing speed of the fastest run", "tokens/s", 1),
+    Metric("prompt_eval_rate_corrected", "prompt processing speed without the machine's drift", "tokens/s", 1),
     Metric("prompt_eval_duration_s", "prompt processing time", "s", -1),
     Metric("prompt_eval_count", "prompt tokens", "tokens"),
     Metric("eval_rate", "generation speed", "tokens/s", 1),

@@ -19,7 +19,8 @@ OUTLIER_SCALES = 3.5
 CONFIRMED_LOOKS = 2
 """What the column `looks` has from the last stage of a second look on."""
 SMALLEST_SCALE = 0.001
-_MAD_TO_SIGMA = 1.4826
+MEDIAN_TO_SIGMA = 1.4826
+"""What the median of absolute deviations is multiplied by for a standard deviation."""
 _Z95 = 1.959963984540054
 
 K = TypeVar("K", bound=Hashable)
@@ -196,7 +197,7 @@ def outliers(runs_by_cell: Mapping[K, Sequence[float]]) -> dict[K, list[bool]]:
     """
     residuals = {cell: _log_residuals(runs) for cell, runs in runs_by_cell.items() if runs}
     pooled = [size for found in residuals.values() for size in sorted(abs(value) for value in found)[1:]]
-    scale = max(_MAD_TO_SIGMA * median(pooled), SMALLEST_SCALE) if pooled else math.inf
+    scale = max(MEDIAN_TO_SIGMA * median(pooled), SMALLEST_SCALE) if pooled else math.inf
     return {cell: [abs(value) > OUTLIER_SCALES * scale for value in residuals.get(cell, [])] for cell in runs_by_cell}
 
 

@@ -1,18 +1,22 @@
 """Has the machine become faster or slower since the sweep began? One cell is measured again now and then.
 
-The control cell is the first one that was measured in the surroundings at hand. Its new rate over its first is the
-drift: beyond 3 % the cells that follow carry the flag `drifted`, beyond 8 % the sweep pauses and looks again.
+The control cell is the first one that was measured in the surroundings at hand. What its loads say of the drift is in
+`core/drift`: beyond one limit the cells that follow carry the flag `drifted`, beyond another the sweep pauses and looks
+again.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.drift import Drift, drift_of
 from ollama_sweep.core.errors import EngineUnavailable
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
 from ollama_sweep.core.outcome import Outcome, Purpose, Status
+from ollama_sweep.core.spread import Spreads
+from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
@@ -22,8 +26,6 @@ from ollama_sweep.run.waiting import Emit, pause
 from ollama_sweep.store.rows import ControlCell
 from ollama_sweep.store.writer import Store
 
-FLAGGED = 0.03
-PAUSED = 0.08
 PAUSE_S = 600.0
 MOST_PAUSES = 3
 
@@ -40,7 +42,7 @@ class DriftWatch:
     every: Interim | None
     pauses: bool = True
     passes: int = 1
-    drift: float = 0.0
+    drift: Drift = field(default_factory=Drift)
     _cells: int = 0
     _since: float = 0.0
     _made: int | None = None
@@ -49,8 +51,8 @@ class DriftWatch:
 
     @property
     def has_drifted(self) -> bool:
-        """Cells measured now are off by more than 3 %."""
-        return abs(self.drift) > FLAGGED
+        """Cells measured now are off by more than may be."""
+        return self.drift.is_flagged
 
     def after_cell(self) -> None:
         """Count a finished cell; measure the control cell where that is due. Raises StopNow, EngineUnavailable."""
@@ -61,9 +63,9 @@ class DriftWatch:
         for left in range(MOST_PAUSES, -1, -1):
             self._measure()
             self._made = (self._made or 0) + 1
-            if abs(self.drift) <= PAUSED or not self.pauses or not left:
+            if not self.drift.is_too_far or not self.pauses or not left:
                 break
-            words = f"the speed has drifted by {self.drift:+.1%}"
+            words = f"the speed has drifted by {self.drift.share:+.1%}"
             self.emit(OnHold(f"{words}; looking again in {PAUSE_S / 60:.0f} min (--no-pause goes on)"))
             pause(PAUSE_S, self.stopping)
             self.emit(GoingOn())
@@ -104,9 +106,12 @@ class DriftWatch:
         if outcome.status is not Status.OK or rate is None:
             self.emit(Notice(f"The control cell could not be measured ({outcome.status}): drift is not known"))
             return None
-        self.drift = rate / control.prompt_eval_rate - 1
-        self.emit(Drifted(cell, self.drift, has_drifted=self.has_drifted))
+        self.drift = drift_of(self.store.control_points(self.sweep_id), self._spreads())
+        self.emit(Drifted(cell, self.drift.share, has_drifted=self.has_drifted, limit=self.drift.limit))
         return None
+
+    def _spreads(self) -> Spreads | None:
+        return self.store.spreads(self.sweep_id).get(PROMPT_RATE)
 
     def _load(self, control: ControlCell, cell: Cell) -> Outcome:
         """A fresh load of the control cell, stored with its runs; the cell's own numbers stay what they are."""

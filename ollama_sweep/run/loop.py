@@ -139,13 +139,22 @@ class Execution:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
         counts, total, done = self._counts()
         self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left()))
-        while (turn := self._next()) is not None:
-            if self.stopping.requested:
-                self._stop()
-            self._hold()
-            self._measure(turn)
+        try:
+            while (turn := self._next()) is not None:
+                if self.stopping.requested:
+                    self._stop()
+                self._hold()
+                self._measure(turn)
+        finally:
+            self._correct()
         self._look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def _correct(self) -> None:
+        """By what the controls say of the drift; trouble with the database is said by whoever meets it first."""
+        if self.drift is not None and not self.stopping.now:
+            with contextlib.suppress(StorageError):
+                self.store.correct(self.sweep_id)
 
     def _next(self) -> Turn | None:
         """A pending cell, or a cell that wants a further load; None where nothing is left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from ollama_sweep.core.cell import Cell, content_hash
+from ollama_sweep.core.drift import Point
 from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
@@ -146,6 +147,26 @@ def control_cell(connection: sqlite3.Connection, sweep_id: int) -> ControlCell |
     ).fetchone()
     is_sound = row is not None and isinstance(row[2], int | float)
     return ControlCell(*row) if is_sound else None
+
+
+def control_points(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[Point]:
+    """What the control cell gave in the surroundings at hand, its own load first; seconds from that one."""
+    rows = values.rows_of(
+        connection,
+        """WITH now AS (SELECT id, segment_id FROM sweeps WHERE id = :sweep_id),
+            control AS (SELECT cell_id FROM controls JOIN now ON controls.sweep_id = now.id
+                AND controls.segment_id = now.segment_id ORDER BY controls.id DESC LIMIT 1)
+        SELECT finished_at, prompt_eval_rate FROM (
+            SELECT a.id, a.finished_at, a.prompt_eval_rate FROM attempts AS a JOIN now ON a.sweep_id = now.id
+                AND a.segment_id = now.segment_id JOIN control ON a.cell_id = control.cell_id
+            WHERE a.status = 'ok' AND a.purpose IS NULL ORDER BY a.id LIMIT 1)
+        UNION ALL SELECT measured_at, prompt_eval_rate FROM (
+            SELECT c.measured_at, c.prompt_eval_rate FROM controls AS c JOIN now ON c.sweep_id = now.id
+                AND c.segment_id = now.segment_id JOIN control ON c.cell_id = control.cell_id ORDER BY c.id)""",
+        {"sweep_id": sweep_id},
+    )
+    found = list(notes.rows("a control", lambda at, rate: (values.moment(at), values.number(rate)), rows))
+    return [Point((at - found[0][0]).total_seconds(), rate) for at, rate in found if rate > 0]
 
 
 def drifts(connection: sqlite3.Connection, sweep_id: int, n: int, notes: Notes) -> list[tuple[str, float]]:

@@ -354,8 +354,16 @@ CREATE INDEX second_looks_sweep ON second_looks (sweep_id);
 chosen for its value. What loads differ by in each segment, and what that makes of an interval: `factor` is what a value
 is divided and multiplied by, so that the view needs no mathematics. Which cells want a further load."""
 
+_CORRECTIONS = """
+CREATE TABLE corrections (
+    attempt_id INTEGER NOT NULL PRIMARY KEY REFERENCES attempts (id),
+    drift REAL NOT NULL
+) STRICT;
+"""
+"""By what share a load was faster for the time it was made at; the rate itself is never touched."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
-              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS))  # fmt: skip
+              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
@@ -363,11 +371,12 @@ USER_VERSION = len(MIGRATIONS)
 _BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
 _MEASURED = (
     "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_rate_low",
-    "prompt_eval_rate_high", "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s",
-    "load_duration_s", "effective_num_ctx", "effective_num_batch",
+    "prompt_eval_rate_high", "prompt_eval_rate_corrected", "prompt_eval_duration_s", "eval_count", "eval_rate",
+    "total_duration_s", "load_duration_s", "effective_num_ctx", "effective_num_batch",
     "size_bytes", "size_vram_bytes",
 )  # fmt: skip
 _INTERVAL = ("prompt_eval_rate_low", "prompt_eval_rate_high")
+_CORRECTED = "prompt_eval_rate_corrected"
 _AFTER = ("task", "status", "flags", "attempts", "runs", "loads", "looks", *_MEASURED, "quantization", "parameter_size",
           "reason", "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
 _FIXED_COLUMNS = frozenset({*_BEFORE, *_AFTER})
@@ -480,8 +489,7 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
             dimensions += f'COALESCE({", ".join(_json_value(place, path) for place in places)}) AS "{column}", '
         else:
             scores += f'{_score(name, path)} AS "{column}", '
-    measured = ", ".join(_end("prompt_eval_rate", "a.prompt_eval_rate", column) if column in _INTERVAL
-                         else f"a.{column}" for column in _MEASURED)  # fmt: skip
+    measured = ", ".join(map(_measured, _MEASURED))
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
     NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
@@ -500,6 +508,14 @@ SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.
 FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
     LEFT JOIN attempts AS a ON a.id = c.attempt_id
 """.strip()
+
+
+def _measured(column: str) -> str:
+    if column in _INTERVAL:
+        return _end("prompt_eval_rate", "a.prompt_eval_rate", column)
+    if column == _CORRECTED:
+        return f"a.prompt_eval_rate / (1 + (SELECT drift FROM corrections AS k WHERE k.attempt_id = a.id)) AS {column}"
+    return f"a.{column}"
 
 
 def _score(name: str, path: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ollama_sweep.core.cell import content_hash
+from ollama_sweep.core.drift import Point
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
@@ -19,7 +20,7 @@ from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, beside, imported, plans, queries, schema, values
 from ollama_sweep.store import file as files
-from ollama_sweep.store.loads import further, spreads
+from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.lock import WriterLock
 from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
@@ -363,6 +364,17 @@ class Store:
     def control_cell(self, sweep_id: int) -> ControlCell | None:
         """The first measured cell of the sweep in the surroundings at hand."""
         return self._guard.read(queries.control_cell, sweep_id)
+
+    def control_points(self, sweep_id: int) -> list[Point]:
+        """What the control cell gave in the surroundings at hand, its own load first."""
+        return self._guard.read(queries.control_points, sweep_id, self._notes)
+
+    def correct(self, sweep_id: int) -> None:
+        """Keep by how much each load in the surroundings at hand was faster or slower for the time it was made at.
+
+        Nothing is kept where the line through the controls would make it no better.
+        """
+        self._guard.write(lambda connection: corrections.make(connection, sweep_id, self._notes))
 
     # --- prompts
 

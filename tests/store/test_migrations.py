@@ -24,6 +24,7 @@ FINISHED = """select num_ctx, num_batch, status, flags, attempts, runs, prompt_e
     prompt_eval_rate_min, started_at, finished_at, cell from results where status = 'ok' order by position"""
 OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
 BACK_TO_1 = """
+DROP TABLE corrections;
 DROP TABLE load_values;
 DROP TABLE spreads;
 DROP TABLE intervals;

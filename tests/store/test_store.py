@@ -31,6 +31,7 @@ from ollama_sweep.store.writer import Store
 COLUMNS = (
     "sweep engine model num_ctx num_batch task status flags attempts runs loads looks prompt_eval_count "
     "prompt_eval_rate prompt_eval_rate_min prompt_eval_rate_max prompt_eval_rate_low prompt_eval_rate_high "
+    "prompt_eval_rate_corrected "
     "prompt_eval_duration_s eval_count eval_rate total_duration_s "
     "load_duration_s effective_num_ctx effective_num_batch size_bytes size_vram_bytes quantization parameter_size "
     "reason error started_at finished_at position cell"
