@@ -22,6 +22,8 @@ from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats, Warmup
 _Entries = Mapping[str, Node]
 AUTO = "auto"
 _REPEATS = ("min", "max", "until")
+USUAL_RUNS = {Kind.WARMUP: Warmup().minimum, Kind.REPEATS: Repeats().minimum}
+"""What a person may write in place of `auto`."""
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _MODELFILE_MB, _PROMPT_MB = 1, 16
@@ -236,7 +238,7 @@ def interval(node: Node, key: Key) -> Interim:
 
 
 def _counted(node: Node, key: Key) -> int:
-    example = key.default if isinstance(key.default, int) else key.low or 0
+    example = key.default if isinstance(key.default, int) else USUAL_RUNS.get(key.kind, key.low or 0)
     return count(node, key.name, example, key.low, key.high)
 
 

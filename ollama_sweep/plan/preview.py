@@ -12,6 +12,7 @@ from pathlib import Path
 from ollama_sweep.core.forecast import forecast
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.plan import fit, grid
@@ -66,7 +67,8 @@ class LoadsPreview:
     """What is loaded beside each cell's own load.
 
     A pass after the first one has `per_pass` loads, as far as the cells have a value; `controls` None: after a time.
-    A second look takes at most this share of the time of all others. `waiting` loads are wanted already.
+    A second look takes at most this share of the time of all others. `waiting` loads are wanted already, beside those
+    of cells that are to run.
     """
 
     passes: int
@@ -144,7 +146,8 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     repeats, repeating = seen.repeats.groups(found.each_cell())
     row = reader.sweep_if_there(spec.name) if reader else None
     history = reader.history(row.sweep_id) if reader and row else []
-    waiting = sum(reader.waiting_loads(row.sweep_id).values()) if reader and row else 0
+    loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
+    waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
     to_run = sum(seen.why.values())
     return Preview(
         sweep=spec.name,

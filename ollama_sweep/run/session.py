@@ -260,7 +260,7 @@ class Session:
         self.spec = found.spec
         sweep_id = self._register(store, found, here)
         reached("plan_registered")
-        for line in first_lines(found, store.counts(sweep_id), here):
+        for line in first_lines(found, store.counts(sweep_id), here, sum(store.waiting_loads(sweep_id).values())):
             self._tell(line)
         measuring = Measuring(
             spec=self.spec,
@@ -366,8 +366,10 @@ def _keep_prompts(store: Store, found: Survey) -> None:
             store.save_prompt(prompt.hash, prompt.text)
 
 
-def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine | OtherMachine) -> Iterator[str]:
-    """What a person is told before the first cell."""
+def first_lines(
+    found: Survey, counts: Mapping[Status, int], here: Machine | OtherMachine, waiting: int
+) -> Iterator[str]:
+    """What a person is told before the first cell. `waiting` are further loads of cells that have a value."""
     spec, total = found.spec, sum(counts.values())
     skipped = counts.get(Status.SKIPPED, 0)
     done = sum(count for status, count in counts.items() if status.is_final) - skipped
@@ -378,7 +380,8 @@ def first_lines(found: Survey, counts: Mapping[Status, int], here: Machine | Oth
         yield _each_cell(spec, task, model, prompt)
     if skipped:
         yield f"{skipped} cells are skipped: the prompt does not fit their num_ctx"
-    yield f"{done} of {total} cells already done, {total - done - skipped} to run"
+    again = f", {waiting} to load once more" if waiting else ""
+    yield f"{done} of {total} cells already done, {total - done - skipped} to run{again}"
 
 
 def _each_cell(spec: SweepSpec, task: str, model: str, prompt: SentPrompt) -> str:

@@ -73,6 +73,7 @@ def test_defaults() -> None:
         options={"num_predict": 2},
         name="s",
         config_path=Path("s.yaml"),
+        settings={"passes": 1, "second_look": 0.1},
     )
 
 
@@ -84,6 +85,7 @@ def test_every_setting_is_read() -> None:
         "options: {use_mmap: false, temperature: 0}\nseed: 7\nnum_predict: 9\nwarmup: 0\n"
         "repeats: {min: 2, max: 9, until: 2.5 %}\ntimeout: 1h30m\nload_timeout: 90.5\nretries: 0\norder: row-first\n"
         "engine: llamacpp\nhost: http://box:11434\nollama: /opt/ollama\napi_key_env: KEY\n"
+        "passes: 3\nsecond_look: 5%\n"
     )
     assert spec == SweepSpec(
         model="",
@@ -110,6 +112,7 @@ def test_every_setting_is_read() -> None:
         host="http://box:11434",
         ollama="/opt/ollama",
         api_key_env="KEY",
+        settings={"passes": 3, "second_look": 0.05},
     )
     assert list(spec.dimensions) == ["model", "task", "num_batch", "num_ctx", "num_gpu"]
 
@@ -385,7 +388,7 @@ def test_the_command_line_wins() -> None:
     )  # fmt: skip
     assert spec.dimensions == {"num_ctx": (512, 1024, 1536), "num_batch": (4, 8), "num_gpu": (0, 1)}
     assert (spec.model, spec.prompt.text, spec.host, spec.ollama, spec.engine) == ("n", "Other.", "box", "/o", "fake")
-    assert (spec.timeout_s, spec.load_timeout_s, spec.repeats) == (60.0, 300.0, Repeats(5, 5))
+    assert (spec.timeout_s, spec.load_timeout_s, spec.repeats) == (60.0, 300.0, Repeats(5, 5, is_auto=False))
     assert (spec.options, spec.exclude, spec.name) == ({"seed": 2, "num_predict": 2}, (), "a: b")
 
 

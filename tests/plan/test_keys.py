@@ -23,6 +23,8 @@ SETTINGS = ("prompt.tokens=9", "num_ctx=[64]", "num_batch=[8]")
 MAIN: dict[str, object] = {"model": "m", "set": SETTINGS}
 """A small sweep without a file."""
 
+DEFAULT_SETTINGS = {"passes": 1, "second_look": 0.1}
+
 each_key = pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 
 
@@ -83,9 +85,9 @@ def test_a_key_without_a_field_is_found_in_the_settings(monkeypatch: pytest.Monk
     )
     monkeypatch.setattr(config, "KEYS", (*KEYS, *rows))
     monkeypatch.setattr(config, "BY_NAME", {**keys.BY_NAME, **{key.name: key for key in rows}})
-    assert config.load_spec(None, MAIN).settings == {"cool_down": 5.0, "label": None}
+    assert config.load_spec(None, MAIN).settings == {**DEFAULT_SETTINGS, "cool_down": 5.0, "label": None}
     given = config.load_spec(None, {**MAIN, "set": (*SETTINGS, "cool_down=1m", "label=a")})
-    assert given.settings == {"cool_down": 60.0, "label": "a"}
+    assert given.settings == {**DEFAULT_SETTINGS, "cool_down": 60.0, "label": "a"}
 
 
 def test_the_examples_are_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_plan_run_and_the_store_name_the_same_cells(
     assert dict(found.why) == ({reason: len(again)} if reason else {})
     assert found.to_run == len(again)
     said = program("run", config).must().stdout
-    assert f"{found.to_run} to run" in said
+    assert f"{found.to_run} to {'load once more' if 'repeats' in keys else 'run'}\n" in said
     assert {cell for cell, count in program.measured().items() if count > before[cell]} == again
     assert planned(program, config).to_run == 0
 
@@ -123,7 +123,7 @@ def test_more_rounds_of_a_tasks_questions_are_asked_where_plan_says_so(program: 
     program("run", program.grid(**keys, repeats=1)).must()
     config = program.grid(**keys, repeats=2)
     assert dict(planned(program, config).why) == {"has 1 runs, 2 are asked for now": 2}
-    assert "2 to run" in program("run", config).must().stdout
+    assert "2 of 2 cells already done, 0 to run, 2 to load once more" in program("run", config).must().stdout
     assert planned(program, config).to_run == 0
 
 

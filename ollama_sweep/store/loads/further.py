@@ -63,8 +63,8 @@ class Made:
 
 def of_cell(connection: sqlite3.Connection, key: str, notes: Notes) -> list[Made]:
     """Those of a cell, the oldest first."""
-    sql = """SELECT purpose, reason, state, further_loads.attempt_id FROM further_loads
-        JOIN cells ON cells.id = further_loads.cell_id WHERE cells.key = ? ORDER BY further_loads.id"""
+    sql = """SELECT f.purpose, f.reason, f.state, f.attempt_id FROM further_loads AS f
+        JOIN cells ON cells.id = f.cell_id WHERE cells.key = ? ORDER BY f.id"""
 
     def made(purpose: object, reason: object, state: object, attempt_id: int | None) -> Made:
         return Made(Purpose(values.text(purpose)), values.text(reason), values.text(state), attempt_id)
