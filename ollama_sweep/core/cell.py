@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from ollama_sweep.core.options import LOAD_OPTIONS, Options, Scalar
@@ -11,6 +12,8 @@ from ollama_sweep.core.options import LOAD_OPTIONS, Options, Scalar
 KEY_VERSION = "c1"
 MAIN_TASK = "prompt_eval"
 """The task that measures how fast the sweep's own prompt is read."""
+PROMPT_TOKENS = "prompt_tokens"
+"""The dimension of the prompt's wanted lengths; only cells that send the sweep's own prompt have it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,17 @@ class Cell:
     def option(self, name: str) -> Scalar:
         """The value of an option; None where it is not set."""
         return dict(self.options).get(name)
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The wanted length of its prompt where that is a dimension."""
+        wanted = dict(self.coordinates).get(PROMPT_TOKENS)
+        return wanted if isinstance(wanted, int) else None
+
+    @property
+    def asked(self) -> tuple[str, str, int | None]:
+        """Task, model and wanted length: the same for cells that send the same prompt, or ask the same questions."""
+        return self.task, self.model, self.prompt_tokens
 
     @property
     def load_key(self) -> tuple[object, ...]:
@@ -102,6 +116,17 @@ def _normal(value: Scalar) -> Scalar:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def made_hash(tokens: int, version: int) -> str:
+    """Identity of a text that is made to a length, by a version of its recipe."""
+    return f"tokens:{tokens}:{version}"
+
+
+def made_length(prompt_hash: str) -> int | None:
+    """The length in such an identity; None for every other prompt's."""
+    found = re.fullmatch(r"tokens:([0-9]{1,9}):[0-9]+", prompt_hash)
+    return int(found[1]) if found else None
 
 
 def content_hash(text: str) -> str:

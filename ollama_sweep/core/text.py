@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 SHORT, LONG = 60, 2000
 """Characters of a text of others within a line, and of a whole line."""
@@ -43,6 +44,11 @@ def harmless_lines(text: str) -> str:
 def one_line(text: str, limit: int = SHORT) -> str:
     """A text of others as a part of a line: harmless and not too long."""
     return harmless(text if len(text) <= limit else text[:limit] + "…")
+
+
+def in_short(words: Sequence[str]) -> str:
+    """Words with commas between them; of more than ten the first and the last."""
+    return ", ".join(words if len(words) <= 10 else [*words[:4], "…", *words[-2:]])
 
 
 def whole_line(text: str) -> str:

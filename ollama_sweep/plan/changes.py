@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.cell import PROMPT_TOKENS, Cell, made_length
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.plan import grid
 from ollama_sweep.plan.survey import Survey, _setup_picture
@@ -30,7 +30,8 @@ def changes(old: Mapping[str, object], new: Survey) -> list[str]:
             lines.append(f"{name} changed")
     before, now = old.get("dimensions"), picture["dimensions"]
     if isinstance(before, dict) and isinstance(now, dict):
-        lines += _dimension_changes(before, now, new)
+        made = _lengths(old.get("prompt")) if PROMPT_TOKENS in now else []
+        lines += _dimension_changes({PROMPT_TOKENS: made, **before} if made else before, now, new)
     if "engine_version" in old and old["engine_version"] != picture["engine_version"]:
         lines.append(f"the engine was {old['engine_version']}, now it is {picture['engine_version']}")
     return lines
@@ -57,7 +58,7 @@ def _makes_another(name: str, cell: Cell, before: Any, new: Survey) -> bool:
     if name == "model":
         return f"{cell.model} {new.models[cell.model].digest}" not in before
     if name == "prompt":
-        return new.prompts[cell.task, cell.model].hash not in before
+        return new.prompts[cell.asked].hash not in before
     if name == "tasks":
         setup = new.spec.setups.get(cell.task, Setup())
         return bool(setup.questions) and before.get(cell.task) != _setup_picture(setup)
@@ -71,6 +72,12 @@ def _is_replaced(before: Any, now: Any) -> bool:
     if isinstance(now, dict):
         return any(before[name] != now[name] for name in before.keys() & now.keys())
     return True
+
+
+def _lengths(hashes: object) -> list[Scalar]:
+    """The lengths that the prompt had: one that was no dimension makes the same cells."""
+    found = (made_length(str(one)) for one in hashes) if isinstance(hashes, list) else ()
+    return [length for length in found if length is not None]
 
 
 def _dimension_changes(before: Mapping[str, list[Scalar]], now: Mapping[str, list[Scalar]], new: Survey) -> list[str]:

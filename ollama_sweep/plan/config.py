@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from ollama_sweep import engines
 from ollama_sweep.core import strict_yaml
-from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Scalar, is_server_setting
 from ollama_sweep.core.strict_yaml import Node
@@ -31,9 +31,11 @@ from ollama_sweep.plan import fields as fields
 from ollama_sweep.plan.exclude import parse_exclusion
 from ollama_sweep.plan.keys import (
     ALIASES,
+    AXES,
     BY_NAME,
     DIMENSIONS,
     KEYS,
+    LENGTHS,
     OPTIONS,
     OVERRIDES,
     OWN_VARIABLES,
@@ -110,7 +112,8 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
     server = {name: value for name, value in fixed.items() if is_server_setting(name)}
     if "num_predict" not in axes and _tasks(entries) == [MAIN_TASK]:
         options.setdefault("num_predict", DEFAULT_NUM_PREDICT)
-    exclude = _exclusions(entries.get("exclude"), [*axes, *options, *server])
+    length = _length(entries)
+    exclude = _exclusions(entries.get("exclude"), [*axes, *options, *server, *length])
     spec = SweepSpec(
         model=str(fixed.get("model", "")),
         dimensions=axes,
@@ -122,7 +125,7 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         exclude=exclude,
         name=path.stem if path else "sweep",
         config_path=path,
-        warnings=_oversized_batch(axes, options, exclude),
+        warnings=_oversized_batch(axes, {**options, **length}, exclude),
     )
     return replace(spec, **_fields_of(entries))
 
@@ -198,7 +201,7 @@ def _replace(entries: dict[str, Node], keys: tuple[str, ...], node: Node) -> Non
         node = _in_section(keys[0], keys[1], node) if len(keys) == 2 else node
         keys = keys[1:]
     name = ALIASES.get(keys[0], keys[0])
-    parts = keys[1:] if name == "tasks" else tuple(filter(None, [".".join(keys[1:])]))
+    parts = keys[1:] if name in ("tasks", "prompt") else tuple(filter(None, [".".join(keys[1:])]))
     entries[name] = _with_part(entries.get(name), parts, node) if parts else node
 
 
@@ -245,10 +248,20 @@ def _dimensions(entries: _Entries, path: Path | None, max_cells: int) -> dict[st
         if name in ("num_ctx", "num_batch") or is_all or (kind_of(name) and isinstance(node.value, list | dict)):
             axes[name] = _axis(name, node)
     count = math.prod(axis.count for axis in axes.values())
+    if (lengths := fields.several_lengths(entries.get("prompt"))) is not None:
+        axes[PROMPT_TOKENS] = _axis(LENGTHS.name, lengths)
+        tasks = _tasks(entries)
+        count = count // len(tasks) * (len(tasks) + tasks.count(MAIN_TASK) * (axes[PROMPT_TOKENS].count - 1))
     if count > max_cells:
         message = f"the grid has {count:,} cells (limit {max_cells:,}; --max-cells)"
         raise ConfigError(message, str(path) if path else None)
     return {name: axis.build() for name, axis in axes.items()}
+
+
+def _length(entries: _Entries) -> dict[str, Scalar]:
+    """The prompt's wanted length by its name, where it has one and is no dimension."""
+    tokens = fields.wanted_lengths(entries.get("prompt"))
+    return {} if tokens is None or not isinstance(tokens.value, int) else {PROMPT_TOKENS: tokens.value}
 
 
 @dataclass(frozen=True)
@@ -275,7 +288,7 @@ def _axis(name: str, node: Node) -> _Axis:
 
 def _range(name: str, node: Node, parts: _Entries) -> _Axis:
     """{start, end, step} or {start, end, factor}; the end belongs to the range where a step meets it."""
-    kind = kind_of(name)
+    kind = _kind_of_axis(name)
     if kind not in (int, float):
         raise node.error(f"{name}: a range needs numbers; write a list")
     for part, inner in parts.items():
@@ -288,12 +301,16 @@ def _range(name: str, node: Node, parts: _Entries) -> _Axis:
         raise parts["end"].error(f"{name}.end: {parts['end'].shown} is smaller than start {parts['start'].shown}")
     if "factor" in parts:
         return _geometric(name, start, end, parts)
-    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *STEP_LIMITS[DIMENSIONS[name].kind])))
+    step = Fraction(str(parts["step"].within(f"{name}.step", kind, *STEP_LIMITS[AXES[name].kind])))
     if kind is int:
         numbers = range(int(start), int(end) + 1, int(step))
         return _Axis(len(numbers), lambda: tuple(numbers))
     count = int((end - start) // step) + 1
     return _Axis(count, lambda: tuple(float(start + step * index) for index in range(count)))
+
+
+def _kind_of_axis(name: str) -> type | None:
+    return int if name == LENGTHS.name else kind_of(name)
 
 
 def _geometric(name: str, start: Fraction, end: Fraction, parts: _Entries) -> _Axis:
@@ -302,16 +319,16 @@ def _geometric(name: str, start: Fraction, end: Fraction, parts: _Entries) -> _A
         raise parts["start"].error(f"{name}.start: must be more than 0 where there is a factor")
     values: dict[Scalar, None] = {}
     while start <= end:
-        values[round(start) if kind_of(name) is int else float(start)] = None
+        values[round(start) if _kind_of_axis(name) is int else float(start)] = None
         start *= factor
     return _Axis(len(values), lambda: tuple(values))
 
 
 def _value(name: str, node: Node, label: str | None = None) -> Scalar:
     """One value of a dimension or option, checked."""
-    if name not in DIMENSIONS:
+    if name not in AXES:
         return _variable(name, node)
-    key = DIMENSIONS[name]
+    key = AXES[name]
     if key.kind is Kind.MODEL:
         return _model_name(node)
     if key.kind in fields.READERS:
@@ -372,7 +389,7 @@ def _check_models(node: Node, allow_cloud: bool, *, has_files: bool) -> None:
 
 
 def _exclusions(node: Node | None, names: Iterable[str]) -> tuple[Exclusion, ...]:
-    kinds = {name: kind_of(name) or str for name in names}
+    kinds = {name: int if name == PROMPT_TOKENS else kind_of(name) or str for name in names}
     items = node.items if node else []
     return tuple(parse_exclusion(item.text("exclude"), kinds, item.place) for item in items)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -54,7 +55,8 @@ class _NotAllowed(Exception):
 def parse_exclusion(text: str, kinds: Mapping[str, type], where: str) -> Exclusion:
     """An exclusion over the names in `kinds`: a sweep's dimensions and options with their types.
 
-    It is read with Python's syntax, of which only a few forms are taken. Raises ConfigError with `where`.
+    It is read with Python's syntax, of which only a few forms are taken. A comparison with what a cell does not have
+    is neither true nor false (None), and leaves no cell out. Raises ConfigError with `where`.
     """
     text = " ".join(text.split())
     try:
@@ -88,14 +90,13 @@ def _part(node: ast.AST, kinds: Mapping[str, type]) -> _Part:
             return _name(name, kinds)
         case ast.BoolOp(op=op, values=nodes):
             parts = [_wanted(bool, _part(inner, kinds)) for inner in nodes]
-            combine = all if isinstance(op, ast.And) else any
-            return _Part(bool, lambda values: combine(part.of(values) for part in parts))
+            return _Part(bool, partial(_combined, parts, not isinstance(op, ast.And)))
         case ast.UnaryOp(op=ast.Not(), operand=inner):
             truth = _wanted(bool, _part(inner, kinds))
-            return _Part(bool, lambda values: not truth.of(values))
+            return _Part(bool, lambda values: _known(operator.not_, truth.of(values)))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             number = _wanted(float, _part(inner, kinds))
-            return _Part(float, lambda values: -number.of(values))
+            return _Part(float, lambda values: _known(operator.neg, number.of(values)))
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _ARITHMETIC:
             return _calculation(_ARITHMETIC[type(op)], _part(left, kinds), _part(right, kinds))
         case ast.Compare():
@@ -118,13 +119,13 @@ def _name(name: str, kinds: Mapping[str, type]) -> _Part:
     if name not in kinds:
         hint = nearest(name, kinds)
         raise _NotAllowed(f"names {name}, which this sweep does not set; it sets {', '.join(kinds)}.{hint}")
-    return _Part(_kind(kinds[name]), lambda values: values[name])
+    return _Part(_kind(kinds[name]), lambda values: values.get(name))
 
 
 def _calculation(operation: Callable[[Any, Any], Any], left: _Part, right: _Part) -> _Part:
     _wanted(float, left)
     _wanted(float, right)
-    return _Part(float, lambda values: operation(left.of(values), right.of(values)))
+    return _Part(float, lambda values: _known(operation, left.of(values), right.of(values)))
 
 
 def _comparison(node: ast.Compare, kinds: Mapping[str, type]) -> _Part:
@@ -136,5 +137,25 @@ def _comparison(node: ast.Compare, kinds: Mapping[str, type]) -> _Part:
             _wanted(parts[0].kind, part)
         if operation is None or (part.kind is not float and operation not in (operator.eq, operator.ne)):
             raise _NotAllowed("compares in a way that is not allowed; texts and true/false know only == and !=")
-    steps = list(zip(operations, parts, parts[1:], strict=False))
-    return _Part(bool, lambda values: all(op(left.of(values), right.of(values)) for op, left, right in steps if op))
+    steps = [_step(op, left, right) for op, left, right in zip(operations, parts, parts[1:], strict=False) if op]
+    return _Part(bool, partial(_combined, steps, False))
+
+
+def _step(operation: Callable[[Any, Any], bool], left: _Part, right: _Part) -> _Part:
+    return _Part(bool, lambda values: _known(operation, left.of(values), right.of(values)))
+
+
+def _known(operation: Callable[..., Any], *given: Any) -> Any:
+    """What comes of these values; None where one of them is not known."""
+    return None if None in given else operation(*given)
+
+
+def _combined(parts: Sequence[_Part], decisive: bool, values: _Values) -> bool | None:
+    """Decided by the first part that is `decisive`; else not known where one part is not."""
+    result: bool | None = not decisive
+    for part in parts:
+        found: bool | None = part.of(values)
+        if found is decisive:
+            return decisive
+        result = None if found is None else result
+    return result

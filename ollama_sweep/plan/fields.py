@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from ollama_sweep import engines
+from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.strict_yaml import Node
@@ -35,6 +36,8 @@ def unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown ke
         return node.error("api_key must not be in the file; use api_key_env: NAME")
     if name == "stop":
         return node.error("stop belongs into the Modelfile: PARAMETER stop")
+    if name == PROMPT_TOKENS:
+        return node.error(f"{name} is the name of the dimension; it is written as prompt: {{tokens: [1024, 8192]}}")
     return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
 
 
@@ -147,9 +150,11 @@ def template(node: Node | None, allow_local: bool) -> tuple[Path | None, str]:
 
 
 def prompt(node: Node) -> PromptSpec:
-    """The prompt of a file, of {text: ...} or of {tokens: 4096}."""
+    """The prompt of a file, of {text: ...} or of {tokens: 4096}; an empty one for several lengths."""
     if isinstance(node.value, dict):
         return _given_prompt(node, node.value)
+    if isinstance(node.value, list):
+        raise node.mismatch("prompt", "write one path, {text: ...} or {tokens: [1024, 8192]}")
     path = expanded(node.line_of_text("prompt"))
     text = read_text(path, _PROMPT_MB, node)
     if not text.strip():
@@ -168,11 +173,26 @@ def _given_prompt(node: Node, parts: _Entries) -> PromptSpec:
         raise node.error("prompt: write a path, {text: ...} or {tokens: 4096}")
     if "tokens" in parts:
         given = BY_NAME["prompt"]
+        if several_lengths(node):
+            return PromptSpec(None)
         return PromptSpec(None, count(parts["tokens"], "prompt.tokens", 4096, given.low, given.high))
     text = parts["text"]
+    if isinstance(text.value, list):
+        raise text.mismatch("prompt.text", "only tokens may be several")
     if isinstance(text.value, str) and not text.value.strip():
         raise text.error("the prompt is empty")
     return PromptSpec(text.text("prompt.text"))
+
+
+def wanted_lengths(node: Node | None) -> Node | None:
+    """What a prompt says of its length, where it says something."""
+    return node.value.get("tokens") if node is not None and isinstance(node.value, dict) else None
+
+
+def several_lengths(node: Node | None) -> Node | None:
+    """The lengths of a prompt that are a dimension: a list or a range."""
+    tokens = wanted_lengths(node)
+    return tokens if tokens is not None and isinstance(tokens.value, list | dict) else None
 
 
 def words(node: Node, key: Key) -> tuple[str, ...]:

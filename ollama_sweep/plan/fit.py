@@ -44,7 +44,7 @@ def repeating(some: Iterable[Cell], models: Mapping[str, ModelInfo]) -> list[lis
 def clamped(cell: Cell, models: Mapping[str, ModelInfo]) -> tuple[object, ...]:
     """The same for cells that are the same configuration once the engine has clamped them."""
     rest = tuple(pair for pair in cell.options if pair[0] not in ("num_ctx", "num_batch"))
-    kind = (cell.model, cell.task, cell.task_options, cell.server, rest)
+    kind = (*cell.asked, cell.task_options, cell.server, rest)
     return kind, physical(cell, models[cell.model])
 
 

@@ -8,13 +8,15 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 
-from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.cell import PROMPT_TOKENS, Cell
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Options, Scalar, is_server_setting
 from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
 from ollama_sweep.tasks.base import Setup
 
-NOT_OPTIONS = frozenset({"model", "task"})
+NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
+_INNERMOST = ("task", PROMPT_TOKENS)
+"""What no change of needs another load."""
 FEWEST_CELLS = 5
 """A smaller sweep would be made of controls; it has none by itself."""
 FEWEST_CONTROLS, CELLS_PER_CONTROL = 5, 25
@@ -42,29 +44,50 @@ def _kept(spec: SweepSpec) -> Iterator[Cell]:
 
 def _shuffled(spec: SweepSpec) -> Iterator[Cell]:
     """The cells in an order that is the same at every start: their numbers are shuffled, each is made in its turn."""
-    numbers = array("q", range(math.prod(len(values) for values in spec.dimensions.values())))
+    numbers = array("q", range(combinations(spec)))
+    outer, asked = _outer(spec), _asked(spec)
     if spec.exclude:
-        numbers = array("q", (n for n in numbers if not _is_excluded(spec, _cell(spec, _coordinates_at(spec, n)))))
+        made = ((n, _cell(spec, _coordinates_at(n, outer, asked))) for n in numbers)
+        numbers = array("q", (n for n, cell in made if not _is_excluded(spec, cell)))
     random.Random(len(numbers)).shuffle(numbers)  # noqa: S311
-    return (_cell(spec, _coordinates_at(spec, number)) for number in numbers)
+    return (_cell(spec, _coordinates_at(number, outer, asked)) for number in numbers)
 
 
-def _coordinates_at(spec: SweepSpec, number: int) -> Options:
+def combinations(spec: SweepSpec) -> int:
+    """How many cells there are, those that `exclude` leaves out among them."""
+    return math.prod(map(len, _outer(spec).values())) * len(_asked(spec))
+
+
+def _coordinates_at(number: int, outer: dict[str, Sequence[Scalar]], asked: Sequence[Options]) -> Options:
     """The combination that has this number in nesting order."""
+    number, place = divmod(number, len(asked))
     found = []
-    for name in reversed(nesting(spec)):
-        values = _in_order(spec, name)
-        number, place = divmod(number, len(values))
-        found.append((name, values[place]))
-    return tuple(reversed(found))
+    for name in reversed(outer):
+        number, at = divmod(number, len(outer[name]))
+        found.append((name, outer[name][at]))
+    return (*reversed(found), *asked[place])
 
 
 def _coordinates(spec: SweepSpec) -> Iterator[Options]:
     """Combinations of all dimensions in nesting order, outermost first."""
-    names = nesting(spec)
-    values = [_in_order(spec, name) for name in names]
-    for combination in itertools.product(*values):
-        yield tuple(zip(names, combination, strict=True))
+    outer, asked = _outer(spec), _asked(spec)
+    for combination in itertools.product(*outer.values()):
+        pairs = tuple(zip(outer, combination, strict=True))
+        yield from ((*pairs, *inner) for inner in asked)
+
+
+def _asked(spec: SweepSpec) -> list[Options]:
+    """The innermost combinations: each task, and each length of the prompt for those that send it."""
+    found: list[Options] = []
+    for task in spec.task_names:
+        named: Options = (("task", task),) if "task" in spec.dimensions else ()
+        found += [named if length is None else (*named, (PROMPT_TOKENS, length)) for length in spec.lengths_of(task)]
+    return found
+
+
+def _outer(spec: SweepSpec) -> dict[str, Sequence[Scalar]]:
+    """All other dimensions, outermost first, with their values in order."""
+    return {name: _in_order(spec, name) for name in nesting(spec) if name not in _INNERMOST}
 
 
 def controls_wanted(loads: int) -> int:
@@ -73,11 +96,11 @@ def controls_wanted(loads: int) -> int:
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:
-    """Dimension names, outermost first: server settings, model, others as written, num_ctx, num_batch, the task."""
+    """Dimension names, outermost first: server settings, model, others as written, num_ctx, num_batch, task, length."""
     server = [name for name in spec.dimensions if is_server_setting(name)]
-    further = [name for name in spec.dimensions if name not in (*server, "model", "num_ctx", "num_batch", "task")]
     main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
-    names = [*server, "model", *further, *main, "task"]
+    further = [name for name in spec.dimensions if name not in (*server, "model", *main, *_INNERMOST)]
+    names = [*server, "model", *further, *main, *_INNERMOST]
     return tuple(name for name in names if name in spec.dimensions)
 
 
@@ -126,5 +149,6 @@ def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
 
 
 def _is_excluded(spec: SweepSpec, cell: Cell) -> bool:
-    known = {"think": False, **dict(cell.options), **dict(cell.coordinates)}
+    own = {PROMPT_TOKENS: spec.prompt.tokens} if spec.has_own_prompt(cell.task) else {}
+    known = {"think": False, **own, **dict(cell.options), **dict(cell.coordinates)}
     return any(exclusion.matches(known) for exclusion in spec.exclude)

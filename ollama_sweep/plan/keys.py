@@ -174,7 +174,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         "prompt", Kind.PROMPT, Part.WHAT,
         'the path of a text file; or `{text: "Tell me …"}`; or `{tokens: 4096}`, LOW to HIGH: a text of that length, '
-        "made and counted on the model (as near below it as the tokenizer allows)",
+        "made and counted on the model (as near below it as the tokenizer allows). Several lengths, as a list "
+        "(`{tokens: [1024, 8192]}`) or a range, make the dimension `prompt_tokens`",
         IDENTITY, absent="needed for `prompt_eval`", low=1, high=10_000_000, field="prompt",
         needed="add it or use --prompt FILE", example="prompts/p.txt",
         overrides=(Override("--prompt", "The prompt's file."),),
@@ -356,6 +357,10 @@ ALIASES = {"models": "model"}
 SECTIONS = tuple(key.name for key in KEYS if key.kind is Kind.SECTION)
 DIMENSIONS = {key.name: key for key in KEYS if key.sweeps}
 """Keys of which several values make a dimension."""
+LENGTHS = replace(BY_NAME["prompt"], name="prompt.tokens", kind=Kind.WHOLE)
+"""Several lengths of the prompt make a dimension, though the key is no plain one."""
+AXES = {**DIMENSIONS, LENGTHS.name: LENGTHS}
+"""What takes a list or a range, as a person writes it."""
 OPTIONS = {name: BY_NAME[name] for name in (*(option.name for option in options.OPTIONS), "think")}
 """Load and request options that a sweep can set."""
 OVERRIDES = tuple((key, override) for key in KEYS for override in key.overrides)

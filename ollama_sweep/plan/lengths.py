@@ -13,7 +13,7 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import Engine, ModelInfo
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.plan import prompts
-from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.plan.spec import PromptSpec, SweepSpec
 from ollama_sweep.tasks.base import Question, Setup
 
 
@@ -73,10 +73,12 @@ class Counting:
     memory: PromptMemory
     say: Callable[[str], None]
 
-    def sent(self, task: str, model: ModelInfo) -> SentPrompt:
-        """What a task asks a model. Raises ConfigError, EngineUnavailable."""
-        setup = self.spec.setups.get(task, Setup())
-        return self._questions(setup, model) if setup.questions else self._own_prompt(model)
+    def sent(self, task: str, model: ModelInfo, length: int | None = None) -> SentPrompt:
+        """What a task asks a model; `length` of the prompt where that is a dimension. Raises ConfigError,
+        EngineUnavailable."""
+        if self.spec.has_own_prompt(task):
+            return self._own_prompt(model, self.spec.prompt_of(length))
+        return self._questions(self.spec.setups[task], model)
 
     def _known(self, model: ModelInfo, identity: str) -> int | None:
         return self.memory.prompt_tokens(self.engine_name, model.digest, self.canonical, identity)
@@ -110,14 +112,14 @@ class Counting:
         count = self._count if setup.is_fresh else self._tokens
         return count(model, question.text, setup.system)
 
-    def _own_prompt(self, model: ModelInfo) -> SentPrompt:
-        if self.spec.prompt.text is None and self.spec.prompt.tokens is None:
+    def _own_prompt(self, model: ModelInfo, prompt: PromptSpec) -> SentPrompt:
+        if prompt.text is None and prompt.tokens is None:
             raise ConfigError("prompt is missing; add it or use --prompt FILE", "prompt")
-        identity = prompts.prompt_hash(self.spec.prompt)
+        identity = prompts.prompt_hash(prompt)
         tokens = self._known(model, identity)
-        if self.spec.prompt.tokens is not None:
-            return self._made_prompt(model, identity, self.spec.prompt.tokens, tokens)
-        text = self.spec.prompt.text or ""
+        if prompt.tokens is not None:
+            return self._made_prompt(model, identity, prompt.tokens, tokens)
+        text = prompt.text or ""
         if tokens is not None:
             return SentPrompt(_one(text), identity, tokens)
         self.say(f"Counting the prompt's tokens on {model_label(model.name)}")

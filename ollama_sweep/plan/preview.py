@@ -79,8 +79,22 @@ class LoadsPreview:
 
 
 @dataclass(frozen=True)
+class LengthPreview:
+    """A length of the prompt where that is a dimension: its true length by model, None where it is not known, and the
+    num_ctx that it does not fit and the num_batch that it does not fill."""
+
+    prompt_tokens: int
+    tokens: Mapping[str, int | None]
+    does_not_fit: tuple[int, ...]
+    unfilled: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a run would do. `why` counts the cells to run by the reason; `first` are labels of the first of them.
+
+    `prompt_tokens` is the prompt's true length by model, the largest one where the length is a dimension;
+    `prompt_lengths` has each of these then, and is empty else.
 
     `repeats` counts the groups of cells that are the same configuration once the engine has clamped them; `repeating`
     has the labels of the first groups.
@@ -93,6 +107,7 @@ class Preview:
     models: Mapping[str, ModelPreview]
     prompt: str
     prompt_tokens: Mapping[str, int | None]
+    prompt_lengths: tuple[LengthPreview, ...]
     tasks: tuple[TaskPreview, ...]
     order: str
     dimensions: Mapping[str, tuple[Scalar, ...]]
@@ -156,7 +171,8 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         where=found.info.where,
         models={name: _model(model, seen.contexts[name]) for name, model in found.models.items()},
         prompt=spec.prompt.source or "text",
-        prompt_tokens={model: sent.tokens for (_, model), sent in found.prompts.items() if sent.is_own_prompt},
+        prompt_tokens=_longest(found),
+        prompt_lengths=tuple(_lengths(found, seen)),
         tasks=tuple(_tasks(found, seen)),
         order=spec.order,
         dimensions={name: tuple(spec.dimensions[name]) for name in grid.nesting(spec)},
@@ -166,10 +182,10 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         why=dict(seen.why),
         first=tuple(seen.first),
         changes=tuple(changes(row.spec, found)) if row else (),
-        does_not_fit=tuple(sorted(seen.does_not_fit)),
+        does_not_fit=_together(seen.does_not_fit),
         repeating=tuple(repeating),
         repeats=repeats,
-        unfilled=tuple(sorted(seen.unfilled)),
+        unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
         seconds_left=forecast(history, to_run + waiting).seconds_left,
         loads=LoadsPreview(
@@ -187,7 +203,8 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
 class _Seen:
     """What is kept of the cells while they pass by, one after the other: counts, and the values of dimensions.
 
-    `too_long` counts by task and model, for each num_ctx, the questions that do not fit.
+    `does_not_fit` and `unfilled` are by the prompt's wanted length, None where that is no dimension. `too_long` counts
+    by task and model, for each num_ctx, the questions that do not fit.
     """
 
     repeats: fit.Repeats
@@ -196,38 +213,41 @@ class _Seen:
     why: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
     contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    does_not_fit: set[int] = field(default_factory=set)
-    unfilled: set[int] = field(default_factory=set)
+    does_not_fit: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
+    unfilled: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
     too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
 
 def _look_through(found: Survey, reader: Reader | None) -> _Seen:
     """Go through the plan once; the database is asked for some cells at a time."""
     seen, wanted = _Seen(fit.Repeats(found.models)), found.wanted()
-    tokens = max((prompt.tokens or 0 for prompt in found.prompts.values() if prompt.is_own_prompt), default=0)
+    tokens: dict[int | None, int] = {}
+    for (_, _, length), prompt in found.prompts.items():
+        if prompt.is_own_prompt:
+            tokens[length] = max(tokens.get(length, 0), prompt.tokens or 0)
     plan = found.planned()
     while some := list(islice(plan, CELLS_AT_ONCE)):
         known = reader.measured_again((planned.key for planned in some), wanted) if reader else {}
         for planned in some:
-            _look_at(planned, found, seen, again.why(planned, known), tokens)
+            _look_at(planned, found, seen, again.why(planned, known), tokens.get(planned.cell.prompt_tokens))
     return seen
 
 
-def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, tokens: int) -> None:
+def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, tokens: int | None) -> None:
     cell = planned.cell
     seen.cells += 1
     seen.repeats.add(cell)
     if planned.reason == "does_not_fit":
         seen.unfit += 1
-        seen.does_not_fit.add(cell.num_ctx)
+        seen.does_not_fit[cell.prompt_tokens].add(cell.num_ctx)
     if reason:
         seen.why[reason] += 1
         if len(seen.first) < SHOWN_CELLS:
             seen.first.append(cell.label())
     seen.contexts[cell.model].add(cell.num_ctx)
-    if found.prompts[cell.task, cell.model].is_own_prompt:
+    if found.prompts[cell.asked].is_own_prompt:
         if is_unfilled(cell.num_batch, tokens):
-            seen.unfilled.add(cell.num_batch)
+            seen.unfilled[cell.prompt_tokens].add(cell.num_batch)
         return
     long = seen.too_long[cell.task, cell.model]
     if cell.num_ctx not in long:
@@ -242,6 +262,30 @@ def _controls(spec: SweepSpec, cells: int) -> int | None:
     if spec.control.seconds is not None:
         return None
     return loads // spec.control.cells if spec.control.cells else 0
+
+
+def _together(by_length: Mapping[int | None, set[int]]) -> tuple[int, ...]:
+    return tuple(sorted(set().union(*by_length.values())))
+
+
+def _longest(found: Survey) -> dict[str, int | None]:
+    """The true length of the prompt on each model; of several wanted lengths the largest."""
+    counts: dict[str, int | None] = {}
+    for (_, model, _), sent in found.prompts.items():
+        if sent.is_own_prompt:
+            counts[model] = max(sent.tokens or 0, counts.get(model) or 0) or None
+    return counts
+
+
+def _lengths(found: Survey, seen: _Seen) -> Iterator[LengthPreview]:
+    own = {asked: sent for asked, sent in found.prompts.items() if sent.is_own_prompt}
+    for length in (length for length in found.spec.lengths if length is not None):
+        yield LengthPreview(
+            prompt_tokens=length,
+            tokens={model: sent.tokens for (_, model, wanted), sent in own.items() if wanted == length},
+            does_not_fit=tuple(sorted(seen.does_not_fit[length])),
+            unfilled=tuple(sorted(seen.unfilled[length])),
+        )
 
 
 def _model(model: ModelInfo, contexts: Iterable[int]) -> ModelPreview:
@@ -259,7 +303,7 @@ def _model(model: ModelInfo, contexts: Iterable[int]) -> ModelPreview:
 def _tasks(found: Survey, seen: _Seen) -> Iterator[TaskPreview]:
     """What the tasks with questions ask, and how many questions are too long for which num_ctx."""
     rounds = found.rounds
-    for (task, model), sent in found.prompts.items():
+    for (task, model, _), sent in found.prompts.items():
         if sent.is_own_prompt:
             continue
         long = seen.too_long[task, model]

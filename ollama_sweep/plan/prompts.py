@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Callable
 
-from ollama_sweep.core.cell import content_hash
+from ollama_sweep.core.cell import content_hash, made_hash
 from ollama_sweep.plan.spec import PromptSpec
 
 NONCE_DIGITS = 8
@@ -40,9 +40,7 @@ def with_nonce(nonce: str, text: str) -> str:
 
 def prompt_hash(spec: PromptSpec) -> str:
     """Identity of a prompt: of its text, or of the recipe for a text of so many tokens."""
-    if spec.text is not None:
-        return content_hash(spec.text)
-    return f"tokens:{spec.tokens}:{MAKER_VERSION}"
+    return made_hash(spec.tokens or 0, MAKER_VERSION) if spec.text is None else content_hash(spec.text)
 
 
 def make_text(tokens: int, count: Callable[[str], int | None]) -> str | None:

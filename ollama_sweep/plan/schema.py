@@ -17,6 +17,7 @@ from ollama_sweep.plan.keys import (
     DIMENSIONS,
     ENGINE_OPTIONS,
     KEYS,
+    LENGTHS,
     OPTIONS,
     OWN_VARIABLES,
     STEP_LIMITS,
@@ -143,8 +144,9 @@ def _section(key: Key) -> Json:
 # -- keys with parts -------------------------------------------------------------------------------------------------
 
 
-def _prompt(key: Key) -> Json:
-    tokens: Json = {"type": "integer", "minimum": key.low, "maximum": key.high}
+def _prompt(_: Key) -> Json:
+    length = _limited(LENGTHS)
+    tokens = _any(length, _list(length, unique=True), _range(LENGTHS, length))
     return _any(_LINE, _mapping({"text": _NOT_BLANK, "tokens": tokens}) | {"maxProperties": 1})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
@@ -21,7 +22,19 @@ def with_tasks(spec: SweepSpec) -> SweepSpec:
     """
     refuse_settings_of_a_strange_server(spec, spec.engine)
     setups = set_up(spec.task_names, spec.task_options)
-    return replace(spec, setups=setups, warnings=(*spec.warnings, *warnings(setups, spec.repeats)))
+    ready = replace(spec, setups=setups, warnings=(*spec.warnings, *warnings(setups, spec.repeats)))
+    return _without_lengths(ready) if not any(map(ready.has_own_prompt, ready.task_names)) else ready
+
+
+def _without_lengths(spec: SweepSpec) -> SweepSpec:
+    """The sweep without a dimension that none of its cells has."""
+    if PROMPT_TOKENS not in spec.dimensions:
+        return spec
+    others = {name: values for name, values in spec.dimensions.items() if name != PROMPT_TOKENS}
+    text = (
+        f"prompt.tokens: no task of this sweep sends the prompt, so its length is not varied: {', '.join(spec.setups)}"
+    )
+    return replace(spec, dimensions=others, warnings=(*spec.warnings, text))
 
 
 def set_up(names: Iterable[str], given: Mapping[str, Mapping[str, Node]]) -> dict[str, Setup]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.tasks.base import Setup
@@ -28,7 +28,10 @@ DEFAULT_NUM_PREDICT = 2
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """The prompt: a text (from a file or given), or `tokens`, a length the text is made to on the model."""
+    """The prompt: a text (from a file or given), or `tokens`, a length the text is made to on the model.
+
+    Neither where its length is a dimension: each cell has its own then (`SweepSpec.prompt_of`).
+    """
 
     text: str | None = field(metadata=IDENTITY)
     tokens: int | None = field(default=None, metadata=IDENTITY)
@@ -133,3 +136,20 @@ class SweepSpec:
     def task_names(self) -> tuple[str, ...]:
         """The tasks of the sweep, in the order of the file."""
         return tuple(str(name) for name in self.dimensions.get("task", (self.task,)))
+
+    @property
+    def lengths(self) -> tuple[int | None, ...]:
+        """The wanted lengths of the prompt where they are a dimension; else the one None."""
+        return tuple(value if isinstance(value, int) else None for value in self.dimensions.get(PROMPT_TOKENS, (None,)))
+
+    def has_own_prompt(self, task: str) -> bool:
+        """The task sends the sweep's prompt; every other one brings questions."""
+        return not self.setups.get(task, Setup()).questions
+
+    def lengths_of(self, task: str) -> tuple[int | None, ...]:
+        """The wanted lengths of what a task sends."""
+        return self.lengths if self.has_own_prompt(task) else (None,)
+
+    def prompt_of(self, length: int | None) -> PromptSpec:
+        """The sweep's prompt, or where its length is a dimension the one that is so long."""
+        return self.prompt if length is None else PromptSpec(None, length)

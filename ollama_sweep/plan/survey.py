@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ollama_sweep import engines, tasks
-from ollama_sweep.core.cell import KEY_VERSION, Cell, cell_key
+from ollama_sweep.core.cell import KEY_VERSION, PROMPT_TOKENS, Cell, cell_key
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import is_server_setting
 from ollama_sweep.core.outcome import Status
@@ -31,13 +31,13 @@ _MEDIA = re.compile(r"(?:[./~\\]|[A-Za-z]:)\S*?\.(?:png|jpe?g|webp|wav)\b", re.I
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything `plan` shows and `run` needs. `models` are by name, `prompts` by task and model."""
+    """Everything `plan` shows and `run` needs. `models` are by name, `prompts` by `Cell.asked`."""
 
     spec: SweepSpec
     engine: str
     info: EngineInfo
     models: Mapping[str, ModelInfo]
-    prompts: Mapping[tuple[str, str], SentPrompt]
+    prompts: Mapping[tuple[str, str, int | None], SentPrompt]
     modelfile: str
 
     def each_cell(self) -> Iterator[Cell]:
@@ -57,7 +57,10 @@ class Survey:
             "key_version": KEY_VERSION,
             "engine": self.engine,
             "models": {name: model.digest for name, model in self.models.items()},
-            "prompts": {" ".join(name): [prompt.hash, prompt.tokens] for name, prompt in self.prompts.items()},
+            "prompts": {
+                " ".join(str(part) for part in asked if part is not None): [prompt.hash, prompt.tokens]
+                for asked, prompt in self.prompts.items()
+            },
             "tasks": self.task_versions,
             "setups": {name: _setup_picture(setup) for name, setup in spec.setups.items()},
             "modelfile": self.modelfile,
@@ -82,7 +85,7 @@ class Survey:
 
     def lengths(self) -> Iterator[tuple[str, str, int]]:
         """What was counted: digest of the model, identity of the text, its tokens."""
-        for (task, model), prompt in self.prompts.items():
+        for (task, model, _), prompt in self.prompts.items():
             digest = self.models[model].digest
             if prompt.is_own_prompt and prompt.is_new and prompt.tokens is not None:
                 yield digest, prompt.hash, prompt.tokens
@@ -105,16 +108,19 @@ class Survey:
             raise self._nothing_fits()
 
     def _nothing_fits(self) -> ConfigError:
-        tokens = max(prompt.tokens or 0 for prompt in self.prompts.values())
+        shortest = min((length for _, _, length in self.prompts if length is not None), default=None)
+        asked = (prompt for (_, _, length), prompt in self.prompts.items() if length in (None, shortest))
+        tokens = max(prompt.tokens or 0 for prompt in asked)
         largest = max(fit.usable_ctx(cell, self.models[cell.model]) for cell in self.each_cell())
         needed = tokens + min(cell.num_predict for cell in self.each_cell()) + 1
+        what = "the prompt" if shortest is None else "the shortest prompt"
         return ConfigError(
-            f"the prompt has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
+            f"{what} has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
             self.spec.prompt.source or "prompt",
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        model, prompt = self.models[cell.model], self.prompts[cell.task, cell.model]
+        model, prompt = self.models[cell.model], self.prompts[cell.asked]
         key = cell_key(
             cell,
             engine=self.engine,
@@ -137,22 +143,23 @@ class Survey:
 
     def fits(self, cell: Cell) -> bool:
         """The prompt fits the cell's context; true where its length is not known."""
-        tokens = self.prompts[cell.task, cell.model].tokens
+        tokens = self.prompts[cell.asked].tokens
         return tokens is None or fit.fits(cell, self.models[cell.model], tokens)
 
     def too_long(self, cell: Cell) -> int:
         """How many of its task's questions do not fit the cell's context."""
-        lengths = self.prompts[cell.task, cell.model].lengths.values()
+        lengths = self.prompts[cell.asked].lengths.values()
         return sum(tokens is not None and not fit.fits(cell, self.models[cell.model], tokens) for tokens in lengths)
 
     def picture(self) -> dict[str, object]:
         """The sweep's settings as plain data, for people and for `changes`."""
         spec = self.spec
-        own = [prompt for prompt in self.prompts.values() if prompt.is_own_prompt]
+        own = {asked: prompt for asked, prompt in self.prompts.items() if prompt.is_own_prompt}
+        is_one_length = len({length for _, _, length in own}) == 1
         return {
             "model": sorted({f"{name} {model.digest}" for name, model in self.models.items()}),
             "prompt": sorted({prompt.hash for prompt in self.prompts.values()}),
-            "prompt_tokens": max((prompt.tokens or 0 for prompt in own), default=0),
+            "prompt_tokens": max(prompt.tokens or 0 for prompt in own.values()) if is_one_length else 0,
             "modelfile": self.modelfile,
             "template": spec.template,
             "options": dict(spec.options),
@@ -178,13 +185,18 @@ def survey(
     info = engine.describe()
     refuse_settings_of_a_strange_server(spec, engine_name)
     spec = resolved(spec, engine, asked_kinds(spec), say)
-    asked = list(dict.fromkeys((task, model) for task in spec.task_names for model in _models_of(spec, task)))
-    models = {name: engine.model_info(name) for name in dict.fromkeys(model for _, model in asked)}
+    asked = dict.fromkeys(
+        (task, model, length)
+        for task in spec.task_names
+        for model in _models_of(spec, task)
+        for length in spec.lengths_of(task)
+    )
+    models = {name: engine.model_info(name) for name in dict.fromkeys(model for _, model, _ in asked)}
     for model in models.values():
         _refuse_media(spec, model)
     canonical = canonical_modelfile(spec)
     counting = Counting(spec, engine_name, engine, canonical, memory, say)
-    sent = {(task, model): counting.sent(task, models[model]) for task, model in asked}
+    sent = {(task, model, length): counting.sent(task, models[model], length) for task, model, length in asked}
     return Survey(spec, engine_name, info, models, sent, canonical)
 
 
@@ -209,7 +221,7 @@ def refuse_what_cannot_be_set(spec: SweepSpec, engine_name: str, engine: Engine)
             raise ConfigError(f"the engine {engine_name} cannot do the task {task}", "task")
     if engine.settable is None:
         return
-    known = engine.settable | {"model", "task"}
+    known = engine.settable | {"model", "task", PROMPT_TOKENS}
     implied = {"num_predict"} if "num_predict" not in spec.dimensions else set()
     for name in (*spec.dimensions, *spec.options, *spec.server):
         if name not in known | implied:

@@ -13,7 +13,19 @@ from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_l
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.core.text import harmless
-from ollama_sweep.results.grids import Grid, Progress, X, Y, flags_of, in_words, make_grids, place_of, progress
+from ollama_sweep.results.grids import (
+    Grid,
+    Progress,
+    X,
+    Y,
+    by_work,
+    flags_of,
+    in_words,
+    length_of,
+    make_grids,
+    place_of,
+    progress,
+)
 
 MOST_TIED = 5
 NO_SPREADS: Mapping[str, Spreads] = MappingProxyType({})
@@ -26,8 +38,10 @@ class Best:
     """The best cell of some results, those tied with it, and what to know before using it.
 
     `by_context` holds the best cell of each num_ctx, everything else as in the winner; `by_model` the best of each
-    model where there are several. `winner` is None where nothing was measured. `spreads` are those of runs and
-    loads, None where the metric has none: a mean over questions, or one that loads are not compared by.
+    model where there are several. Where the prompt's length is a dimension `by_length` holds the best of each length,
+    and the winner is that of the longest one with a number: a num_ctx that is good for it holds every shorter prompt.
+    `winner` is None where nothing was measured. `spreads` are those of runs and loads, None where the metric has none:
+    a mean over questions, or one that loads are not compared by.
     """
 
     metric: Metric
@@ -35,6 +49,7 @@ class Best:
     tied: tuple[CellResult, ...] = ()
     by_context: tuple[CellResult, ...] = ()
     by_model: tuple[CellResult, ...] = ()
+    by_length: tuple[CellResult, ...] = ()
     warnings: tuple[str, ...] = ()
     spreads: Spreads | None = None
 
@@ -46,6 +61,7 @@ class Best:
             "tied": [_as_dict(cell, self.metric) for cell in self.tied],
             "best_of_each_num_ctx": [_as_dict(cell, self.metric) for cell in self.by_context],
             "best_of_each_model": [_as_dict(cell, self.metric) for cell in self.by_model],
+            "best_of_each_prompt_tokens": [_as_dict(cell, self.metric) for cell in self.by_length],
             "spreads": self.spreads.as_dict() if self.spreads else None,
             "warnings": list(self.warnings),
         }
@@ -68,6 +84,9 @@ def best_cells(
         results = next(iter(by_task(results).values()), [])
         metric = default_metric(results)
     found = find_metric(metric, results)
+    by_length = _by_length(found, results)
+    if by_length:
+        results = [result for result in results if length_of(result) == length_of(by_length[-1])]
     grids = make_grids(results)
     winner, tied = _best(found, [cell for grid in grids for cell in grid.cells.values()])
     if winner is None:
@@ -82,9 +101,17 @@ def best_cells(
         tied=tied,
         by_context=tuple(cell for column in columns if (cell := _best(found, column)[0])),
         by_model=tuple(cell for cell in by_model if cell) if len(models) > 1 else (),
+        by_length=by_length,
         warnings=tuple(_warnings(results, home, winner, tied, found)),
         spreads=spreads.get(found.name),
     )
+
+
+def _by_length(metric: Metric, results: Sequence[CellResult]) -> tuple[CellResult, ...]:
+    """The best cell of each length of the prompt, the longest last; none where the length is no dimension."""
+    lengths = sorted({length for result in results if (length := length_of(result)) is not None})
+    found = (_best(metric, [result for result in results if length_of(result) == length])[0] for length in lengths)
+    return tuple(cell for cell in found if cell)
 
 
 def describe_best(
@@ -96,16 +123,22 @@ def describe_best(
 ) -> str:
     """The best in words; with `contexts` also the best num_batch of each num_ctx as a table.
 
-    Without a metric the main task is described so, and every further one in a line.
+    Without a metric the main task is described so, and every further one in a line. Each length of the prompt is
+    described by itself: a longer one is read more slowly wherever it is.
     """
-    parts = by_task(results) if metric is None else {}
+    if metric is not None and not any(map(length_of, results)):
+        return _described(results, best_cells(results, metric, spreads), contexts=contexts)
+    parts = by_work(results)
     if len(parts) < 2:
         return _described(results, best_cells(results, metric, spreads), contexts=contexts)
-    first, *others = parts.items()
-    lines = [f"{harmless(first[0])}:", _described(first[1], best_cells(first[1], None, spreads), contexts=contexts)]
-    for task, members in others:
-        best = best_cells(members, None, spreads)
-        lines.append(harmless(f"{task}: {_in_a_line(members, best)}"))
+    first = next(iter(parts.values()))[0].task
+    lines = []
+    for work, members in parts.items():
+        best = best_cells(members, metric, spreads)
+        if members[0].task == first:
+            lines += [f"{harmless(work)}:", _described(members, best, contexts=contexts)]
+        else:
+            lines.append(harmless(f"{work}: {_in_a_line(members, best)}"))
     return "\n".join(lines)
 
 

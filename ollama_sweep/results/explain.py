@@ -176,7 +176,8 @@ def _by_coordinates(reader: Reader, sweep: SweepRow, wanted: Mapping[str, str]) 
     found, known = [], {name: dict[str, None]() for name in wanted}
     for place in reader.places(sweep.sweep_id):
         for name, values in known.items():
-            values[_text(place.coordinates.get(name))] = None
+            if name in place.coordinates:
+                values[_text(place.coordinates[name])] = None
         if all(_is(place.coordinates.get(name), value) for name, value in wanted.items()):
             found.append(place)
     if not found:

@@ -17,7 +17,7 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
 from ollama_sweep.core.stats import extent, value_of
 from ollama_sweep.core.text import as_json, harmless, harmless_lines
-from ollama_sweep.results.grids import X, Y, in_word
+from ollama_sweep.results.grids import X, Y, in_word, is_told
 from ollama_sweep.tasks.shared.data import half_in, strict_json
 
 FORMATS = ("csv", "json", "jsonl", "md")
@@ -74,9 +74,10 @@ def markdown(results: Sequence[CellResult]) -> str:
     for result in results:
         value = value_of(result, rate.name)
         low, high = extent(result, rate.name) if value is not None else (0.0, 0.0)
+        where = [(name, result.coordinates.get(name)) for name in dimensions]
         lines.append(
             [
-                *(in_word(result.coordinates.get(name)) for name in dimensions),
+                *(in_word(value) if is_told((name, value)) else "" for name, value in where),
                 "" if value is None else rate.text(value),
                 f"{rate.text(low)}–{rate.text(high)}" if low != high else "",
                 f"{result.metrics.get('runs', 0):.0f}" if value is not None else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ollama_sweep.core.cell import MAIN_TASK, model_label
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS, model_label
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
@@ -17,7 +17,8 @@ Place = tuple[Scalar, Scalar]
 
 @dataclass(frozen=True)
 class Grid:
-    """One grid. `combination` holds the dimensions other than its two (num_ctx and num_batch), outermost first.
+    """One grid. `combination` holds the dimensions other than its two (num_ctx and num_batch), outermost first; the
+    prompt's length only where its cells have one.
 
     `cells` maps (x, y) to the result there; a place without one is not part of the sweep.
     A dimension that is not swept has the one value None.
@@ -75,8 +76,14 @@ def _grouped(results: Sequence[CellResult], x: str, y: str, apart: Sequence[str]
     names = [name for name in dict.fromkeys([*swept, *apart]) if name not in (x, y)]
     groups: dict[Options, list[CellResult]] = {}
     for result in results:
-        groups.setdefault(tuple((name, value_at(result, name)) for name in names), []).append(result)
+        pairs = ((name, value_at(result, name)) for name in names)
+        groups.setdefault(tuple(filter(is_told, pairs)), []).append(result)
     return groups
+
+
+def is_told(pair: tuple[str, Scalar]) -> bool:
+    """A dimension that says something of these cells: tasks with questions of their own have no prompt's length."""
+    return pair != (PROMPT_TOKENS, None)
 
 
 def _collides(results: Sequence[CellResult], x: str, y: str, name: str) -> bool:
@@ -92,6 +99,31 @@ def progress(results: Iterable[CellResult]) -> Progress:
     statuses = [result.status for result in results]
     failed = sum(status.is_failure for status in statuses)
     return Progress(statuses.count(Status.OK), failed, statuses.count(Status.SKIPPED), len(statuses))
+
+
+def by_work(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    """The results by what was asked, which alone can be compared: by task, and by the prompt's length where it varies.
+
+    The keys tell them apart in words, as far as they differ. The main task comes first, a longer prompt later.
+    """
+    tasks = sorted(dict.fromkeys(result.task for result in results), key=lambda task: task != MAIN_TASK)
+    lengths = sorted({length_of(result) for result in results}, key=lambda length: length or 0)
+    found: dict[tuple[str, int | None], list[CellResult]] = {}
+    for result in results:
+        found.setdefault((result.task, length_of(result)), []).append(result)
+    order = [(task, length) for task in tasks for length in lengths if (task, length) in found]
+    return {work_in_words(asked[0] if len(tasks) > 1 else "", asked[1]): found[asked] for asked in order}
+
+
+def work_in_words(task: str, length: int | None) -> str:
+    """`prompt_eval, prompt_tokens 8192`, without what is empty or None."""
+    return ", ".join(part for part in (task, "" if length is None else f"{PROMPT_TOKENS} {length}") if part)
+
+
+def length_of(result: CellResult) -> int | None:
+    """The wanted length of the prompt where that is a dimension."""
+    wanted = result.coordinates.get(PROMPT_TOKENS)
+    return wanted if isinstance(wanted, int) else None
 
 
 def file_suffixes(grids: Sequence[Grid]) -> list[str]:

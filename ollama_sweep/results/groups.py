@@ -15,6 +15,7 @@ from ollama_sweep.core.stats import PERCENTILE_METHOD as PERCENTILE_METHOD
 from ollama_sweep.core.stats import Spread, mean, spread
 from ollama_sweep.core.summary import answered, score_mean, tokens_per_s
 from ollama_sweep.results.answers import cost, pooled_over
+from ollama_sweep.results.grids import length_of, work_in_words
 from ollama_sweep.results.prices import PriceTable
 
 _HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position",
@@ -49,6 +50,8 @@ class Costs:
 class Group:
     """One model at one task: its answers and cells, and what they say. `label` is the model's name for people.
 
+    Where the prompt's length is a dimension each length has a group, which its label names: speeds of different lengths
+    are not pooled.
     `spreads` are by name: numbers of answers where there are any, else of cells, and those that only cells have.
     """
 
@@ -61,6 +64,7 @@ class Group:
     cells: tuple[CellResult, ...] = ()
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     costs: Costs | None = None
+    prompt_tokens: int | None = None
 
     @property
     def asked(self) -> int:
@@ -97,6 +101,7 @@ class Group:
             "model": self.model,
             "label": self.label,
             "task": self.task,
+            "prompt_tokens": self.prompt_tokens,
             "engine": self.engine,
             "sweep": self.sweep,
             "quantization": self.fact("quantization"),
@@ -116,28 +121,29 @@ class Group:
 def make_groups(
     rows: Sequence[AnswerRow], results: Sequence[CellResult], prices: PriceTable | None = None
 ) -> list[Group]:
-    """One group for each model and task, by task in the order of the sweep, then by model."""
+    """One group for each model, task and length of the prompt: by task in the order of the sweep, then by model."""
     labels = labels_of([*map(_row_identity, rows), *map(_cell_identity, results)])
-    found: dict[tuple[str, Identity], tuple[list[AnswerRow], list[CellResult]]] = {}
+    found: dict[tuple[str, Identity, int | None], tuple[list[AnswerRow], list[CellResult]]] = {}
     for cell in results:
-        found.setdefault((cell.task, _cell_identity(cell)), ([], []))[1].append(cell)
+        found.setdefault((cell.task, _cell_identity(cell), length_of(cell)), ([], []))[1].append(cell)
     for row in rows:
-        found.setdefault((row.task, _row_identity(row)), ([], []))[0].append(row)
-    tasks = list(dict.fromkeys(task for task, _ in found))
+        found.setdefault((row.task, _row_identity(row), None), ([], []))[0].append(row)
+    tasks = list(dict.fromkeys(task for task, _, _ in found))
     made = [
         Group(
-            labels[identity],
+            ", ".join(filter(None, (labels[identity], work_in_words("", length)))),
             *identity,
             task,
             tuple(own),
             tuple(cells),
             _spreads(own, cells),
             _costs(own, cells, prices),
+            length,
         )
-        for (task, identity), (own, cells) in found.items()
+        for (task, identity, length), (own, cells) in sorted(found.items(), key=lambda one: one[0][2] or 0)
         if own or any(cell.status.counts for cell in cells)
     ]
-    return sorted(made, key=lambda group: (tasks.index(group.task), group.label))
+    return sorted(made, key=lambda group: (tasks.index(group.task), labels[group.model, group.engine, group.sweep]))
 
 
 def labels_of(identities: Iterable[Identity]) -> dict[Identity, str]:

@@ -49,10 +49,10 @@ def _rates(runs: Sequence[Run]) -> list[float]:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a sweep measures: its settings, what is sent by task and model, its tasks by name, and the engine."""
+    """How a sweep measures: its settings, what is sent by `Cell.asked`, its tasks by name, and the engine."""
 
     spec: SweepSpec
-    sent: Mapping[tuple[str, str], SentPrompt]
+    sent: Mapping[tuple[str, str, int | None], SentPrompt]
     tasks: Mapping[str, Task]
     engine: Engine
     emit: Callable[[Event], None]
@@ -103,7 +103,7 @@ class Measuring:
         return judge.judge_attempt(cell, runs, summary, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
 
     def _sent(self, cell: Cell) -> SentPrompt:
-        return self.sent[cell.task, cell.model]
+        return self.sent[cell.asked]
 
     def _tokens(self, cell: Cell) -> int | None:
         """The length of the sweep's own prompt: questions of tasks differ in theirs."""

@@ -20,6 +20,7 @@ from ollama_sweep.core.events import Notice
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, CellResult, Status
 from ollama_sweep.core.summary import PROMPT_RATE
+from ollama_sweep.core.text import in_short
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.computer import Machine, OtherMachine
@@ -358,7 +359,7 @@ def _keep_prompts(store: Store, found: Survey) -> None:
     """Lengths that were counted and texts that were made are not made a second time."""
     for digest, identity, tokens in found.lengths():
         store.save_prompt_tokens(found.engine, digest, found.modelfile, identity, tokens)
-    for (_, model), prompt in found.prompts.items():
+    for (_, model, _), prompt in found.prompts.items():
         if prompt.is_new and prompt.is_made:
             digest = found.models[model].digest
             store.save_made_prompt(found.engine, digest, found.modelfile, prompt.hash, prompt.text)
@@ -376,19 +377,22 @@ def first_lines(
     yield from (f"Warning: {text}" for text in spec.warnings)
     yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.shown_version} at {found.info.where}"
     yield f"Machine: {here.line()}"
-    for (task, model), prompt in found.prompts.items():
-        yield _each_cell(spec, task, model, prompt)
+    asked = dict.fromkeys((task, model) for task, model, _ in found.prompts)
+    for task, model in asked:
+        yield _each_cell(spec, task, model, [found.prompts[task, model, length] for length in spec.lengths_of(task)])
     if skipped:
         yield f"{skipped} cells are skipped: the prompt does not fit their num_ctx"
     again = f", {waiting} to load once more" if waiting else ""
     yield f"{done} of {total} cells already done, {total - done - skipped} to run{again}"
 
 
-def _each_cell(spec: SweepSpec, task: str, model: str, prompt: SentPrompt) -> str:
+def _each_cell(spec: SweepSpec, task: str, model: str, prompts: Sequence[SentPrompt]) -> str:
     on, warmup, repeats = model_label(model), spec.warmup.minimum, spec.repeats.minimum
+    prompt = prompts[0]
     if prompt.is_own_prompt:
-        tokens = f"{prompt.tokens or '?'} prompt tokens on {on}"
-        return f"Each cell: {spec.warmup.words} warm-up, {spec.repeats.words} runs, {tokens}"
+        tokens = in_short([str(one.tokens or "?") for one in prompts])
+        sent = f"{tokens} prompt tokens" if len(prompts) == 1 else f"a prompt of {tokens} tokens"
+        return f"Each cell: {spec.warmup.words} warm-up, {spec.repeats.words} runs, {sent} on {on}"
     times = spec.setups[task].repeats or repeats
     rows = sum(len(question.texts) for question in prompt.questions)
     what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ollama_sweep.core.cell import content_hash
+from ollama_sweep.core.cell import PROMPT_TOKENS, content_hash, made_length
 from ollama_sweep.store import checksum, schema, values
 from ollama_sweep.store.recovery import pages
 
@@ -140,11 +140,11 @@ class Place:
 
 def misplaced(connection: sqlite3.Connection) -> Iterator[Place]:
     """The coordinates of a place are values of its cell: its context, its batch, its options."""
-    sql = """SELECT sweep_id, position, sweeps.name, coordinates, key, num_ctx, num_batch, options, server
+    sql = """SELECT sweep_id, position, sweeps.name, coordinates, key, num_ctx, num_batch, prompt_hash, options, server
         FROM main.plan JOIN main.cells ON cells.id = cell_id JOIN main.sweeps ON sweeps.id = sweep_id"""
-    for sweep_id, position, sweep, coordinates, key, num_ctx, num_batch, *others in _rows(connection, sql):
+    for sweep_id, position, sweep, coordinates, key, num_ctx, num_batch, prompt, *others in _rows(connection, sql):
         here, *more = (_object(text) for text in (coordinates, *others))
-        cell = {"num_ctx": num_ctx or None, "num_batch": num_batch or None}
+        cell = {"num_ctx": num_ctx or None, "num_batch": num_batch or None, PROMPT_TOKENS: made_length(_text(prompt))}
         for values_ in more:
             cell.update(values_)
         wrong = [name for name, value in here.items() if name in cell and cell[name] != value]

@@ -158,27 +158,27 @@ def test_a_prompts_place_is_not_identity_and_its_text_is() -> None:
 
 def test_the_prompt_is_counted_once_with_its_nonce_and_then_known(store: Store, journal: Path) -> None:
     said: list[str] = []
-    first = seen(said=said, memory=store).prompts["prompt_eval", "m"]
+    first = seen(said=said, memory=store).prompts["prompt_eval", "m", None]
     assert (first.text, first.tokens, first.is_new) == (WORDS, PROMPT_TOKENS, True)
     assert said == ["Counting the prompt's tokens on m"]
     assert journal.read_text() == "count\tm\n"
     found = seen()
     store.save_prompt_tokens("fake", "sha256:fake-m", found.modelfile, first.hash, PROMPT_TOKENS)
     journal.unlink()
-    again = seen(said=said, memory=store).prompts["prompt_eval", "m"]
+    again = seen(said=said, memory=store).prompts["prompt_eval", "m", None]
     assert (again.tokens, again.is_new, len(said), journal.exists()) == (PROMPT_TOKENS, False, 1, False)
-    assert seen(replace(SPEC, template=""), store).prompts["prompt_eval", "m"].is_new
+    assert seen(replace(SPEC, template=""), store).prompts["prompt_eval", "m", None].is_new
 
 
 def test_a_prompt_is_made_once_for_each_model(store: Store) -> None:
     said: list[str] = []
     spec = replace(SPEC, prompt=PromptSpec(None, 400))
-    made = seen(spec, store, said).prompts["prompt_eval", "m"]
+    made = seen(spec, store, said).prompts["prompt_eval", "m", None]
     assert (made.tokens, made.is_made, made.is_new, made.hash) == (400, True, True, "tokens:400:1")
     assert said == ["Making a prompt of 400 tokens on m"]
     store.save_prompt_tokens("fake", "sha256:fake-m", seen(spec).modelfile, made.hash, 400)
     store.save_made_prompt("fake", "sha256:fake-m", seen(spec).modelfile, made.hash, made.text)
-    again = seen(spec, store, said).prompts["prompt_eval", "m"]
+    again = seen(spec, store, said).prompts["prompt_eval", "m", None]
     assert (again.text, again.is_new, len(said)) == (made.text, False, 1)
 
 
@@ -189,7 +189,7 @@ def test_a_prompt_that_cannot_be_made_is_a_mistake() -> None:
 
 def test_each_model_has_its_own_count(journal: Path) -> None:
     both = replace(SPEC, model="", dimensions={**SPEC.dimensions, "model": ("a", "b")})
-    assert {model for _, model in seen(both).prompts} == {"a", "b"}
+    assert {model for _, model, _ in seen(both).prompts} == {"a", "b"}
     assert journal.read_text() == "count\ta\ncount\tb\n"
 
 
@@ -199,7 +199,7 @@ def test_each_model_has_its_own_count(journal: Path) -> None:
 def test_a_cell_that_the_prompt_does_not_fit_is_skipped() -> None:
     long = replace(SPEC, prompt=PromptSpec(" ".join(["word"] * 505)))
     found = seen(long)
-    assert found.prompts["prompt_eval", "m"].tokens == 509
+    assert found.prompts["prompt_eval", "m", None].tokens == 509
     statuses = [(planned.cell.num_ctx, planned.status, planned.reason) for planned in found.planned()]
     assert statuses == [(512, Status.PENDING, "")] * 2 + [(1024, Status.PENDING, "")] * 2
     found = seen(replace(long, options={"num_predict": 3}))

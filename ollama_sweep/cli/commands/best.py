@@ -33,6 +33,7 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.best import best_cells, describe_best
     from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.results.grids import length_of, work_in_words
     from ollama_sweep.store.reader import Reader
 
     if output is not None and output.exists() and not force:
@@ -49,7 +50,9 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
         return
     say_lines(describe_best(results, metric, spreads))
     if tuned:
-        say_lines(f"\nTuned Modelfile{f', saved as {output}' if output else ''}:\n\n{tuned}\n")
+        length = length_of(found.winner) if found.winner else None
+        of = "" if length is None else f" for {work_in_words('', length)}"
+        say_lines(f"\nTuned Modelfile{of}{f', saved as {output}' if output else ''}:\n\n{tuned}\n")
 
 
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:

@@ -75,12 +75,19 @@ def _by_hand(row: SweepRow, found: Explained) -> list[str]:
     import shlex
 
     from ollama_sweep import engines
+    from ollama_sweep.core.cell import PROMPT_TOKENS
 
     lines = list(engines.facts(row.engine).by_hand(found.planned.cell, str(row.spec.get("template") or "")))
     coordinates = {"model": found.planned.cell.model, **found.place.coordinates}
     sets = []
     for name, value in coordinates.items():
-        key = name if name in TOP_KEYS or name in dict(found.planned.cell.server) else f"dimensions.{name}"
+        key = (
+            "prompt.tokens"
+            if name == PROMPT_TOKENS
+            else name
+            if name in TOP_KEYS or name in dict(found.planned.cell.server)
+            else f"dimensions.{name}"
+        )
         sets.append("--set " + shlex.quote(f"{key}={json.dumps([value], ensure_ascii=False)}"))
     return [*lines, f"ollama-sweep run {shlex.quote(found.config)} --db again.db {' '.join(sets)}"]
 

@@ -11,12 +11,12 @@ import click
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import in_short, one_line
 from ollama_sweep.machine.secrets import masked
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
-    from ollama_sweep.plan.preview import ModelPreview, Preview, TaskPreview
+    from ollama_sweep.plan.preview import LengthPreview, ModelPreview, Preview, TaskPreview
 
 
 @click.command("plan", short_help="Show what a run would do: cells, order, memory, what is done.")
@@ -48,7 +48,7 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
 def _lines(found: Preview) -> list[str]:
     from ollama_sweep.core.units import format_duration
 
-    tokens = (f"{count or '?'} tokens on {model_label(name)}" for name, count in found.prompt_tokens.items())
+    tokens = (f"{_counted(found, name)} tokens on {model_label(name)}" for name in found.prompt_tokens)
     counts = f"{found.cells} cells, {found.done} done, {found.to_run} to run"
     lines = [
         f"Sweep {found.sweep}: {counts} (order {found.order})",
@@ -84,6 +84,12 @@ def _further(found: Preview) -> list[str]:
     return lines + ([f"Further loads that wait: {loads.waiting}"] if loads.waiting else [])
 
 
+def _counted(found: Preview, model: str) -> str:
+    """How long the prompt really is on a model; of several lengths each."""
+    counts = [length.tokens[model] for length in found.prompt_lengths] or [found.prompt_tokens[model]]
+    return in_short([str(count or "?") for count in counts])
+
+
 def _task_line(task: TaskPreview) -> str:
     what = f"{task.rows} rows" if task.rows else f"{task.questions} questions"
     long = "".join(f"; {count} too long for num_ctx {num_ctx}" for num_ctx, count in task.too_long.items())
@@ -91,9 +97,8 @@ def _task_line(task: TaskPreview) -> str:
 
 
 def _values(values: Sequence[Scalar]) -> str:
-    shown = [str(value) for value in values]
-    text = ", ".join(shown if len(shown) <= 10 else [*shown[:4], "…", *shown[-2:]])
-    return f"{text}  ({len(shown)} values)" if len(shown) > 1 else text
+    text = in_short([str(value) for value in values])
+    return f"{text}  ({len(values)} values)" if len(values) > 1 else text
 
 
 def _model_lines(name: str, model: ModelPreview) -> list[str]:
@@ -114,13 +119,19 @@ def _model_lines(name: str, model: ModelPreview) -> list[str]:
 
 def _warnings(found: Preview) -> list[str]:
     lines = [f"Warning: {text}" for text in found.warnings]
-    if found.does_not_fit:
-        lines.append(f"Cannot be valid: the prompt does not fit num_ctx {_values(found.does_not_fit)}; skipped")
-    if found.unfilled:
-        lines.append(
-            f"Warning: num_batch {_values(found.unfilled)} exceeds the prompt's tokens; these cells cannot "
-            "differ by batch. Use a longer prompt"
-        )
+    named: list[tuple[str, str, LengthPreview | Preview]] = [("the prompt", "tokens", found)]
+    if found.prompt_lengths:
+        named = [(f"the prompt of {one.prompt_tokens} tokens", f"{one.prompt_tokens} tokens", one)
+                 for one in found.prompt_lengths]  # fmt: skip
+    for which, _, one in named:
+        if one.does_not_fit:
+            lines.append(f"Cannot be valid: {which} does not fit num_ctx {_values(one.does_not_fit)}; skipped")
+    for _, tokens, one in named:
+        if one.unfilled:
+            lines.append(
+                f"Warning: num_batch {_values(one.unfilled)} exceeds the prompt's {tokens}; these cells cannot "
+                "differ by batch. Use a longer prompt"
+            )
     shown = found.repeating[:5]
     groups = (" = ".join(group[:4]) for group in shown)
     lines += [f"Warning: the same configuration after clamping: {group}" for group in groups]

@@ -133,12 +133,19 @@ class Examination:
         factor, _ = ranges.cache_factor(self._environment)
         yield from checked_model.of_memory(info, self._subject, room, factor)
         try:
-            length = self._length(name, engine, info)
+            lengths = self._lengths(name, engine, info)
         except (SweepError, CellFailed) as error:
             yield bad("prompt", f"its tokens cannot be counted, since {info.name} does not load: {error}")
             return
-        if length is not None:
+        for length in lengths:
             yield from checked_model.of_prompt(info, self._subject, length)
+
+    def _lengths(self, name: str, engine: Engine, info: ModelInfo) -> list[Length]:
+        """One for each length that the prompt has."""
+        if self._subject.lengths:
+            return [Length(tokens, "made to that length") for tokens in self._subject.lengths]
+        length = self._length(name, engine, info)
+        return [] if length is None else [length]
 
     def _length(self, name: str, engine: Engine, info: ModelInfo) -> Length | None:
         """The prompt's length: remembered, given, counted now where that disturbs nobody, else estimated."""

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.cell import PROMPT_TOKENS, Cell
 from ollama_sweep.core.finding import Finding, bad, ok, warning
 from ollama_sweep.core.generation import EMBED, GENERATE
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Options
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import ModelInfo
-from ollama_sweep.plan import fit, ranges
+from ollama_sweep.plan import fit, grid, ranges
 from ollama_sweep.plan.models import can
 from ollama_sweep.plan.spec import PromptSpec, SweepSpec
 from ollama_sweep.store.rows import SweepRow
@@ -26,9 +25,9 @@ from ollama_sweep.store.rows import SweepRow
 class Subject:
     """What is to be measured, as far as it is known: of a sweep file, of the last sweep, or nothing at all.
 
-    `told` says in words what it is; `modelfile` is the canonical template; `prompt_tokens` and `digests` are what the
-    last run found; `server` are the settings of a server that the sweep starts itself; `kinds` are those of the tasks
-    that ask these models.
+    `told` says in words what it is; `modelfile` is the canonical template; `lengths` are those of the prompt where that
+    is a dimension; `prompt_tokens` and `digests` are what the last run found; `server` are the settings of a server
+    that the sweep starts itself; `kinds` are those of the tasks that ask these models.
     """
 
     told: str = ""
@@ -39,6 +38,7 @@ class Subject:
     batches: tuple[int, ...] = ()
     num_predict: int = 2
     prompt: PromptSpec | None = None
+    lengths: tuple[int, ...] = ()
     modelfile: str = ""
     prompt_tokens: int | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def subject_of_spec(spec: SweepSpec) -> Subject:
     from ollama_sweep.plan.survey import asked_kinds, canonical_modelfile
 
     answers = spec.dimensions.get("num_predict", (spec.options.get("num_predict"),))
-    count = math.prod(len(values) for values in spec.dimensions.values())
+    count = grid.combinations(spec)
     has_prompt = spec.prompt.text is not None or spec.prompt.tokens is not None
     swept = [f"{len(spec.dimensions[name])} {name}" for name in ("num_ctx", "num_batch") if name in spec.dimensions]
     return Subject(
@@ -72,6 +72,7 @@ def subject_of_spec(spec: SweepSpec) -> Subject:
         batches=_numbers(spec.dimensions.get("num_batch", ())),
         num_predict=max(_numbers(answers), default=2),
         prompt=spec.prompt if has_prompt else None,
+        lengths=_numbers(spec.dimensions.get(PROMPT_TOKENS, ())),
         modelfile=canonical_modelfile(spec),
         server=tuple(sorted(spec.server.items())),
     )
@@ -90,6 +91,7 @@ def subject_of_row(row: SweepRow) -> Subject:
         contexts=_numbers(swept.get("num_ctx", ())),
         batches=_numbers(swept.get("num_batch", ())),
         num_predict=max(_numbers(answers), default=2),
+        lengths=_numbers(swept.get(PROMPT_TOKENS, ())),
         prompt_tokens=next(iter(_numbers((row.spec.get("prompt_tokens"),))), None) or None,
         digests={name: digest for name, _, digest in named},
     )
@@ -146,8 +148,10 @@ def of_prompt(info: ModelInfo, subject: Subject, length: Length) -> Iterator[Fin
     needed = tokens + subject.num_predict + 1
     outside = [value for value in subject.contexts if not fit.fits(_cell(value, subject), info, tokens)]
     if outside and len(outside) == len(subject.contexts):
-        text = f"{told}: needs num_ctx {needed}, and the largest here is {max(subject.contexts)}: no cell can run"
-        wrong = warning if length.is_estimate else _bad_input
+        is_longer = tokens > min(subject.lengths, default=tokens)
+        which = "no cell of this length can run" if is_longer else "no cell can run"
+        text = f"{told}: needs num_ctx {needed}, and the largest here is {max(subject.contexts)}: {which}"
+        wrong = warning if length.is_estimate or is_longer else _bad_input
         yield wrong("prompt", text, "Shorten the prompt or raise num_ctx")
     elif outside:
         text = f"{told}: needs num_ctx {needed}, so the cells of num_ctx {_listed(outside)} are skipped"

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import CONFIRMED_LOOKS, range_and_runs
-from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, place_of
+from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, is_told, place_of, work_in_words
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import field as fields
 from ollama_sweep.results.plots.shared.field import Field
@@ -167,7 +167,8 @@ def parts_of(found: Columns, machine: str) -> Iterator[Part]:
         where = np.nonzero((group == number) & is_read)[0]
         if not len(where):
             continue
-        combination = tuple((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
+        pairs = ((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
+        combination = tuple(filter(is_told, pairs))
         yield _part(found, where, combination, machine)
 
 
@@ -340,15 +341,25 @@ class Told:
     doubtful: int
 
 
+def _by_work(found: Columns) -> Iterator[tuple[str, str, Any]]:
+    """What can be compared, as `grids.by_work` has it: words that tell it apart, its task, its rows."""
+    coded = found.coded
+    is_read = np.array([word is not None for word in coded["status"].words], bool)[coded["status"].codes]
+    tasks = sorted(found.metrics, key=lambda task: task != MAIN_TASK)
+    for task in tasks:
+        where = np.nonzero((coded["task"].codes == coded["task"].values[task]) & is_read)[0]
+        lengths, ranks = _ranked(found, PROMPT_TOKENS, where)
+        for number, length in enumerate(lengths):
+            wanted = length if isinstance(length, int) else None
+            yield work_in_words(task if len(tasks) > 1 else "", wanted), task, where[ranks == number]
+
+
 def describe(found: Columns) -> Told:
-    """The best cell of each task in words, with what is tied with it."""
+    """The best cell of each task, and of each length of the prompt, in words, with what is tied with it."""
     from ollama_sweep.results import best
 
     lines = []
-    tasks = sorted(found.metrics, key=lambda task: task != MAIN_TASK)
-    is_read = np.array([word is not None for word in found.coded["status"].words], bool)[found.coded["status"].codes]
-    for task in tasks:
-        where = np.nonzero((found.coded["task"].codes == found.coded["task"].values[task]) & is_read)[0]
+    for work, task, where in _by_work(found):
         one, states = found.metrics[task], _states(found.coded, where)
         values = np.where(
             np.array([status is Status.OK for status, _ in states.words])[states.codes],
@@ -357,7 +368,7 @@ def describe(found: Columns) -> Told:
         causes = Counter(
             {label: count for label, count in states.counted() if label and states.kind(label) is Kind.FAILED}
         )
-        head = f"{task}:\n" if len(tasks) > 1 else ""
+        head = f"{work}:\n" if work else ""
         if not np.isfinite(values).any():
             lines.append(head + best.nothing(_progress(states), causes, one))
             continue

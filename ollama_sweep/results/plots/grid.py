@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.metrics import default_metric, find_metric
 from ollama_sweep.core.outcome import CellResult, Status
@@ -28,10 +29,11 @@ ALWAYS = ("model", "task", "engine", "sweep", "num_ctx", "num_batch")
 def collect(results: Sequence[CellResult], options: PlotOptions) -> list[HeatmapData]:
     """What the pictures show, one per combination of the dimensions other than the two.
 
-    Tasks that have no such metric are left out. Raises ConfigError for an unknown dimension or metric.
+    Tasks that have no such metric are left out, and those without a prompt's length where that is an axis.
+    Raises ConfigError for an unknown dimension or metric.
     """
     x, y = _axes(results, options)
-    return heatmap_data.collect(_with_metric(results, options), options, x, y)
+    return heatmap_data.collect(_drawn(results, options), options, x, y)
 
 
 def draw(data: HeatmapData, axes: Any) -> None:
@@ -47,7 +49,7 @@ def save_all(results: Sequence[CellResult], options: PlotOptions, folder: Path, 
     from ollama_sweep.results.plots.shared import heatmap_figure
 
     x, y = _axes(results, options)
-    grids = make_grids(_with_metric(results, options), x, y) or [Grid((), "", (), (), {})]
+    grids = make_grids(_drawn(results, options), x, y) or [Grid((), "", (), (), {})]
     paths = []
     for data, name in zip(collect(results, options), _suffixes(grids), strict=True):
         path = folder / f"grid_{data.metric.name}_{x}_{y}{name}{suffix}"
@@ -73,6 +75,12 @@ def _axes(results: Sequence[CellResult], options: PlotOptions) -> tuple[str, str
         if results and name not in known:
             raise ConfigError(f"unknown dimension {name}. Known: {', '.join(known)}.{nearest(name, known)}", option)
     return x, y
+
+
+def _drawn(results: Sequence[CellResult], options: PlotOptions) -> list[CellResult]:
+    if PROMPT_TOKENS in _axes(results, options):
+        results = [result for result in results if PROMPT_TOKENS in result.coordinates]
+    return _with_metric(results, options)
 
 
 def _with_metric(results: Sequence[CellResult], options: PlotOptions) -> list[CellResult]:

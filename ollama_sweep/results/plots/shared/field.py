@@ -75,6 +75,7 @@ def of_marks(data: HeatmapData) -> Field:
     )
     across = {value: number for number, value in enumerate(data.columns)}
     down = {value: number for number, value in enumerate(data.rows)}
+    has_one = sum(mark.best for mark in data.cells.values()) == 1
     for (x, y), mark in data.cells.items():
         place = down[y], across[x]
         made.kinds[place] = CODES[mark.kind]
@@ -84,7 +85,7 @@ def of_marks(data: HeatmapData) -> Field:
             made.values[place] = mark.value
         if mark.kind in made.labels:
             made.labels[mark.kind][mark.label] += 1
-        if mark.best and mark.value is not None:
+        if has_one and mark.best and mark.value is not None:
             made.best, made.best_text = place, best_text(data, place, mark.value, mark.sure)
     return made
 

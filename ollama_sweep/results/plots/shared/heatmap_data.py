@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ollama_sweep.core.cell import MAIN_TASK, model_label
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
 from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
-from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, flags_of, in_words, make_grids, progress
+from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, by_work, flags_of, in_words, make_grids, progress
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_size
 
@@ -89,6 +89,7 @@ class HeatmapData:
         task = "" if is_told else f"task {self.task}"
         sweep = f"sweep {self.sweep}" if self.sweep and "sweep" not in dict(self.combination) else ""
         others = in_words(pair for pair in self.combination if pair != ("model", self.model))
+        prompt = "" if PROMPT_TOKENS in (self.x, self.y, *dict(self.combination)) else prompt
         parts = (self.progress.text(), sweep, task, others, prompt, self.spread, self.machine)
         return tuple(part for part in parts if part)
 
@@ -127,11 +128,12 @@ def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y:
     results = list(grid.cells.values())
     models, tasks = {result.model for result in results}, {result.task for result in results} or {MAIN_TASK}
     is_comparable = metric.better and len(tasks) == 1
-    best, tied = best_set(results, metric.name, metric.better > 0) if is_comparable else (None, ())
-    tied_keys = {id(result) for result in tied}
+    found = [best_set(part, metric.name, metric.better > 0) for part in by_work(results).values() if is_comparable]
+    best_keys = {id(best) for best, _ in found}
+    tied_keys = {id(result) for _, tied in found for result in tied}
     prompt_tokens = _prompt_tokens(results, options) if len(tasks) == 1 else None
     marks = {
-        place: _mark(result, metric, prompt_tokens, best=result is best, tied=id(result) in tied_keys)
+        place: _mark(result, metric, prompt_tokens, best=id(result) in best_keys, tied=id(result) in tied_keys)
         for place, result in grid.cells.items()
     }
     return HeatmapData(

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.cell import PROMPT_TOKENS, model_label
 from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.results.grids import Place, X, Y, in_word
@@ -50,7 +50,11 @@ LEGEND_SIZE, NOTICE_SIZE, SMALLEST_NAME = 9.5, 22.0, 8.5
 LEFT, RIGHT, HANDLE, GAP = 0.95, 1.3, 20.0, 20.0
 LEGEND_LINE = 17.0
 NARROWEST_ROW_LABEL, WIDEST_ROW_LABEL = 46.0, 180.0
-AXIS_WORDS = {X: "num_ctx (context window in tokens)", Y: "num_batch (prompt tokens processed at once)"}
+AXIS_WORDS = {
+    X: "num_ctx (context window in tokens)",
+    Y: "num_batch (prompt tokens processed at once)",
+    PROMPT_TOKENS: "prompt_tokens (length of the prompt)",
+}
 
 
 def sensible_dpi(data: HeatmapData) -> float:
@@ -144,7 +148,7 @@ def _draw_ticks(data: HeatmapData, axes: Any, size: tuple[float, float]) -> None
     across = (size[0] / len(data.columns) * 0.92, 12.0 * LINE)
     down = (row_label_room(data), size[1] / len(data.rows))
     for axis, values, room, number in ((axes.xaxis, data.columns, across, 0), (axes.yaxis, data.rows, down, 1)):
-        chosen = {place[number] for place in best}
+        chosen = {place[number] for place in best if len(best) == 1}
         shown = fitted_labels([label.get_text() for label in axis.get_ticklabels()], values, room)
         axis.set_ticklabels([fitted.text for fitted in shown])
         for label, fitted, value in zip(axis.get_ticklabels(), shown, values, strict=True):

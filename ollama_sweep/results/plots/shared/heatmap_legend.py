@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ollama_sweep.core.cell import model_label
+from ollama_sweep.core.cell import PROMPT_TOKENS, model_label
 from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
 from ollama_sweep.results.plots.shared.heatmap_data import CellMark, HeatmapData, Kind
 
@@ -64,8 +64,11 @@ def shown(mark: CellMark) -> str:
 
 
 def _best(data: HeatmapData) -> Iterator[Entry]:
+    several = sum(mark.best for mark in data.cells.values())
+    if several > 1:
+        yield Entry(Look.BEST, f"best of each {PROMPT_TOKENS} ({several})")
     for (x, y), mark in data.cells.items():
-        if mark.best and mark.value is not None:
+        if mark.best and mark.value is not None and several == 1:
             places = ((data.x, x), (data.y, y))
             where = ", ".join(f"{name} {model_label(str(value))}" for name, value in places if value is not None)
             detail = f" ({mark.sure})" if mark.sure else ""
