@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
@@ -485,8 +486,9 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
         taken.add(column.lower())
         path = f"""'$."{name.replace("'", "''")}"'"""
         if kind == "dimension":
-            places = ("p.coordinates", "c.options", "c.server")
-            dimensions += f'COALESCE({", ".join(_json_value(place, path) for place in places)}) AS "{column}", '
+            places = [_json_value(place, path) for place in ("p.coordinates", "c.options", "c.server")]
+            places += [_MADE_LENGTH] if name == PROMPT_TOKENS else []
+            dimensions += f'COALESCE({", ".join(places)}) AS "{column}", '
         else:
             scores += f'{_score(name, path)} AS "{column}", '
     measured = ", ".join(map(_measured, _MEASURED))
@@ -539,6 +541,10 @@ def _bound(metric: str, value: str, end: str) -> str:
     return f"""{value} {"/" if end == "low" else "*"} (SELECT i.factor FROM intervals AS i
         WHERE i.sweep_id = a.sweep_id AND i.segment_id = a.segment_id AND i.metric = '{name}'
             AND i.loads = COALESCE(a.loads, 1) AND i.runs IN (0, a.runs))"""
+
+
+_MADE_LENGTH = "CASE WHEN c.prompt_hash GLOB 'tokens:[0-9]*:*' THEN CAST(substr(c.prompt_hash, 8) AS INTEGER) END"
+"""The length that `cell.made_length` reads, for sweeps in which it is no dimension."""
 
 
 def _json_value(column: str, path: str) -> str:

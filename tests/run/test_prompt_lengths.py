@@ -82,12 +82,13 @@ def test_a_cell_is_the_same_whether_its_length_is_one_or_one_of_several(program:
     program("run", program.grid("list_of_one", **{**KEYS, "prompt": {"tokens": [600]}})).must()
     assert len(program.events("generate")) == generated, "all was measured before"
     found = {
-        sweep: {row["cell"] for row in program.rows() if row["sweep"] == sweep and row["prompt_tokens"] in (None, 600)}
+        sweep: {row["cell"] for row in program.rows() if row["sweep"] == sweep and row["prompt_tokens"] == 600}
         for sweep in ("several", "one", "list_of_one")
     }
     assert found["several"] == found["one"] == found["list_of_one"]
-    assert {row["prompt_tokens"] for row in program.rows() if row["sweep"] == "one"} == {None}
-    assert {row["prompt_tokens"] for row in program.rows() if row["sweep"] == "list_of_one"} == {600}
+    assert {len(cells) for cells in found.values()} == {4}, "the column has the length also where it is none of several"
+    both = json_of(program("plot", "heatmap", "several", "one", "--json"))["files"]
+    assert sum("prompt_tokens-600" in file for file in both) == 2, "one of each sweep, of the same length"
 
 
 def test_another_length_is_a_few_new_cells_and_says_so(program: Program) -> None:
