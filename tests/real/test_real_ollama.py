@@ -238,6 +238,28 @@ def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama,
     assert "does not fit" in sweep("plan", config, *server.sweep_options()).must().stdout
 
 
+def test_one_load_serves_every_length_of_the_prompt(server: RealOllama, sweep: Sweep) -> None:
+    """A longer prompt after a shorter one is read whole, and each rate is that of llama-server.
+
+    An older version does not say what was cached, so that each run of prompts as short as these has its own load.
+    """
+    lengths = [60, 120, 240]
+    config = sweep.config(**{**QUICK, "prompt": {"tokens": lengths}, "num_ctx": [1024], "num_batch": [64]})
+    start = server.log_size()
+    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
+    rows = sweep.rows()
+    assert [(row["prompt_tokens"], row["status"]) for row in rows] == [(tokens, "ok") for tokens in lengths]
+    is_told = server.version != "0.33.0"
+    assert server.loads(start).count((1024, 64)) == 1 or not is_told
+    reads = server.prompts(start)[1024, 64]
+    assert len(reads) == len(rows)
+    for row, read in zip(rows, reads, strict=True):
+        assert row["prompt_tokens"] - 2 <= row["prompt_eval_count"] <= row["prompt_tokens"] + 2
+        assert read.tokens >= row["prompt_eval_count"] - OPENING_TOKENS
+        assert row["prompt_eval_rate"] == pytest.approx(read.rate, rel=0.03)
+    assert_nothing_left(server, sweep)
+
+
 # -- going on --------------------------------------------------------------------------------------------------------
 
 
