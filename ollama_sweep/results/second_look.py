@@ -15,8 +15,7 @@ from ollama_sweep.core.metrics import Metric, default_metric, metric
 from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.core.spread import Spreads, standard_error
 from ollama_sweep.core.stats import best_set, value_of
-from ollama_sweep.results.best import by_task
-from ollama_sweep.results.grids import Grid, Place, make_grids
+from ollama_sweep.results.grids import Grid, Place, by_work, make_grids
 
 LEADING, DOUBTED = 0.4, 0.3
 """Of the loads of a second look so much for the leading group, and for what is doubted; the rest is the best one's."""
@@ -37,7 +36,7 @@ class Doubt:
 
 def doubts(results: Sequence[CellResult], spreads: Mapping[str, Spreads], loads: int) -> list[Doubt]:
     """The cells that get a load each, for a second look of so many loads; without room for more than the best: none."""
-    parts = by_task(results)
+    parts = by_work(results)
     found: list[Doubt] = []
     for members in parts.values():
         about = metric(default_metric(members))
@@ -50,13 +49,13 @@ def doubts(results: Sequence[CellResult], spreads: Mapping[str, Spreads], loads:
 
 
 def best_ones(results: Sequence[CellResult]) -> list[Doubt]:
-    """The best cell of each task: it is measured again before it is called the best."""
-    found = []
-    for task, members in by_task(results).items():
+    """The best cell of each task, and of each length of the prompt: measured again before it is called the best."""
+    found, parts = [], by_work(results)
+    for work, members in parts.items():
         about = metric(default_metric(members))
         winner, _ = best_set(members, about.name, about.better >= 0)
         if winner is not None and about.better:
-            found.append(Doubt(winner, f"the best of {task}" if len(by_task(results)) > 1 else "the best"))
+            found.append(Doubt(winner, f"the best of {work}" if len(parts) > 1 else "the best"))
     return found
 
 

@@ -17,7 +17,7 @@ from sweeping import Program, json_of, program
 
 from ollama_sweep.core.outcome import CellResult
 from ollama_sweep.plan.load import load
-from ollama_sweep.results import pictures
+from ollama_sweep.results import pictures, second_look
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.plots import PlotOptions, grid, heatmap
 from ollama_sweep.results.plots.shared import field, heatmap_figure, heatmap_legend
@@ -104,7 +104,8 @@ def test_another_length_is_a_few_new_cells_and_says_so(program: Program) -> None
 
 
 def test_one_load_serves_every_length(program: Program, ollama: ScriptedOllama) -> None:
-    config = program.config(num_ctx=[4096], num_batch=[64], prompt={"tokens": [100, 600]}, warmup=0, repeats=1)
+    once = {"warmup": 0, "repeats": 1, "control": "off", "second_look": "off"}
+    config = program.config(num_ctx=[4096], num_batch=[64], prompt={"tokens": [100, 600]}, **once)
     program("run", config, *ollama.options()).must()
     assert [row["status"] for row in program.rows()] == ["ok"] * 2
     assert (len(ollama.did("load")), len(ollama.did("run"))) == (1, 2)
@@ -271,6 +272,16 @@ def test_each_length_has_a_best_of_its_own(results: list[CellResult]) -> None:
     assert text[-1].startswith("chat: best decode speed")
     by_metric = describe_best([one for one in some if one.task == "prompt_eval"], "prompt_eval_rate", contexts=False)
     assert by_metric.splitlines()[0] == "prompt_tokens 100:"
+
+
+def test_the_best_of_each_length_is_looked_at_again(results: list[CellResult]) -> None:
+    found = second_look.best_ones(slower_where_longer(results))
+    assert [(one.reason, one.cell.coordinates["num_batch"]) for one in found[:3]] == [
+        ("the best of prompt_eval, prompt_tokens 100", 64),
+        ("the best of prompt_eval, prompt_tokens 600", 256),
+        ("the best of prompt_eval, prompt_tokens 2000", 256),
+    ]
+    assert [one.reason for one in found[3:]] == ["the best of chat"]
 
 
 def test_a_sweep_of_one_length_is_described_as_ever(program: Program) -> None:
