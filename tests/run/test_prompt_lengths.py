@@ -104,7 +104,7 @@ def test_another_length_is_a_few_new_cells_and_says_so(program: Program) -> None
 
 
 def test_one_load_serves_every_length(program: Program, ollama: ScriptedOllama) -> None:
-    once = {"warmup": 0, "repeats": 1, "control": "off", "second_look": "off"}
+    once: dict[str, Any] = {"warmup": 0, "repeats": 1, "control": "off", "second_look": "off"}
     config = program.config(num_ctx=[4096], num_batch=[64], prompt={"tokens": [100, 600]}, **once)
     program("run", config, *ollama.options()).must()
     assert [row["status"] for row in program.rows()] == ["ok"] * 2
