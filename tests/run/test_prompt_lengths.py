@@ -348,5 +348,6 @@ def test_very_many_cells_end_like_few(measured: Program, results: list[CellResul
         from ollama_sweep.results.large import columns
 
         row = reader.sweep("grid")
+        spreads = reader.spreads(row.sweep_id)
         made = [part.drawn() for part in columns.parts_of(columns.read(reader, row), row.machine)]
-        assert made == heatmap.collect(results, PlotOptions(sweep="grid", machine=row.machine))
+        assert made == heatmap.collect(results, PlotOptions(sweep="grid", machine=row.machine, spreads=spreads))
