@@ -115,6 +115,12 @@ def summarize(*loads: Sequence[Run]) -> Summary:
     )
 
 
+def energy_per_token(seen: Mapping[str, float], runs: Sequence[Run]) -> dict[str, float]:
+    """J for each token that was really read or written in an attempt, the warm-up's as well; `seen` by telemetry."""
+    tokens = sum((run.prompt_eval_count or 0) - (run.cached_count or 0) + (run.eval_count or 0) for run in runs)
+    return {"energy_per_token_j": seen["energy_j"] / tokens} if "energy_j" in seen and tokens else {}
+
+
 def _thinking(used: Sequence[Run]) -> dict[str, float]:
     """Tokens and time of thoughts: medians of the runs that had some."""
     found = {

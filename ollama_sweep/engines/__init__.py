@@ -6,15 +6,18 @@ A file in this folder is an engine, or a folder with a file `engine`, and its na
 
 from __future__ import annotations
 
+import contextlib
 import types
+from collections.abc import Mapping
 from functools import cache
 from typing import cast
 
 from ollama_sweep.core.generation import EMBED, GENERATE
-from ollama_sweep.engines.base import Engine, EngineSettings
+from ollama_sweep.engines.base import Engine, EngineSettings, Kept
+from ollama_sweep.engines.shared.gate import Nonsense
 from ollama_sweep.machine.plugins import Plugins
 
-AUTO = "auto"
+AUTO, SCRIPTED = "auto", "fake"
 PREFERRED, BY_HOST, FALLBACK = "ollama", "ollama_http", "llamacpp"
 """What `auto` takes where there is one to run, what it takes where a server is named, and what it takes else."""
 _PLUGINS = Plugins("engine", __name__, __path__)
@@ -40,6 +43,22 @@ def facts(name: str) -> type[Engine]:
 def load(name: str, settings: EngineSettings) -> Engine:
     """Import the engine's file, only now, and make it. Raises ConfigError for an unknown name."""
     return _class(name)(settings)
+
+
+def read_again(name: str, kept: Kept) -> Mapping[str, float | None]:
+    """`Engine.read_again` of the engine of this name; nothing where it is not here any more. Raises Nonsense.
+
+    Nothing also of what the scripted engine has said in the place of another one.
+    """
+    try:
+        return facts(name).read_again(kept)
+    except Nonsense:
+        with contextlib.suppress(Nonsense):
+            facts(SCRIPTED).read_again(kept)
+            return {}
+        raise
+    except (ImportError, AttributeError):
+        return {}
 
 
 def choose(settings: EngineSettings) -> str:

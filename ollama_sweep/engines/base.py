@@ -94,6 +94,27 @@ class EngineSettings:
     api_key_env: str | None = None
 
 
+READ_AGAIN = (
+    "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "eval_count", "eval_duration_s", "total_duration_s",
+    "load_duration_s", "printed_rate", "client_duration_s", "ttft_s", "thinking_count", "thinking_duration_s",
+)  # fmt: skip
+"""What `Engine.read_again` may know of a generation. Times that were taken here are rarely in what an engine said."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a run: the `raw` of its generation, as it was stored, and what that alone does not say.
+
+    `version` is that of the engine that answered, "" where it is not known; `fresh` as `generate` was told; `embeds`:
+    it is the answer to an embedding request.
+    """
+
+    raw: str
+    version: str = ""
+    fresh: bool = True
+    embeds: bool = False
+
+
 class Engine(ABC):
     """Every engine file has a class `Engine` of this shape, made with `EngineSettings`.
 
@@ -139,6 +160,15 @@ class Engine(ABC):
         `template` is the text of the Modelfile template.
         """
         return ()
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:  # noqa: ARG003 - for those that can
+        """The numbers of a generation once more, of what is kept of it, by the names of `Generation`'s fields.
+
+        None: the engine did not give it. What is kept does not say every number; one that is left out, such as all of
+        them here, cannot be made again. Raises Nonsense for what this engine has not said.
+        """
+        return {}
 
     @abstractmethod
     def describe(self) -> EngineInfo:

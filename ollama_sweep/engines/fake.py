@@ -21,9 +21,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,9 @@ from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, Eng
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.shared import gate
 
 SCRIPT = "OLLAMA_SWEEP_FAKE"
 _FAILURES = {
@@ -45,6 +48,7 @@ _FAILURES = {
     "error": (Status.ERROR, "unknown", "something else"),
     "no_statistics": (Status.ERROR, "no_statistics", "no statistics printed"),
 }
+_OWN_WORDS = re.compile(r"prompt eval rate: [0-9.]+ tokens/s|[0-9]+ vectors")
 TEMPLATE_TOKENS = 3
 TOKEN_S = 0.01
 OVERHEAD_S = 0.08
@@ -67,6 +71,14 @@ class Engine(Base):
         self._generated = 0
         self._loaded: tuple[object, ...] | None = None
         self._record: int | None = None
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        """Earlier versions kept no numbers but the rounded rate."""
+        words, _, numbers = kept.raw.partition("\n")
+        if not _OWN_WORDS.fullmatch(words):
+            raise gate.Nonsense("this engine says other words")
+        return gate.mapping("numbers", gate.loads(numbers)) if numbers else {}
 
     def describe(self) -> EngineInfo:
         return EngineInfo("fake", str(self._script.get("version", "1.0")), "in this process")
@@ -157,22 +169,24 @@ class Engine(Base):
         text, tokens = self._answer(prompt, cell.num_predict - thinking_count)
         tokens += thinking_count
         total_s = duration_s + TOKEN_S * tokens + OVERHEAD_S
-        return Generation(
-            text=text,
-            prompt_eval_count=count,
-            prompt_eval_duration_s=duration_s,
-            eval_count=tokens,
-            eval_duration_s=TOKEN_S * tokens,
-            cached_count=cached,
-            total_duration_s=total_s,
-            printed_rate=rate,
-            client_duration_s=total_s,
-            ttft_s=duration_s + TOKEN_S,
-            raw=f"prompt eval rate: {rate:.2f} tokens/s",
-            chunk_count=tokens,
-            thoughts=thoughts,
-            thinking_count=thinking_count if thoughts else None,
-            thinking_duration_s=TOKEN_S * thinking_count if thoughts else None,
+        return _told(
+            f"prompt eval rate: {rate:.2f} tokens/s",
+            Generation(
+                text=text,
+                prompt_eval_count=count,
+                prompt_eval_duration_s=duration_s,
+                eval_count=tokens,
+                eval_duration_s=TOKEN_S * tokens,
+                cached_count=cached,
+                total_duration_s=total_s,
+                printed_rate=rate,
+                client_duration_s=total_s,
+                ttft_s=duration_s + TOKEN_S,
+                chunk_count=tokens,
+                thoughts=thoughts,
+                thinking_count=thinking_count if thoughts else None,
+                thinking_duration_s=TOKEN_S * thinking_count if thoughts else None,
+            ),
         )
 
     def _begin(self, item_step: str) -> None:
@@ -226,14 +240,16 @@ class Engine(Base):
         self._begin(self._item_step("\n".join(texts)))
         count = sum(self._tokens(text) for text in texts)
         duration_s = count / self._rate(cell, texts[0] if texts else "") + TOKEN_S * -(-len(texts) // batch_size)
-        return Generation(
-            text="",
-            prompt_eval_count=count,
-            prompt_eval_duration_s=None,
-            total_duration_s=duration_s,
-            client_duration_s=duration_s,
-            raw=f"{len(texts)} vectors",
-            vectors=Vectors(len(texts), int(self._script.get("dimension", 8))),
+        return _told(
+            f"{len(texts)} vectors",
+            Generation(
+                text="",
+                prompt_eval_count=count,
+                prompt_eval_duration_s=None,
+                total_duration_s=duration_s,
+                client_duration_s=duration_s,
+                vectors=Vectors(len(texts), int(self._script.get("dimension", 8))),
+            ),
         )
 
     def processes(self) -> tuple[int, ...]:
@@ -285,6 +301,12 @@ class Engine(Base):
         if not self._journal.exists():
             return 0
         return self._journal.read_text("utf-8").split("\n").count(line)
+
+
+def _told(words: str, found: Generation) -> Generation:
+    """A generation with what this engine says of it: a line in words, and one with its numbers."""
+    numbers = {name: getattr(found, name) for name in READ_AGAIN}
+    return replace(found, raw=f"{words}\n{json.dumps(numbers)}")
 
 
 def _place(cell: Cell) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import CellFailed, EngineMissing, SweepError, keeping
 from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
-from ollama_sweep.core.summary import summarize, summarize_answers
+from ollama_sweep.core.summary import energy_per_token, summarize, summarize_answers
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.files import too_many_files
@@ -35,12 +35,6 @@ def system_oom_kills() -> int:
         return 0
     counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
     return int(counts[0]) if counts else 0
-
-
-def _energy_per_token(seen: Mapping[str, float], runs: Sequence[Run]) -> dict[str, float]:
-    """J for each token that was really read or written in this attempt, the warm-up's as well."""
-    tokens = sum((run.prompt_eval_count or 0) - (run.cached_count or 0) + (run.eval_count or 0) for run in runs)
-    return {"energy_per_token_j": seen["energy_j"] / tokens} if "energy_j" in seen and tokens else {}
 
 
 def _rates(runs: Sequence[Run]) -> list[float]:
@@ -99,7 +93,7 @@ class Measuring:
         else:
             measured = [run for load in loads for run in load if not run.warmup]
             summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured), len(loads))
-        summary = replace(summary, scores={**summary.scores, **seen, **_energy_per_token(seen, runs)})
+        summary = replace(summary, scores={**summary.scores, **seen, **energy_per_token(seen, runs)})
         return judge.judge_attempt(cell, runs, summary, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
 
     def _sent(self, cell: Cell) -> SentPrompt:

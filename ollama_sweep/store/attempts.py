@@ -30,7 +30,7 @@ RUN_COLUMNS = (
     "client_duration_s", "believed", "doubt", "ttft_s",
     "thinking_count", "thinking_duration_s",
 )  # fmt: skip
-_SUMMARY_COLUMNS = (
+SUMMARY_COLUMNS = (
     "runs", "loads", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",
     "prompt_eval_duration_s", "eval_count", "eval_rate", "total_duration_s",
 )  # fmt: skip
@@ -121,7 +121,7 @@ def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Out
     values: dict[str, object] = {
         "status": outcome.status.value, "reason": outcome.reason, "error": _clean(secrets.masked(outcome.error)),
         "flags": ",".join(sorted(outcome.flags)), "finished_at": now,
-        **{name: getattr(outcome.summary, name) for name in _SUMMARY_COLUMNS},
+        **{name: getattr(outcome.summary, name) for name in SUMMARY_COLUMNS},
         "scores": canonical_json(dict(outcome.summary.scores)),
         "effective_num_ctx": effective.num_ctx, "effective_num_batch": effective.num_batch,
         "size_bytes": effective.size_bytes, "size_vram_bytes": effective.size_vram_bytes,
@@ -206,7 +206,7 @@ def believed_runs(
     names = ", ".join(f"runs.{name}" for name in RUN_COLUMNS)
     rows = values.rows_of(
         connection,
-        f"""SELECT {names}, attempts.id, runs.part, {_ANSWER}
+        f"""SELECT {names}, attempts.id, runs.part, {ANSWER}
             FROM attempts JOIN runs ON runs.attempt_id = attempts.id
                 LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
                 LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
@@ -224,13 +224,13 @@ def believed_runs(
     return tuple(map(tuple, found.values()))
 
 
-_ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
+ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
     answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes, answers.thoughts"""
 
 
 def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
     attempt_id, part, *answer = row[len(RUN_COLUMNS) :]
-    return replace(run_of(*row[: len(RUN_COLUMNS)]), answer=_answer(*answer),
+    return replace(run_of(*row[: len(RUN_COLUMNS)]), answer=answer_of(*answer),
                    scores=_scores_of(connection, attempt_id, part))  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def run_of(*row: object) -> Run:
     return Run(**texts, **numbers)  # type: ignore[arg-type]  # the columns are fields of it
 
 
-def _answer(
+def answer_of(
     item: object, category: object, prompt: object, output: object, failure: object, *rest: object
 ) -> Answer | None:
     """The answer of a run as it was; None where its task has no questions."""

@@ -1,18 +1,23 @@
-"""Everything that is stored of one cell: where it stands in a plan, its attempts with their runs, its controls."""
+"""Everything that is stored of one cell: where it stands in a plan, its attempts with their runs, its controls.
+
+And of each attempt of a database, one after the other: what `verify` makes its numbers again of.
+"""
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Run
+from ollama_sweep.core.outcome import FAILURES, Run
 from ollama_sweep.store import values
-from ollama_sweep.store.attempts import RUN_COLUMNS, run_of
+from ollama_sweep.store.attempts import ANSWER, RUN_COLUMNS, SUMMARY_COLUMNS, WHOLE, answer_of, run_of
+from ollama_sweep.store.rows import StoredAttempt
 from ollama_sweep.store.values import Notes
 
 
@@ -90,3 +95,132 @@ def segments(connection: sqlite3.Connection, notes: Notes) -> dict[int, Mapping[
     """The surroundings by their number."""
     rows = values.rows_of(connection, "SELECT id, fingerprint FROM segments")
     return dict(notes.rows("surroundings", lambda number, text: (number, values.json_object(text)), rows))
+
+
+# -- each attempt of a database --------------------------------------------------------------------------------------
+
+_IDENTITY = ("model", "model_digest", "options", "server", "task_options", "prompt_hash")
+_MODELFILE = "CASE WHEN json_valid(s.spec) THEN json_extract(s.spec, '$.modelfile') END"
+_ATTEMPTS = f"""SELECT a.id, a.cell_id, a.number, a.status, a.reason, c.engine, c.task, c.key,
+        (SELECT fingerprint FROM segments AS g WHERE g.id = a.segment_id),
+        EXISTS (SELECT 1 FROM checksums AS k WHERE k.attempt_id = a.id), a.scores,
+        {", ".join(f"a.{name}" for name in SUMMARY_COLUMNS)},
+        {", ".join(f"c.{name}" for name in _IDENTITY)}, {_MODELFILE}
+    FROM attempts AS a JOIN cells AS c ON c.id = a.cell_id LEFT JOIN sweeps AS s ON s.id = a.sweep_id
+    WHERE a.status <> 'started' ORDER BY a.id"""
+
+
+def stored_attempts(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredAttempt]:
+    """Every attempt that has ended, one in memory at a time. What cannot be read is left out, and is not this one's
+    to say.
+    """
+    with contextlib.suppress(sqlite3.DatabaseError):
+        for row in values.rows_of(connection, _ATTEMPTS):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                found = notes.row("an attempt", lambda *row: _stored(connection, notes, row), *row)
+                if found is not None:
+                    yield found
+
+
+def _stored(connection: sqlite3.Connection, notes: Notes, row: tuple[Any, ...]) -> StoredAttempt:
+    attempt_id, cell_id, number, status, reason, engine, task, key, surroundings, is_sealed, scores, *others = row
+    numbers, identity = others[: len(SUMMARY_COLUMNS)], others[len(SUMMARY_COLUMNS) :]
+    by_part = _scores(connection, notes, attempt_id)
+    return StoredAttempt(
+        attempt_id, cell_id, number, values.status(status), values.text(reason), values.text(engine),
+        _version(surroundings), values.text(task), values.text(key), bool(is_sealed),
+        {name: values.optional_number(value) for name, value in zip(SUMMARY_COLUMNS, numbers, strict=True)},
+        {name: values.number(value) for name, value in values.json_object(scores).items()},
+        by_part.get(WHOLE, {}), tuple(_with_answers(connection, notes, attempt_id, by_part)),
+        dict(notes.rows("an output", lambda part, content: (values.text(part), values.unpacked(content)),
+                        values.rows_of(connection, _RAWS, (attempt_id,)))),
+        dict(zip((*_IDENTITY, "modelfile"), (str(value or "") for value in identity), strict=True)),
+    )  # fmt: skip
+
+
+_RAWS = "SELECT part, content FROM raw_outputs WHERE attempt_id = ?"
+_RUNS = f"""SELECT runs.part, {", ".join(f"runs.{name}" for name in RUN_COLUMNS)}, {ANSWER}
+    FROM runs LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part
+        LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
+    WHERE runs.attempt_id = ? ORDER BY runs.warmup DESC, runs.number, runs.part"""
+
+
+def _with_answers(
+    connection: sqlite3.Connection, notes: Notes, attempt_id: int, scores: Mapping[str, Mapping[str, float]]
+) -> Iterator[Run]:
+    """The runs of an attempt with answers and scores; without what the engine printed."""
+
+    def made(part: object, *row: object) -> Run:
+        run, answer = run_of(*row[: len(RUN_COLUMNS)]), answer_of(*row[len(RUN_COLUMNS) :])
+        return replace(run, answer=answer, scores=scores.get(values.text(part), {}))
+
+    return notes.rows(f"a run of attempt {attempt_id}", made, values.rows_of(connection, _RUNS, (attempt_id,)))
+
+
+def _scores(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> dict[str, dict[str, float]]:
+    """By part and name."""
+    found: dict[str, dict[str, float]] = {}
+    rows = values.rows_of(connection, "SELECT part, name, value FROM scores WHERE attempt_id = ?", (attempt_id,))
+    for part, name, value in notes.rows(
+        "a score", lambda *row: (*map(values.text, row[:2]), values.number(row[2])), rows
+    ):
+        found.setdefault(part, {})[name] = value
+    return found
+
+
+def _version(surroundings: object) -> str:
+    """The version of the engine in a fingerprint."""
+    try:
+        return str(values.json_object(surroundings).get("engine_version") or "")
+    except values.BROKEN:
+        return ""
+
+
+def former_runs(connection: sqlite3.Connection, notes: Notes, attempt: StoredAttempt) -> list[list[Run]]:
+    """The measured runs of the cell's good attempts before this one, the newest attempt first: those that are believed,
+    and every question that was asked.
+    """
+    sql = "SELECT id FROM main.attempts WHERE cell_id = ? AND number < ? AND status = 'ok' ORDER BY number DESC"
+    found = []
+    for (attempt_id,) in connection.execute(sql, (attempt.cell_id, attempt.number)).fetchall():
+        runs = _with_answers(connection, notes, attempt_id, _scores(connection, notes, attempt_id))
+        found.append([run for run in runs if not run.warmup and (run.believed or run.answer is not None)])
+    return found
+
+
+@dataclass(frozen=True)
+class StoredControl:
+    """A control measurement of a sweep, and the rates of its cell that it may have been held against."""
+
+    sweep: str
+    coordinates: Mapping[str, Scalar]
+    control: Control
+    bases: tuple[float, ...]
+
+
+def stored_controls(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredControl]:
+    """Every control measurement."""
+    sql = """SELECT s.name, p.coordinates, k.measured_at, k.prompt_eval_rate, k.drift, k.cell_id
+        FROM controls AS k JOIN sweeps AS s ON s.id = k.sweep_id
+            LEFT JOIN plan AS p ON p.sweep_id = k.sweep_id AND p.cell_id = k.cell_id
+        GROUP BY k.id ORDER BY k.id"""
+
+    def made(
+        sweep: object, coordinates: object, at: object, rate: object, drift: object, cell_id: int
+    ) -> StoredControl:
+        of_cell = "SELECT prompt_eval_rate FROM attempts WHERE cell_id = ? AND status = 'ok' AND prompt_eval_rate > 0"
+        bases = tuple(values.number(value) for (value,) in connection.execute(of_cell, (cell_id,)))
+        where = {} if coordinates is None else values.scalars(coordinates)
+        return StoredControl(values.text(sweep), where, _control(at, rate, drift), bases)
+
+    with contextlib.suppress(sqlite3.DatabaseError):
+        yield from notes.rows("a control", made, values.rows_of(connection, sql))
+
+
+def doubtful_cells(connection: sqlite3.Connection) -> int:
+    """How many places of all plans hold a cell that failed or carries a flag."""
+    failed = ", ".join(f"'{status}'" for status in FAILURES)
+    sql = f"""SELECT count(*) FROM plan JOIN cells ON cells.id = plan.cell_id
+        LEFT JOIN attempts ON attempts.id = cells.attempt_id
+        WHERE plan.skip IS NULL AND (cells.status IN ({failed}) OR attempts.flags <> '')"""
+    return int(connection.execute(sql).fetchone()[0])

@@ -22,10 +22,18 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.loads import further, spreads
-from ollama_sweep.store.rows import AttemptRow, FailedAttempt, Holder, PlannedCell, RunningAttempt, SweepRow
+from ollama_sweep.store.rows import (
+    AttemptRow,
+    FailedAttempt,
+    Holder,
+    PlannedCell,
+    RunningAttempt,
+    StoredAttempt,
+    SweepRow,
+)
 
 if TYPE_CHECKING:
-    from ollama_sweep.store.verify import Verified
+    from ollama_sweep.store.verify import Difference, Verified
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
     pid"""
@@ -464,6 +472,31 @@ class Reader:
 
         with self._storage_errors():
             return verify(self._connection)
+
+    def stored_attempts(self) -> Iterator[StoredAttempt]:
+        """Every attempt that has ended, with everything stored of it. What cannot be read is `verify`'s to say."""
+        yield from one_cell.stored_attempts(self._connection, values.Notes(self.path))
+
+    def former_runs(self, attempt: StoredAttempt) -> list[list[Run]]:
+        """The runs of the cell's good attempts before this one, the newest attempt first."""
+        with self._storage_errors():
+            return one_cell.former_runs(self._connection, values.Notes(self.path), attempt)
+
+    def stored_controls(self) -> Iterator[one_cell.StoredControl]:
+        """Every control measurement."""
+        yield from one_cell.stored_controls(self._connection, values.Notes(self.path))
+
+    def doubtful_cells(self) -> int:
+        """How many cells of all sweeps failed or carry a flag."""
+        with self._storage_errors():
+            return one_cell.doubtful_cells(self._connection)
+
+    def place_of(self, attempt_id: int, what: tuple[str, ...]) -> Difference:
+        """What differs in an attempt, with the names of its sweep, its cell and its place."""
+        from ollama_sweep.store.verify import of_attempt
+
+        with self._storage_errors():
+            return of_attempt(self._connection, attempt_id, what)
 
     def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
         with self._storage_errors():

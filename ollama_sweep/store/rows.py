@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Effective, Flag, Purpose, Status
+from ollama_sweep.core.outcome import Effective, Flag, Purpose, Run, Status
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,33 @@ class PlannedCell:
     parameter_size: str | None = None
     status: Status = Status.PENDING
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class StoredAttempt:
+    """An attempt with everything that is stored of it, as `verify` makes its numbers again.
+
+    `numbers` are the columns of its summary, `scores` the further ones, `score_rows` the same once more, of the table
+    `scores`. `raws` are the outputs by part. `identity` is what the cell's key was made of, but for the task's version.
+    `engine_version` is "" where it is not known; `is_sealed`: it has a checksum.
+    """
+
+    attempt_id: int
+    cell_id: int
+    number: int
+    status: Status
+    reason: str
+    engine: str
+    engine_version: str
+    task: str
+    key: str
+    is_sealed: bool
+    numbers: Mapping[str, float | None]
+    scores: Mapping[str, float]
+    score_rows: Mapping[str, float]
+    runs: tuple[Run, ...]
+    raws: Mapping[str, str]
+    identity: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def differing_attempts(connection: sqlite3.Connection, counts: _Counts | None = 
         except sqlite3.DatabaseError as error:
             what = (f"cannot be read ({error})",)
         if what:
-            yield _of_attempt(connection, attempt_id, what)
+            yield of_attempt(connection, attempt_id, what)
     sql = "SELECT attempt_id FROM checksums WHERE attempt_id NOT IN (SELECT id FROM main.attempts) ORDER BY 1"
     for (attempt_id,) in _rows(connection, sql):
         yield Difference("", {}, "", None, (f"attempt {attempt_id} of the table attempts is gone",), attempt_id)
@@ -160,7 +160,8 @@ def _object(text: object) -> dict[str, object]:
         return {}
 
 
-def _of_attempt(connection: sqlite3.Connection, attempt_id: int, what: tuple[str, ...]) -> Difference:
+def of_attempt(connection: sqlite3.Connection, attempt_id: int, what: tuple[str, ...]) -> Difference:
+    """A difference with its sweep, its place and the number of its attempt."""
     sql = """SELECT sweeps.name, plan.coordinates, cells.key, number FROM main.attempts AS a
         LEFT JOIN main.sweeps ON sweeps.id = a.sweep_id LEFT JOIN main.cells ON cells.id = a.cell_id
         LEFT JOIN main.plan ON plan.cell_id = a.cell_id AND plan.sweep_id = a.sweep_id WHERE a.id = ? LIMIT 1"""
@@ -201,7 +202,7 @@ def _unreadable_values(
             if not what or attempt_id in named:
                 continue
             if isinstance(attempt_id, int):
-                yield _of_attempt(connection, attempt_id, what)
+                yield of_attempt(connection, attempt_id, what)
             else:
                 place = f"row {', '.join(_text(value) for value in row[: len(table.key)])}"
                 yield Difference("", {}, place, None, what)

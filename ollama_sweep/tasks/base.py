@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Options, Scalar
@@ -80,3 +80,11 @@ class Task(Protocol):
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         """Numbers of a whole cell beside the medians, of its measured runs, failed ones among them."""
+
+
+@runtime_checkable
+class SpeaksAgain(Protocol):
+    """A task of which `verify` makes scores again: those for which nothing must be known of the question."""
+
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        """Those of the scores of an answer that need no judge, such as its speeds."""

@@ -41,6 +41,9 @@ class Task:
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return prompt_set.score(question, generation)
 
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        return prompt_set.unjudged(generation)
+
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return prompt_set.summarize(runs)
 

@@ -58,6 +58,9 @@ class Task:
         )
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
+        return self.unjudged(generation)
+
+    def unjudged(self, generation: Generation) -> dict[str, float]:
         vectors, duration_s = generation.vectors, generation.client_duration_s
         if vectors is None:
             return {}

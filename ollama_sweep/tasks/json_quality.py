@@ -34,6 +34,9 @@ class Task:
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return prompt_set.score(question, generation)
 
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        return prompt_set.unjudged(generation)
+
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         """Beside the means the counts: `json_answers` n, and `valid_json_failures` k of them, and so on."""
         asked = [run for run in scores.answered(runs) if "valid_json" in run.scores]

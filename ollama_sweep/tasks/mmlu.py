@@ -75,6 +75,9 @@ class Task:
         verdict = {"score": float(found == question.expected["answer"]), "letter_found": float(found is not None)}
         return speed(generation) | verdict
 
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        return speed(generation)
+
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         """accuracy over the answered questions, its 95 % interval, and letter_failure_rate, the share without a letter.
 

@@ -27,5 +27,8 @@ class Task:
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return {}
 
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        return {}
+
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return {}

@@ -65,7 +65,10 @@ def change(program: Program, sql: str, name: str = "sweeps.db") -> None:
 
 
 def test_a_sound_database_is_sound(measured: Program) -> None:
-    assert measured("verify").must().stdout == "4 attempts were compared with their checksums\n"
+    said = measured("verify").must().stdout
+    assert (
+        said == "4 attempts were compared with their checksums\n232 numbers of 4 attempts were made again: 232 agree\n"
+    )
     found = json_of(measured("verify", "--json"))
     assert (found["checked"], found["unchecked"], found["differences"], found["missing_cells"]) == (4, 0, [], 0)
 
@@ -113,15 +116,15 @@ def test_a_place_in_the_plan_that_says_another_cell_is_named(measured: Program) 
 
 def test_attempts_of_an_older_version_have_no_checksum_and_are_no_difference(program: Program) -> None:
     lay_out(program.folder)
-    assert program("verify").must().stdout == "0 attempts were compared with their checksums, 78 older ones have none\n"
+    assert "0 attempts were compared with their checksums, 78 older ones have none\n" in program("verify").must().stdout
     Store.open(program.folder / "sweeps.db").close()
     assert "78 older ones have none" in program("verify").must().stdout
 
 
 def test_what_version_4_stored_is_what_it_wrote(program: Program) -> None:
     lay_out(program.folder, SCHEMA_4)
-    said = f"{SCHEMA_4.attempts - 1} attempts were compared with their checksums\n"
-    assert program("verify").must().stdout == said
+    said = program("verify").must().stdout
+    assert f"{SCHEMA_4.attempts - 1} attempts were compared with their checksums\n" in said
     Store.open(program.folder / "sweeps.db").close()
     assert program("verify").must().stdout == said
 

@@ -17,8 +17,8 @@ from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.options import KV_CACHE_SHARES, PARAMETERS, Options
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
 from ollama_sweep.engines.llamacpp.child import Child
 from ollama_sweep.engines.llamacpp.look import EmbeddedLook, installed_version
 from ollama_sweep.engines.llamacpp.model import Source, installed, locate
@@ -80,6 +80,15 @@ class Engine(Base):
         return self._sources[model]
 
     # -- one cell ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        """Of what the child process told, its own times among it."""
+        answer = gate.mapping("answer", gate.loads(kept.raw))
+        if not ({"rows", "tokens", "spent_s"} if kept.embeds else {"text", "timings"}) <= set(answer):
+            raise gate.Nonsense("no answer of the embedded engine was kept")
+        found = _Embedded.kept(answer).generation() if kept.embeds else _generation(answer, "")
+        return {name: getattr(found, name) for name in READ_AGAIN}
 
     def prepare(self, cell: Cell) -> Effective:
         if self._loaded == cell.load_key and self._child is not None and self._child.is_alive:
@@ -336,6 +345,12 @@ class _Embedded:
         self.dimension = max(self.dimension, gate.whole("dimension", answer.get("dimension")) or 0)
         self.tokens += gate.whole("tokens", answer.get("tokens")) or 0
         self.spent_s += gate.duration_s("duration_s", answer.get("duration_s")) or 0.0
+
+    @classmethod
+    def kept(cls, answer: Mapping[str, Any]) -> _Embedded:
+        """As `generation` kept it. Raises Nonsense."""
+        rows, dimension, tokens = (gate.whole(name, answer.get(name)) or 0 for name in ("rows", "dimension", "tokens"))
+        return cls(rows, dimension, tokens, gate.duration_s("spent_s", answer.get("spent_s")) or 0.0)
 
     def generation(self) -> Generation:
         return Generation(

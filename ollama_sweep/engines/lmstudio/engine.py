@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
@@ -16,10 +16,11 @@ from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.base import EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.lmstudio.lms import Lms, info_of
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines.openai.server import Server
+from ollama_sweep.engines.openai.stream import read_again
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine import env
 from ollama_sweep.machine.address import Address, api_address
@@ -40,6 +41,10 @@ class Engine(Base):
     kinds = frozenset({GENERATE, EMBED})
     default_model = "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf"
     takes_files = False
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        return read_again(kept)
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for a bad address or key."""

@@ -21,12 +21,12 @@ from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Status
-from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.ollama.look import OllamaLook
 from ollama_sweep.engines.ollama.output import clean, error_text
 from ollama_sweep.engines.ollama.processes import batch_of, family
 from ollama_sweep.engines.ollama.programs import any_binary
-from ollama_sweep.engines.ollama.requests import Requests, refusal
+from ollama_sweep.engines.ollama.requests import Requests, read_again, refusal
 from ollama_sweep.engines.ollama.server import OllamaServer, is_named, tagged, version_tuple
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.gguf import gguf_info, header_of
@@ -77,6 +77,16 @@ class OllamaEngine(Engine):
     name: ClassVar[str]
     needs_program: ClassVar[bool] = True
     """It can do nothing without an `ollama` to run on this computer."""
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        """Of an answer of the API. Whether its cached tokens were believed hangs on the version."""
+        found = read_again(kept)
+        if kept.version and hides_cached(kept.version):
+            found["cached_count"] = None
+        elif not kept.version:
+            del found["cached_count"]
+        return found
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -276,7 +286,7 @@ class OllamaEngine(Engine):
 
     @property
     def _hides_cached(self) -> bool:
-        return version_tuple(self._server.version) < REPORTS_CACHED_SINCE
+        return hides_cached(self._server.version)
 
     def _fresh_target(self, cell: Cell, prompt: str) -> Target:
         """Old versions keep a prompt's fixed beginning cached and do not say how much; a fresh runner has none."""
@@ -413,6 +423,11 @@ class OllamaEngine(Engine):
         for name, number in self._held.items():
             if number is None:
                 self._settings.ledger.record(LOADED, name, {"host": self._server.where})
+
+
+def hides_cached(version: str) -> bool:
+    """A server of this version counts tokens from a cache as work, and does not say how many they are."""
+    return version_tuple(version) < REPORTS_CACHED_SINCE
 
 
 def _asked(options: Options) -> dict[str, Scalar]:

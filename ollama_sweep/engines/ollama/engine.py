@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, keeping
@@ -17,13 +16,15 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.thoughts import part
-from ollama_sweep.engines.base import EngineSettings
-from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target, without_think
+from ollama_sweep.engines.base import EngineSettings, Kept
+from ollama_sweep.engines.ollama.base import OWN_MODELS, OllamaEngine, Target, hides_cached, without_think
 from ollama_sweep.engines.ollama.output import RATE, Statistics, error_text, statistics
 from ollama_sweep.engines.shared import gate, modelfile
 from ollama_sweep.engines.shared.failures import classify, server_is_gone
 from ollama_sweep.machine import process
 
+STDOUT = "\n--- stdout ---\n"
+"""Between what the client says of itself and the answer, in what is kept of a run."""
 _ENDS_A_QUOTE = re.compile(r'"""[ \t]*$', re.MULTILINE)
 
 
@@ -73,7 +74,7 @@ class Engine(OllamaEngine):
         if "think" in target.fields:
             words.append(f"--think={str(target.fields['think']).lower()}")
         done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
-        raw = f"{done.stderr}\n--- stdout ---\n{done.stdout}"
+        raw = f"{done.stderr}{STDOUT}{done.stdout}"
         if done.timed_out:
             raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)
         if done.returncode != 0:
@@ -82,9 +83,7 @@ class Engine(OllamaEngine):
             found = statistics(done.stderr)
             if found is None:
                 raise CellFailed(Status.ERROR, "no_statistics", error_text(done.stderr) or "no statistics printed", raw)
-            rate_counts = fresh or not self._hides_cached
-            printed = gate.rate(RATE, found.prompt_eval_rate) if rate_counts else None
-            return replace(self._generation(found, done, raw), printed_rate=printed)
+            return self._generation(_numbers(found, fresh=fresh, hides_cached=self._hides_cached), done, raw)
 
     def _raise_failure(self, done: process.Completed, raw: str) -> None:
         text = error_text(done.stderr)
@@ -94,26 +93,50 @@ class Engine(OllamaEngine):
         status, reason = classify(text, exit_code=max(code, 0), signal=-code if code < 0 else None)
         raise CellFailed(status, reason, text, raw)
 
-    def _generation(self, found: Statistics, done: process.Completed, raw: str) -> Generation:
-        """A missing line for cached tokens means none, on versions that print one."""
-        cached = found.cached_count
-        if cached is None and not self._hides_cached:
-            cached = 0
+    @staticmethod
+    def _generation(numbers: Mapping[str, Any], done: process.Completed, raw: str) -> Generation:
         said = part(done.stdout.removesuffix("\n\n"), of_client=True)
         return Generation(
+            **numbers,
             text=said.answer,
             thoughts=said.thoughts,
-            prompt_eval_count=found.prompt_eval_count,
-            prompt_eval_duration_s=found.prompt_eval_duration_s,
-            eval_count=found.eval_count,
-            eval_duration_s=found.eval_duration_s,
-            cached_count=cached,
-            total_duration_s=found.total_duration_s,
-            load_duration_s=found.load_duration_s,
             client_duration_s=done.duration_s,
             ttft_s=done.first_output_s,
             raw=raw,
         )
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        if kept.embeds:
+            return super().read_again(kept)
+        stderr, separator, _ = kept.raw.partition(STDOUT)
+        if not separator:
+            raise gate.Nonsense("no output of `ollama run` was kept")
+        found = statistics(stderr)
+        if found is None:
+            raise gate.Nonsense("no statistics are in what `ollama run` printed")
+        numbers = _numbers(found, fresh=kept.fresh, hides_cached=hides_cached(kept.version))
+        if not kept.version and found.cached_count is None:
+            del numbers["cached_count"]
+        return {**numbers, "thinking_count": None}
+
+
+def _numbers(found: Statistics, *, fresh: bool, hides_cached: bool) -> dict[str, Any]:
+    """By the names of a generation. A missing line for cached tokens means none, on versions that print one.
+
+    Raises Nonsense for a printed rate that cannot be, where it counts.
+    """
+    rate_counts = fresh or not hides_cached
+    return {
+        "prompt_eval_count": found.prompt_eval_count,
+        "prompt_eval_duration_s": found.prompt_eval_duration_s,
+        "eval_count": found.eval_count,
+        "eval_duration_s": found.eval_duration_s,
+        "cached_count": 0 if found.cached_count is None and not hides_cached else found.cached_count,
+        "total_duration_s": found.total_duration_s,
+        "load_duration_s": found.load_duration_s,
+        "printed_rate": gate.rate(RATE, found.prompt_eval_rate) if rate_counts else None,
+    }
 
 
 def _system_line(system: str) -> str:

@@ -14,7 +14,7 @@ from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.thoughts import Arrivals
-from ollama_sweep.engines.base import EngineSettings, RowsDone
+from ollama_sweep.engines.base import EngineSettings, Kept, RowsDone
 from ollama_sweep.engines.ollama.server import ANSWER_S, OllamaServer
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.deadline import Deadline
@@ -58,27 +58,50 @@ class Streamed:
     def generation(self) -> Generation:
         """As every engine gives it. Raises CellFailed for a number that is none."""
         with gate.of_cell(lambda: self.raw):
-            eval_count = self._count("eval_count")
+            numbers = _numbers(self.last)
             return Generation(
+                **numbers,
                 text=self.text,
                 thoughts=self.thoughts,
-                thinking_count=self.pieces.thinking_count(eval_count),
+                thinking_count=self.pieces.thinking_count(numbers["eval_count"]),
                 thinking_duration_s=self.pieces.thinking_duration_s(),
-                prompt_eval_count=self._count("prompt_eval_count"),
-                prompt_eval_duration_s=seconds("prompt_eval_duration", self.last),
-                eval_count=eval_count,
-                eval_duration_s=seconds("eval_duration", self.last),
-                cached_count=self._count("prompt_eval_cached_count"),
-                total_duration_s=seconds("total_duration", self.last),
-                load_duration_s=seconds("load_duration", self.last),
                 client_duration_s=self.duration_s,
                 ttft_s=self.pieces.ttft_s,
                 raw=self.raw,
                 chunk_count=self.pieces.count,
             )
 
-    def _count(self, name: str) -> int | None:
-        return gate.whole(name, self.last.get(name))
+
+def _numbers(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last object of an answer counts and times, by the names of a generation. Raises Nonsense."""
+    return {
+        "prompt_eval_count": gate.whole("prompt_eval_count", answer.get("prompt_eval_count")),
+        "prompt_eval_duration_s": seconds("prompt_eval_duration", answer),
+        "eval_count": gate.whole("eval_count", answer.get("eval_count")),
+        "eval_duration_s": seconds("eval_duration", answer),
+        "cached_count": gate.whole("prompt_eval_cached_count", answer.get("prompt_eval_cached_count")),
+        "total_duration_s": seconds("total_duration", answer),
+        "load_duration_s": seconds("load_duration", answer),
+    }
+
+
+def read_again(kept: Kept) -> dict[str, float | None]:
+    """The numbers of an answer, or of an embedding request, as `Streamed` and `_Embedded` kept it. Raises Nonsense."""
+    found = _parsed(kept.raw)
+    if not kept.embeds:
+        if "response" not in found:
+            raise gate.Nonsense("no answer of Ollama's API was kept")
+        return {**_numbers(found), "printed_rate": None}
+    if "rows" not in found:
+        raise gate.Nonsense("no embedding request of Ollama's API was kept")
+    durations = {name: gate.duration_s(name, found[name]) for name in _EMBED_DURATIONS if name in found}
+    nothing = dict.fromkeys(("prompt_eval_duration_s", "eval_count", "eval_duration_s", "cached_count", "printed_rate"))
+    count = gate.whole("prompt_eval_count", found.get("prompt_eval_count"))
+    return {**nothing, "prompt_eval_count": count or None, **durations}
+
+
+_EMBED_DURATIONS = ("total_duration_s", "load_duration_s")
+"""Of all batches together; earlier versions did not keep them."""
 
 
 class Requests:
@@ -190,7 +213,8 @@ class _Embedded:
         self.load_s += seconds("load_duration", answer) or 0.0
 
     def generation(self, spent_s: float) -> Generation:
-        raw = {"rows": self.rows, "dimension": self.dimension, "prompt_eval_count": self.tokens}
+        raw = {"rows": self.rows, "dimension": self.dimension, "prompt_eval_count": self.tokens,
+               "total_duration_s": self.total_s, "load_duration_s": self.load_s}  # fmt: skip
         return Generation(
             text="",
             prompt_eval_count=self.tokens or None,
@@ -234,7 +258,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _parsed(data: bytes, *, in_pieces: bool = False) -> dict[str, Any]:
+def _parsed(data: bytes | str, *, in_pieces: bool = False) -> dict[str, Any]:
     """An object of the API. Raises Nonsense."""
     found = gate.loads(data, in_pieces=in_pieces)
     if isinstance(found, dict):

@@ -7,16 +7,17 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation
 from ollama_sweep.core.outcome import Effective
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo
+from ollama_sweep.engines.base import EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.openai.client import REQUEST_OPTIONS, Client, request_of
 from ollama_sweep.engines.openai.look import OpenAILook, server_address
 from ollama_sweep.engines.openai.server import Server
+from ollama_sweep.engines.openai.stream import read_again
 from ollama_sweep.machine import env
 from ollama_sweep.machine.ports import listening_on
 
@@ -29,6 +30,10 @@ class Engine(Base):
     default_model = "gpt-oss-20b"
     takes_files = False
     look = OpenAILook
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        return read_again(kept)
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for a bad address or key."""

@@ -12,7 +12,8 @@ from typing import Any
 from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.core.thoughts import Arrivals
+from ollama_sweep.core.thoughts import Arrivals, part
+from ollama_sweep.engines.base import Kept
 from ollama_sweep.engines.openai.faults import Place, said_in
 from ollama_sweep.engines.shared import gate
 
@@ -131,28 +132,19 @@ class Pieces:
         return self._place.failed(Status.PARSE_ERROR, error.reason, f"{self._place.url}: {error}", self.raw())
 
     def _generation(self, duration_s: float, *, streamed: bool) -> Generation:
-        count, cached = self._prompt_counts()
-        tokens = _count(self._timings, "predicted_n") or _count(self._usage, "completion_tokens")
-        words = len(self.text.split()) + len(self._pieces.thoughts.split())
-        details = gate.mapping("completion_tokens_details", self._usage.get("completion_tokens_details"))
-        thinking = _count(details, "reasoning_tokens")
-        is_estimated = not tokens and words > 0
+        words = _words(self.text, self._pieces.thoughts)
+        tokens, thinking = _tokens(self._usage, self._timings), _thinking(self._usage)
         return Generation(
+            **_numbers(self._usage, self._timings, words),
             text=self._place.key.masked(self.text),
             thoughts=self._place.key.masked(self._pieces.thoughts),
             thinking_count=self._pieces.thinking_count(tokens) if thinking is None else thinking,
             thinking_duration_s=self._pieces.thinking_duration_s() if streamed else None,
-            prompt_eval_count=count,
-            prompt_eval_duration_s=gate.duration_s("prompt_ms", self._timings.get("prompt_ms"), gate.MS_PER_S),
-            eval_count=round(words * TOKENS_PER_WORD) if is_estimated else tokens,
-            eval_duration_s=gate.duration_s("predicted_ms", self._timings.get("predicted_ms"), gate.MS_PER_S),
-            cached_count=cached,
-            printed_rate=gate.rate("prompt_per_second", self._timings.get("prompt_per_second")),
             client_duration_s=duration_s,
             ttft_s=self._pieces.ttft_s if streamed else None,
             raw=self.raw(),
             chunk_count=self._pieces.count if streamed else None,
-            is_estimated=is_estimated,
+            is_estimated=not tokens and words > 0,
         )
 
     def _check(self) -> None:
@@ -172,13 +164,64 @@ class Pieces:
         text = f"{self._place.url} broke off after {self._pieces.count} pieces of the answer: {what}"
         return self._place.failed(Status.ERROR, "half_answer", text, self.raw())
 
-    def _prompt_counts(self) -> tuple[int | None, int | None]:
-        """All prompt tokens, and of them the cached ones."""
-        new, cached = _count(self._timings, "prompt_n"), _count(self._timings, "cache_n")
-        if new is not None:
-            return new + (cached or 0), cached
-        details = gate.mapping("prompt_tokens_details", self._usage.get("prompt_tokens_details"))
-        return _count(self._usage, "prompt_tokens") or None, _count(details, "cached_tokens")
+
+def read_again(kept: Kept) -> dict[str, float | None]:
+    """The numbers of an answer as `Pieces.raw`, or of vectors as `Client.embed` kept it. Raises Nonsense.
+
+    Where the server does not count the tokens of thoughts, they were the pieces of its stream, which are gone.
+    """
+    found = gate.mapping("answer", gate.loads(kept.raw))
+    expected = {"rows", "tokens"} if kept.embeds else {"text", "usage", "timings"}
+    if not expected <= set(found):
+        raise gate.Nonsense("no answer of an OpenAI-compatible API was kept")
+    nothing = {"total_duration_s": None, "load_duration_s": None}
+    if kept.embeds:
+        counts = [gate.whole("tokens", count) for count in gate.listed("tokens", found["tokens"])]
+        known = [count for count in counts if count is not None]
+        count = sum(known) if known and len(known) == len(counts) else None
+        return {**_numbers({}, {}, 0), **nothing, "prompt_eval_count": count}
+    usage, timings = (gate.mapping(name, found[name]) for name in ("usage", "timings"))
+    text, thoughts = (gate.text(name, found.get(name)) for name in ("text", "thoughts"))
+    thinking, has_thought = _thinking(usage), bool(thoughts or part(text).thoughts)
+    counted = {} if thinking is None and has_thought else {"thinking_count": thinking}
+    return {**_numbers(usage, timings, _words(text, thoughts)), **nothing, **counted}
+
+
+def _numbers(usage: Mapping[str, Any], timings: Mapping[str, Any], words: int) -> dict[str, Any]:
+    """What the server counts and times, by the names of a generation. Raises Nonsense."""
+    count, cached = _prompt_counts(usage, timings)
+    tokens = _tokens(usage, timings)
+    return {
+        "prompt_eval_count": count,
+        "prompt_eval_duration_s": gate.duration_s("prompt_ms", timings.get("prompt_ms"), gate.MS_PER_S),
+        "eval_count": round(words * TOKENS_PER_WORD) if not tokens and words > 0 else tokens,
+        "eval_duration_s": gate.duration_s("predicted_ms", timings.get("predicted_ms"), gate.MS_PER_S),
+        "cached_count": cached,
+        "printed_rate": gate.rate("prompt_per_second", timings.get("prompt_per_second")),
+    }
+
+
+def _tokens(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> int | None:
+    return _count(timings, "predicted_n") or _count(usage, "completion_tokens")
+
+
+def _words(*texts: str) -> int:
+    return sum(len(text.split()) for text in texts)
+
+
+def _thinking(usage: Mapping[str, Any]) -> int | None:
+    """The tokens of thoughts, where the server counts them."""
+    details = gate.mapping("completion_tokens_details", usage.get("completion_tokens_details"))
+    return _count(details, "reasoning_tokens")
+
+
+def _prompt_counts(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """All prompt tokens, and of them the cached ones."""
+    new, cached = _count(timings, "prompt_n"), _count(timings, "cache_n")
+    if new is not None:
+        return new + (cached or 0), cached
+    details = gate.mapping("prompt_tokens_details", usage.get("prompt_tokens_details"))
+    return _count(usage, "prompt_tokens") or None, _count(details, "cached_tokens")
 
 
 def _text_of(content: object) -> str:

@@ -23,8 +23,8 @@ from ollama_sweep.core.cell import Cell, content_hash
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.core.generation import EMBED, Generation, Vectors
 from ollama_sweep.core.outcome import Effective, Status
+from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo, RowsDone
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.base import EngineInfo, EngineSettings, ModelInfo, RowsDone
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import env, process
@@ -47,6 +47,15 @@ class Engine(Base):
     them. Rows are embedded, so no prompt is counted."""
 
     kinds = frozenset({EMBED})
+
+    @classmethod
+    def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
+        """Of what the child process told; the time of the rows is its own."""
+        answer = gate.mapping("answer", gate.loads(kept.raw))
+        if not {"rows", "duration_s"} <= set(answer):
+            raise gate.Nonsense("no answer of sentence-transformers was kept")
+        found = _generation(answer, kept.raw)
+        return {name: getattr(found, name) for name in READ_AGAIN}
 
     def __init__(self, settings: EngineSettings) -> None:
         """Raises ConfigError for an unknown device or length."""
@@ -125,19 +134,11 @@ class Engine(Base):
         answer = self._checked("embed", {"texts": list(texts), "batch_size": batch_size}, timeout_s)
         raw = json.dumps(answer)
         with gate.of_cell(raw):
-            rows, dimension = (gate.whole(name, answer.get(name)) or 0 for name in ("rows", "dimension"))
-            dtype, device = (gate.text(name, answer.get(name)) for name in ("dtype", "device"))
-            duration_s = gate.duration_s("duration_s", answer.get("duration_s")) or 0.0
+            found = _generation(answer, raw)
+        rows = found.vectors.rows if found.vectors else 0
         if rows != len(texts):
             raise CellFailed(Status.ERROR, "bad_answer", f"{rows} vectors for {len(texts)} texts", raw)
-        return Generation(
-            text="",
-            prompt_eval_count=None,
-            prompt_eval_duration_s=None,
-            client_duration_s=duration_s,
-            raw=raw,
-            vectors=Vectors(rows, dimension, dtype, device),
-        )
+        return found
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         raise CellFailed(Status.ERROR, "capability", "sentence-transformers only embeds; it writes no text")
@@ -239,6 +240,20 @@ class Engine(Base):
     def close(self) -> None:
         with suppress(Exception):
             self._end()
+
+
+def _generation(answer: Mapping[str, Any], raw: str) -> Generation:
+    """Raises Nonsense."""
+    rows, dimension = (gate.whole(name, answer.get(name)) or 0 for name in ("rows", "dimension"))
+    dtype, device = (gate.text(name, answer.get(name)) for name in ("dtype", "device"))
+    return Generation(
+        text="",
+        prompt_eval_count=None,
+        prompt_eval_duration_s=None,
+        client_duration_s=gate.duration_s("duration_s", answer.get("duration_s")) or 0.0,
+        raw=raw,
+        vectors=Vectors(rows, dimension, dtype, device),
+    )
 
 
 def _death(what: str, code: int | None, log: str) -> CellFailed:

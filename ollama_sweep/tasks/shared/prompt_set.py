@@ -212,7 +212,12 @@ def _set_defaults(found: PromptSet) -> dict[str, Scalar]:
 
 def score(question: Question, generation: Generation) -> dict[str, float]:
     """The speeds of an answer, and what is found of what its item expects."""
-    return scores.speed(generation) | scorers.judge(generation.text, question.text, question.expected)
+    return unjudged(generation) | scorers.judge(generation.text, question.text, question.expected)
+
+
+def unjudged(generation: Generation) -> dict[str, float]:
+    """The speeds alone."""
+    return scores.speed(generation)
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, float]:
@@ -243,6 +248,9 @@ class Task:
 
     def score(self, question: Question, generation: Generation) -> dict[str, float]:
         return score(question, generation)
+
+    def unjudged(self, generation: Generation) -> dict[str, float]:
+        return unjudged(generation)
 
     def summarize(self, runs: Sequence[Run]) -> dict[str, float]:
         return summarize(runs)

@@ -1,45 +1,80 @@
-"""`verify`: is everything in a database what was measured, and can it be read?"""
+"""`verify`: is everything in a database what was measured, can it be read, and do its numbers come out again?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
-from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.errors import NotBelieved, StorageError
 
 
 @click.command("verify", short_help="Is a database what was measured?")
 @shared.db_option
+@click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @shared.json_option
-def command(db: Path, as_json: bool) -> None:
+def command(db: Path, strict: bool, as_json: bool) -> None:
     """Look at every row: does each attempt with its runs, scores and answers come to its checksum, can every value be
-    read? It changes nothing. Exit 4 where something differs; what that is is named.
+    read? And make every number again: counts and durations of what the engine said, rates, medians and intervals of
+    these. It changes nothing. Exit 4 where something differs; what that is is named.
 
     \b
-    Example:
+    Examples:
       ollama-sweep verify --db sweeps.db
+      ollama-sweep verify --strict --json
     """
     from dataclasses import asdict
 
+    from ollama_sweep.results.numbers.check import Numbers
     from ollama_sweep.store.reader import Reader
-    from ollama_sweep.store.values import recover_words
 
     with Reader.open(db) as reader, reader.snapshot():
         found, missing = reader.verify(), reader.missing_cells()
         warnings = reader.warnings()
-    if as_json:
-        say_json({"database": str(db), **asdict(found), "missing_cells": missing})
-    else:
-        for one in found.differences:
-            say(one.words())
-        old = f", {found.unchecked} older ones have none" if found.unchecked else ""
-        say(f"{found.checked} attempts were compared with their checksums{old}")
-        for warning in warnings:
-            warn(f"warning: {warning}")
-    if found.differences:
-        count = len(found.differences)
-        what = "1 thing is" if count == 1 else f"{count} things are"
-        raise StorageError(f"{what} not what was written to {db}. {recover_words(db)}")
+        numbers = Numbers(reader, _read)
+        if as_json:
+            differing = [one.as_dict() for one in numbers.differing()]
+            doubtful = reader.doubtful_cells()
+            made = {**numbers.as_dict(), "differing": differing}
+            say_json({"database": str(db), **asdict(found), "missing_cells": missing, "numbers": made,
+                      "not_believed": doubtful})  # fmt: skip
+        else:
+            for one in found.differences:
+                say(one.words())
+            for number in numbers.differing():
+                say(number.words())
+            doubtful = reader.doubtful_cells()
+            old = f", {found.unchecked} older ones have none" if found.unchecked else ""
+            say(f"{found.checked} attempts were compared with their checksums{old}")
+            for line in numbers.words():
+                say(line)
+            for warning in warnings:
+                warn(f"warning: {warning}")
+    _judge(db, len(found.differences), numbers.differs)
+    if strict and doubtful:
+        raise NotBelieved(f"{doubtful} cells failed or carry a flag")
+
+
+def _read(engine: str, raw: str, version: str, *, fresh: bool, embeds: bool) -> Mapping[str, float | None]:
+    from ollama_sweep import engines
+    from ollama_sweep.engines.base import Kept
+
+    return engines.read_again(engine, Kept(raw, version, fresh=fresh, embeds=embeds))
+
+
+def _judge(db: Path, differences: int, differs: int) -> None:
+    """Raises StorageError where something differs."""
+    from ollama_sweep.store.values import recover_words
+
+    said = []
+    if differences:
+        what = "1 thing is" if differences == 1 else f"{differences} things are"
+        said.append(f"{what} not what was written to {db}. {recover_words(db)}")
+    if differs:
+        what = "1 number" if differs == 1 else f"{differs} numbers"
+        said.append(f"{what} of {db} cannot come of what the engine said and of the formulas")
+    if said:
+        raise StorageError(". ".join(said))
