@@ -15,6 +15,7 @@ from typing import Any
 from ollama_sweep.core.cell import KEY_VERSION
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FAILURES, Run
+from ollama_sweep.core.spread import Load
 from ollama_sweep.store import values
 from ollama_sweep.store.attempts import ANSWER, RUN_COLUMNS, SUMMARY_COLUMNS, WHOLE, answer_of, run_of
 from ollama_sweep.store.rows import StoredAttempt
@@ -134,10 +135,12 @@ def _stored(connection: sqlite3.Connection, notes: Notes, row: tuple[Any, ...]) 
         by_part.get(WHOLE, {}), tuple(_with_answers(connection, notes, attempt_id, by_part)),
         dict(notes.rows("an output", lambda part, content: (values.text(part), values.unpacked(content)),
                         values.rows_of(connection, _RAWS, (attempt_id,)))),
+        dict(notes.rows("a load", _load, values.rows_of(connection, _LOADS, (attempt_id,)))),
         dict(zip((*_IDENTITY, "modelfile"), (str(value or "") for value in identity), strict=True)),
     )  # fmt: skip
 
 
+_LOADS = "SELECT metric, log_median, runs, squares FROM load_values WHERE attempt_id = ?"
 _RAWS = "SELECT part, content FROM raw_outputs WHERE attempt_id = ?"
 _RUNS = f"""SELECT runs.part, {", ".join(f"runs.{name}" for name in RUN_COLUMNS)}, {ANSWER}
     FROM runs LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part
@@ -176,42 +179,63 @@ def _version(surroundings: object) -> str:
         return ""
 
 
-def former_runs(connection: sqlite3.Connection, notes: Notes, attempt: StoredAttempt) -> list[list[Run]]:
-    """The measured runs of the cell's good attempts before this one, the newest attempt first: those that are believed,
-    and every question that was asked.
+def _load(metric: object, log_median: object, runs: object, squares: object) -> tuple[str, Load]:
+    return values.text(metric), Load(values.number(log_median), values.whole(runs), values.number(squares))
+
+
+@dataclass(frozen=True)
+class FormerLoad:
+    """The runs of an earlier good load of a cell: those that are believed, and every question that was asked.
+
+    `is_alike`: in the same surroundings as the attempt it stands beside.
     """
-    sql = "SELECT id FROM main.attempts WHERE cell_id = ? AND number < ? AND status = 'ok' ORDER BY number DESC"
+
+    runs: tuple[Run, ...]
+    is_alike: bool
+
+
+def former_loads(connection: sqlite3.Connection, notes: Notes, attempt: StoredAttempt) -> list[FormerLoad]:
+    """The earlier loads that the numbers of an attempt may speak for, the oldest first."""
+    sql = """SELECT a.id, a.segment_id IS this.segment_id FROM attempts AS a, attempts AS this
+        WHERE this.id = ? AND a.cell_id = this.cell_id AND a.number < this.number AND a.status = 'ok'
+            AND a.purpose IS NOT 'control' AND COALESCE(a.choice, 0) = COALESCE(this.choice, 0) ORDER BY a.number"""
     found = []
-    for (attempt_id,) in connection.execute(sql, (attempt.cell_id, attempt.number)).fetchall():
+    for attempt_id, is_alike in connection.execute(sql, (attempt.attempt_id,)).fetchall():
         runs = _with_answers(connection, notes, attempt_id, _scores(connection, notes, attempt_id))
-        found.append([run for run in runs if not run.warmup and (run.believed or run.answer is not None)])
+        used = tuple(run for run in runs if not run.warmup and (run.believed or run.answer is not None))
+        found.append(FormerLoad(used, bool(is_alike)))
     return found
 
 
 @dataclass(frozen=True)
 class StoredControl:
-    """A control measurement of a sweep, and the rates of its cell that it may have been held against."""
+    """A control measurement of a sweep, and the rates of its cell that it may have been held against.
+
+    `own_rate` is that of its attempt; None where an earlier version kept none.
+    """
 
     sweep: str
     coordinates: Mapping[str, Scalar]
     control: Control
     bases: tuple[float, ...]
+    own_rate: float | None
 
 
 def stored_controls(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredControl]:
     """Every control measurement."""
-    sql = """SELECT s.name, p.coordinates, k.measured_at, k.prompt_eval_rate, k.drift, k.cell_id
+    sql = """SELECT s.name, p.coordinates, k.measured_at, k.prompt_eval_rate, k.drift, k.cell_id,
+            (SELECT a.prompt_eval_rate FROM attempts AS a WHERE a.id = k.attempt_id)
         FROM controls AS k JOIN sweeps AS s ON s.id = k.sweep_id
             LEFT JOIN plan AS p ON p.sweep_id = k.sweep_id AND p.cell_id = k.cell_id
         GROUP BY k.id ORDER BY k.id"""
+    of_cell = """SELECT prompt_eval_rate FROM attempts
+        WHERE cell_id = ? AND status = 'ok' AND prompt_eval_rate > 0 AND purpose IS NOT 'control' ORDER BY number"""
 
-    def made(
-        sweep: object, coordinates: object, at: object, rate: object, drift: object, cell_id: int
-    ) -> StoredControl:
-        of_cell = "SELECT prompt_eval_rate FROM attempts WHERE cell_id = ? AND status = 'ok' AND prompt_eval_rate > 0"
+    def made(sweep: object, coordinates: object, at: object, rate: object, drift: object, *of: Any) -> StoredControl:
+        cell_id, own_rate = of
         bases = tuple(values.number(value) for (value,) in connection.execute(of_cell, (cell_id,)))
         where = {} if coordinates is None else values.scalars(coordinates)
-        return StoredControl(values.text(sweep), where, _control(at, rate, drift), bases)
+        return StoredControl(values.text(sweep), where, _control(at, rate, drift), bases, own_rate)
 
     with contextlib.suppress(sqlite3.DatabaseError):
         yield from notes.rows("a control", made, values.rows_of(connection, sql))

@@ -33,6 +33,7 @@ from ollama_sweep.store.rows import (
 )
 
 if TYPE_CHECKING:
+    from ollama_sweep.store.loads.spreads import StoredSpread
     from ollama_sweep.store.verify import Difference, Verified
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
@@ -477,10 +478,16 @@ class Reader:
         """Every attempt that has ended, with everything stored of it. What cannot be read is `verify`'s to say."""
         yield from one_cell.stored_attempts(self._connection, values.Notes(self.path))
 
-    def former_runs(self, attempt: StoredAttempt) -> list[list[Run]]:
-        """The runs of the cell's good attempts before this one, the newest attempt first."""
+    def former_loads(self, attempt: StoredAttempt) -> list[one_cell.FormerLoad]:
+        """The earlier loads of the cell that the attempt's numbers may speak for, the oldest first."""
         with self._storage_errors():
-            return one_cell.former_runs(self._connection, values.Notes(self.path), attempt)
+            return one_cell.former_loads(self._connection, values.Notes(self.path), attempt)
+
+    def stored_spreads(self) -> Iterator[StoredSpread]:
+        """The sums and spreads of each metric in each segment of each sweep, and what they are made of."""
+        from ollama_sweep.store.loads.spreads import stored
+
+        yield from stored(self._connection, values.Notes(self.path))
 
     def stored_controls(self) -> Iterator[one_cell.StoredControl]:
         """Every control measurement."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Purpose, Run, Status
+from ollama_sweep.core.spread import Load
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class StoredAttempt:
     """An attempt with everything that is stored of it, as `verify` makes its numbers again.
 
     `numbers` are the columns of its summary, `scores` the further ones, `score_rows` the same once more, of the table
-    `scores`. `raws` are the outputs by part. `identity` is what the cell's key was made of, but for the task's version.
-    `engine_version` is "" where it is not known; `is_sealed`: it has a checksum.
+    `scores`. `raws` are the outputs by part, `loads` what the load said by metric. `identity` is what the key of the
+    cell was made of, but for the task's version. `engine_version` is "" where it is not known; `is_sealed`: it has a
+    checksum.
     """
 
     attempt_id: int
@@ -66,6 +68,7 @@ class StoredAttempt:
     score_rows: Mapping[str, float]
     runs: tuple[Run, ...]
     raws: Mapping[str, str]
+    loads: Mapping[str, Load]
     identity: Mapping[str, str]
 
 

@@ -18,8 +18,10 @@ from ollama_sweep.core.errors import CellFailed, ConfigError
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.metrics import Kind
 from ollama_sweep.core.outcome import Run, Status, Summary
+from ollama_sweep.core.spread import Load
 from ollama_sweep.results.numbers import older
 from ollama_sweep.results.numbers.tally import WHOLE, Number, Tally, Value, is_same
+from ollama_sweep.store.one_cell import FormerLoad
 from ollama_sweep.store.rows import StoredAttempt
 from ollama_sweep.tasks.base import SpeaksAgain, Task
 
@@ -54,15 +56,14 @@ class Sources:
     """What numbers are made again with.
 
     `task` is None where the attempt's task is not here, `is_ours`: it is one of this program's; `task_version` that of
-    the attempt where it is known to be an earlier one. `earlier` gives the runs of the cell's former good attempts, the
-    newest attempt first.
+    the attempt where it is known to be an earlier one. `earlier` gives the former loads of the cell, the oldest first.
     """
 
     read: Read
     task: Task | None
     is_ours: bool
     task_version: int | None
-    earlier: Callable[[], Sequence[Sequence[Run]]]
+    earlier: Callable[[], Sequence[FormerLoad]]
 
 
 def check(attempt: StoredAttempt, sources: Sources) -> Tally:
@@ -203,14 +204,28 @@ def _generation(run: Run, embeds: bool) -> Generation:
 
 
 def _check_summary(attempt: StoredAttempt, runs: Sequence[Run], sources: Sources, tally: Tally) -> None:
-    measured, made = _summarized(attempt, runs, sources) if attempt.status is Status.OK else ([], Summary())
+    is_ok = attempt.status is Status.OK
+    loads, made = _summarized(attempt, runs, sources) if is_ok else ([], Summary())
+    measured = [run for load in loads for run in load if not run.warmup]
+    is_of_loads = attempt.numbers.get("loads") is not None
     for name in _COLUMNS:
         stored, found = attempt.numbers.get(name), getattr(made, name)
-        if stored or found:  # no runs are no number
-            tally.compare(WHOLE, name, stored, found)
+        rules = older.of_runs(name, measured) if not is_of_loads else ()
+        if (stored or found) and (is_of_loads or name != "loads"):  # no runs are no number
+            tally.compare(WHOLE, name, stored, found, rules)
     again = {**made.scores, **summary.energy_per_token(attempt.scores, runs)}
     for name in dict.fromkeys((*again, *attempt.scores, *attempt.score_rows)):
         _check_score(attempt, name, again.get(name), measured, sources, tally)
+    if is_of_loads:
+        _check_load(attempt, summary.own_load(runs) if is_ok else {}, tally)
+
+
+def _check_load(attempt: StoredAttempt, made: Mapping[str, Load], tally: Tally) -> None:
+    """What this load said by itself, of which spreads are made."""
+    for name in dict.fromkeys((*made, *attempt.loads)):
+        for part in ("log_median", "runs", "squares"):
+            stored, found = (getattr(loads.get(name), part, None) for loads in (attempt.loads, made))
+            tally.compare(WHOLE, f"{part} of its load's {name}", stored, found)
 
 
 def _check_score(
@@ -221,7 +236,8 @@ def _check_score(
         tally.differing.append(Number(WHOLE, f"{name} of the table scores", in_table, stored))
     if made is None and (stored is None or _is_of_a_sensor(name)):
         return
-    rules = older.scores(name, measured, is_sealed=attempt.is_sealed)
+    is_of_loads = attempt.numbers.get("loads") is not None
+    rules = older.scores(name, measured, is_of_loads=is_of_loads, is_sealed=attempt.is_sealed)
     if made is None and not sources.is_ours:
         matching = next((rule for rule, value in rules if is_same(stored, value)), None)
         if matching:
@@ -241,33 +257,33 @@ def _is_of_a_sensor(name: str) -> bool:
     return known.is_declared and known.kind is Kind.ONCE
 
 
-def _summarized(attempt: StoredAttempt, runs: Sequence[Run], sources: Sources) -> tuple[list[Run], Summary]:
-    """The runs that the numbers speak for, and what they come to.
+def _summarized(attempt: StoredAttempt, runs: Sequence[Run], sources: Sources) -> tuple[list[Sequence[Run]], Summary]:
+    """The loads that the numbers speak for, and what they come to.
 
-    How many of the former attempts are among them hangs on the version and on why the cell was measured again: those
-    are taken with which most of the numbers agree.
+    Which of the former loads are among them hangs on why the cell was measured again: all, those in the same
+    surroundings, or none. Those are taken with which most of the numbers agree.
     """
-    found: list[tuple[int, list[Run], Summary]] = []
-    earlier = list(sources.earlier())
-    for count in dict.fromkeys((len(earlier), 0, *range(1, len(earlier)))):
-        before = [run for former in reversed(earlier[:count]) for run in former]
-        measured = [run for run in (*before, *runs) if not run.warmup]
-        made = _summary_of(measured, sources.task)
+    earlier = sources.earlier()
+    found: list[tuple[int, list[Sequence[Run]], Summary]] = []
+    for beside in (earlier, [load for load in earlier if load.is_alike], []):
+        loads = [*(load.runs for load in beside), runs]
+        made = _summary_of(loads, sources.task)
         agreeing = sum(is_same(attempt.numbers.get(name), getattr(made, name)) for name in _COLUMNS)
-        found.append((agreeing, measured, made))
-        if agreeing == len(_COLUMNS):
+        found.append((agreeing, loads, made))
+        if agreeing == len(_COLUMNS) or not earlier:
             break
-    _, measured, made = max(found, key=lambda one: one[0])
-    return measured, made
+    _, loads, made = max(found, key=lambda one: one[0])
+    return loads, made
 
 
-def _summary_of(measured: Sequence[Run], task: Task | None) -> Summary:
+def _summary_of(loads: Sequence[Sequence[Run]], task: Task | None) -> Summary:
+    measured = [run for load in loads for run in load if not run.warmup]
     if all(run.answer is None for run in measured):
-        return summary.summarize(measured)
+        return summary.summarize(*loads)
     added: dict[str, float] = {}
     if task is not None:
         try:
             added = task.summarize(measured)
         except Exception:  # a task of another package, of another version perhaps
             added = {}
-    return summary.summarize_answers(measured, added)
+    return summary.summarize_answers(measured, added, len(loads))

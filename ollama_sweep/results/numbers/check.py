@@ -12,9 +12,10 @@ from ollama_sweep import tasks
 from ollama_sweep.core.cell import Cell, cell_key
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Options
-from ollama_sweep.core.outcome import Run
+from ollama_sweep.results.numbers import spreads
 from ollama_sweep.results.numbers.again import Read, Sources, check
 from ollama_sweep.results.numbers.tally import Number, Tally, is_same
+from ollama_sweep.store.one_cell import FormerLoad
 from ollama_sweep.store.rows import StoredAttempt
 from ollama_sweep.tasks.base import Task
 
@@ -27,7 +28,7 @@ CONTROL_RUNS = "the rate of a control measurement: its runs were not kept"
 
 @dataclass(frozen=True)
 class Differing:
-    """An attempt, or a control measurement, with numbers that are not what they should be."""
+    """An attempt, a control measurement, or the spreads of a segment, with numbers that are not what they should be."""
 
     place: Difference
     numbers: tuple[Number, ...]
@@ -55,7 +56,7 @@ class Numbers:
     tally: Tally = field(default_factory=Tally)
 
     def differing(self) -> Iterator[Differing]:
-        """Attempts with numbers that differ, then control measurements; the counts are those of all."""
+        """Attempts with numbers that differ, then control measurements and spreads; the counts are those of all."""
         for attempt in self.reader.stored_attempts():
             found = check(attempt, self._sources(attempt))
             self.tally.add(found)
@@ -63,6 +64,7 @@ class Numbers:
             if found.differing:
                 yield self._told(found, self.reader.place_of(attempt.attempt_id, (found.words(),)))
         yield from self._differing_controls()
+        yield from self._differing_spreads()
 
     def _differing_controls(self) -> Iterator[Differing]:
         from ollama_sweep.store.verify import Difference
@@ -71,11 +73,25 @@ class Numbers:
             found, control = Tally(), one.control
             drifts = [control.prompt_eval_rate / base - 1 for base in one.bases]
             made = next((drift for drift in drifts if is_same(drift, control.drift)), next(iter(drifts), None))
-            found.compare(f"control at {control.measured_at}", "drift", control.drift, made)
-            found.cannot[CONTROL_RUNS] += 1
+            part = f"control at {control.measured_at}"
+            found.compare(part, "drift", control.drift, made)
+            if one.own_rate is None:
+                found.cannot[CONTROL_RUNS] += 1
+            else:
+                found.compare(part, "prompt_eval_rate", control.prompt_eval_rate, one.own_rate)
             self.tally.add(found)
             if found.differing:
                 yield self._told(found, Difference(one.sweep, one.coordinates, "", None, (found.words(),)))
+
+    def _differing_spreads(self) -> Iterator[Differing]:
+        from ollama_sweep.store.verify import Difference
+
+        for one in self.reader.stored_spreads():
+            found = spreads.check(one)
+            self.tally.add(found)
+            if found.differing:
+                place = Difference(one.sweep, {}, f"spreads of segment {one.segment}", None, (found.words(),))
+                yield self._told(found, place)
 
     def _told(self, found: Tally, place: Difference) -> Differing:
         self.differs += len(found.differing)
@@ -86,8 +102,8 @@ class Numbers:
         is_ours = task is not None and (attempt.task in tasks.own() or getattr(task, "is_prompt_set", False))
         return Sources(self.read, task, is_ours, _earlier_version(attempt, task), lambda: self._earlier(attempt))
 
-    def _earlier(self, attempt: StoredAttempt) -> list[list[Run]]:
-        return self.reader.former_runs(attempt) if attempt.number > 1 else []
+    def _earlier(self, attempt: StoredAttempt) -> list[FormerLoad]:
+        return self.reader.former_loads(attempt) if attempt.number > 1 else []
 
     def as_dict(self) -> dict[str, object]:
         """The counts: `older_rule` by the rule's name, `cannot` by the reason."""

@@ -14,6 +14,7 @@ from ollama_sweep.tasks.shared.scores import slug
 
 ORDER_STATISTICS = "an interval of the runs alone, by their order"
 """From six runs on NAME_low and NAME_high were two of the runs themselves."""
+MEDIAN_OF_RUNS = "the median of all runs, not of loads"
 ENDS_OF_A_RANGE = "the ends of a range were called min_NAME and max_NAME"
 OVER_ANSWERS = "a mean over answers, not over questions"
 BY_VALUES = "a mean where all values are 0 or 1, else a median"
@@ -45,8 +46,21 @@ def doubts(run: Run) -> Iterator[tuple[str, str]]:
         yield ANY_CACHED, "cached"
 
 
-def scores(name: str, measured: Sequence[Run], *, is_sealed: bool) -> Iterator[tuple[str, float | None]]:
-    """A number of a cell by older rules, of its measured runs. Those of sealed attempts are younger than most rules."""
+def of_runs(name: str, measured: Sequence[Run]) -> Iterator[tuple[str, float | None]]:
+    """A column of an attempt from when loads were not told apart."""
+    if name == "prompt_eval_rate":
+        yield MEDIAN_OF_RUNS, stats.known_median(run.prompt_eval_rate for run in measured if run.believed)
+
+
+def scores(
+    name: str, measured: Sequence[Run], *, is_of_loads: bool, is_sealed: bool
+) -> Iterator[tuple[str, float | None]]:
+    """A number of a cell by older rules, of its measured runs.
+
+    An attempt that knows how many loads it speaks for is younger than all of them, one with a checksum than most.
+    """
+    if is_of_loads:
+        return
     used = [run for run in measured if run.believed]
     stem, _, end = name.rpartition("_")
     if end in ("low", "high") and len(values := _values(stem, used)) >= stats.ORDER_STATISTIC_RUNS:

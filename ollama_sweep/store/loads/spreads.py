@@ -6,9 +6,13 @@ The sums behind a spread are kept beside it, so that one more load costs the sam
 # ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from ollama_sweep.core.spread import Load, Spread, Spreads, Sums, half_width, sums_of
 from ollama_sweep.store import values
@@ -108,3 +112,59 @@ def _spreads(metric: object, runs: object, runs_df: object, loads: object, loads
         Spread(values.optional_number(runs) or 0.0, values.whole(runs_df)),
         Spread(values.optional_number(loads) or 0.0, values.whole(loads_df)),
     )
+
+
+# -- once more, for `verify` -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredSpread:
+    """The spreads of a metric in a segment of a sweep as they are stored; `made` are the sums of its loads once more.
+
+    `shapes` maps so many loads and runs to the factor of their interval.
+    """
+
+    sweep: str
+    segment: int
+    metric: str
+    sums: Sums | None
+    spreads: tuple[float | None, float | None]
+    shapes: Mapping[tuple[int, int], float | None]
+    made: Sums
+
+
+_EACH = """SELECT a.sweep_id, a.segment_id, v.metric, a.cell_id, COALESCE(a.choice, 0), v.log_median, v.runs, v.squares
+    FROM load_values AS v JOIN attempts AS a ON a.id = v.attempt_id WHERE a.segment_id IS NOT NULL
+    ORDER BY 1, 2, 3, 4, 5"""
+
+
+def stored(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredSpread]:
+    """Every spread, with the sums of all its loads made again; one cell's loads in memory at a time."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        rows = notes.rows("a load", _checked, values.rows_of(connection, _EACH))
+        for place, of_place in groupby(rows, key=lambda row: row[:3]):
+            made = Sums()
+            for _, of_cell in groupby(of_place, key=lambda row: row[:5]):
+                made = made.plus(sums_of([Load(*row[5:]) for row in of_cell]))
+            if found := notes.row("a spread", _stored, connection, place, made):
+                yield found
+
+
+def _checked(*row: Any) -> tuple[Any, ...]:
+    for value in row[5:]:
+        values.number(value)
+    return row
+
+
+def _stored(connection: sqlite3.Connection, place: tuple[Any, ...], made: Sums) -> StoredSpread:
+    at = dict(zip(("sweep_id", "segment_id", "metric"), place, strict=True))
+    (sweep,) = connection.execute("SELECT name FROM sweeps WHERE id = ?", place[:1]).fetchone()
+    sql = f"SELECT runs_spread, loads_spread, {', '.join(_SUMS)} FROM spreads WHERE {_AT}"
+    runs, loads, *sums = connection.execute(sql, at).fetchone() or (None, None)
+    shapes = connection.execute(f"SELECT loads, runs, factor FROM intervals WHERE {_AT}", at).fetchall()
+    return StoredSpread(
+        values.text(sweep), values.whole(place[1]), values.text(place[2]),
+        Sums(*map(values.number, sums)) if sums else None,  # type: ignore[arg-type]  # df are whole in the table
+        (values.optional_number(runs), values.optional_number(loads)),
+        {(of_loads, of_runs): values.optional_number(factor) for of_loads, of_runs, factor in shapes}, made,
+    )  # fmt: skip
