@@ -21,7 +21,7 @@ from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Run, Status, Summary
-from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
+from ollama_sweep.engines.base import READ_AGAIN, Engine, EngineInfo, EngineSettings, Kept
 from ollama_sweep.engines.shared.look import Look
 from ollama_sweep.plan import prompts
 
@@ -151,7 +151,18 @@ def measure(engine: Engine, cell: Cell, expected: int | None, text: str = QUESTI
     """One run as a sweep makes and judges it."""
     nonce = prompts.new_nonce()
     generation = engine.generate(cell, prompts.with_nonce(nonce, text), TIMEOUT_S)
+    says_again(engine, generation)
     return judge.judge_run(generation, number=1, warmup=False, nonce=nonce, expected_tokens=expected, scores={})
+
+
+def says_again(engine: Engine, found: Generation, *, fresh: bool = True, embeds: bool = False) -> None:
+    """What is kept of a run has every number of it but those of a clock here, where its engine reads it again."""
+    kept = Kept(found.raw, engine.describe().version, fresh=fresh, embeds=embeds)
+    again = engine.read_again(kept)
+    assert {name: getattr(found, name) for name in again} == again
+    if engine.describe().name != "plain":
+        known = {name for name in READ_AGAIN if getattr(found, name) is not None}
+        assert known - set(again) <= {"client_duration_s", "ttft_s"}
 
 
 def counted(engine: Engine, subject: Subject, text: str = QUESTION) -> int:
@@ -295,6 +306,7 @@ def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) ->
     assert found.chunk_count is None or 1 < found.chunk_count <= (found.eval_count or 0)
     assert (found.chunk_count is None) == (subject.name == "ollama"), "`ollama run` does not show its pieces"
     assert found.text.strip()
+    says_again(engine, found, fresh=False)
     assert 1 < (found.eval_count or 0) <= 12
     assert (found.vectors, found.is_estimated) == (None, False)
 
@@ -354,6 +366,7 @@ def test_an_embedding_model_among_others(subject: Subject) -> None:
         assert found.vectors == Vectors(5, 576, "float32")
         assert len(ROWS) <= (found.prompt_eval_count or 0) < 100
         assert found.client_duration_s > 0
+        says_again(engine, found, embeds=True)
         assert (found.text, found.eval_count, found.prompt_eval_duration_s) == ("", None, None)
     assert (subject.loads(), subject.starts()) == (loads, starts)
     engine.prepare(plain)
@@ -452,6 +465,7 @@ def test_an_engine_of_two_methods_answers_everything_else() -> None:
     assert engine.model_info("m").digest.startswith("sha256:")
     assert engine.prepare(cell) == Effective()
     assert engine.generate(cell, "Hello", TIMEOUT_S).text == "an answer"
+    assert engine.read_again(Kept("an answer")) == {}
     with pytest.raises(CellFailed) as caught:
         engine.embed(cell, ROWS, 2, TIMEOUT_S)
     assert (caught.value.status, caught.value.reason) == (Status.ERROR, "cannot_embed")

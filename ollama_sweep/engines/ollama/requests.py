@@ -92,7 +92,7 @@ def read_again(kept: Kept) -> dict[str, float | None]:
         if "response" not in found:
             raise gate.Nonsense("no answer of Ollama's API was kept")
         return {**_numbers(found), "printed_rate": None}
-    if "rows" not in found:
+    if not {"rows", "prompt_eval_count"} <= set(found):
         raise gate.Nonsense("no embedding request of Ollama's API was kept")
     durations = {name: gate.duration_s(name, found[name]) for name in _EMBED_DURATIONS if name in found}
     nothing = dict.fromkeys(("prompt_eval_duration_s", "eval_count", "eval_duration_s", "cached_count", "printed_rate"))
