@@ -125,6 +125,8 @@ _CORE = (
     Metric("cpu_energy_j", "energy of the processor", "J", -1, Kind.ONCE),
     Metric("gpu_energy_j", "energy of the GPU", "J", -1, Kind.ONCE),
     Metric("energy_per_token_j", "energy for each token", "J", -1, Kind.ONCE),
+    Metric("mean_power_w", "mean power", "W", -1, Kind.ONCE),
+    Metric("peak_gpu_celsius", "highest temperature of the GPU", "°C", -1, Kind.ONCE),
     Metric("throttled_s", "time with lowered clocks", "s", -1, Kind.ONCE),
     Metric("gpu_shared_s", "time with another program on the GPU", "s", -1, Kind.ONCE),
     Metric("others_cpu_share", "share of the processor that others used", "", -1, Kind.ONCE),

@@ -73,6 +73,7 @@ class Flag(StrEnum):
     NOISY = "noisy"
     UNSTABLE = "unstable"
     THROTTLED = "throttled"
+    WARM = "warm"
     BUSY = "busy"
     SHARED_GPU = "shared_gpu"
     LOAD_FAILED = "load_failed"
@@ -88,6 +89,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.NOISY: "the runs differ by more than 10 %",
     Flag.UNSTABLE: "one attempt ran out of memory and another did not",
     Flag.THROTTLED: "the hardware lowered its clock",
+    Flag.WARM: "the GPU was warmer than `cooldown` asked for",
     Flag.BUSY: "other programs used more than 20 % of the processor",
     Flag.SHARED_GPU: "another model was loaded on the same server, or another program computed on the GPU",
     Flag.LOAD_FAILED: "a further load of it gave no number",
@@ -206,6 +208,32 @@ class Effective:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One quantity over the time of an attempt: its smallest and largest reading, and means over steps of time.
+
+    A point is None where nothing was read.
+    """
+
+    low: float
+    high: float
+    points: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """What sensors said while an attempt lasted, by quantity (`gpu_power_w`, `rss_bytes`, …), from its load on.
+
+    A point stands for `step_s`. The load is over and what counts begins at `counts_from_s`, the measured runs at
+    `runs_from_s`; None where it did not come to that.
+    """
+
+    step_s: float = 0.0
+    counts_from_s: float | None = None
+    runs_from_s: float | None = None
+    lines: Mapping[str, Line] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How an attempt ended, with everything worth keeping of it."""
 
@@ -217,6 +245,7 @@ class Outcome:
     summary: Summary = Summary()
     effective: Effective = Effective()
     raw: str = ""
+    series: Series = Series()
 
 
 @dataclass(frozen=True)

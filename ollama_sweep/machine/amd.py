@@ -23,7 +23,7 @@ _ANY = "0"
 
 def can_tell() -> bool:
     """Whether somebody may know the programs; nothing is asked yet."""
-    return KFD_PROCESSES.is_dir() or any(shutil.which(command[0]) for command in TOOLS)
+    return KFD_PROCESSES.is_dir() or any(is_there(command[0]) for command in TOOLS)
 
 
 def programs() -> dict[str, frozenset[int]] | None:
@@ -31,10 +31,15 @@ def programs() -> dict[str, frozenset[int]] | None:
 
     Of the kernel's driver where it shows them, else of AMD's tools.
     """
-    return _by_driver(KFD_PROCESSES) if KFD_PROCESSES.is_dir() else _by_tools()
+    return programs_of(KFD_PROCESSES) if KFD_PROCESSES.is_dir() else _by_tools()
 
 
-def _by_driver(folder: Path) -> dict[str, frozenset[int]]:
+def is_there(program: str) -> bool:
+    """Whether one of the tools is installed."""
+    return shutil.which(program) is not None
+
+
+def programs_of(folder: Path) -> dict[str, frozenset[int]]:
     """Programs with a queue on a GPU; one that has only opened the device has none."""
     found: dict[str, set[int]] = {}
     for program in folder.iterdir():
@@ -46,7 +51,7 @@ def _by_driver(folder: Path) -> dict[str, frozenset[int]]:
 
 def _by_tools() -> dict[str, frozenset[int]] | None:
     for command in TOOLS:
-        text = _ask(command)
+        text = ask(command)
         found = _of_tool([piece for _, piece in pieces(text)])
         if found or "No running processes" in text or "No KFD PIDs" in text:
             return {gpu: frozenset(pids) for gpu, pids in found.items()}
@@ -67,7 +72,7 @@ def _of_tool(answers: Sequence[object]) -> dict[str, set[int]]:
     return found
 
 
-def _ask(command: Sequence[str]) -> str:
+def ask(command: Sequence[str]) -> str:
     """What a tool prints, its warnings included; "" where it is absent or hangs."""
     program = shutil.which(command[0])
     if program is None:

@@ -34,7 +34,7 @@ UNNAMED = "NVIDIA GPU"
 _IS_LOST = re.compile(r"(?i)device handle|gpu is lost|fallen off")
 _IS_UNKNOWN = re.compile(r"(?i)\[.*\]|n/?a|not supported|unknown( error)?|err!|-")
 """What `nvidia-smi` writes in place of a value: `[N/A]`, `[Not Supported]`, `[GPU is lost]`, `[Unknown Error]`."""
-_NUMBER = re.compile(r"(-?\d+(?:[.,]\d+)?)(?: ?(?:MiB|W|%|C))?")
+_NUMBER = re.compile(r"(-?\d+(?:[.,]\d+)?)(?: ?(?:MiB|W|%|C|MHz))?")
 """A number as `nvidia-smi` has it, with the decimal comma of some locales, or with a unit that was not asked for."""
 RUNNERS = OLLAMA, LLAMA_SERVER = "ollama", "llama-server"
 """How the programs are called that compute for Ollama: it, and what it starts."""
@@ -248,6 +248,9 @@ class GpuLoad:
     power_w: float | None
     used_bytes: int | None
     is_throttled: bool | None
+    celsius: float | None = None
+    busy_share: float | None = None
+    clock_mhz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -356,13 +359,20 @@ def _bits(text: str) -> int | None:
 
 
 def gpu_loads() -> tuple[GpuLoad, ...]:
-    """Power, memory in use and lowered clocks of every NVIDIA GPU."""
-    rows = _nvidia("--query-gpu=index,power.draw,memory.used,clocks_throttle_reasons.active", 4)
-    return tuple(
-        GpuLoad(index, _number(power), _mebibytes(used), is_throttled(_bits(reasons)))
-        for index, power, used, reasons in rows
-        if index.isdigit()
-    )
+    """Power, memory in use, lowered clocks, temperature, load and clock of every NVIDIA GPU."""
+    names = ("index", "power.draw", "memory.used", "clocks_throttle_reasons.active", "temperature.gpu",
+             "utilization.gpu", "clocks.sm")  # fmt: skip
+    rows = _nvidia(f"--query-gpu={','.join(names)}")
+    return tuple(_gpu_load(*row, *[""] * (len(names) - len(row))) for row in rows if 4 <= len(row) <= len(names)
+                 and row[0].isdigit())  # fmt: skip
+
+
+def _gpu_load(index: str, power: str, used: str, reasons: str, celsius: str, busy_percent: str, clock: str) -> GpuLoad:
+    busy = _number(busy_percent)
+    return GpuLoad(
+        index, _number(power), _mebibytes(used), is_throttled(_bits(reasons)), _number(celsius),
+        None if busy is None else busy / 100, _number(clock),
+    )  # fmt: skip
 
 
 def _number(text: str) -> float | None:

@@ -70,6 +70,28 @@ def others_share(before: CoreTime | None, after: CoreTime | None) -> float | Non
     return min(1.0, max(0.0, others_s / passed_s))
 
 
+class Usage:
+    """How much of the whole computer is in use, from one question to the next."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float] | None = None
+
+    def now(self) -> dict[str, float]:
+        """cpu_share, of all cores since the last question (absent at the first), and used_bytes of memory."""
+        import psutil
+
+        parts = psutil.cpu_times()._asdict()
+        passed_s = sum(seconds for name, seconds in parts.items() if not name.startswith("guest"))
+        idle_s = parts["idle"] + parts.get("iowait", 0.0)
+        before, self._before = self._before, (passed_s, idle_s)
+        memory = psutil.virtual_memory()
+        found = {"used_bytes": float(memory.total - memory.available)}
+        if before is not None and passed_s > before[0]:
+            share = 1 - (idle_s - before[1]) / (passed_s - before[0])
+            found["cpu_share"] = min(1.0, max(0.0, share))
+        return found
+
+
 def family(roots: Iterable[int]) -> dict[int, Any]:
     """The processes that live, with all their children, by id."""
     import psutil
@@ -101,3 +123,10 @@ def _belongs_to(pid: int, ours: frozenset[int]) -> bool:
         program = psutil.Process(pid)
         return program.name().startswith(_HELPERS) or any(parent.pid in ours for parent in program.parents())
     return False
+
+
+def is_shared(programs: frozenset[int], pids: frozenset[int]) -> bool | None:
+    """Whether others are among a GPU's programs. None where the engine is not: it uses another GPU, or the driver's ids
+    are not this system's, as in a container.
+    """
+    return bool(foreign(programs, pids)) if programs & pids else None

@@ -1,8 +1,10 @@
-"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU; and what spoils numbers
-meanwhile: lowered clocks, programs of others on the GPU and on the processor.
+"""What the engine's processes take while a cell is measured: memory, energy, memory of the GPU; what spoils numbers
+meanwhile: lowered clocks, programs of others on the GPU and on the processor; and all of it over time.
 
-A thread looks every half second; the tree of processes and the energy counters only every five, because they cost
-more. A sensor that is absent gives no number, never zero. Nothing here ever raises: a number less, not a cell less.
+A thread looks at memory every half second, and at the tree of processes every five, because that costs more. Each
+second it notes what the sensors say; they are read by threads of their own, so that one that hangs costs its own
+numbers only.
+A sensor that is absent gives no number, never zero. Nothing here ever raises: a number less, not a cell less.
 """
 
 from __future__ import annotations
@@ -13,10 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ollama_sweep.core.outcome import Series
 from ollama_sweep.machine import neighbours
 from ollama_sweep.machine.neighbours import CoreTime
-from ollama_sweep.machine.sensors import EVERY_S, Gauge, Sensor, find_sensors
+from ollama_sweep.machine.sensing.find import find_sensors
+from ollama_sweep.machine.sensing.gauge import Sensor
+from ollama_sweep.machine.sensing.meter import Meter, together
+from ollama_sweep.machine.sensing.series import STEP_S, Collector
 
+EVERY_S = 0.5
 TREE_EVERY_S = 5.0
 STOP_S = 2.0
 
@@ -31,8 +38,11 @@ def _core_time(pids: Sequence[int]) -> CoreTime | None:
 class Watch(Protocol):
     """What a cell is watched with."""
 
+    def begin_load(self) -> None:
+        """A load begins: `series` counts from here, numbers do not."""
+
     def start(self) -> None:
-        """Begin to watch."""
+        """The engine is loaded: numbers count from here."""
 
     def begin_runs(self) -> None:
         """The runs that count begin, after those that warm up: what others take of the processor counts from here."""
@@ -44,12 +54,16 @@ class Watch(Protocol):
         """The largest memory of the engine's processes since the mark, in bytes; None where it is not known."""
 
     def stop(self) -> dict[str, float]:
-        """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j with its parts cpu_ and gpu_energy_j, and
-        throttled_s, the time with lowered clocks; gpu_shared_s, the time in which a program of others computed on the
-        engine's GPU; others_cpu_share, the share of all cores that others used since `begin_runs`.
+        """End it. What is known of peak_rss_bytes, peak_vram_bytes, energy_j with its parts cpu_ and gpu_energy_j,
+        mean_power_w, peak_gpu_celsius, and throttled_s, the time with lowered clocks; gpu_shared_s, the time in which a
+        program of others computed on the engine's GPU; others_cpu_share, the share of all cores that others used since
+        `begin_runs`.
 
         Calling it again gives the same.
         """
+
+    def series(self) -> Series:
+        """What was seen over time; empty where nothing was."""
 
     def newly_lost(self) -> tuple[str, ...]:
         """The names of sensors that have failed and were not told of before."""
@@ -57,6 +71,9 @@ class Watch(Protocol):
 
 class NoTelemetry:
     """Watches nothing."""
+
+    def begin_load(self) -> None:
+        return None
 
     def start(self) -> None:
         return None
@@ -73,12 +90,16 @@ class NoTelemetry:
     def stop(self) -> dict[str, float]:
         return {}
 
+    def series(self) -> Series:
+        return Series()
+
     def newly_lost(self) -> tuple[str, ...]:
         return ()
 
 
 class Telemetry:
-    """Watches the processes that `pids` names, with all their children, from `start` to `stop`.
+    """Watches the processes that `pids` names, with all their children, from `start` to `stop`, and the sensors and the
+    computer as a whole from `begin_load` on.
 
     `pids` is called in the thread of the caller only: at the start, and at a mark where none of them lives any more.
     Resident memory counts pages that several processes share (a mapped model file) once for each of them. `cores` says
@@ -92,11 +113,13 @@ class Telemetry:
         sensors: Sequence[Sensor] | None = None,
         every_s: float = EVERY_S,
         tree_every_s: float = TREE_EVERY_S,
+        step_s: float = STEP_S,
         cores: Cores | None = _core_time,
     ) -> None:
         self._pids = pids
-        self._every_s, self._tree_every_s = every_s, tree_every_s
-        self._sensors = [_Meter(sensor) for sensor in (find_sensors() if sensors is None else sensors)]
+        self._every_s, self._tree_every_s, self._step_s = every_s, tree_every_s, step_s
+        found = find_sensors() if sensors is None else sensors
+        self._meters = [Meter(sensor, every_s, self._watched) for sensor in found]
         self._cores = cores
         self._at_begin: CoreTime | None = None
         self._others_cpu_share: float | None = None
@@ -105,22 +128,43 @@ class Telemetry:
         self._tree_at = -float("inf")
         self._peak: int | None = None
         self._run_peak: int | None = None
+        self._now_rss: int | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_started = False
+        self._began_at = self._sampled_at = 0.0
+        self._usage = neighbours.Usage()
+        self._collector = Collector(step_s)
 
-    def start(self) -> None:
-        """Begin to watch. Calling it again changes nothing."""
+    def begin_load(self) -> None:
+        """Begin to look at sensors and computer. Calling it again changes nothing."""
         if self._thread is not None:
             return
-        self._find_roots()
-        self._look()
+        self._began_at = time.monotonic()
+        self._sample()
+        for meter in self._meters:
+            meter.start()
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         with contextlib.suppress(RuntimeError):  # no room for another thread: marks still look
             self._thread.start()
 
+    def start(self) -> None:
+        """Begin to watch. Calling it again changes nothing."""
+        if self._is_started:
+            return
+        self._is_started = True
+        is_new = self._thread is None
+        self._find_roots()
+        self._look()
+        self.begin_load()
+        self._collector.counts_from_s = time.monotonic() - self._began_at
+        for meter in () if is_new else self._meters:
+            meter.count_anew()
+
     def begin_runs(self) -> None:
         self._at_begin = self._core_time()
+        self._collector.runs_from_s = time.monotonic() - self._began_at
 
     def _core_time(self) -> CoreTime | None:
         with contextlib.suppress(Exception):
@@ -144,31 +188,33 @@ class Telemetry:
         if not self._ended.is_set():
             self._others_cpu_share = neighbours.others_share(self._at_begin, self._core_time())
             self._look()
+            self._sample()
         self._ended.set()
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join(STOP_S)
+        self._wait_for_threads()
         found: dict[str, float] = {}
         if self._peak is not None:
             found["peak_rss_bytes"] = float(self._peak)
-        used = [meter.used_bytes for meter in self._sensors if meter.used_bytes is not None]
-        if used:
-            found["peak_vram_bytes"] = float(max(used))
-        for meter in self._sensors:
-            if meter.energy_j is not None:
-                found[f"{meter.kind}_energy_j"] = meter.energy_j
-                found["energy_j"] = found.get("energy_j", 0.0) + meter.energy_j
-        throttled = [seconds for meter in self._sensors for seconds in meter.throttled_s.values()]
-        if throttled:
-            found["throttled_s"] = max(throttled)
-        shared = [seconds for meter in self._sensors for seconds in meter.shared_s.values()]
-        if shared:
-            found["gpu_shared_s"] = max(shared)
+        if self._is_started:
+            found.update(_of_sensors(self._meters))
         if self._others_cpu_share is not None:
             found["others_cpu_share"] = self._others_cpu_share
         return found
 
+    def _wait_for_threads(self) -> None:
+        for meter in self._meters:
+            meter.end()
+        until = time.monotonic() + STOP_S
+        for meter in self._meters:
+            meter.wait(until)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def series(self) -> Series:
+        with self._lock:
+            return self._collector.series()
+
     def newly_lost(self) -> tuple[str, ...]:
-        lost = [meter.sensor for meter in self._sensors if meter.sensor.is_off and meter.sensor.has_answered]
+        lost = [meter.sensor for meter in self._meters if meter.sensor.is_off and meter.sensor.has_answered]
         for sensor in lost:
             sensor.has_answered = False
         return tuple(sensor.name for sensor in lost)
@@ -176,18 +222,28 @@ class Telemetry:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        self._read_sensors()
-        while not self._ended.wait(self._every_s):
+        while not self._ended.wait(min(self._every_s, self._step_s)):
             self._look()
-            self._read_sensors()
-        self._read_sensors(last=True)
+            for meter in self._meters:
+                meter.give_up_if_it_hangs()
+            if time.monotonic() - self._sampled_at >= self._step_s - self._every_s / 2:
+                self._sample()
 
-    def _read_sensors(self, *, last: bool = False) -> None:
-        now = time.monotonic()
+    def _sample(self) -> None:
+        """Note what everything says now."""
+        with contextlib.suppress(Exception):
+            now = time.monotonic()
+            lines = [pair for meter in self._meters for pair in meter.lines().items()]
+            readings = {**self._usage.now(), **together(lines)}
+            with self._lock:
+                if self._now_rss is not None:
+                    readings["rss_bytes"] = float(self._now_rss)
+                self._collector.add(now - self._began_at, readings)
+            self._sampled_at = now
+
+    def _watched(self) -> frozenset[int]:
         with self._lock:
-            pids = frozenset(self._family)
-        for meter in self._sensors:
-            meter.look(now, pids, last=last)
+            return frozenset(self._family)
 
     def _find_roots(self) -> None:
         roots: tuple[int, ...] = ()
@@ -205,10 +261,10 @@ class Telemetry:
                 self._family = neighbours.family(self._roots)
                 self._tree_at = now
             sizes = [size for pid in list(self._family) if (size := self._size(pid)) is not None]
-            if sizes:
-                together = sum(sizes)
-                self._peak = max(self._peak or 0, together)
-                self._run_peak = max(self._run_peak or 0, together)
+            self._now_rss = sum(sizes) if sizes else None
+            if self._now_rss is not None:
+                self._peak = max(self._peak or 0, self._now_rss)
+                self._run_peak = max(self._run_peak or 0, self._now_rss)
 
     def _size(self, pid: int) -> int | None:
         import psutil
@@ -220,58 +276,23 @@ class Telemetry:
             return None
 
 
-class _Meter:
-    """One sensor from its first to its last reading; it is read no more once it has failed."""
-
-    def __init__(self, sensor: Sensor) -> None:
-        self.sensor = sensor
-        self._last: dict[str, tuple[float, Gauge]] = {}
-        self._read_at = -float("inf")
-        self.kind = sensor.kind
-        self.energy_j: float | None = None
-        self.used_bytes: int | None = None
-        self.throttled_s: dict[str, float] = {}
-        self.shared_s: dict[str, float] = {}
-
-    def look(self, now: float, pids: frozenset[int], *, last: bool = False) -> None:
-        if self.sensor.is_off or (not last and now - self._read_at < self.sensor.every_s):
-            return
-        try:
-            gauges = self.sensor.read(pids)
-        except Exception:  # a driver's library raises what it likes
-            gauges = {}
-        self.sensor.is_off = not gauges
-        self.sensor.has_answered |= bool(gauges)
-        self._read_at = now
-        now = time.monotonic()
-        for name, gauge in gauges.items():
-            if name in self._last:
-                self._add(*self._last[name], now, gauge)
-                then, before = self._last[name]
-                self._add_throttled(name, now - then, gauge)
-                self._add_shared(name, now - then, before, gauge)
-            self._last[name] = (now, gauge)
-        used = [gauge.used_bytes for gauge in gauges.values() if gauge.used_bytes is not None]
-        if used:
-            self.used_bytes = max(self.used_bytes or 0, sum(used))
-
-    def _add(self, then: float, before: Gauge, now: float, gauge: Gauge) -> None:
-        """The energy between two readings: of the counter, else of the mean power. A counter that fell is left out."""
-        spent: float | None = None
-        if before.energy_j is not None and gauge.energy_j is not None:
-            spent = gauge.energy_j - before.energy_j
-        elif before.power_w is not None and gauge.power_w is not None:
-            spent = (before.power_w + gauge.power_w) / 2 * (now - then)
-        if spent is not None and spent >= 0:
-            self.energy_j = (self.energy_j or 0.0) + spent
-
-    def _add_throttled(self, name: str, seconds: float, gauge: Gauge) -> None:
-        if gauge.is_throttled is not None:
-            self.throttled_s[name] = self.throttled_s.get(name, 0.0) + (seconds if gauge.is_throttled else 0.0)
-
-    def _add_shared(self, name: str, seconds: float, before: Gauge, gauge: Gauge) -> None:
-        """Seen at either end, it was there for the time between."""
-        if before.is_shared is None and gauge.is_shared is None:
-            return
-        is_shared = before.is_shared or gauge.is_shared
-        self.shared_s[name] = self.shared_s.get(name, 0.0) + (seconds if is_shared else 0.0)
+def _of_sensors(meters: Sequence[Meter]) -> dict[str, float]:
+    """What the sensors have come to."""
+    found: dict[str, float] = {}
+    used = [meter.used_bytes for meter in meters if meter.used_bytes is not None]
+    if used:
+        found["peak_vram_bytes"] = float(max(used))
+    counted = [(meter.sensor.kind, one) for meter in meters for one in meter.counted.values()]
+    energies = [(kind, one.energy_j, one.energy_s) for kind, one in counted if one.energy_j is not None]
+    for kind, energy_j, energy_s in energies:
+        for name, part in ((f"{kind}_energy_j", energy_j), ("energy_j", energy_j)):
+            found[name] = found.get(name, 0.0) + part
+        if energy_s > 0:
+            found["mean_power_w"] = found.get("mean_power_w", 0.0) + energy_j / energy_s
+    heats = [meter.peak_celsius for meter in meters if meter.peak_celsius is not None and meter.sensor.kind == "gpu"]
+    throttled = [one.throttled_s for _, one in counted if one.throttled_s is not None]
+    shared = [one.shared_s for _, one in counted if one.shared_s is not None]
+    for name, values in (("peak_gpu_celsius", heats), ("throttled_s", throttled), ("gpu_shared_s", shared)):
+        if values:
+            found[name] = max(values)
+    return found

@@ -30,7 +30,7 @@ from ollama_sweep.results.grids import (
 MOST_TIED = 5
 NO_SPREADS: Mapping[str, Spreads] = MappingProxyType({})
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
-           Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
+           Flag.WARM, Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
 
 
 @dataclass(frozen=True)

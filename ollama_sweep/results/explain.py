@@ -20,7 +20,7 @@ from ollama_sweep.store.loads.further import WAITING, Made
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
-    from ollama_sweep.core.outcome import Effective, Run
+    from ollama_sweep.core.outcome import Effective, Run, Series
     from ollama_sweep.store.one_cell import Control, Place
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import AttemptRow, PlannedCell, SweepRow
@@ -41,12 +41,13 @@ class ExplainedFlag:
 
 @dataclass(frozen=True)
 class ExplainedAttempt:
-    """An attempt with why it was made, its runs, and what the engine printed, by part."""
+    """An attempt with why it was made, its runs, what the engine printed by part, and what sensors said meanwhile."""
 
     attempt: AttemptRow
     why: str
     runs: tuple[Run, ...]
     raw: Mapping[str, str]
+    telemetry: Series | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,37 @@ def _is_value(attempt: AttemptRow) -> bool:
 def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:
     rest = dict(one.raw)
     runs = [{"part": run.part, **_run_dict(run), "raw": rest.pop(run.part, "")} for run in one.runs]
-    return {**asdict(one.attempt), "flags": sorted(one.attempt.flags), "why": one.why, "runs": runs, "raw": rest}
+    return {
+        **asdict(one.attempt), "flags": sorted(one.attempt.flags), "why": one.why, "runs": runs, "raw": rest,
+        "telemetry": None if one.telemetry is None else asdict(one.telemetry),
+    }  # fmt: skip
 
 
 def _run_dict(run: Run) -> dict[str, object]:
     return {name: getattr(run, name) for name in RUN_COLUMNS}
+
+
+_TELEMETRY = (
+    ("power", ("gpu_power_w",), "W", 1.0), ("processor", ("cpu_power_w",), "W", 1.0),
+    ("memory", ("rss_bytes", "used_bytes"), "bytes", 1.0), ("GPU memory", ("gpu_used_bytes",), "bytes", 1.0),
+    ("GPU", ("gpu_celsius",), "°C", 1.0),
+    ("GPU", ("gpu_busy_share",), "%", 100.0), ("processor", ("cpu_share",), "%", 100.0),
+    ("memory pressure", ("pressure_memory_share",), "%", 100.0), ("battery", ("battery_percent",), "%", 1.0),
+)  # fmt: skip
+"""What is said of telemetry in one line: words, the quantity (the first that is known), unit, and the factor to it."""
+
+
+def telemetry_words(series: Series) -> str:
+    """`power 35 to 71 W, memory 1.2 GiB to 3.4 GiB, …`: the smallest and the largest reading of what is known."""
+    found = []
+    for words, names, unit, factor in _TELEMETRY:
+        line = next((series.lines[name] for name in names if name in series.lines), None)
+        if line is not None and (words != "memory pressure" or line.high > 0):
+            low, high = (format_bytes(value) if unit == "bytes" else f"{factor * value:.0f}"
+                         for value in (line.low, line.high))  # fmt: skip
+            extent = f"{low} to {high}" if low != high else low
+            found.append(f"{words} {extent}{'' if unit == 'bytes' else f' {unit}'}")
+    return ", ".join(found)
 
 
 def value_words(result: CellResult) -> str:
@@ -246,8 +273,9 @@ def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt
         why = _why_further(attempt, wanted.get(attempt.attempt_id)) if further else _why(attempt, before)
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
-        found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(attempt.attempt_id)),
-                                      reader.raw_outputs(attempt.attempt_id)))  # fmt: skip
+        number = attempt.attempt_id
+        found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(number)), reader.raw_outputs(number),
+                                      reader.telemetry(number)))  # fmt: skip
     return found
 
 

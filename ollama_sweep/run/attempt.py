@@ -64,13 +64,16 @@ class Measuring:
         effective, killed_before = Effective(), self.oom_kills()
         watch = self.watch(self.engine.processes)
         try:
+            watch.begin_load()
             effective = gate.effective(self.engine.prepare(cell))
             reached("after_prepare")
             watch.start()
             self._collect_runs(cell, runs, beside.runs, effective, watch)
-            return self._judged(cell, runs, beside, effective, watch.stop())
+            seen = watch.stop()
+            return replace(self._judged(cell, runs, beside, effective, seen), series=watch.series())
         except CellFailed as failure:
-            return self._failed(cell, failure, runs, effective, self.oom_kills() - killed_before, watch.stop())
+            killed, seen = self.oom_kills() - killed_before, watch.stop()
+            return replace(self._failed(cell, failure, runs, effective, killed, seen), series=watch.series())
         except (StopNow, SweepError, MemoryError):
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.outcome import Answer, Outcome, Purpose, Run, Status
 from ollama_sweep.core.summary import PROMPT_RATE, own_load
 from ollama_sweep.machine import secrets
+from ollama_sweep.machine.sensing import series
 from ollama_sweep.store import checksum, values
 from ollama_sweep.store.again import ROUNDS
 from ollama_sweep.store.loads import spreads
@@ -146,6 +147,9 @@ def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
         "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
         [(attempt_id, part, compress(secrets.masked(text))) for part, text in raw if text],
     )
+    if outcome.series.lines:
+        row = (attempt_id, series.packed(outcome.series))
+        connection.execute("INSERT INTO telemetry (attempt_id, series) VALUES (?, ?)", row)
     _store_answers(connection, attempt_id, outcome)
 
 
@@ -279,6 +283,9 @@ def check_finite(outcome: Outcome) -> None:
     _check_fields("effective", vars(outcome.effective))
     for run in outcome.runs:
         _check_fields(run.part, vars(run))
+    for name, line in outcome.series.lines.items():
+        for value in (line.low, line.high, *line.points):
+            require_finite(f"series.{name}", value)
 
 
 def _check_fields(where: str, fields: Mapping[str, object]) -> None:

@@ -1,9 +1,9 @@
 """A checksum over an attempt and all that belongs to it: what a disk or a copy has changed is found by it.
 
 It is made of the values as SQLite gives them back, and kept beside the attempt as text: the form, then a part for each
-kind of row, `1 cell:… attempt:… runs:… scores:… answers:… prompts:…`. A value that is NULL is left out, so a column
-that is NULL in old rows joins a list without a new form. A column that has a value in them, or one that leaves a list,
-needs a new form: one more entry in `FORMS`, the last of which is written.
+kind of row, `2 cell:… attempt:… runs:… scores:… answers:… prompts:… telemetry:…`. A value that is NULL is left out, so
+a column that is NULL in old rows joins a list without a new form. A column that has a value in them, one that leaves a
+list, or a further table needs a new form: one more entry in `FORMS`, the last of which is written.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -51,15 +51,17 @@ class _Part:
     key: str = "part"
 
 
+_FORM_1 = {
+    "cell": _Part("cells", _CELL, "id = (SELECT cell_id FROM attempts WHERE id = ?)", "id"),
+    "attempt": _Part("attempts", _ATTEMPT, "id = ?", "id"),
+    "runs": _Part("runs", _RUNS),
+    "scores": _Part("scores", _SCORES, key="part, name"),
+    "answers": _Part("answers", _ANSWERS),
+    "prompts": _Part("prompts", ("hash", "text"), _ASKED, "hash"),
+}
 FORMS: Mapping[str, Mapping[str, _Part]] = {
-    "1": {
-        "cell": _Part("cells", _CELL, "id = (SELECT cell_id FROM attempts WHERE id = ?)", "id"),
-        "attempt": _Part("attempts", _ATTEMPT, "id = ?", "id"),
-        "runs": _Part("runs", _RUNS),
-        "scores": _Part("scores", _SCORES, key="part, name"),
-        "answers": _Part("answers", _ANSWERS),
-        "prompts": _Part("prompts", ("hash", "text"), _ASKED, "hash"),
-    },
+    "1": _FORM_1,
+    "2": {**_FORM_1, "telemetry": _Part("telemetry", ("series",), key="attempt_id")},
 }
 _NOW = list(FORMS)[-1]
 

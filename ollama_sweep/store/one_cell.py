@@ -14,7 +14,7 @@ from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import FAILURES, Run
+from ollama_sweep.core.outcome import FAILURES, Run, Series
 from ollama_sweep.core.spread import Load
 from ollama_sweep.store import values
 from ollama_sweep.store.attempts import ANSWER, RUN_COLUMNS, SUMMARY_COLUMNS, WHOLE, answer_of, run_of
@@ -79,6 +79,20 @@ def runs(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> list[
     sql = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"
     rows = values.rows_of(connection, sql, (attempt_id,))
     return list(notes.rows(f"a run of attempt {attempt_id}", run_of, rows))
+
+
+def telemetry(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> Series | None:
+    """What sensors said while an attempt lasted; None where nothing was kept."""
+    rows = values.rows_of(connection, "SELECT series FROM telemetry WHERE attempt_id = ?", (attempt_id,))
+    return next(notes.rows(f"the telemetry of attempt {attempt_id}", values.series, rows), None)
+
+
+def telemetry_of_cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int) -> Iterator[tuple[int, Series]]:
+    """That of the attempts which the cells of a plan show, by position and in the order of the plan."""
+    sql = """SELECT plan.position, series FROM plan JOIN cells ON cells.id = plan.cell_id
+            JOIN telemetry ON telemetry.attempt_id = cells.attempt_id WHERE plan.sweep_id = ? ORDER BY plan.position"""
+    rows = values.rows_of(connection, sql, (sweep_id,))
+    return notes.rows("the telemetry of a cell", lambda position, packed: (position, values.series(packed)), rows)
 
 
 def controls(connection: sqlite3.Connection, notes: Notes, sweep_id: int, key: str) -> list[Control]:

@@ -15,7 +15,7 @@ from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Status
+from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
 from ollama_sweep.store import file as files
@@ -396,6 +396,16 @@ class Reader:
         """The runs of an attempt, warm-ups first."""
         with self._storage_errors():
             return one_cell.runs(self._connection, self._notes, attempt_id)
+
+    def telemetry(self, attempt_id: int) -> Series | None:
+        """What sensors said while an attempt lasted; None where nothing was kept."""
+        with self._storage_errors():
+            return one_cell.telemetry(self._connection, self._notes, attempt_id)
+
+    def telemetry_of_cells(self, sweep_id: int) -> Iterator[tuple[int, Series]]:
+        """That of the attempts which the sweep's cells show, by position and in the order of the plan."""
+        with self._storage_errors():
+            yield from one_cell.telemetry_of_cells(self._connection, self._notes, sweep_id)
 
     def controls(self, sweep_id: int, key: str) -> list[one_cell.Control]:
         """What the cell gave as the control cell of the sweep, the oldest first."""

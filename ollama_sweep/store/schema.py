@@ -363,8 +363,17 @@ CREATE TABLE corrections (
 """
 """By what share a load was faster for the time it was made at; the rate itself is never touched."""
 
+_TELEMETRY = """
+CREATE TABLE telemetry (
+    attempt_id INTEGER NOT NULL PRIMARY KEY REFERENCES attempts (id),
+    series BLOB NOT NULL
+) STRICT;
+"""
+"""What sensors said while an attempt lasted, as `machine.sensing.series` packs it; no row where nothing was seen."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
-              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS))  # fmt: skip
+              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS),
+              ("7_telemetry", _TELEMETRY))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from ollama_sweep.core.errors import UnreadableValue
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Flag, Status
+from ollama_sweep.core.outcome import Flag, Series, Status
+from ollama_sweep.machine.sensing import series as packing
 
 T = TypeVar("T")
 SHOWN = 3
@@ -187,6 +188,11 @@ def _json(value: object) -> Any:
 
 def _refuse(word: str) -> None:
     raise Unreadable(f"{word} is no number")
+
+
+def series(value: object) -> Series:
+    """Telemetry as it is packed."""
+    return packing.unpacked(unpacked(value))
 
 
 def unpacked(value: object) -> str:

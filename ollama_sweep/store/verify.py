@@ -21,7 +21,7 @@ _JSON = frozenset({
     "spec", "dimensions", "fingerprint", "options", "server", "task_options", "coordinates", "scores", "details",
 })  # fmt: skip
 _BELONG_TO = {"attempts": "id", "runs": "attempt_id", "scores": "attempt_id", "answers": "attempt_id",
-              "raw_outputs": "attempt_id", "checksums": "attempt_id"}  # fmt: skip
+              "raw_outputs": "attempt_id", "checksums": "attempt_id", "telemetry": "attempt_id"}  # fmt: skip
 """Tables whose rows belong to an attempt, by this column."""
 _MANY = 100
 
@@ -30,8 +30,8 @@ _MANY = 100
 class Difference:
     """Something that is not what it was. `attempt` is the number of the cell's attempt; empty where there is none.
 
-    `what` are parts of an attempt (`cell`, `attempt`, `runs`, `scores`, `answers`, `prompts`) that differ from their
-    checksum, or words for what cannot be read.
+    `what` are parts of an attempt (`cell`, `attempt`, `runs`, `scores`, `answers`, `prompts`, `telemetry`) that differ
+    from their checksum, or words for what cannot be read.
     """
 
     sweep: str

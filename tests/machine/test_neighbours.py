@@ -15,7 +15,9 @@ from ollama_sweep.core import judge
 from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
 from ollama_sweep.machine import amd, neighbours
 from ollama_sweep.machine.neighbours import CoreTime
-from ollama_sweep.machine.sensors import AmdPrograms, Gauge, NvidiaSmi, Nvml
+from ollama_sweep.machine.sensing.amd_gpus import AmdPrograms
+from ollama_sweep.machine.sensing.gauge import Gauge
+from ollama_sweep.machine.sensing.nvidia import NvidiaSmi, Nvml
 from ollama_sweep.machine.telemetry import Telemetry
 
 ENGINE, OTHER, IDLE = 42, 2**22 + 1, 2**22 + 2

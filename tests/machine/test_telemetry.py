@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,12 @@ from typing import Any
 import psutil
 import pytest
 from ollama_fixture import until
+from scripted_sensor import ScriptedSensor
 
-from ollama_sweep.machine.sensors import Gauge, NvidiaSmi, Nvml, ProcessorHeat, Rapl, find_sensors
+from ollama_sweep.machine.sensing.find import find_sensors
+from ollama_sweep.machine.sensing.gauge import Gauge
+from ollama_sweep.machine.sensing.nvidia import NvidiaSmi, Nvml
+from ollama_sweep.machine.sensing.processor import ProcessorHeat, Rapl
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 
 MIB = 2**20
@@ -109,13 +113,11 @@ def test_a_mark_begins_a_new_peak_and_the_peak_of_all_stays(holder: Holder) -> N
 
 def test_what_happens_between_two_looks_of_the_caller_is_seen_by_the_thread() -> None:
     """This process takes memory and frees it again before anybody asks."""
-    looks = _Scripted([{"0": Gauge()}])
-    telemetry = watch(psutil.Process().pid, sensors=(looks,), every_s=0.001)
+    telemetry = watch(psutil.Process().pid, every_s=0.001, step_s=0.001)
     telemetry.start()
     before = telemetry.peak_since_mark()
     held = bytearray(b"x" * 100 * MIB)
-    seen = len(looks.pids)
-    until("the thread has looked twice", lambda: len(looks.pids) >= seen + 2)
+    until("it was seen", lambda: telemetry.series().lines["rss_bytes"].high > (before or 0) + 90 * MIB)
     del held
     after = telemetry.peak_since_mark()
     assert before is not None
@@ -152,7 +154,7 @@ def test_it_never_raises_and_leaves_no_thread() -> None:
     def broken() -> tuple[int, ...]:
         raise RuntimeError("the engine is gone")
 
-    telemetry = Telemetry(broken, sensors=(_Scripted([RuntimeError("no driver")]),))
+    telemetry = Telemetry(broken, sensors=(ScriptedSensor([RuntimeError("no driver")]),))
     before = threading.active_count()
     telemetry.mark()
     telemetry.start()
@@ -177,7 +179,7 @@ def test_this_machine_has_sensors_or_has_none() -> None:
     telemetry.start()
     found = telemetry.stop()
     known = {"peak_rss_bytes", "peak_vram_bytes", "energy_j", "cpu_energy_j", "gpu_energy_j", "throttled_s",
-             "gpu_shared_s"}  # fmt: skip
+             "gpu_shared_s", "mean_power_w", "peak_gpu_celsius"}  # fmt: skip
     assert "peak_rss_bytes" in found
     assert set(found) <= known
     assert all(value >= 0 for value in found.values())
@@ -186,27 +188,7 @@ def test_this_machine_has_sensors_or_has_none() -> None:
 # -- energy and GPUs -------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Scripted:
-    """A sensor that gives these readings one after the other, the last one again and again."""
-
-    steps: list[Any]
-    kind: str = "gpu"
-    every_s: float = 0.0
-    name: str = "a script"
-    is_off: bool = False
-    has_answered: bool = False
-    pids: list[frozenset[int]] = field(default_factory=list)
-
-    def read(self, pids: frozenset[int]) -> dict[str, Gauge]:
-        self.pids.append(pids)
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        if isinstance(step, Exception):
-            raise step
-        return dict(step)
-
-
-def read_all(*sensors: _Scripted) -> dict[str, float]:
+def read_all(*sensors: ScriptedSensor) -> dict[str, float]:
     """What a watch says that lasts until every step was read."""
     telemetry = Telemetry(lambda: (), sensors=sensors, every_s=0.001)
     telemetry.start()
@@ -215,28 +197,30 @@ def read_all(*sensors: _Scripted) -> dict[str, float]:
 
 
 def test_a_counter_gives_energy_and_the_largest_memory_is_kept() -> None:
-    gpu = _Scripted(
+    gpu = ScriptedSensor(
         [{"0": Gauge(1000.0, None, 5 * MIB)}, {"0": Gauge(1004.0, None, 9 * MIB)}, {"0": Gauge(1010.0, None, 2)}]
     )
-    cpu = _Scripted([{"package": Gauge(5.0)}, {"package": Gauge(8.0)}], kind="cpu")
-    assert read_all(gpu, cpu) == {
-        "peak_vram_bytes": 9.0 * MIB, "gpu_energy_j": 10.0, "cpu_energy_j": 3.0, "energy_j": 13.0
-    }  # fmt: skip
+    cpu = ScriptedSensor([{"package": Gauge(5.0)}, {"package": Gauge(8.0)}], kind="cpu")
+    found = read_all(gpu, cpu)
+    assert found.pop("mean_power_w") > 0
+    assert found == {"peak_vram_bytes": 9.0 * MIB, "gpu_energy_j": 10.0, "cpu_energy_j": 3.0, "energy_j": 13.0}
 
 
 def test_power_is_summed_over_time() -> None:
     begun = time.monotonic()
-    found = read_all(_Scripted([{"0": Gauge(power_w=100.0)}, {"0": Gauge(power_w=200.0)}, {"0": Gauge(power_w=100.0)}]))
+    found = read_all(
+        ScriptedSensor([{"0": Gauge(power_w=100.0)}, {"0": Gauge(power_w=200.0)}, {"0": Gauge(power_w=100.0)}])
+    )
     assert 0 < found["energy_j"] < 200 * (time.monotonic() - begun)
     assert "peak_vram_bytes" not in found
 
 
 def test_a_sensor_that_says_nothing_gives_no_number() -> None:
-    assert read_all(_Scripted([{"0": Gauge()}, {"0": Gauge()}])) == {}
+    assert read_all(ScriptedSensor([{"0": Gauge()}, {"0": Gauge()}])) == {}
 
 
 def test_a_sensor_that_fails_is_left_alone() -> None:
-    broken = _Scripted([{"0": Gauge(1.0)}, RuntimeError("gone"), {"0": Gauge(99.0)}])
+    broken = ScriptedSensor([{"0": Gauge(1.0)}, RuntimeError("gone"), {"0": Gauge(99.0)}])
     telemetry = Telemetry(lambda: (), sensors=(broken,), every_s=0.001)
     telemetry.start()
     until("it has failed", lambda: len(broken.steps) == 1)
@@ -251,7 +235,7 @@ def test_a_sensor_that_fails_is_left_alone() -> None:
 @pytest.mark.parametrize(("throttled", "lasts"), [(True, True), (False, False)])
 def test_the_time_with_lowered_clocks(throttled: bool, lasts: bool) -> None:
     """What was before the first reading is another cell's."""
-    found = read_all(_Scripted([{"0": Gauge(is_throttled=True)}, {"0": Gauge(is_throttled=throttled)}]))
+    found = read_all(ScriptedSensor([{"0": Gauge(is_throttled=True)}, {"0": Gauge(is_throttled=throttled)}]))
     assert (found["throttled_s"] > 0) is lasts
 
 
@@ -268,7 +252,7 @@ def test_the_time_with_lowered_clocks(throttled: bool, lasts: bool) -> None:
 )
 def test_the_time_with_another_program_on_the_gpu(steps: list[bool | None], is_shared: bool | None) -> None:
     """What nobody knows is no number."""
-    found = read_all(_Scripted([{"0": Gauge(is_shared=step)} for step in steps]))
+    found = read_all(ScriptedSensor([{"0": Gauge(is_shared=step)} for step in steps]))
     assert ("gpu_shared_s" in found) is (is_shared is not None)
     assert (found.get("gpu_shared_s", 0.0) > 0) is bool(is_shared)
 
@@ -392,3 +376,88 @@ def test_a_driver_that_shows_no_gpu_is_not_opened(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(SystemExit, match="was opened"):
         find_sensors.__wrapped__()
+
+
+# -- over time, and sensors that stand still -------------------------------------------------------------------------
+
+
+def test_a_reading_that_stands_still_costs_itself_only() -> None:
+    """Not the other sensors, not the memory, not the cell; it is told of once, and never asked again."""
+    never = threading.Event()
+    stands = ScriptedSensor([{"0": Gauge(power_w=70.0)}, never], patience_s=0.05, name="the driver")
+    other = ScriptedSensor([{"package": Gauge(float(step))} for step in range(5)], kind="cpu")
+    telemetry = Telemetry(lambda: (psutil.Process().pid,), sensors=(stands, other), every_s=0.001, step_s=0.001)
+    try:
+        telemetry.start()
+        until("it is given up", lambda: stands.is_off and len(other.steps) == 1)
+        found = telemetry.stop()
+        assert found["cpu_energy_j"] == 4.0
+        assert {"peak_rss_bytes", "energy_j"} <= set(found)
+        assert "gpu_energy_j" not in found
+        assert (telemetry.newly_lost(), telemetry.newly_lost()) == (("the driver",), ())
+        again = Telemetry(lambda: (), sensors=(stands, other), every_s=0.001)
+        again.start()
+        again.stop()
+        assert (len(stands.pids), again.newly_lost()) == (2, ())
+    finally:
+        never.set()
+
+
+def test_a_reading_that_outlives_its_cell_is_not_begun_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may yet end by itself; until then the next cell goes without it."""
+    monkeypatch.setattr("ollama_sweep.machine.telemetry.STOP_S", 0.0)
+    goes_on = threading.Event()
+    slow = ScriptedSensor([goes_on, {"0": Gauge(celsius=50.0)}], name="the driver")
+    for _ in range(2):
+        telemetry = watch(sensors=(slow,), every_s=0.001)
+        telemetry.start()
+        until("it is read", lambda: bool(slow.pids))
+        assert telemetry.stop() == {}
+        assert (len(slow.pids), slow.is_off, telemetry.newly_lost()) == (1, False, ())
+    goes_on.set()
+    until(
+        "nobody reads it any more",
+        lambda: not any(thread.name.startswith("sensor") for thread in threading.enumerate()),
+    )
+    assert read_all(slow)["peak_gpu_celsius"] == 50.0
+
+
+def test_a_driver_that_hangs_where_it_is_looked_for_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr("ollama_sweep.machine.sensing.find.FIND_S", 0.05)
+    monkeypatch.setattr(Rapl, "read", lambda self, pids: never.wait())
+    try:
+        found = find_sensors.__wrapped__()
+        telemetry = Telemetry(lambda: (), sensors=found)
+        telemetry.start()
+        telemetry.stop()
+        assert "the processor's energy counter" in telemetry.newly_lost()
+    finally:
+        never.set()
+
+
+def test_what_a_load_takes_is_in_the_series_and_not_in_the_numbers() -> None:
+    gpu = ScriptedSensor([{"0": Gauge(10.0, None, 9 * MIB, celsius=90.0)}])
+    telemetry = Telemetry(lambda: (), sensors=(gpu,), every_s=0.001, step_s=0.001)
+    telemetry.begin_load()
+    until("the load is seen", lambda: "gpu_used_bytes" in telemetry.series().lines)
+    gpu.steps[:] = [{"0": Gauge(500.0, None, 5 * MIB, celsius=60.0)}, {"0": Gauge(503.0, None, 5 * MIB, celsius=61.0)}]
+    until("the load is over", lambda: len(gpu.steps) == 1)
+    telemetry.start()
+    gpu.steps[:] = [{"0": Gauge(503.0, None, 6 * MIB, celsius=61.0)}, {"0": Gauge(504.0, None, 4 * MIB, celsius=59.0)}]
+    until("runs are seen", lambda: len(gpu.steps) == 1)
+    telemetry.begin_runs()
+    found, series = telemetry.stop(), telemetry.series()
+    assert (found["peak_vram_bytes"], found["energy_j"], found["peak_gpu_celsius"]) == (6 * MIB, 1.0, 61.0)
+    assert series.lines["gpu_celsius"].high == 90.0
+    assert 0 < (series.counts_from_s or 0) <= (series.runs_from_s or 0)
+    assert series.lines["used_bytes"].low > 0
+    assert 0 <= series.lines["cpu_share"].low <= series.lines["cpu_share"].high <= 1
+
+
+def test_nothing_is_known_over_time_of_a_watch_that_never_began() -> None:
+    assert watch(1).series().lines == {}
+    assert NoTelemetry().series().lines == {}
+    telemetry = watch()
+    telemetry.begin_load()
+    assert telemetry.stop() == {}

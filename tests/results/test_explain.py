@@ -12,8 +12,9 @@ from sweeping import GRID, Program, json_of, label
 from sweeping import program as program  # a fixture
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
+from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag, Line, Series
 from ollama_sweep.engines import facts
+from ollama_sweep.results.explain import telemetry_words
 
 
 @pytest.fixture
@@ -109,3 +110,30 @@ def test_ollama_by_hand_is_a_model_with_the_options_of_the_cell() -> None:
     assert any(line.startswith("ollama run by_hand --verbose --nowordwrap --think=high") for line in lines)
     asked = json.loads(shlex.split(facts("ollama_http").by_hand(told, "")[0])[3])
     assert (asked["think"], "think" in asked["options"]) == ("high", False)
+
+
+def test_it_says_what_sensors_said_meanwhile(measured: Program) -> None:
+    """Memory is known everywhere; what this machine has no sensor for is not in the line, and not zero."""
+    found = json_of(measured("explain", "0", "--json"))["attempts"][0]["telemetry"]
+    rss = found["lines"]["rss_bytes"]
+    assert 0 < rss["low"] <= rss["high"]
+    assert all(rss["low"] <= point <= rss["high"] for point in rss["points"] if point is not None)
+    assert 0 <= found["counts_from_s"] <= found["runs_from_s"]
+    assert "energy" not in json.dumps(found)
+    (line,) = (line for line in measured("explain", "0").must().stdout.splitlines() if "meanwhile" in line)
+    assert "memory " in line
+    assert measured.rows(sql="SELECT max(length(series)) AS bytes FROM telemetry")[0]["bytes"] <= 2000
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ({}, ""),
+        ({"rss_bytes": Line(2**30, 3.5 * 2**30)}, "memory 1.0 GiB to 3.5 GiB"),
+        ({"gpu_power_w": Line(44.6, 71.2), "used_bytes": Line(2**30, 2**30)}, "power 45 to 71 W, memory 1.0 GiB"),
+        ({"gpu_celsius": Line(40, 61), "cpu_share": Line(0.1, 0.98)}, "GPU 40 to 61 °C, processor 10 to 98 %"),
+        ({"pressure_memory_share": Line(0.0, 0.0), "battery_percent": Line(79.0, 81.0)}, "battery 79 to 81 %"),
+    ],
+)
+def test_the_line_has_what_is_known(lines: dict[str, Line], words: str) -> None:
+    assert telemetry_words(Series(1.0, None, None, lines)) == words

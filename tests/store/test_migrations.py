@@ -40,6 +40,7 @@ DROP TABLE checksums;
 DROP TABLE origin;
 DROP TABLE answers;
 ALTER TABLE runs DROP COLUMN ttft_s;
+DROP TABLE telemetry;
 ALTER TABLE runs DROP COLUMN thinking_count;
 ALTER TABLE runs DROP COLUMN thinking_duration_s;
 CREATE VIEW results AS SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, c.num_ctx, c.num_batch,

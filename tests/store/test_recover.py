@@ -336,6 +336,7 @@ def test_a_rescued_cell_is_taken_over_and_not_measured_again(program: Program) -
     assert row["prompt_eval_rate"] == pytest.approx(400 * 4 / 12 * (1 - 512 / 4e6))
     parts = program.rows("new.db", "select part from raw_outputs where attempt_id = 2 order by rowid")
     assert [part["part"] for part in parts] == ["warmup 1", "run 1", "run 2", "run 3"]
+    assert program.rows("new.db", "select count(*) as n from telemetry")[0]["n"] == 2
     check_sound(program.folder / "new.db")
     said = program("run", program.grid(num_ctx=512), "--db", "new.db").must().stdout
     assert "2 of 2 cells already done, 0 to run" in said

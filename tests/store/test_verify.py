@@ -82,6 +82,7 @@ def test_a_sound_database_is_sound(measured: Program) -> None:
         ("UPDATE runs SET prompt_eval_count = 8 WHERE attempt_id = 3 AND part = 'run 2'", "runs differ"),
         ("DELETE FROM runs WHERE attempt_id = 3 AND part = 'run 2'", "runs differ"),
         ("UPDATE scores SET value = value + 1 WHERE attempt_id = 3", "scores differ"),
+        ("DELETE FROM telemetry WHERE attempt_id = 3", "telemetry differ"),
         ("UPDATE cells SET num_batch = 3 WHERE id = 3", "cell differs"),
         ("UPDATE cells SET model_digest = 'sha256:other' WHERE id = 3", "cell differs"),
         ("UPDATE checksums SET checksum = '1 cell:0' WHERE attempt_id = 3", "checksum differ"),
@@ -127,6 +128,13 @@ def test_what_version_4_stored_is_what_it_wrote(program: Program) -> None:
     assert f"{SCHEMA_4.attempts - 1} attempts were compared with their checksums\n" in said
     Store.open(program.folder / "sweeps.db").close()
     assert program("verify").must().stdout == said
+
+
+def test_a_checksum_that_knows_of_no_telemetry_is_still_compared(measured: Program) -> None:
+    change(measured, "UPDATE checksums SET checksum = '1' || substr(checksum, 2, instr(checksum, ' telemetry') - 2)")
+    assert measured("verify").must().stdout == "4 attempts were compared with their checksums\n"
+    change(measured, "UPDATE runs SET prompt_eval_count = 8 WHERE attempt_id = 3 AND part = 'run 2'")
+    assert "runs differ" in measured("verify").must(4).stdout
 
 
 def test_a_run_looks_for_damage_before_it_writes(measured: Program) -> None:

@@ -131,6 +131,8 @@ def _used(last: ExplainedAttempt) -> str:
 
 
 def _history(found: Explained) -> Iterator[str]:
+    from ollama_sweep.results.explain import telemetry_words
+
     yield ""
     yield "Attempts:" if found.attempts else "Never attempted."
     for one in found.attempts:
@@ -141,6 +143,8 @@ def _history(found: Explained) -> Iterator[str]:
             yield f"     {next(iter(attempt.error.strip().splitlines()), '')[:200]}"
         for run in one.runs:
             yield f"     {_run(run)}"
+        if one.telemetry is not None:
+            yield f"     meanwhile {telemetry_words(one.telemetry)}"
 
 
 def _run(run: Run) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
-from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Outcome, Run, Status, Summary
+from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Line, Outcome, Run, Series, Status, Summary
 from ollama_sweep.store import attempts, lock, schema, verify
 from ollama_sweep.store import file as files
 from ollama_sweep.store.beside import check_database
@@ -380,8 +380,15 @@ def _outcome(content: Any) -> Outcome:
         "runs": tuple(_run(run) for run in content["runs"]),
         "summary": Summary(**content["summary"]),
         "effective": Effective(**{**effective, "others_loaded": tuple(effective["others_loaded"])}),
+        "series": _series(content.get("series") or {}),
     }
     return Outcome(**values)
+
+
+def _series(content: Any) -> Series:
+    lines = content.get("lines", {}).items()
+    found = {name: Line(line["low"], line["high"], tuple(line["points"])) for name, line in lines}
+    return Series(**{**content, "lines": found})
 
 
 def _run(content: Any) -> Run:

@@ -34,6 +34,7 @@ SYMBOLS = {
     Flag.UNSTABLE: "!",
     Flag.DRIFTED: "≈",
     Flag.THROTTLED: "°",
+    Flag.WARM: "^",
     Flag.BUSY: "¤",
     Flag.SHARED_GPU: "§",
     Flag.CACHED: "‡",
