@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 RECENT_ATTEMPTS = 50
 """So many of a sweep's last attempts speak for the cells to come: in its order neighbours are alike."""
@@ -28,8 +29,15 @@ class Forecast:
     seconds_left_high: float | None = None
 
 
-def forecast(history: Iterable[Took], cells: int, begun_s: float = 0.0) -> Forecast:
-    """What `cells` will take if they are like the last ones; `begun_s` of it are over at the cell at hand.
+def rests_s(cooldown_s: object, seen: Sequence[float], cells: int) -> float:
+    """How long so many cells will rest before they begin: the time that is asked for, else as long as the last ones."""
+    each = cooldown_s if isinstance(cooldown_s, int | float) else median(seen) if seen else 0.0
+    return max(0, cells) * each
+
+
+def forecast(history: Iterable[Took], cells: int, begun_s: float = 0.0, rests_s: float = 0.0) -> Forecast:
+    """What `cells` will take if they are like the last ones; `begun_s` of it are over at the cell at hand, `rests_s` is
+    what they rest between them.
 
     What a cell took is the sum of its attempts: one that fails and is tried again takes all of them. The spread counts
     twice: the mean itself is uncertain, and so is the sum of the cells to come.
@@ -40,9 +48,9 @@ def forecast(history: Iterable[Took], cells: int, begun_s: float = 0.0) -> Forec
     if not took:
         return Forecast()
     count, mean = len(took), math.fsum(took.values()) / len(took)
-    left = max(0.0, cells * mean - min(begun_s, mean))
+    left = max(0.0, cells * mean - min(begun_s, mean)) + rests_s
     if count < 2 or not cells:
         return Forecast(mean, left)
     variance = math.fsum((seconds - mean) ** 2 for seconds in took.values()) / (count - 1)
     spread = 1.64 * (1 + 1.5 / (count - 1)) * math.sqrt(variance * (cells + cells**2 / count))
-    return Forecast(mean, left, max(0.0, left - spread), left + spread)
+    return Forecast(mean, left, max(rests_s, left - spread), left + spread)

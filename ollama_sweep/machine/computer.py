@@ -14,12 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ollama_sweep.core.errors import EngineStuck
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.machine import process
 from ollama_sweep.machine.processor import processor_name as processor_name
 
+T = TypeVar("T")
 NVIDIA_S = 10.0
 NVIDIA_FOLDER, NVIDIA_DEVICE = Path("/proc/driver/nvidia"), Path("/dev/nvidiactl")
 SYSTEM_FOLDER = Path("/sys/devices/system/cpu")
@@ -402,7 +404,7 @@ def gpu_programs(indices: Sequence[str]) -> dict[str, frozenset[int]]:
             for index in indices}  # fmt: skip
 
 
-def visible(found: tuple[Gpu, ...], settings: Mapping[str, str]) -> tuple[Gpu, ...]:
+def visible(found: tuple[T, ...], settings: Mapping[str, str]) -> tuple[T, ...]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves; all of them where it names none by number."""
     text = settings.get("CUDA_VISIBLE_DEVICES")
     if text is None:

@@ -18,7 +18,7 @@ from ollama_sweep.machine import env
 from ollama_sweep.machine.conditions import QuietHours, parse_quiet_hours
 from ollama_sweep.machine.files import expanded, read_text
 from ollama_sweep.plan.keys import BY_NAME, ENGINE_OPTIONS, Key, Kind
-from ollama_sweep.plan.spec import Interim, PromptSpec, Repeats, Warmup
+from ollama_sweep.plan.spec import Cooldown, Interim, PromptSpec, Repeats, Warmup
 
 _Entries = Mapping[str, Node]
 AUTO = "auto"
@@ -257,6 +257,24 @@ def interval(node: Node, key: Key) -> Interim:
     return Interim(count(node, key.name, 20, key.low, key.high), None)
 
 
+def cooldown(node: Node, key: Key) -> Cooldown:
+    """A time like 30s, {gpu_c: 60}, or off."""
+    if node.value == "off":
+        return Cooldown()
+    how = f"{key.name}: write a time like 30s (at most 168h), {{gpu_c: 60}}, or off"
+    if not isinstance(node.value, dict):
+        try:
+            return Cooldown(seconds=node.seconds(key.name))
+        except ConfigError:
+            raise node.error(how) from None
+    for part, inner in node.value.items():
+        if part != "gpu_c":
+            raise unknown(inner, part, ("gpu_c",), f"{key.name}: unknown key")
+    if not node.value:
+        raise node.error(how)
+    return Cooldown(gpu_c=count(node.value["gpu_c"], f"{key.name}.gpu_c", 60, key.low, key.high))
+
+
 def _counted(node: Node, key: Key) -> int:
     example = key.default if isinstance(key.default, int) else USUAL_RUNS.get(key.kind, key.low or 0)
     return count(node, key.name, example, key.low, key.high)
@@ -276,6 +294,7 @@ READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.WARMUP: warmup,
     Kind.REPEATS: repeats,
     Kind.SHARE: share,
+    Kind.COOLDOWN: cooldown,
     Kind.ENGINE_OPTIONS: engine_options,
     Kind.THOUGHT: thought,
 }

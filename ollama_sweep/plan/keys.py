@@ -38,6 +38,7 @@ class Kind(StrEnum):
     WARMUP = "a number of runs, or auto"
     REPEATS = "a number of runs, min, max and until, or auto"
     SHARE = "a percentage, or off"
+    COOLDOWN = "a time, the warmth of the GPUs, or off"
     PROMPT = "a path, text or tokens"
     EXCLUSIONS = "comparisons"
     TASKS = "options by task"
@@ -340,6 +341,13 @@ KEYS: tuple[Key, ...] = (
         "whether the machine drifts and how far loads differ: [measurement.md](measurement.md#the-machine)",
         absent="at the start, at the end and evenly between, at least 5 times", low=1, high=1_000_000, field="control",
         example="50",
+    ),
+    Key(
+        "cooldown", Kind.COOLDOWN, Part.HOW,
+        "a rest between two cells: a time (`30s`), or `{gpu_c: 60}`: until every GPU of the engine is at most that "
+        "warm (LOW to HIGH °C), at most 10 minutes, after which the cell is measured and has the flag `warm`. "
+        "`off`: none. [measurement.md](measurement.md#the-machine) says more",
+        default="off", low=20, high=110, field="cooldown", example="30s",
     ),
 )  # fmt: skip
 

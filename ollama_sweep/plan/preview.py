@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from ollama_sweep.core.forecast import forecast
+from ollama_sweep.core.forecast import forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.machine.sensing.thermometer import Thermometer
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.lengths import NoMemory
 from ollama_sweep.plan.opening import engine_name, engine_settings, opened, pinned_engine
-from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import PlannedCell
+from ollama_sweep.store.rows import PlannedCell, SweepRow
 
 SHOWN_CELLS = 8
 CELLS_AT_ONCE = 2000
@@ -164,6 +166,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
     to_run = sum(seen.why.values())
+    resting_s = _rests_s(spec.cooldown, reader, row, to_run + waiting - 1)
     return Preview(
         sweep=spec.name,
         engine=found.engine,
@@ -187,7 +190,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         repeats=repeats,
         unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, to_run + waiting).seconds_left,
+        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s).seconds_left,
         loads=LoadsPreview(
             passes=int(spec.settings.get("passes") or 1),
             per_pass=seen.cells - seen.unfit,
@@ -195,8 +198,18 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
             second_look_share=float(spec.settings.get("second_look") or 0.0),
             waiting=waiting,
         ),
-        warnings=spec.warnings,
+        warnings=(*spec.warnings, *_cooldown_warnings(spec.cooldown)),
     )
+
+
+def _rests_s(wanted: Cooldown, reader: Reader | None, row: SweepRow | None, cells: int) -> float:
+    seen = reader.rests(row.sweep_id) if reader and row and wanted.gpu_c is not None else []
+    return rests_s(wanted.seconds, seen, cells)
+
+
+def _cooldown_warnings(wanted: Cooldown) -> Iterator[str]:
+    if wanted.gpu_c is not None and not Thermometer(os.environ).celsius():
+        yield f"cooldown: {{gpu_c: {wanted.gpu_c}}}: no GPU here says how warm it is, so a run is refused"
 
 
 @dataclass

@@ -39,6 +39,7 @@ _LINE: Json = {"type": "string", "pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u0
 _NAME: Json = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,39}$"}
 _MODEL: Json = {"type": "string", "pattern": r"^[A-Za-z0-9._:/-]*[A-Za-z0-9._/-]$|\.[Gg][Gg][Uu][Ff]$"}
 _DURATION: Json = {"type": "string", "pattern": r"^\s*(?:\d+(?:\.\d+)?(?:ns|us|µs|μs|ms|h|m|s))+\s*$"}
+_SECONDS: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}
 _ADDRESS: Json = {
     "type": "string",
     "pattern": r"^(?:(?![A-Za-z][A-Za-z0-9+.-]*://)|[Hh][Tt][Tt][Pp][Ss]?://)[^@?\u0000-\u0020\u007f-\u009f]+$",
@@ -180,7 +181,7 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.MODEL: lambda key: _MODEL,
     Kind.MODELFILE: lambda key: _LINE,
     Kind.TEXT: lambda key: _LINE,
-    Kind.SECONDS: lambda key: _any({"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}, _DURATION),
+    Kind.SECONDS: lambda key: _any(_SECONDS, _DURATION),
     Kind.CHOICE: lambda key: {"enum": list(key.choices)},
     Kind.THOUGHT: lambda key: {"enum": [True, False, *key.choices]},
     Kind.ADDRESS: lambda key: _ADDRESS,
@@ -190,6 +191,7 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.WARMUP: lambda key: _any(_limited(key), _AUTO),
     Kind.REPEATS: _repeats,
     Kind.SHARE: lambda key: _any(_SHARE, {"const": "off"}),
+    Kind.COOLDOWN: lambda key: _any(_SECONDS, _DURATION, {"const": "off"}, _mapping({"gpu_c": _limited(key)})),
     Kind.PROMPT: _prompt,
     Kind.EXCLUSIONS: lambda key: _any(_EXCLUSION, {"type": "array", "items": _EXCLUSION}),
     Kind.TASKS: _tasks,

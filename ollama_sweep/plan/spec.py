@@ -74,6 +74,14 @@ def _from_to(low: int, high: int) -> str:
 
 
 @dataclass(frozen=True)
+class Cooldown:
+    """The rest between two cells: so long, or until every GPU is at most so warm (°C); both None: none."""
+
+    seconds: float | None = None
+    gpu_c: int | None = None
+
+
+@dataclass(frozen=True)
 class Interim:
     """When something is done while the sweep runs: after so many cells, or seconds; both None: never."""
 
@@ -123,6 +131,7 @@ class SweepSpec:
     conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
     interim: Interim = field(default=Interim(), metadata=RUNTIME)
     control: Interim | None = field(default=None, metadata=RUNTIME)
+    cooldown: Cooldown = field(default=Cooldown(), metadata=RUNTIME)
     host: str | None = field(default=None, metadata=RUNTIME)
     managed: bool = field(default=False, metadata=RUNTIME)
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -174,6 +174,7 @@ class Survey:
             "timeout_s": spec.timeout_s,
             "order": spec.order,
             "host": masked(self.info.where),
+            "cooldown": asdict(spec.cooldown),
         }
 
 

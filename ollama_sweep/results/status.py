@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.forecast import Forecast, forecast
+from ollama_sweep.core.forecast import Forecast, forecast, rests_s
 from ollama_sweep.results.find import find_sweep
 from ollama_sweep.store import beside
 from ollama_sweep.store.reader import Reader
@@ -146,7 +146,12 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         other_sweep=other,
         waiting=process.note if process else "",
         is_paused=beside.paused_since(reader.path) is not None,
-        time=forecast(reader.history(row.sweep_id), left, running.seconds if running else 0.0),
+        time=forecast(
+            reader.history(row.sweep_id),
+            left,
+            running.seconds if running else 0.0,
+            _rests_s(reader, row, left if process and not running else left - 1),
+        ),
         drift=next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         last_run_at=row.last_run_at,
         log=log if log.exists() else None,
@@ -156,6 +161,14 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         seconds=reader.seconds(row.sweep_id),
         missing_cells=reader.missing_cells(),
     )
+
+
+def _rests_s(reader: Reader, row: SweepRow, cells: int) -> float:
+    """How long so many cells will rest before they begin; nothing for a sweep that has no cool-down."""
+    wanted = row.spec.get("cooldown")
+    if not isinstance(wanted, dict) or not any(wanted.values()):
+        return 0.0
+    return rests_s(wanted.get("seconds"), reader.rests(row.sweep_id), cells)
 
 
 def _rank(status: Status) -> tuple[bool, int]:

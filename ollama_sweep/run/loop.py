@@ -30,7 +30,7 @@ from ollama_sweep.core.events import (
     SweepStarted,
     Waiting,
 )
-from ollama_sweep.core.forecast import forecast
+from ollama_sweep.core.forecast import forecast, rests_s
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
 from ollama_sweep.core.units import format_duration
@@ -41,6 +41,7 @@ from ollama_sweep.machine.files import write_whole
 from ollama_sweep.machine.secrets import masked
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.attempt import Measuring
+from ollama_sweep.run.cooling import CoolDown
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
@@ -128,6 +129,7 @@ class Execution:
     sleep_clock: Callable[[], float] = suspended_s
     day_clock: Callable[[], float] = time_of_day_ahead_s
     drift: DriftWatch | None = None
+    cooling: CoolDown | None = None
     may_start: Callable[[], Wait | None] = lambda: None
     following: Callable[[], FurtherLoad | None] = lambda: None
     _bugs: int = 0
@@ -138,7 +140,7 @@ class Execution:
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
         counts, total, done = self._counts()
-        self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left()))
+        self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left(begins=True)))
         try:
             while (turn := self._next()) is not None:
                 if self.stopping.requested:
@@ -169,12 +171,18 @@ class Execution:
         counts = self.store.counts(self.sweep_id)
         return counts, sum(counts.values()), sum(count for status, count in counts.items() if status.is_final)
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, *, begins: bool = False) -> float | None:
+        """With the rests between the cells; there is none before the first."""
         _, total, done = self._counts()
-        return forecast(self.store.history(self.sweep_id), total - done).seconds_left
+        wanted, left = self.spec.cooldown, total - done
+        seen = self.store.rests(self.sweep_id) if wanted.gpu_c is not None else []
+        resting_s = rests_s(wanted.seconds, seen, left - 1 if begins else left)
+        return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
 
     def _hold(self) -> None:
-        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
+        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts; a rest comes first."""
+        if self.cooling is not None:
+            self.cooling.before_cell()
         said = None
         while (wait := self.may_start()) is not None:
             if said is None:
@@ -211,6 +219,8 @@ class Execution:
             retry = self._attempt(turn, cell, tried)
             if not retry or self.stopping.requested:
                 break
+        if self.cooling is not None:
+            self.cooling.after_cell()
         self._look_for_drift()
 
     def _look_at_clock(self) -> None:
@@ -262,6 +272,8 @@ class Execution:
             outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
+        if outcome.status is Status.OK and self.cooling is not None and self.cooling.is_warm:
+            outcome = replace(outcome, flags=outcome.flags | {Flag.WARM})
         if judge.is_unstable(outcome.status, self.store.former_statuses(turn.cell_id)):
             outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
         may_differ = outcome.status in RETRIED and outcome.reason not in SURE_AGAIN

@@ -32,7 +32,7 @@ from ollama_sweep.plan.opening import engine_name, engine_settings, open_engine,
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
-from ollama_sweep.run import claims
+from ollama_sweep.run import claims, cooling
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.further import Following
@@ -157,6 +157,7 @@ class Session:
     def run(self) -> Ended:
         """Measure to the end, or until somebody stops it. Raises whatever else ends a sweep before its time."""
         self._check_engine()
+        cooling.check(self.spec)
         is_new = not self.db.exists()
         store = Store.open(self.db, allow_network=self.options.allow_network_db, say=self._say)
         store.hurry_when(lambda: self._stopping.now)
@@ -207,8 +208,9 @@ class Session:
         try:
             self._clear_leftovers(store, engine)
             info = self._wait_for(engine.describe)
+            celsius = cooling.celsius_of(self.spec, info)
             with self._alone(info):
-                self._sweep(store, name, engine, info)
+                self._sweep(store, name, engine, info, celsius)
         finally:
             reached("before_close")
             engine.close()
@@ -254,7 +256,7 @@ class Session:
                 stack.enter_context(keep_awake.kept_awake(self._say))
             yield
 
-    def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo) -> None:
+    def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo, celsius: cooling.Celsius) -> None:
         is_elsewhere = claims.is_elsewhere(info)
         here = computer.OtherMachine(info.where) if is_elsewhere else computer.machine()
         found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
@@ -290,6 +292,7 @@ class Session:
                 lambda: self._results(store, sweep_id),
                 self._cells(store, sweep_id),
             ),
+            cooling=cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit),
             engine=engine,
             stopping=self._stopping,
             emit=self._emit,

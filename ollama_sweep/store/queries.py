@@ -104,6 +104,20 @@ def _took(cell: int, start: object, end: object) -> Took:
     return Took(cell, max(0.0, (values.moment(end) - values.moment(start)).total_seconds()))
 
 
+def rests(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[float]:
+    """The seconds between the last cells of the sweep, the newest first: from the end of one to the begin of the next,
+    measured by one process.
+    """
+    sql = """SELECT before.finished_at, after.started_at FROM main.attempts AS after
+            JOIN main.attempts AS before ON before.id = (SELECT max(id) FROM main.attempts WHERE id < after.id)
+            WHERE after.sweep_id = ? AND after.id > (SELECT max(id) FROM main.attempts) - ? AND before.finished_at <> ''
+                AND before.sweep_id = after.sweep_id AND before.cell_id <> after.cell_id AND before.pid = after.pid
+            ORDER BY after.id DESC"""
+    rows = values.rows_of(connection, sql, (sweep_id, RECENT_ATTEMPTS))
+    found = notes.rows("the time between two attempts", lambda end, start: _took(0, end, start), rows)
+    return [rest.seconds for rest in found]
+
+
 def former_statuses(connection: sqlite3.Connection, cell_id: int, notes: Notes) -> frozenset[Status]:
     """How the cell's ended attempts ended."""
     sql = "SELECT DISTINCT status FROM attempts WHERE cell_id = ? AND finished_at IS NOT NULL"

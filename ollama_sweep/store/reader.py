@@ -338,6 +338,11 @@ class Reader:
         with self._storage_errors():
             return queries.history(self._connection, sweep_id, self._notes)
 
+    def rests(self, sweep_id: int) -> list[float]:
+        """The seconds between the last cells of the sweep, the newest first."""
+        with self._storage_errors():
+            return queries.rests(self._connection, sweep_id, self._notes)
+
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""
         sql = """SELECT coordinates, status, reason, error, finished_at FROM main.attempts INDEXED BY attempts_error

@@ -205,6 +205,10 @@ class Store:
         """What the last finished attempts of the sweep took, the newest first."""
         return self._guard.read(queries.history, sweep_id, self._notes)
 
+    def rests(self, sweep_id: int) -> list[float]:
+        """The seconds between the last cells of the sweep, the newest first."""
+        return self._guard.read(queries.rests, sweep_id, self._notes)
+
     def segment(self, sweep_id: int, fingerprint: Mapping[str, object]) -> tuple[int, tuple[str, ...]]:
         """The segment of these surroundings, a new one where they changed, and what changed (`ollama 0.33 -> 0.34`).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_sweep.core.forecast import Forecast, Took, forecast
+from ollama_sweep.core.forecast import Forecast, Took, forecast, rests_s
 
 
 def cells_that_took(seconds: list[float]) -> list[Took]:
@@ -47,3 +47,11 @@ def test_what_the_cell_at_hand_has_taken_is_over_but_never_more_than_one_cell() 
 
 def test_without_a_history_nothing_is_known() -> None:
     assert forecast([], 10) == Forecast()
+
+
+def test_rests_are_added_as_they_are_asked_for_or_as_they_were() -> None:
+    history = cells_that_took([10.0, 10.0])
+    assert rests_s(30.0, [999.0], 4) == rests_s(None, [5.0, 30.0, 600.0], 4) == 120.0
+    assert (rests_s(None, [], 4), rests_s(30.0, [], -1)) == (0.0, 0.0)
+    assert forecast(history, 5, 0.0, 120.0) == Forecast(10.0, 170.0, 170.0, 170.0)
+    assert forecast([], 5, 0.0, 120.0) == Forecast(), "of cells that nobody has measured nothing is known"

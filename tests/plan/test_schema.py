@@ -99,6 +99,9 @@ def test_no_key_is_required() -> None:
         "num_gpu: {start: 1, end: 64, factor: 1.5}",
         "interim: off",
         "control: 30m",
+        "cooldown: off",
+        "cooldown: 90",
+        "cooldown: {gpu_c: 60}",
         "host: HTTP://box:1/api",
         "quiet_hours: 09:00-18:00, Sat 22:00 - 01:30",
         "exclude: []",
@@ -126,6 +129,8 @@ def test_what_the_loader_takes_is_taken(lines: str) -> None:
         ("quiet_hours: at night", "$.quiet_hours"),
         ("only_on_ac: yes", "$.only_on_ac"),
         ("interim: never", "$.interim"),
+        ("cooldown: {gpu: 60}", "$.cooldown"),
+        ("cooldown: never", "$.cooldown"),
     ],
 )
 def test_a_mistake_is_shown_where_it_is(lines: str, where: str) -> None:
