@@ -56,7 +56,7 @@ def made_sensors(folder: Path) -> list[Any]:
     from ollama_sweep.machine.sensing.nvidia import Nvml
     from ollama_sweep.machine.sensing.processor import Rapl
 
-    files = {}
+    files: dict[str, str] = {}
     for number in range(2):
         zone = f"powercap/intel-rapl:{number}"
         files |= {f"{zone}/name": "package-0", f"{zone}/energy_uj": "1", f"{zone}/max_energy_range_uj": "9"}

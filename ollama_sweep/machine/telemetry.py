@@ -139,12 +139,14 @@ class Telemetry:
 
     def begin_load(self) -> None:
         """Begin to look at sensors and computer. Calling it again changes nothing."""
-        if self._thread is not None:
-            return
+        if self._thread is None:
+            self._begin(counts=False)
+
+    def _begin(self, *, counts: bool) -> None:
         self._began_at = time.monotonic()
         self._sample()
         for meter in self._meters:
-            meter.start()
+            meter.start(counts=counts)
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         with contextlib.suppress(RuntimeError):  # no room for another thread: marks still look
             self._thread.start()
@@ -154,13 +156,14 @@ class Telemetry:
         if self._is_started:
             return
         self._is_started = True
-        is_new = self._thread is None
         self._find_roots()
         self._look()
-        self.begin_load()
+        if self._thread is None:
+            self._begin(counts=True)
+        else:
+            for meter in self._meters:
+                meter.count_anew()
         self._collector.counts_from_s = time.monotonic() - self._began_at
-        for meter in () if is_new else self._meters:
-            meter.count_anew()
 
     def begin_runs(self) -> None:
         self._at_begin = self._core_time()

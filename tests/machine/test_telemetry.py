@@ -461,3 +461,17 @@ def test_nothing_is_known_over_time_of_a_watch_that_never_began() -> None:
     telemetry = watch()
     telemetry.begin_load()
     assert telemetry.stop() == {}
+
+
+@pytest.mark.parametrize("every_s", [0.0, 10.0])
+def test_however_short_a_cell_is_what_counts_has_a_first_and_a_last_reading(every_s: float) -> None:
+    """Also where it is over before a thread has read anything; a load that short is not worth a program."""
+    for loads in (True, False):
+        gpu = ScriptedSensor([{"0": Gauge(float(step), is_shared=True)} for step in range(9)], every_s=every_s)
+        telemetry = Telemetry(lambda: (), sensors=(gpu,))
+        if loads:
+            telemetry.begin_load()
+        telemetry.start()
+        found = telemetry.stop()
+        assert (found["energy_j"] >= 1.0, found["gpu_shared_s"] > 0) == (True, True)
+        assert len(gpu.pids) == 2 or not every_s

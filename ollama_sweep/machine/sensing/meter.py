@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ollama_sweep.machine.sensing.gauge import Gauge, Sensor
+from ollama_sweep.machine.sensing.gauge import SELDOM_S, Gauge, Sensor
 
 FRESH_S = 3.0
 """A reading is that of now for so long, or for as long as the next two would take."""
@@ -45,20 +45,25 @@ class Meter:
     _read_at: float = -float("inf")
     _ended: threading.Event = field(default_factory=threading.Event)
     _now: threading.Event = field(default_factory=threading.Event)
-    _begins_anew: bool = False
+    _to_begin: bool = False
     _thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to read, unless the sensor is off or somebody's reading still stands in it."""
+    def start(self, *, counts: bool) -> None:
+        """Begin to read, unless the sensor is off or somebody's reading still stands in it.
+
+        Where nothing counts yet, a sensor that is read seldom is not read at once.
+        """
         if self.sensor.is_off or self.stands_for() is not None:
             return
+        self._to_begin = counts
         self._thread = threading.Thread(target=self._run, name=f"sensor {self.sensor.name}", daemon=True)
         with contextlib.suppress(RuntimeError):  # no room for another thread: a number less
             self._thread.start()
 
     def count_anew(self) -> None:
         """What counts begins now, with a reading of now."""
-        self._begins_anew = True
+        with _turn:
+            self._to_begin = True
         self._now.set()
 
     def end(self) -> None:
@@ -92,8 +97,10 @@ class Meter:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if not self._to_begin and self.sensor.every_s >= SELDOM_S:
+            self._now.wait(self.sensor.every_s)
         while not self.sensor.is_off:
-            is_last = self._ended.is_set()
+            is_last = self._ended.is_set() and not self._to_begin  # what counts has a first and a last reading
             self._now.clear()
             self._look()
             if is_last:
@@ -105,7 +112,7 @@ class Meter:
             if id(self.sensor) in _standing:
                 return
             _standing[id(self.sensor)] = time.monotonic()
-        begins_anew, self._begins_anew = self._begins_anew, False
+            begins, self._to_begin = self._to_begin, False
         try:
             gauges = self.sensor.read(self.pids())
         except Exception:  # a driver's library raises what it likes
@@ -117,7 +124,7 @@ class Meter:
             return
         self.sensor.is_off = not gauges
         self.sensor.has_answered |= bool(gauges)
-        if begins_anew:
+        if begins:
             self.counted, self._last, self.used_bytes, self.peak_celsius = {}, {}, None, None
         self._take(time.monotonic(), gauges)
 
