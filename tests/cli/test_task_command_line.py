@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from sweep_runner import ONE_LOAD
 from sweeping import Program, program  # noqa: F401 - the fixture is asked for by its name
 
 ITEMS = [{"id": "a", "category": "Extraction", "prompt": "Say one"}]
@@ -21,7 +22,9 @@ def own(program: Program) -> Program:  # noqa: F811
 
 def asked(own: Program, *words: str, **entries: Any) -> dict[str, dict[str, Any]]:
     """The options of the request with which each task was asked."""
-    config = own.config("grid", **{"model": "m", "engine": "fake", "num_ctx": 512, "num_batch": 64, **entries})
+    config = own.config(
+        "grid", **{"model": "m", "engine": "fake", "num_ctx": 512, "num_batch": 64, **ONE_LOAD, **entries}
+    )
     own("run", config, *words).must()
     rows = own.rows(sql="select task, options, task_options from cells")
     return {row["task"]: json.loads(row["options"]) | json.loads(row["task_options"]) for row in rows}

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from ollama_fixture import free_port
 from openai_server import Scripted, chunk, end, said, scripted_server, stream, usage
+from sweep_runner import ONE_LOAD
 from sweeping import Program, json_of, program
 
 from ollama_sweep import engines
@@ -203,7 +204,7 @@ def test_nothing_of_this_machine_stands_for_that_of_the_server(
     server.replies = {"/v1/models": [said({"data": [{"id": "small-model"}]})]}
     server.chat(stream(chunk("Hello"), end(), usage(12, 2)))
     config = program.config(model="small-model", engine="openai", task="chat", host=server.host, warmup=0, repeats=1,
-                            wait_for_idle_gpu=True)  # fmt: skip
+                            wait_for_idle_gpu=True, **ONE_LOAD)  # fmt: skip
     ended = program("run", config, env={"PATH": f"{tools}:/bin"}).must()
     where = f"http://{server.host}/v1"
     assert f"Machine: unknown machine at {where}" in ended.stdout

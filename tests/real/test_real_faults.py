@@ -14,7 +14,7 @@ from typing import TextIO
 import psutil
 import pytest
 from ollama_fixture import ROOT, PromptRead, Servers, is_answering, prompts_by_load, stand_still, until
-from sweep_runner import Started, Sweep
+from sweep_runner import ONE_LOAD, Started, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
@@ -159,7 +159,7 @@ def test_every_fault_in_one_sweep(own: list[str], small_model: Path, sweep: Swee
     contexts = [256 * number for number in range(4, 4 + len(FAULTS) + 1)]
     config = sweep.config(
         model=str(small_model), prompt=PROMPT, num_ctx=contexts, num_batch=[8], warmup=0, repeats=3,
-        num_thread=1, timeout=TIMEOUT_S, retries=2, server="managed", engine="ollama",
+        num_thread=1, timeout=TIMEOUT_S, retries=2, server="managed", engine="ollama", **ONE_LOAD,
     )  # fmt: skip
     log = ServerLog(tmp_path)
     saboteur = Saboteur(sweep, log)

@@ -25,7 +25,7 @@ from ollama_fixture import (
     stand_still,
     until,
 )
-from sweep_runner import Started, Sweep, statuses
+from sweep_runner import ONE_LOAD, Started, Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
@@ -35,7 +35,7 @@ PROMPT = {"text": SHIPPED.partition("\n\n")[0]}
 OPENING_TOKENS = 8
 """So much of the chat template stands before the nonce, at most, and stays cached."""
 SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
-QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread": 1}
+QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread": 1, **ONE_LOAD}
 """One thread: two that wait for each other are slow where other tests keep the cores busy."""
 CONTEXTS, BATCHES = [1024, 4096], [16, 128]
 LIMIT_AS = 500_000_000
@@ -103,7 +103,8 @@ def twice(
 
 
 def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
-    config = sweep.config(prompt=PROMPT, num_ctx=CONTEXTS, num_batch=BATCHES, warmup=1, repeats=2, num_thread=1)
+    keys = {**QUICK, "prompt": PROMPT, "warmup": 1, "repeats": 2}
+    config = sweep.config(num_ctx=CONTEXTS, num_batch=BATCHES, **keys)
     start, sweep.draws = server.log_size(), True
     sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
     middle, sweep.draws = server.log_size(), False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ollama_fixture import script_output
-from sweep_runner import Sweep
+from sweep_runner import ONE_LOAD, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
@@ -29,7 +29,7 @@ def test_each_kv_cache_type_has_a_server_of_its_own(small_model: Path, sweep: Sw
     config = sweep.config(
         model=str(small_model), prompt={"text": "Name three rivers. " * 20}, num_ctx=[1024], num_batch=[64],
         kv_cache_type=["f16", "q8_0"], flash_attention=True, server="managed", engine="ollama",
-        num_thread=1, warmup=0, repeats=1,
+        num_thread=1, warmup=0, repeats=1, **ONE_LOAD,
     )  # fmt: skip
     sweep("run", config, "--ollama", ollama, env={"OLLAMA_MODELS": str(models)}).must()
 

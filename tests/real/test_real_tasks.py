@@ -24,7 +24,7 @@ from ollama_fixture import (
     until,
 )
 from openai_server import llama_server
-from sweep_runner import Sweep
+from sweep_runner import ONE_LOAD, Sweep
 
 from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.store.reader import Reader
@@ -72,6 +72,7 @@ def settings(folder: Path, **keys: Any) -> dict[str, Any]:
             "mmlu": {"data": str(mmlu_files(folder)), "subjects": ["elementary_mathematics"], "limit": 2},
             "embeddings": {"model": str(embedder), "rows": 4, "warmup_rows": 1},
         },
+        **ONE_LOAD,
         **keys,
     }
 
@@ -165,7 +166,7 @@ def test_engines_agree_on_what_was_asked(server: RealOllama, sweep: Sweep) -> No
     found = {}
     base = settings(sweep.folder)
     tasks = {"chat": {**base["tasks"]["chat"], "temperature": 0}}
-    common = {"task": "chat", "tasks": tasks, "warmup": 0, "repeats": 1}
+    common = {"task": "chat", "tasks": tasks, "warmup": 0, "repeats": 1, **ONE_LOAD}
     sized = {"num_ctx": [1024], "num_batch": [128], "num_thread": 1}
     gguf = str(script_output("get_model"))
     runs: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -193,7 +194,7 @@ def test_nonsense_a_server_that_dies_and_a_question_that_never_fits(small_model:
     tasks = {name: base["tasks"][name] for name in ("items", "json_quality")}
     config = sweep.config(
         task=["chat", "items", "json_quality"], tasks={"chat": {"num_predict": 64, "limit": 2}, **tasks},
-        warmup=0, repeats=1, engine="openai", model=small_model.name, host=f"http://127.0.0.1:{port}/v1",
+        warmup=0, repeats=1, engine="openai", model=small_model.name, host=f"http://127.0.0.1:{port}/v1", **ONE_LOAD,
     )  # fmt: skip
     with llama_server(small_model, log, "-c", "256", port=port):
         server = next(one for one in psutil.process_iter(["cmdline"]) if str(port) in (one.info["cmdline"] or ()))

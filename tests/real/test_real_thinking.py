@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ollama_fixture import MODEL, RealOllama, Servers
-from sweep_runner import Sweep
+from sweep_runner import ONE_LOAD, Sweep
 
 from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.store.reader import Reader
@@ -45,7 +45,7 @@ QUESTION = {"id": "snow", "category": "colour", "prompt": "What colour is snow?"
             "expect": {"facts": ["white"], "forbidden": ["snow"]}}  # fmt: skip
 
 BASE: dict[str, Any] = {
-    "task": "items", "num_ctx": [512], "num_batch": [64], "warmup": 0, "retries": 2, "interim": "off", "control": "off",
+    "task": "items", "num_ctx": [512], "num_batch": [64], "warmup": 0, "retries": 2, "interim": "off", **ONE_LOAD,
     "tasks": {"items": {"data": "colours.jsonl", "temperature": 0, "num_predict": 30}},
 }  # fmt: skip
 

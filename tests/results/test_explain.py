@@ -54,6 +54,17 @@ def test_the_prompt_of_a_run_comes_as_it_was_asked(measured: Program) -> None:
     assert measured("explain", "3", "--prompt").must().stdout == f"{nonce} {GRID['prompt']['text']}"
 
 
+def test_it_says_what_further_loads_were_made_for(program: Program) -> None:
+    program("run", program.grid(second_look="100%", passes=2)).must()
+    best = max(program.rows(), key=lambda row: row["looks"])
+    attempts = json_of(program("explain", best["cell"], "--json"))["attempts"]
+    assert [one["purpose"] for one in attempts[:2]] == [None, "pass"]
+    assert attempts[1]["why"] == "pass 2"
+    assert attempts[-1]["purpose"] == "second_look"
+    told = program("explain", best["cell"]).must().stdout
+    assert "second look: the best; the value is that of the loads from here on" in told
+
+
 def test_its_last_line_measures_the_very_cell_again(measured: Program) -> None:
     told = json_of(measured("explain", "3", "--json"))
     measured(*shlex.split(told["by_hand"][-1])[1:]).must()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runner import Ended
+from sweep_runner import ONE_LOAD, Ended
 from sweeping import Program
 from sweeping import program as program  # a fixture
 
@@ -27,7 +27,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with `tasks.db`, two models at three tasks, and `speed.db`, a sweep that keeps no answers."""
     with contextlib.closing(Program(tmp_path_factory.mktemp("report"))) as program:
         dimensions = {"model": ["m1", "m2:8b"], "task": ["prompt_eval", "chat", "json_quality"]}
-        common = {"engine": "fake", "num_ctx": [2048], "num_batch": [64], "prompt": {"text": "hello"}}
+        common = {"engine": "fake", "num_ctx": [2048], "num_batch": [64], "prompt": {"text": "hello"}, **ONE_LOAD}
         program("run", program.config("tasks", dimensions=dimensions, **common), "--db", "tasks.db").must()
         program("run", program.config("speed", model="m", **common), "--db", "speed.db").must()
         yield program.folder
@@ -100,7 +100,7 @@ def test_what_failed_is_part_of_the_report(program: Program) -> None:
     program.script(item_failures={"travel": ["error"]})
     dimensions = {"task": ["chat"]}
     config = program.config("c", model="m", engine="fake", dimensions=dimensions, num_ctx=[2048], num_batch=[64],
-                          tasks={"chat": {"max_retries": 0}})  # fmt: skip
+                          tasks={"chat": {"max_retries": 0}}, **ONE_LOAD)  # fmt: skip
     program("run", config).must()
     (group,) = said(program("report", "--json"))["groups"]
     assert 0 < group["succeeded"] < group["asked"]
@@ -109,8 +109,8 @@ def test_what_failed_is_part_of_the_report(program: Program) -> None:
 
 def test_a_run_that_lies_off_is_named_and_stays_in(program: Program) -> None:
     program.script(slows={"after": 11, "factor": 0.5})
-    grid = {"num_ctx": [2048, 3072, 4096], "num_batch": [64], "prompt": {"text": "hello"}}
-    program("run", program.config("c", model="m", engine="fake", **grid)).must()
+    grid = {"num_ctx": [2048, 3072, 4096], "num_batch": [64], "prompt": {"text": "hello"}, "warmup": 1, "repeats": 3}
+    program("run", program.config("c", model="m", engine="fake", **grid, **ONE_LOAD)).must()
     found = said(program("report", "--json"))
     (off,) = found["outlying_runs"]
     assert (off["num_ctx"], off["num_batch"], off["run"]) == (4096, 64, 3)
@@ -123,7 +123,7 @@ def test_a_run_that_lies_off_is_named_and_stays_in(program: Program) -> None:
 
 def test_several_sweeps_in_one_report(measured: Program) -> None:
     measured("run", measured.config("more", model="m1", engine="fake", dimensions={"task": ["chat"]}, num_ctx=[4096],
-                                    num_batch=[64])).must()  # fmt: skip
+                                    num_batch=[64], **ONE_LOAD)).must()  # fmt: skip
     found = said(measured("report", "tasks", "more", "more", "--json"))
     assert [entry["sweep"] for entry in found["sweeps"]] == ["tasks", "more"]
     assert {"m1, tasks", "m1, more", "m2:8b"} == {group["label"] for group in found["groups"]}
@@ -222,7 +222,7 @@ def test_writing_again_changes_nothing_but_the_time_of_the_hardware_report(measu
 
 def test_one_task_needs_no_folder_of_its_own(program: Program) -> None:
     config = program.config(
-        "c", model="m", engine="fake", dimensions={"task": ["chat"]}, num_ctx=[2048], num_batch=[64]
+        "c", model="m", engine="fake", dimensions={"task": ["chat"]}, num_ctx=[2048], num_batch=[64], **ONE_LOAD
     )
     program("run", config).must()
     found = said(program("report", "--out", "results", "--json"))["files"]

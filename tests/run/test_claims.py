@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ollama_fixture import until
 from openai_server import Scripted, chunk, end, scripted_server, stream, usage
+from sweep_runner import ONE_LOAD
 from sweeping import Program, program
 
 from ollama_sweep.engines.base import EngineInfo
@@ -129,7 +130,8 @@ def test_a_second_sweep_on_the_same_hardware_is_refused_unless_told_otherwise(
         (tools / "nvidia-smi").write_text(driver, "utf-8")
         (tools / "nvidia-smi").chmod(0o755)
     alone = {"OLLAMA_SWEEP_SHARE_SERVER": "0", "XDG_CACHE_HOME": str(program.folder / "cache"), "PATH": f"{tools}:/bin"}
-    config = program.config(model="small-model", engine="openai", task="chat", num_predict=2, warmup=0, repeats=1)
+    config = program.config(model="small-model", engine="openai", task="chat", num_predict=2, warmup=0, repeats=1,
+                            **ONE_LOAD)  # fmt: skip
     answer = threading.Event()
     servers[0].chat(stream(chunk("Hello"), end(), usage(12, 2), done=False, wait=answer))
     first = program.start("run", config, "--host", servers[0].host, "--db", "one.db", env=alone)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from openai_server import chunk, end, scripted_server, stream, usage
-from sweep_runner import Ended, statuses
+from sweep_runner import ONE_LOAD, Ended, statuses
 from sweeping import PROMPT_TOKENS, WORDS, Program, label, program
 
 from ollama_sweep.core.cell import Cell
@@ -527,7 +527,13 @@ def test_others_on_the_processor_during_the_runs_are_a_flag_and_a_number(
     with scripted_server() as server:
         server.chat(stream(chunk("Hello"), end(), usage(12, 2)))
         config = program.config(
-            model="small-model", engine="openai", host=server.host, task="chat", temperature=[0.1, 0.9], repeats=1
+            model="small-model",
+            engine="openai",
+            host=server.host,
+            task="chat",
+            temperature=[0.1, 0.9],
+            repeats=1,
+            **ONE_LOAD,
         )
         said = program("run", config).must().stdout
     assert [(row["flags"], row["others_cpu_share"]) for row in program.rows()] == [

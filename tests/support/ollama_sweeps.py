@@ -11,7 +11,7 @@ import psutil
 import pytest
 from ollama_fixture import END_S, free_port
 from scripted_ollama import MODEL, ScriptedOllama
-from sweep_runner import Ended
+from sweep_runner import ONE_LOAD, Ended
 from sweeping import Program
 
 from ollama_sweep.engines.ollama import programs, server
@@ -49,7 +49,15 @@ def end_all(ollama: ScriptedOllama) -> None:
 
 
 def grid(program: Program, **keys: Any) -> Path:
-    given = {"num_ctx": [512], "num_batch": [64], "warmup": 0, "repeats": 1, "prompt": {"text": TEXT}, **keys}
+    given = {
+        "num_ctx": [512],
+        "num_batch": [64],
+        "warmup": 0,
+        "repeats": 1,
+        "prompt": {"text": TEXT},
+        **ONE_LOAD,
+        **keys,
+    }
     return program.config(**given)
 
 

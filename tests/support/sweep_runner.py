@@ -19,6 +19,8 @@ import undrawn
 import yaml
 from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
 
+ONE_LOAD: Mapping[str, Any] = {"control": "off", "second_look": "off"}
+"""Keys of a sweep that loads each cell once and nothing else."""
 FIRST_PAGE = 4096
 """No address of a program is as small, so a call whose second argument is larger is not a sleep."""
 
