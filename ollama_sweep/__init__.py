@@ -1,7 +1,7 @@
 """Measure a model over num_ctx x num_batch (and other settings), for days, and say which numbers may be believed.
 
-As a Python package: `load` a sweep, `preview` and `measure` it, and read a database by `status`, `rows` and `best`
-(docs/python.md). Each is imported when it is first asked for.
+As a Python package: `load` a sweep, `preview` and `measure` it, and read a database by `status`, `rows`,
+`best` and `compare` (docs/python.md). Each is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ollama_sweep.plan.load import load
     from ollama_sweep.plan.preview import preview
+    from ollama_sweep.results.compare.comparing import compare
     from ollama_sweep.results.find import best, rows
     from ollama_sweep.results.status import status
     from ollama_sweep.run.session import measure
 
 __version__ = "0.1.0"
-__all__ = ["best", "load", "measure", "preview", "rows", "status"]
+__all__ = ["best", "compare", "load", "measure", "preview", "rows", "status"]
 
 _HOMES = {
     "best": "results.find",
+    "compare": "results.compare.comparing",
     "load": "plan.load",
     "measure": "run.session",
     "preview": "plan.preview",

@@ -29,7 +29,7 @@ from ollama_sweep.machine.secrets import is_secret
 
 FOLDER = Path(__file__).parent / "commands"
 ORDER = ("plan", "run", "status", "watch", "logs", "stop", "pause", "continue", "service", "heatmap", "plot", "export",
-         "report", "best", "explain", "models", "params", "schema", "import", "verify", "recover",
+         "report", "best", "explain", "compare", "models", "params", "schema", "import", "verify", "recover",
          "doctor")  # fmt: skip
 """As --help lists them, in the order of use; a command that is not named here comes after these."""
 _SETTINGS = ("OLLAMA_", "LLAMA_ARG_", "LLM_")

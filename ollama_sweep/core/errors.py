@@ -66,6 +66,18 @@ class NotBelieved(SweepError):
     exit_code = 6
 
 
+class Slower(SweepError):
+    """With --fail-over: what was compared is slower beyond noise, or its memory did not hold."""
+
+    exit_code = 7
+
+
+class NotTold(SweepError):
+    """With --strict: it cannot be told whether what was compared is slower."""
+
+    exit_code = 8
+
+
 class Stopped(SweepError):
     """Ended by a signal with progress saved; the exit code is 128 + the signal's number."""
 

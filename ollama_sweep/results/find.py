@@ -24,10 +24,11 @@ def find_sweep(reader: Reader, config: str | None) -> SweepRow:
             raise ConfigError("no sweep has run in this database yet. Start with: sweep.py run CONFIG")
         return last
     names = {row.name for row in reader.sweeps()}
-    return reader.sweep(config if config in names else _name_of(config))
+    return reader.sweep(config if config in names else name_of(config))
 
 
-def _name_of(config: str) -> str:
+def name_of(config: str) -> str:
+    """The name of the sweep in a sweep file; of a file that is not there the one it would have. Raises ConfigError."""
     path = Path(config)
     if not path.is_file():
         return path.stem if path.suffix in (".yaml", ".yml") else config

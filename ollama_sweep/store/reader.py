@@ -21,7 +21,7 @@ from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, sch
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
-from ollama_sweep.store.loads import further, spreads
+from ollama_sweep.store.loads import compared, further, spreads
 from ollama_sweep.store.rows import (
     AttemptRow,
     FailedAttempt,
@@ -282,6 +282,21 @@ class Reader:
         """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
             yield from kept.answers(self._connection, sweep_id, self._notes)
+
+    def segments_of(self, sweep_id: int) -> list[int]:
+        """The segments in which the sweep attempted anything, the oldest first."""
+        with self._storage_errors():
+            return compared.segments_of(self._connection, sweep_id)
+
+    def plan_cells(self, sweep_id: int, segment: int | None) -> Iterator[compared.PlanCell]:
+        """Every cell of the plan once, as it stands now or in a segment."""
+        with self._storage_errors():
+            yield from compared.cells(self._connection, self._notes, sweep_id, segment)
+
+    def loads(self, sweep_id: int, segment: int | None, metric: str) -> Iterator[tuple[int, list[compared.LoadRow]]]:
+        """What each load of each measured cell gave, by the cell's position."""
+        with self._storage_errors():
+            yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
 
     def rates(self, sweep_id: int) -> dict[str, list[float]]:
         """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""

@@ -34,13 +34,16 @@ def call(name: str, db: Path) -> object:
     function = getattr(ollama_sweep, name)
     if name == "load":
         return function(**GRID)
+    if name == "compare":
+        return function("first", "second", db=db)
     return function(ollama_sweep.load(**GRID), db) if name in ("preview", "measure") else function(db)
 
 
 def test_every_function_is_there_twice_and_in_any_order(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(program.folder)
     db = program.folder / "sweeps.db"
-    ollama_sweep.measure(ollama_sweep.load(**GRID), db)
+    for sweep in ("first", "second", "sweep"):
+        ollama_sweep.measure(ollama_sweep.load(name=sweep, **GRID), db)
     import_everything()
     names = [*ollama_sweep.__all__]
     for order in (names, names[::-1]):

@@ -122,6 +122,8 @@ def _jobs(name: str | None, given: dict[str, Any]) -> list[Job]:
     if name not in names:
         raise ConfigError(f"unknown plot {name}. Known: {', '.join(names)}.{nearest(name, names)}", "plot")
     plot = plots.load(name)
+    if plots.takes(plot) not in (plots.CELLS, plots.ANSWERS):
+        raise ConfigError(f"{name} draws a comparison: ollama-sweep compare A B --picture FILE", "plot")
     chosen = {"metric": given["metric"], "x": given["x"], "y": given["y"], "prices": prices}
     for option, value in chosen.items():
         if value is not None and option not in plots.uses(plot):
@@ -136,7 +138,7 @@ def _every_job(options: PlotOptions) -> list[Job]:
     from ollama_sweep.results.plots.token_heatmap import METRICS
 
     jobs = []
-    for name in plots.known():
+    for name in (name for name in plots.known() if plots.takes(plots.load(name)) in (plots.CELLS, plots.ANSWERS)):
         metrics = [m for m in METRICS if m != "cost" or options.prices] if name == "token_heatmap" else [None]
         jobs += [Job(name, plots.load(name), replace(options, metric=metric)) for metric in metrics]
     return jobs

@@ -3,7 +3,8 @@
 A file in this folder is a plot and its name is the file's name, apart from `shared` (what several plots use).
 
 A plot is a pure `collect(rows, options)` that says everything the picture will say, and a `draw(data, axes)`.
-Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their kept answers.
+Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their kept answers. What takes anything else is
+drawn by the command that has it.
 """
 
 from __future__ import annotations
