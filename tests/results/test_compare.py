@@ -212,10 +212,12 @@ def test_cells_are_matched_by_their_place_and_never_by_key(told: Program) -> Non
 
 
 def test_a_dimension_that_one_side_varies_cannot_be_matched_and_a_fixed_one_is_no_matter(program: Program) -> None:
-    for name, keys in {"plain": {}, "fixed": {"num_gpu": [1]}, "varied": {"num_gpu": [0, 1]}}.items():
+    files = {"plain": {}, "fixed": {"num_gpu": [1]}, "another": {"num_gpu": [2]}, "varied": {"num_gpu": [0, 1]}}
+    for name, keys in files.items():
         program("run", program.grid(name, **keys)).must()
     text = program("compare", "plain", "fixed").must().stdout
     assert "Note: only B names num_gpu 1." in text
+    assert "Note: A has num_gpu 1 and B 2." in program("compare", "fixed", "another").must().stdout
     assert "4 cannot tell" in text
     refused(program, r"B varies num_gpu \(0, 1\) and A does not", "plain", "varied")
 

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from ollama_sweep.core.spread import Load, Spread, Spreads, spreads_of
+from ollama_sweep.core.spread import Load, Spread, Spreads, load_of, spreads_of
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.rule import Answered, Change, Limits, Measured, Noise, Verdict
 
@@ -18,7 +18,7 @@ LOADS, RUNS = 0.012, 0.015
 
 def load(chance: random.Random, change: float, between: float = LOADS) -> Load:
     level = 4.6 + change + chance.gauss(0, between)
-    return Load(tuple(math.exp(level + chance.gauss(0, RUNS)) for _ in range(3)))
+    return load_of([math.exp(level + chance.gauss(0, RUNS)) for _ in range(3)])
 
 
 def compared(
@@ -118,14 +118,14 @@ def test_without_known_loads_nothing_can_be_told() -> None:
 
 def test_runs_that_came_once_each_still_tell_of_loads() -> None:
     """`repeats: 1`: what differs from load to load holds both."""
-    spreads = spreads_of([[Load((100.0,)), Load((101.0,)), Load((99.0,)), Load((100.5,))]])
+    spreads = spreads_of([[load_of([value]) for value in (100.0, 101.0, 99.0, 100.5)]])
     assert rule.noise_of(spreads, spreads).is_known
     assert judged(0.9, noise=rule.noise_of(spreads, spreads)).verdict is Verdict.SLOWER
 
 
 def test_values_that_never_differ_are_told_exactly() -> None:
     """Sizes are the same in every load."""
-    exact = spreads_of([[Load((1e9,)), Load((1e9,))] for _ in range(3)])
+    exact = spreads_of([[load_of([1e9]), load_of([1e9])] for _ in range(3)])
     noise = rule.noise_of(exact, exact)
     assert judged(1.06, -1, noise=noise).verdict is Verdict.SLOWER
     assert judged(1.04, -1, noise=noise).verdict is Verdict.SAME

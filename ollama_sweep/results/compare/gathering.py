@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ollama_sweep.core.metrics import Kind, Metric
-from ollama_sweep.core.spread import Load, Spreads, spreads_of
+from ollama_sweep.core.spread import Load, Spreads, load_of, spreads_of
 from ollama_sweep.core.stats import median
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.matching import Key
@@ -90,7 +90,7 @@ def _has_questions(side: Side, places: Places, metric: Metric) -> bool:
 def _above_zero(rows: Sequence[LoadRow]) -> list[Load]:
     """A ratio needs values above zero."""
     kept = [tuple(value for value in row.values if value > 0) for row in rows]
-    return [Load(values) for values in kept if values]
+    return [load_of(values) for values in kept if values]
 
 
 # -- runs of one prompt ------------------------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def _noted(
     side: Side, places: Places, metric: Metric, measured: dict[Key, Measured], times: list[str]
 ) -> Iterator[list[Load]]:
     for key, rows in _loads_of(side, places, metric, times):
-        if loads := _above_zero(rows):
-            if key is not None:
-                measured[key] = rule.measured(loads)
-            yield loads
+        own = _above_zero([row for row in rows if not row.is_control])
+        if key is not None and own:
+            measured[key] = rule.measured(own)
+        yield [*own, *_above_zero([row for row in rows if row.is_control])]
 
 
 def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measured], wanted: Container[Key]) -> None:
@@ -138,6 +138,7 @@ def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measu
 def _kept(
     found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], metric: Metric
 ) -> list[dict[Key, list[LoadRow]]]:
+    """The loads of questions; a control asks none."""
     return [
         {key: rows for key, rows in _loads_of(side, places[number], metric, found.times[number]) if key is not None}
         for number, side in enumerate(sides)
@@ -162,8 +163,8 @@ def _answers(
             found.values[number][key] = _middle(rows[number])
             found.rests_on[number][key] = sum(len(row.values) for row in rows[number]), len(rows[number])
         every = [*own[0], *own[1]]
-        counted += sum(len(load.runs) - 1 for load in every)
-        free += sum(len(load.runs) - 1 for load in (every[1:] if paired else every))
+        counted += sum(load.runs - 1 for load in every)
+        free += sum(load.runs - 1 for load in (every[1:] if paired else every))
     share = free / counted if counted else 1.0
     spreads = [spreads_of(side.values()) for side in loads]
     spreads = [replace(one, runs=replace(one.runs, df=round(one.runs.df * share))) for one in spreads]

@@ -10,7 +10,7 @@ from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.results.compare.sides import Side
-from ollama_sweep.results.grids import in_word, in_words
+from ollama_sweep.results.grids import X, Y, in_word, in_words
 from ollama_sweep.store.loads.compared import PlanCell
 
 ALLOWED = ("model", "prompt", "task", "engine")
@@ -96,12 +96,16 @@ def _normal(value: Scalar) -> Scalar:
 
 
 def _common_dimensions(a: _Cells, b: _Cells) -> tuple[tuple[str, ...], list[str]]:
-    """The dimensions that both vary; one that only one side has, and never varies, does not stand in the way."""
+    """The dimensions by which cells are matched.
+
+    A setting that only one side names, or each with one value of its own, never varies: it does not stand in the way,
+    and may be what is compared.
+    """
     names = [name for name in dict.fromkeys([*a.values, *b.values]) if name != "task"]
     notes, kept = [], []
     for name in names:
         of_a, of_b = a.values.get(name, {}), b.values.get(name, {})
-        if of_a and of_b and not (name == "model" and _one_each(of_a, of_b)):
+        if of_a and of_b and not (name not in (X, Y) and of_a.keys() != of_b.keys() and _one_each(of_a, of_b)):
             kept.append(name)
             continue
         for mine, other, values in ((a, b, of_a), (b, a, of_b)):
@@ -111,13 +115,18 @@ def _common_dimensions(a: _Cells, b: _Cells) -> tuple[tuple[str, ...], list[str]
                     f"{mine.letter} varies {name} ({shown}) and {other.letter} does not: their cells cannot be matched"
                 )
         if name != "model":
-            only = a if of_a else b
-            notes.append(f"only {only.letter} names {in_words([(name, next(iter(of_a or of_b)))])}")
+            notes.append(_only_words(name, of_a, of_b))
     return tuple(kept), notes
 
 
+def _only_words(name: str, a: Mapping[Scalar, None], b: Mapping[Scalar, None]) -> str:
+    if a and b:
+        return f"A has {in_words([(name, next(iter(a)))])} and B {in_word(next(iter(b)))}"
+    return f"only {'A' if a else 'B'} names {in_words([(name, next(iter(a or b)))])}"
+
+
 def _one_each(a: Mapping[Scalar, None], b: Mapping[Scalar, None]) -> bool:
-    """Each side has one model: whether it is the same one is asked of its digest."""
+    """Neither side varies it. Whether two models are the same one is asked of their digests."""
     return len(a) == 1 and len(b) == 1
 
 

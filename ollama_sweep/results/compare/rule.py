@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ollama_sweep.core.spread import LOADS_KNOWN_FROM, Load, Spread, Spreads, standard_error, value_of
+from ollama_sweep.core.spread import LOADS_KNOWN_FROM, Load, Spread, Spreads, load_of, standard_error, value_of
 
 FALSE_SHARE = 0.05
 """Of the cells that are called slower or faster, at most so many are not, on average (Benjamini and Hochberg, 1995)."""
@@ -138,7 +138,7 @@ def _pooled(a: Spread, b: Spread) -> tuple[float, int]:
 
 def measured(loads: Sequence[Load]) -> Measured:
     """What the loads of a cell say of it."""
-    return Measured(math.log(value_of(loads)), sum(len(load.runs) for load in loads), len(loads))
+    return Measured(math.log(value_of(loads)), sum(load.runs for load in loads), len(loads))
 
 
 def change(a: Measured, b: Measured, noise: Noise) -> Change:
@@ -328,7 +328,7 @@ def paired_by_question(a: Sequence[Answered], b: Sequence[Answered]) -> tuple[li
     for load in by_load:
         off = [load[name] - middle[name] for name in names]
         mean = math.fsum(off) / len(off)
-        found.append(Load(tuple(math.exp(level + mean + wider * (one - mean)) for one in off)))
+        found.append(load_of([math.exp(level + mean + wider * (one - mean)) for one in off]))
     return found[: len(a)], found[len(a) :]
 
 

@@ -97,7 +97,7 @@ def save_as(rows: Sequence[Part], options: PlotOptions, path: Path) -> list[Path
     names = file_suffixes(grids) if len(grids) > 1 else [""]
     paths = [path.with_name(f"{path.stem}{name}{path.suffix}") for name in names]
     for data, file in zip(collect(rows, options), paths, strict=True):
-        figures.write(file, lambda data=data: ratio_drawing.make_figure(data), ratio_drawing.sensible_dpi(data))  # type: ignore[misc]
+        figures.write(file, lambda data=data: ratio_drawing.make_figure(data), heatmap_size.BEST_DPI)  # type: ignore[misc]
     return paths
 
 

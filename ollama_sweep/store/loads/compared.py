@@ -1,7 +1,7 @@
 """The cells of a sweep with every load of theirs, read for `compare`: row by row, never all runs in memory.
 
-An attempt is a load. Those that stand together are the ok attempts of one cell by one sweep in one segment: that of the
-attempt which the cell's value comes from, or the one that was asked for.
+An attempt is a load. Those that stand together are the ok attempts of one cell by one sweep in one segment, as often
+chosen for its value: those of the attempt which the cell's value comes from, now or in the segment that was asked for.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -66,9 +66,13 @@ class PlanCell:
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
-    """What one load measured: its values, each with the question it answers ("" where there are none)."""
+    """What one load measured: its values, each with the question it answers ("" where there are none).
+
+    That of a control tells how far loads differ, and is no part of the cell's value.
+    """
 
     attempt_id: int
+    is_control: bool
     started_at: str
     values: tuple[float, ...]
     items: tuple[str, ...]
@@ -84,7 +88,9 @@ def _value_attempt(segment: int | None) -> str:
     if segment is None:
         return "cells.attempt_id"
     return f"""(SELECT max(own.id) FROM attempts AS own WHERE own.cell_id = cells.id AND own.sweep_id = :sweep
-        AND own.segment_id = :segment AND own.status IN ({_COUNTING}))"""
+        AND own.segment_id = :segment AND own.status IN ({_COUNTING})
+        AND own.purpose IS NOT 'control'
+        AND (own.purpose IS NULL OR own.status = 'ok'))"""
 
 
 def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None) -> Iterator[PlanCell]:
@@ -92,7 +98,7 @@ def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: 
     status, join = ("cells.status", "LEFT JOIN") if segment is None else ("a.status", "CROSS JOIN")
     sql = f"""SELECT min(plan.position), plan.coordinates, cells.engine, COALESCE(plan.model, cells.model),
             cells.model_digest, cells.task, cells.task_options, cells.prompt_hash, {status},
-            CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END, COALESCE(a.flags, ''), a.id
+            CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END, COALESCE(a.flags, '') || ',' || cells.flags, a.id
         FROM plan CROSS JOIN cells ON cells.id = plan.cell_id {join} attempts AS a ON a.id = {_value_attempt(segment)}
         WHERE plan.sweep_id = :sweep GROUP BY cells.id ORDER BY plan.position"""
     rows = values.rows_of(connection, sql, {"sweep": sweep_id, "segment": segment})
@@ -156,7 +162,7 @@ def _attempts(segment: int | None) -> str:
         CROSS JOIN cells ON cells.id = place.cell_id
         CROSS JOIN attempts AS v ON v.id = {_value_attempt(segment)} AND v.status = 'ok'
         CROSS JOIN attempts AS a ON a.cell_id = cells.id AND a.status = 'ok' AND a.sweep_id = v.sweep_id
-            AND a.segment_id IS v.segment_id"""
+            AND a.segment_id IS v.segment_id AND COALESCE(a.choice, 0) = COALESCE(v.choice, 0)"""
 
 
 def _of_runs(source: Source, metric: str, segment: int | None) -> str:
@@ -169,7 +175,7 @@ def _of_runs(source: Source, metric: str, segment: int | None) -> str:
         Source.ANSWERED: "runs.believed",
     }[source]
     asked = "" if source in (Source.QUALITY, Source.ANSWERED) else "AND runs.believed = 1"
-    return f"""SELECT place.position, a.id, a.started_at, {value}, COALESCE(answers.item, ''),
+    return f"""SELECT place.position, a.id, a.started_at, a.purpose IS 'control', {value}, COALESCE(answers.item, ''),
             runs.client_duration_s, runs.ttft_s
         {_attempts(segment)}
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 {asked}
@@ -181,25 +187,27 @@ def _of_loads(metric: str, segment: int | None) -> str:
     value = f"a.{metric}" if metric in _ATTEMPT_COLUMNS else (
         "CASE WHEN json_valid(a.scores) THEN json_extract(a.scores, :path) END"
     )  # fmt: skip
-    return f"""SELECT place.position, a.id, a.started_at, {value}, '', NULL, NULL
+    return f"""SELECT place.position, a.id, a.started_at, a.purpose IS 'control', {value}, '', NULL, NULL
         {_attempts(segment)} ORDER BY place.position, a.number"""
 
 
 def _load(notes: Notes, source: Source, rows: list[tuple[Any, ...]]) -> LoadRow | None:
-    _, attempt, started_at, *_ = rows[0]
+    _, attempt, started_at, is_control, *_ = rows[0]
     found = [
         (number, item)
         for row in rows
         if (number := notes.field(f"a value of attempt {attempt}", lambda row: _value(source, row), row, None))
         is not None
-        and (item := notes.field(f"a question of attempt {attempt}", _kept, row[4], None)) is not None
+        and (item := notes.field(f"a question of attempt {attempt}", _kept, row[5], None)) is not None
     ]
     numbers, items = tuple(number for number, _ in found), tuple(item for _, item in found)
-    return notes.row(f"attempt {attempt}", lambda: LoadRow(attempt, values.text(started_at), numbers, items))
+    return notes.row(
+        f"attempt {attempt}", lambda: LoadRow(attempt, bool(is_control), values.text(started_at), numbers, items)
+    )
 
 
 def _value(source: Source, row: tuple[Any, ...]) -> float | None:
     if source is Source.DECODE:
-        latency, first = values.number(row[5]), values.optional_number(row[6])
-        return streamed_decode_rate(values.optional_whole(row[3]), latency, first)
-    return values.optional_number(row[3])
+        latency, first = values.number(row[6]), values.optional_number(row[7])
+        return streamed_decode_rate(values.optional_whole(row[4]), latency, first)
+    return values.optional_number(row[4])

@@ -25,21 +25,17 @@ if TYPE_CHECKING:
 
 COLOURS = "RdBu"
 """Red and blue, which people with any kind of colour blindness tell apart; white is no change."""
-BELOW, LEGEND_SIZE, MOST_TEXTS, SMALLEST_TEXT = 74.0, 9.5, 4000, 5.0
+BELOW, LEGEND_SIZE, TICK_SIZE, MOST_TEXTS, SMALLEST_TEXT = 74.0, 9.5, 8.0, 4000, 5.0
 TOLD = frozenset(verdict for verdict in Verdict if verdict not in (Verdict.SAME, Verdict.CANNOT_TELL))
 SIGNS = {Verdict.SLOWER: "▼", Verdict.FASTER: "▲", Verdict.CANNOT_TELL: "?", Verdict.SAME: "="}
 
 
-def sensible_dpi(data: RatioData) -> float:
-    """150, less for pictures that would be too large to open."""
-    wide, high = data.size_inches
-    return float(min(heatmap_size.BEST_DPI, heatmap_size.MOST_PIXELS_WIDE / max(wide, high),
-                     (heatmap_size.MOST_PIXELS / (wide * high)) ** 0.5))  # fmt: skip
-
-
 def make_figure(data: RatioData) -> Any:
-    """The whole picture."""
+    """The whole picture, to be written with 150 dots an inch: a large map is made smaller, and not its words."""
     wide, high = data.size_inches
+    if heatmap_size.is_large((wide, high)):
+        pixels = heatmap_size.bounded((wide, high))
+        wide, high = pixels.wide / heatmap_size.BEST_DPI, pixels.high / heatmap_size.BEST_DPI
     figure = new_figure(wide, high)
     room = (wide - LEFT - RIGHT) * 72
     top, bottom = titles_height(data.facts, room) / 72, BELOW / 72
@@ -109,13 +105,15 @@ def _wordings(mark: RatioMark) -> list[str]:
 
 
 def _draw_axes(data: RatioData, axes: Any, size: tuple[float, float]) -> None:
-    across = (size[0] / max(1, len(data.columns)) * 0.92, 12.0 * LINE)
-    down = (46.0, size[1] / max(1, len(data.rows)))
-    for axis, name, values, room in ((axes.xaxis, data.x, data.columns, across), (axes.yaxis, data.y, data.rows, down)):
-        step = max(1, math.ceil(len(values) / 60)) if room[0 if name == data.x else 1] < 12 else 1
-        shown = list(range(0, len(values), step))
-        room = (room[0] * step, room[1]) if name == data.x else (room[0], room[1] * step)
-        texts = fitted_labels([tick_text(name, values[n]) for n in shown], [values[n] for n in shown], room)
+    across, down = size[0] / max(1, len(data.columns)) * 0.92, size[1] / max(1, len(data.rows))
+    for axis, name, values in ((axes.xaxis, data.x, data.columns), (axes.yaxis, data.y, data.rows)):
+        labels = [tick_text(name, value) for value in values]
+        widest = max((width(label, TICK_SIZE) for label in labels), default=0.0)
+        is_across = axis is axes.xaxis
+        step = max(1, math.ceil(min(widest, 90.0) / across if is_across else TICK_SIZE * LINE / down))
+        shown = range(0, len(values), step)
+        room = (across * step, 12.0 * LINE) if is_across else (46.0, down * step)
+        texts = fitted_labels([labels[n] for n in shown], [values[n] for n in shown], room)
         axis.set_ticks([n + 0.5 for n in shown], [fitted.text for fitted in texts])
         for label, fitted in zip(axis.get_ticklabels(), texts, strict=True):
             label.set(fontsize=fitted.size, color=INK, parse_math=False)
