@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ollama_sweep.core.options import LOAD_OPTIONS, Options, Scalar
 
@@ -51,6 +51,16 @@ class Cell:
         """Whether, or how hard, the model is told to think before it answers."""
         told = self.option("think")
         return told if isinstance(told, bool | str) else False
+
+    @property
+    def concurrency(self) -> int:
+        """How many of its task's questions are in flight at once."""
+        return _whole(self.option("concurrency") or 1)
+
+    @property
+    def for_engine(self) -> Cell:
+        """The cell as an engine gets it, to which every request is one of its own."""
+        return replace(self, options=tuple(pair for pair in self.options if pair[0] != "concurrency"))
 
     def option(self, name: str) -> Scalar:
         """The value of an option; None where it is not set."""

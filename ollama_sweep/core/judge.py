@@ -227,7 +227,9 @@ def is_unstable(status: Status, earlier: Collection[Status]) -> bool:
 def _is_clamped(cell: Cell, effective: Effective) -> bool:
     other_ctx = bool(effective.num_ctx and cell.num_ctx) and effective.num_ctx != cell.num_ctx
     other_batch = bool(effective.num_batch and cell.num_batch) and effective.num_batch != cell.num_batch
-    return other_ctx or other_batch
+    parallel = dict(cell.server).get("num_parallel")
+    other_parallel = bool(effective.num_parallel and parallel) and effective.num_parallel != parallel
+    return other_ctx or other_batch or other_parallel
 
 
 def is_spilled(cell: Cell, effective: Effective, *, has_gpu: bool) -> bool:

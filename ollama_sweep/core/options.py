@@ -56,6 +56,9 @@ SERVER_OPTIONS = (
 )
 """Settings of a whole Ollama server; they change only with a restart, so they need `server: managed`."""
 
+MATTER_OF_COURSE: Mapping[str, Scalar] = {"think": False, "concurrency": 1}
+"""What holds without a key. A cell of which it is asked is the one of which nothing is."""
+
 LOAD_OPTIONS = frozenset(option.name for option in OPTIONS if option.loads)
 """Options whose change makes Ollama load the model again (server/sched.go, needsReload)."""
 
@@ -74,6 +77,11 @@ SERVER_VARIABLE = r"(?:OLLAMA|LLAMA_ARG)_[A-Z0-9_]{1,60}"
 KV_CACHE_SHARES = {"f32": 2.0, "f16": 1.0, "bf16": 1.0, "q8_0": 34 / 64, "q5_1": 24 / 64, "q5_0": 22 / 64,
                    "q4_1": 20 / 64, "q4_0": 18 / 64, "iq4_nl": 18 / 64}  # fmt: skip
 """Types of a KV cache, and the size of each against f16 (bytes of a block of 32 values)."""
+
+
+def asked_for(options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """These options without those that hold as a matter of course."""
+    return {name: value for name, value in options.items() if MATTER_OF_COURSE.get(name) != value or value is None}
 
 
 def is_server_setting(name: str) -> bool:

@@ -82,7 +82,7 @@ class Flag(StrEnum):
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.SPILLED: "part of the model sits on the CPU",
-    Flag.CLAMPED: "the engine used another num_ctx or num_batch than asked",
+    Flag.CLAMPED: "the engine used another num_ctx, num_batch or num_parallel than asked",
     Flag.CACHED: "prompt tokens came from a cache, so the run was not used",
     Flag.UNFILLED: "num_batch exceeds the prompt's tokens, so it cannot matter",
     Flag.DRIFTED: "the machine's speed had drifted",
@@ -125,7 +125,8 @@ class Run:
 
     `prompt_eval_count` includes cached tokens; `prompt_eval_rate` is derived here from the uncached ones. `answer` is
     kept for tasks with questions of their own. A run whose answer failed is never believed. `thinking_count` are the
-    tokens of thoughts, which `eval_count` includes.
+    tokens of thoughts, which `eval_count` includes. `started_s` is when the question was sent, from the first request
+    of its load on (what lies between sessions is left out); None where it may not be asked beside others.
     """
 
     number: int
@@ -150,6 +151,7 @@ class Run:
     answer: Answer | None = None
     thinking_count: int | None = None
     thinking_duration_s: float | None = None
+    started_s: float | None = None
 
     @property
     def part(self) -> str:
@@ -205,6 +207,7 @@ class Effective:
     size_vram_bytes: int | None = None
     load_duration_s: float | None = None
     others_loaded: tuple[str, ...] = ()
+    num_parallel: int | None = None
 
 
 @dataclass(frozen=True)

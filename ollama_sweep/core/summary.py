@@ -20,6 +20,8 @@ from ollama_sweep.core.stats import known_median
 
 A = TypeVar("A", bound=Asked)
 PROMPT_RATE = "prompt_eval_rate"
+SEEN_SHARE = 0.01
+"""So much of the time an overlap of answers must last to be one."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def summarize_answers(runs: Sequence[Run], added: Mapping[str, float], loads: in
             **_of_all(runs, used),
             **_speeds(used),
             **_thinking(used),
+            **_at_once(runs),
             **_qualities(runs, used),
             **added,
         },
@@ -218,6 +221,75 @@ def _speeds(used: Sequence[Run]) -> dict[str, float]:
         if known:
             found |= {name: stats.median(known), f"{name}_min": min(known), f"{name}_max": max(known)}
     return found
+
+
+def asked_s(runs: Iterable[Run]) -> float:
+    """The seconds from the first request of these runs to the last end; 0 where nobody looked."""
+    return max((run.started_s + run.latency_s for run in runs if run.started_s is not None), default=0.0)
+
+
+def _at_once(runs: Sequence[Run]) -> dict[str, float]:
+    """What a server does for all who ask it together: of the time from the first request to the last end.
+
+    `runs` are all measured ones, answered or not, of one load or of several, each with a clock of its own.
+    """
+    timed = [run for run in runs if run.started_s is not None]
+    good = [run for run in timed if run.believed]
+    if not good:
+        return {}
+    loads = _by_load(timed)
+    seconds = sum(map(asked_s, loads))
+    tokens = [run.eval_count for run in good]
+    waits = [run.ttft_s for run in good if run.ttft_s is not None]
+    served = [count for load in loads if (count := served_parallel(load)) is not None]
+    found = {
+        "requests_per_s": rates.per_second(len(good), seconds),
+        "tokens_per_s_total": None if None in tokens else rates.per_second(sum(filter(None, tokens)), seconds),
+        "ttft_s_p50": stats.percentile(waits, 0.5) if waits else None,
+        "ttft_s_p95": stats.percentile(waits, 0.95) if waits else None,
+        "served_parallel": max(served, default=None),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _by_load(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs of each load: their numbers rise, and begin anew with the next one."""
+    loads: list[list[Run]] = []
+    for run in runs:
+        if not loads or run.number <= loads[-1][-1].number:
+            loads.append([])
+        loads[-1].append(run)
+    return loads
+
+
+def served_parallel(runs: Iterable[Run]) -> int | None:
+    """How many answers the server was giving at the same time, at most; None where no answer shows that.
+
+    An answer is given from its first piece to its last one, so one that waits for another's end is not counted. What
+    lasted under a hundredth of the time in which answers were given is the client's own delay, and left out.
+    """
+    given = [
+        (run.started_s + run.ttft_s, run.started_s + run.latency_s)
+        for run in runs
+        if run.believed and run.started_s is not None and run.ttft_s is not None and _has_pieces(run)
+    ]
+    steps = sorted(step for begin, end in given if begin < end for step in ((begin, 1), (end, -1)))
+    lasted: dict[int, float] = {}
+    count, before = 0, 0.0
+    for at, change in steps:
+        lasted[count] = lasted.get(count, 0.0) + at - before if count else 0.0
+        count, before = count + change, at
+    least = SEEN_SHARE * sum(lasted.values())
+    return next((most for most in sorted(lasted, reverse=True) if most and _reached(lasted, most) >= least), None)
+
+
+def _reached(lasted: Mapping[int, float], count: int) -> float:
+    """The seconds with so many or more."""
+    return sum(seconds for many, seconds in lasted.items() if many >= count)
+
+
+def _has_pieces(run: Run) -> bool:
+    return run.answer is not None and (run.answer.chunk_count or 0) > 1
 
 
 def _qualities(runs: Sequence[Run], used: Sequence[Run]) -> dict[str, float]:

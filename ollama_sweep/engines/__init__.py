@@ -28,6 +28,7 @@ class _Unknown(Engine):
 
     settable = None
     kinds = frozenset({GENERATE, EMBED})
+    asks_at_once = True
 
 
 def known() -> tuple[str, ...]:

@@ -125,6 +125,8 @@ class Engine(ABC):
 
     settable: ClassVar[frozenset[str] | None] = frozenset()
     kinds: ClassVar[frozenset[str]] = frozenset({GENERATE})
+    asks_at_once: ClassVar[bool] = False
+    """`generate` may be called from several threads at once, and `cut_short` ends what they wait for."""
     default_model: ClassVar[str | None] = None
     """The model where neither the sweep nor LLM_MODEL_NAME says one; None: it must be said."""
     takes_files: ClassVar[bool] = True
@@ -213,6 +215,10 @@ class Engine(ABC):
         Raises CellFailed (reason `cannot_embed` where the model has no embeddings), EngineUnavailable.
         """
         raise CellFailed(Status.ERROR, "cannot_embed", f"the engine {self.describe().name} does not embed")
+
+    def cut_short(self) -> None:
+        """End every request in flight, which fails for whoever waits for it; for any thread. Never raises."""
+        return
 
     def processes(self) -> tuple[int, ...]:
         """The ids of the processes that hold the model; their children count as well. Empty where that is not known."""

@@ -6,6 +6,7 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
+`together`: no request is answered before so many are in flight, once;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
 `answers` {"part of the prompt": "text" | ["first", "second"]}: what is answered, in turn, the last one repeated;
 `thoughts` {"part of the prompt": "text"}: what is thought before it where the cell is told to think; it counts towards
@@ -61,6 +62,7 @@ class Engine(Base):
 
     settable = None
     kinds = frozenset({GENERATE, EMBED})
+    asks_at_once = True
     is_scripted = True
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -71,6 +73,10 @@ class Engine(Base):
         self._generated = 0
         self._loaded: tuple[object, ...] | None = None
         self._record: int | None = None
+        self._lock = threading.RLock()
+        self._in_flight = 0
+        self._is_together = False
+        self._cut = threading.Event()
 
     @classmethod
     def read_again(cls, kept: Kept) -> Mapping[str, float | None]:
@@ -156,8 +162,14 @@ class Engine(Base):
         raise CellFailed(status, reason, text, f"raw output: {text}")
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
-        self._note("generate", cell.label())
-        self._begin(self._item_step(prompt))
+        with self._lock:
+            self._note("generate", cell.label())
+            step = self._item_step(prompt)
+        self._begin(step)
+        with self._lock:
+            return self._generation(cell, prompt)
+
+    def _generation(self, cell: Cell, prompt: str) -> Generation:
         count = self.count_tokens(cell.model, prompt, system=cell.system) or 0
         if self._step == "truncated":
             count //= 2
@@ -191,8 +203,14 @@ class Engine(Base):
 
     def _begin(self, item_step: str) -> None:
         """Every request takes its time and then fails where the script says so, for its cell or for its item."""
-        self._generated += 1
-        self._take_time()
+        with self._lock:
+            self._generated += 1
+            self._in_flight += 1
+        try:
+            self._take_time()
+        finally:
+            with self._lock:
+                self._in_flight -= 1
         for step in (self._step, item_step):
             if step in _FAILURES:
                 self._fail(step)
@@ -256,10 +274,22 @@ class Engine(Base):
         return (os.getpid(),)
 
     def _take_time(self) -> None:
-        time.sleep(float(self._script.get("seconds", 0)))
+        cut = self._cut
+        cut.wait(float(self._script.get("seconds", 0)))
         gate = self._script.get("gate")
-        while gate and not Path(gate).exists():
+        while not cut.is_set() and ((gate and not Path(gate).exists()) or self._is_waiting_for_others()):
             time.sleep(0.01)
+        if cut.is_set():
+            raise CellFailed(Status.ERROR, "engine_died", "the request was cut short")
+
+    def _is_waiting_for_others(self) -> bool:
+        with self._lock:
+            self._is_together = self._is_together or self._in_flight >= int(self._script.get("together", 0))
+            return not self._is_together
+
+    def cut_short(self) -> None:
+        was, self._cut = self._cut, threading.Event()
+        was.set()
 
     def _rate(self, cell: Cell, prompt: str) -> float:
         """Rises with num_batch and saturates, falls a little with num_ctx; the nonce gives the noise."""

@@ -32,6 +32,7 @@ class Engine(OllamaEngine):
 
     name: ClassVar[str] = "ollama_http"
     needs_program: ClassVar[bool] = False
+    asks_at_once: ClassVar[bool] = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -86,6 +87,9 @@ class Engine(OllamaEngine):
         body = target.body(prompt=prompt, keep_alive=self._keep_alive())
         found = self._requests.generate(body, timeout_s).generation()
         return replace(found, cached_count=None) if self._hides_cached else found
+
+    def cut_short(self) -> None:
+        self._server.connections.cut()
 
 
 def _refuse_what_no_request_carries(template: modelfile.Template | None) -> None:

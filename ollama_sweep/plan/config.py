@@ -20,7 +20,7 @@ from ollama_sweep import engines
 from ollama_sweep.core import strict_yaml
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.core.options import Scalar, is_server_setting
+from ollama_sweep.core.options import Scalar, asked_for, is_server_setting
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import harmless, one_line
 from ollama_sweep.engines.shared import modelfile
@@ -107,8 +107,7 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
     axes = _dimensions(entries, path, max_cells)
     fixed = {name: _value(name, entries[name]) for name in entries if kind_of(name) and name not in axes}
     options = {name: value for name, value in fixed.items() if name in OPTIONS}
-    if options.get("think") is False:
-        del options["think"]  # what holds without it, and the same cell
+    options = asked_for(options)
     server = {name: value for name, value in fixed.items() if is_server_setting(name)}
     if "num_predict" not in axes and _tasks(entries) == [MAIN_TASK]:
         options.setdefault("num_predict", DEFAULT_NUM_PREDICT)

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from ollama_sweep.core.cell import PROMPT_TOKENS, Cell
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.core.options import Options, Scalar, is_server_setting
+from ollama_sweep.core.options import MATTER_OF_COURSE, Options, Scalar, asked_for, is_server_setting
 from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
 from ollama_sweep.tasks.base import Setup
 
 NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
-_INNERMOST = ("task", PROMPT_TOKENS)
+_INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
 """What no change of needs another load."""
 FEWEST_CELLS = 5
 """A smaller sweep would be made of controls; it has none by itself."""
@@ -133,9 +133,9 @@ def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
     setup = spec.setups.get(task, Setup())
     further = {name: value for name, value in swept.items() if name not in NOT_OPTIONS}
     asked = {"num_predict": DEFAULT_NUM_PREDICT, **setup.defaults, **spec.options, **setup.request, **further}
-    options = {name: value for name, value in asked.items() if not is_server_setting(name)}
-    if options.get("think") is False or (setup.questions and all(one.texts for one in setup.questions)):
-        options.pop("think", None)  # false is what holds without it; vectors are made without a thought
+    options = asked_for({name: value for name, value in asked.items() if not is_server_setting(name)})
+    if setup.questions and all(one.texts for one in setup.questions):
+        options.pop("think", None)  # vectors are made without a thought
     server = {name: value for name, value in {**spec.server, **further}.items() if is_server_setting(name)}
     return Cell(
         coordinates=coordinates,
@@ -150,5 +150,5 @@ def _cell(spec: SweepSpec, coordinates: Options) -> Cell:
 
 def _is_excluded(spec: SweepSpec, cell: Cell) -> bool:
     own = {PROMPT_TOKENS: spec.prompt.tokens} if spec.has_own_prompt(cell.task) else {}
-    known = {"think": False, **own, **dict(cell.options), **dict(cell.coordinates)}
+    known = {**MATTER_OF_COURSE, **own, **dict(cell.options), **dict(cell.coordinates)}
     return any(exclusion.matches(known) for exclusion in spec.exclude)

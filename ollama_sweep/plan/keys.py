@@ -197,6 +197,12 @@ KEYS: tuple[Key, ...] = (
         overrides=(Override("--think", "true, false, low, medium or high.", "VALUE"),),
     ),
     Key(
+        "concurrency", Kind.WHOLE, Part.WHAT,
+        "how many of a task's questions are in flight at once, LOW to HIGH. For tasks with questions, on engines that "
+        "ask over HTTP: [tasks.md](tasks.md#several-questions-at-once)",
+        IDENTITY, default=1, low=1, high=512, field="options", sweeps=True, example="1",
+    ),
+    Key(
         "task", Kind.WORD, Part.WHAT,
         "what is asked and how the answer is judged; a list makes it a dimension. [tasks.md](tasks.md) has them all",
         IDENTITY, default="prompt_eval", field="task", sweeps=True, example="[prompt_eval, chat]",
@@ -369,7 +375,7 @@ LENGTHS = replace(BY_NAME["prompt"], name="prompt.tokens", kind=Kind.WHOLE)
 """Several lengths of the prompt make a dimension, though the key is no plain one."""
 AXES = {**DIMENSIONS, LENGTHS.name: LENGTHS}
 """What takes a list or a range, as a person writes it."""
-OPTIONS = {name: BY_NAME[name] for name in (*(option.name for option in options.OPTIONS), "think")}
-"""Load and request options that a sweep can set."""
+OPTIONS = {name: BY_NAME[name] for name in (*(option.name for option in options.OPTIONS), *options.MATTER_OF_COURSE)}
+"""Load and request options that a sweep can set, and how it asks."""
 OVERRIDES = tuple((key, override) for key in KEYS for override in key.overrides)
 """The options of the command line that give a key, in the order of the help."""

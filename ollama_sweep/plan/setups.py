@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ollama_sweep import engines
 from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
+from ollama_sweep.plan import at_once
 from ollama_sweep.plan.spec import Repeats, SweepSpec
 from ollama_sweep.plan.survey import refuse_settings_of_a_strange_server
 from ollama_sweep.tasks import load
@@ -21,8 +23,11 @@ def with_tasks(spec: SweepSpec) -> SweepSpec:
     What a named engine cannot have is refused here as well, before anything waits for a server.
     """
     refuse_settings_of_a_strange_server(spec, spec.engine)
+    at_once.refuse_engine(spec, spec.engine, engines.facts(spec.engine))
     setups = set_up(spec.task_names, spec.task_options)
-    ready = replace(spec, setups=setups, warnings=(*spec.warnings, *warnings(setups, spec.repeats)))
+    at_once.refuse_tasks(spec, setups)
+    more = (*warnings(setups, spec.repeats), *at_once.queueing(spec))
+    ready = replace(spec, setups=setups, warnings=(*spec.warnings, *more))
     return _without_lengths(ready) if not any(map(ready.has_own_prompt, ready.task_names)) else ready
 
 

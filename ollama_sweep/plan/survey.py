@@ -18,7 +18,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import Engine, EngineInfo, ModelInfo
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine.secrets import masked
-from ollama_sweep.plan import fit, grid
+from ollama_sweep.plan import at_once, fit, grid
 from ollama_sweep.plan.lengths import Counting, PromptMemory, SentPrompt, question_hash
 from ollama_sweep.plan.models import resolved
 from ollama_sweep.plan.spec import SweepSpec
@@ -220,9 +220,10 @@ def refuse_what_cannot_be_set(spec: SweepSpec, engine_name: str, engine: Engine)
     for task in spec.task_names:
         if tasks.load(task).kind not in engine.kinds:
             raise ConfigError(f"the engine {engine_name} cannot do the task {task}", "task")
+    at_once.refuse_engine(spec, engine_name, engine)
     if engine.settable is None:
         return
-    known = engine.settable | {"model", "task", PROMPT_TOKENS}
+    known = engine.settable | {"model", "task", PROMPT_TOKENS, at_once.KEY}
     implied = {"num_predict"} if "num_predict" not in spec.dimensions else set()
     for name in (*spec.dimensions, *spec.options, *spec.server):
         if name not in known | implied:

@@ -319,10 +319,12 @@ def _flag(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedA
 def _because(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt) -> Iterator[str]:
     effective, metrics = last.attempt.effective, result.metrics
     if flag is Flag.CLAMPED:
-        for name, used in (("num_ctx", effective.num_ctx), ("num_batch", effective.num_batch)):
-            asked = planned.cell.option(name)
-            if used is not None and asked and used != asked:
-                yield f"asked {name} {asked}, used {used}"
+        used: dict[str, float | None] = {"num_ctx": effective.num_ctx, "num_batch": effective.num_batch}
+        used["num_parallel"] = metrics.get("effective_num_parallel")
+        asked = {**dict(planned.cell.server), **dict(planned.cell.options)}
+        for name, value in used.items():
+            if value is not None and asked.get(name) and value != asked[name]:
+                yield f"asked {name} {asked[name]}, used {value:g}"
     elif flag is Flag.SPILLED and effective.size_bytes is not None:
         yield f"{format_bytes(effective.size_vram_bytes or 0)} of {format_bytes(effective.size_bytes)} are on the GPU"
     elif flag is Flag.UNFILLED and "prompt_eval_count" in metrics:

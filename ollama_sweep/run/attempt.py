@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import CellFailed, EngineMissing, SweepError, keeping
 from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
-from ollama_sweep.core.summary import energy_per_token, summarize, summarize_answers
+from ollama_sweep.core.summary import asked_s, energy_per_token, summarize, summarize_answers
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.files import too_many_files
@@ -41,6 +42,14 @@ def _rates(runs: Sequence[Run]) -> list[float]:
     return [run.prompt_eval_rate or 0.0 for run in runs]
 
 
+def _parallel(cell: Cell, effective: Effective) -> dict[str, float]:
+    """How many requests the server was started for, where the sweep is about that and the server says so."""
+    asked = {name for name, _ in (*cell.coordinates, *cell.options, *cell.server)}
+    if effective.num_parallel is None or not asked & {"concurrency", "num_parallel"}:
+        return {}
+    return {"effective_num_parallel": effective.num_parallel}
+
+
 @dataclass(frozen=True)
 class Measuring:
     """How a sweep measures: its settings, what is sent by `Cell.asked`, its tasks by name, and the engine."""
@@ -65,7 +74,7 @@ class Measuring:
         watch = self.watch(self.engine.processes)
         try:
             watch.begin_load()
-            effective = gate.effective(self.engine.prepare(cell))
+            effective = gate.effective(self.engine.prepare(cell.for_engine))
             reached("after_prepare")
             watch.start()
             self._collect_runs(cell, runs, beside.runs, effective, watch)
@@ -96,7 +105,8 @@ class Measuring:
         else:
             measured = [run for load in loads for run in load if not run.warmup]
             summary = summarize_answers(measured, self.tasks[cell.task].summarize(measured), len(loads))
-        summary = replace(summary, scores={**summary.scores, **seen, **energy_per_token(seen, runs)})
+        more = {**seen, **energy_per_token(seen, runs), **_parallel(cell, effective)}
+        summary = replace(summary, scores={**summary.scores, **more})
         return judge.judge_attempt(cell, runs, summary, effective, prompt_tokens=tokens, has_gpu=self.has_gpu)
 
     def _sent(self, cell: Cell) -> SentPrompt:
@@ -162,15 +172,17 @@ class Measuring:
             watch=watch,
             emit=self.emit,
             first=max((run.number for run in earlier), default=0) + 1,
+            asked_s=asked_s(earlier),
         )
         for number in range(1, self.spec.warmup.minimum + 1):
             runs.extend(asking.warm_up(number))
         reached("after_warmup")
         watch.begin_runs()
         rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)  # answered or not
-        for run in asking.ask_all(max(1, rounds)):
-            runs.append(run)
-            reached("after_run")
+        with contextlib.closing(asking.ask_all(max(1, rounds))) as asked:
+            for run in asked:
+                runs.append(run)
+                reached("after_run")
 
     def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:
         measured = [run for run in runs if not run.warmup]
@@ -187,7 +199,7 @@ class Measuring:
     def _run(self, cell: Cell, number: int, *, warmup: bool) -> Run:
         sent, nonce = self._sent(cell), prompts.new_nonce()
         text = prompts.with_nonce(nonce, sent.text)
-        generation = gate.checked(self.engine.generate(cell, text, self.spec.timeout_s), fresh=True)
+        generation = gate.checked(self.engine.generate(cell.for_engine, text, self.spec.timeout_s), fresh=True)
         generation = thoughts.apart(generation)
         with keeping(generation.raw):
             scores = {} if warmup else self.tasks[cell.task].score(sent.questions[0], generation)

@@ -29,7 +29,7 @@ RUN_COLUMNS = (
     "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s", "prompt_eval_rate",
     "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s", "printed_rate",
     "client_duration_s", "believed", "doubt", "ttft_s",
-    "thinking_count", "thinking_duration_s",
+    "thinking_count", "thinking_duration_s", "started_s",
 )  # fmt: skip
 SUMMARY_COLUMNS = (
     "runs", "loads", "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max",

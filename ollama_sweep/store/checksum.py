@@ -31,7 +31,7 @@ _RUNS = (
     "part", "number", "warmup", "nonce", "prompt_eval_count", "cached_count", "prompt_eval_duration_s",
     "prompt_eval_rate", "eval_count", "eval_duration_s", "eval_rate", "total_duration_s", "load_duration_s",
     "printed_rate", "client_duration_s", "believed", "doubt", "ttft_s",
-    "thinking_count", "thinking_duration_s",
+    "thinking_count", "thinking_duration_s", "started_s",
 )  # fmt: skip
 _SCORES = ("part", "name", "value")
 _ANSWERS = (

@@ -371,9 +371,14 @@ CREATE TABLE telemetry (
 """
 """What sensors said while an attempt lasted, as `machine.sensing.series` packs it; no row where nothing was seen."""
 
+_STARTS = """
+ALTER TABLE runs ADD COLUMN started_s REAL;
+"""
+"""When a question was sent, so that those that were in flight at once are known; NULL where nobody looked."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
               ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS),
-              ("7_telemetry", _TELEMETRY))  # fmt: skip
+              ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

@@ -39,6 +39,7 @@ class Engine(Base):
 
     settable = REQUEST_OPTIONS | LOADS
     kinds = frozenset({GENERATE, EMBED})
+    asks_at_once = True
     default_model = "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf"
     takes_files = False
 
@@ -179,6 +180,10 @@ class Engine(Base):
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         request = request_of(cell, "lmstudio", LOADS)
         return self._connected().chat(self._identifier, cell.system, prompt, request, timeout_s)
+
+    def cut_short(self) -> None:
+        if self._client is not None:
+            self._client.cut_short()
 
     def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
         return self._connected().embed(self._identifier, texts, batch_size, timeout_s)

@@ -24,7 +24,7 @@ from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.ollama.look import OllamaLook
 from ollama_sweep.engines.ollama.output import clean, error_text
-from ollama_sweep.engines.ollama.processes import batch_of, family
+from ollama_sweep.engines.ollama.processes import batch_of, family, parallel_of
 from ollama_sweep.engines.ollama.programs import any_binary
 from ollama_sweep.engines.ollama.requests import Requests, read_again, refusal
 from ollama_sweep.engines.ollama.server import OllamaServer, is_named, tagged, version_tuple
@@ -282,6 +282,7 @@ class OllamaEngine(Engine):
             size_vram_bytes=size_vram,
             load_duration_s=self._load_duration_s,
             others_loaded=tuple(others),
+            num_parallel=parallel_of(self._serving()),
         )
 
     @property

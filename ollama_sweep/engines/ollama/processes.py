@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import psutil
 
 BATCH = ("-b", "--batch-size")
+PARALLEL = ("-np", "--parallel")
 
 
 def family(pid: int | None) -> tuple[int, ...]:
@@ -25,6 +26,15 @@ def family(pid: int | None) -> tuple[int, ...]:
 
 def batch_of(pid: int | None) -> int | None:
     """The num_batch that a server has started its only runner with; None where that does not show."""
+    return _given(pid, BATCH)
+
+
+def parallel_of(pid: int | None) -> int | None:
+    """How many requests at once a server has started its only runner for; None where that does not show."""
+    return _given(pid, PARALLEL)
+
+
+def _given(pid: int | None, names: tuple[str, ...]) -> int | None:
     import psutil
 
     try:
@@ -32,7 +42,7 @@ def batch_of(pid: int | None) -> int | None:
         words = found[0].cmdline() if len(found) == 1 else []
     except (psutil.Error, OSError):
         return None
-    given = [after for word, after in itertools.pairwise(words) if word in BATCH]
+    given = [after for word, after in itertools.pairwise(words) if word in names]
     return int(given[-1]) if given and given[-1].isdigit() else None
 
 

@@ -29,6 +29,7 @@ from ollama_sweep.engines.ollama.programs import any_binary as any_binary
 from ollama_sweep.engines.ollama.programs import installed_binary as installed_binary
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.engines.shared.connections import Connections, limits
 from ollama_sweep.machine import process
 from ollama_sweep.machine.address import base_url, is_encrypted, is_loopback
 from ollama_sweep.machine.computer import orphans
@@ -77,6 +78,7 @@ class OllamaServer:
         self._was_away = False
         self._named_orphans: set[int] = set()
         self._folder: Path | None = None
+        self.connections = Connections()
         self.version = ""
 
     @property
@@ -264,7 +266,12 @@ class OllamaServer:
         import httpx
 
         if self._http is None:
-            self._http = httpx.Client(base_url=self._url, verify=is_encrypted(self._url))
+            self._http = httpx.Client(
+                base_url=self._url,
+                verify=is_encrypted(self._url),
+                limits=limits(),
+                event_hooks={"request": [self.connections.watched]},
+            )
         return self._http
 
     def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> httpx.Response:

@@ -22,6 +22,7 @@ from ollama_sweep.engines.base import EngineSettings, RowsDone
 from ollama_sweep.engines.openai.faults import Place, body_of, by_status, died, is_html, said_in, translated, unreadable
 from ollama_sweep.engines.openai.stream import Pieces, events
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.engines.shared.connections import Connections, limits
 from ollama_sweep.engines.shared.deadline import Deadline
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine.address import Address, is_encrypted
@@ -59,6 +60,7 @@ class Client:
         self._address = address
         self._http: httpx.Client | None = None
         self._refused: set[tuple[object, str]] = set()
+        self._connections = Connections()
         self.place = Place(address.url, key)
 
     @property
@@ -76,6 +78,10 @@ class Client:
             self._http.close()
             self._http = None
 
+    def cut_short(self) -> None:
+        """End every request in flight, and every wait for a server that is too busy; for any thread."""
+        self._connections.cut()
+
     def _opened(self) -> httpx.Client:
         import httpx
 
@@ -86,6 +92,8 @@ class Client:
                 headers=headers,
                 trust_env=not self._address.is_local,
                 verify=is_encrypted(self._address.url),
+                limits=limits(),
+                event_hooks={"request": [self._connections.watched]},
             )
         return self._http
 
@@ -139,7 +147,8 @@ class Client:
         if isinstance(failure, EngineMissing) or turn == WAITS or pause_s > LONGEST_WAIT_S:
             raise failure
         self._settings.say(f"{failure}. Waiting {pause_s:g} s")
-        time.sleep(pause_s)
+        if self._connections.wait(pause_s):
+            raise failure
 
     def _in_its_way(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request with the fields that the server takes for this model."""

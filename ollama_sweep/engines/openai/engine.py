@@ -27,6 +27,7 @@ class Engine(Base):
 
     settable = REQUEST_OPTIONS
     kinds = frozenset({GENERATE, EMBED})
+    asks_at_once = True
     default_model = "gpt-oss-20b"
     takes_files = False
     look = OpenAILook
@@ -56,15 +57,18 @@ class Engine(Base):
         return self._server.count_tokens(prompt, system)
 
     def prepare(self, cell: Cell) -> Effective:
-        """Nothing is loaded here; num_ctx is that of a llama-server, which says it."""
+        """Nothing is loaded here; num_ctx and slots are those of a llama-server, which says them."""
         request_of(cell, "openai")
-        return Effective(num_ctx=self._server.context())
+        return Effective(num_ctx=self._server.context(), num_parallel=self._server.slots())
 
     def generate(self, cell: Cell, prompt: str, timeout_s: float, *, fresh: bool = True) -> Generation:
         return self._client.chat(cell.model, cell.system, prompt, request_of(cell, "openai"), timeout_s)
 
     def embed(self, cell: Cell, texts: Sequence[str], batch_size: int, timeout_s: float) -> Generation:
         return self._client.embed(cell.model, texts, batch_size, timeout_s)
+
+    def cut_short(self) -> None:
+        self._client.cut_short()
 
     def processes(self) -> tuple[int, ...]:
         return listening_on(self._address)

@@ -133,6 +133,10 @@ class Server:
             return None
         return _whole(_mapping(self._props().get("default_generation_settings")).get("n_ctx"))
 
+    def slots(self) -> int | None:
+        """How many requests a llama-server runs at once; None for any other server."""
+        return _whole(self._props().get("total_slots")) if self.is_llama_server else None
+
     # -- counting, resting ---------------------------------------------------------------------------------------
 
     def count_tokens(self, prompt: str, system: str) -> int | None:

@@ -335,4 +335,5 @@ def effective(found: object) -> Effective:
             size_vram_bytes=size_bytes("size_vram_bytes", found.size_vram_bytes),
             load_duration_s=duration_s("load_duration_s", found.load_duration_s),
             others_loaded=tuple(text("others_loaded", name) for name in found.others_loaded),
+            num_parallel=length("num_parallel", found.num_parallel),
         )

@@ -1,0 +1,78 @@
+"""Threads for what is asked at once, each for one question. What came of it is taken in the thread that asked."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from ollama_sweep.core.errors import CellFailed
+from ollama_sweep.core.outcome import Status
+
+T = TypeVar("T")
+LOOK_S = 0.2
+"""So often a wait comes back to Python, where an exception from another thread gets in."""
+END_S = 5.0
+AGAIN_S = 0.05
+
+
+class Crew(Generic[T]):
+    """A block in which jobs run in threads; at its end none of them waits for anything any more.
+
+    `cut_short` ends the requests that they wait for. `over` is set then, and tells a job to begin nothing new.
+    """
+
+    def __init__(self, cut_short: Callable[[], None], over: threading.Event) -> None:
+        self._cut_short, self._over = cut_short, over
+        self._ended: queue.SimpleQueue[tuple[threading.Thread, int, T | BaseException]] = queue.SimpleQueue()
+        self._threads: set[threading.Thread] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that were begun and not taken back by `next`."""
+        return len(self._threads)
+
+    def begin(self, number: int, job: Callable[[], T]) -> None:
+        """Begin a job. Raises CellFailed where the computer gives no thread for it."""
+        thread = threading.Thread(target=lambda: self._do(thread, number, job), name=f"question {number}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            text = f"no thread for another question beside the {self.in_flight} in flight: {error}"
+            raise CellFailed(Status.RESOURCE, "host_resource", text) from None
+        self._threads.add(thread)
+
+    def _do(self, thread: threading.Thread, number: int, job: Callable[[], T]) -> None:
+        try:
+            result: T | BaseException = job()
+        except BaseException as error:
+            result = error
+        self._ended.put((thread, number, result))
+
+    def next(self) -> tuple[int, T]:
+        """Wait for the next job that ends: its number and its result. Raises what it raised."""
+        while True:
+            try:
+                thread, number, result = self._ended.get(timeout=LOOK_S)
+                break
+            except queue.Empty:
+                continue
+        self._threads.discard(thread)
+        if isinstance(result, BaseException):
+            raise result
+        return number, result
+
+    def __enter__(self) -> Crew[T]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        until = time.monotonic() + END_S
+        while (alive := [thread for thread in self._threads if thread.is_alive()]) and time.monotonic() < until:
+            self._cut_short()  # again: one of them may just have begun another request
+            alive[0].join(AGAIN_S)
