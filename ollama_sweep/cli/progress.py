@@ -243,4 +243,7 @@ def answered(scores: Mapping[str, float]) -> str:
     total = scores["answers"] + scores.get("failed_answers", 0)
     shown = [f"{word} {metric(name).with_unit(scores[name])}" for name, word in _HEADLINES.items() if name in scores]
     counted = [] if "rows_per_s" in scores else [f"{scores['answers']:.0f} of {total:.0f} answered"]
+    served, together = scores.get("served_parallel", 0), scores.get("tokens_per_s_total")
+    if served > 1 and together is not None:
+        shown.append(f"{metric('tokens_per_s_total').with_unit(together)} together, {served:.0f} at once")
     return ", ".join([*shown[:1], *counted, *shown[1:]])

@@ -19,7 +19,7 @@ from ollama_sweep.results.grids import length_of, work_in_words
 from ollama_sweep.results.prices import PriceTable
 
 _HIDDEN = frozenset({"runs", "attempts", "prompt_eval_rate_min", "prompt_eval_rate_max", "position",
-                     "effective_num_ctx", "effective_num_batch"})  # fmt: skip
+                     "effective_num_ctx", "effective_num_batch", "effective_num_parallel"})  # fmt: skip
 Identity = tuple[str, str, str]
 """Model, engine and sweep."""
 

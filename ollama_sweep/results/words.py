@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import AnswerRow, CellResult
@@ -22,6 +22,10 @@ SHOWN = (
 """The numbers of the table; `--json` has all of them."""
 
 
+AT_ONCE = ("requests_per_s", "tokens_per_s_total", "ttft_s_p50", "ttft_s_p95", "served_parallel")
+"""The same of a task whose questions were in flight at once."""
+
+
 def summary_lines(rows: Sequence[AnswerRow], results: Sequence[CellResult]) -> list[str]:
     """A summary per model for the end of a run: under each model's name a line for each of its tasks."""
     groups = make_groups(rows, results)
@@ -30,7 +34,8 @@ def summary_lines(rows: Sequence[AnswerRow], results: Sequence[CellResult]) -> l
         own = [group for group in groups if group.label == label]
         facts = [fact for name in ("parameter_size", "quantization") if (fact := own[0].fact(name))]
         lines.append(f"{label} ({', '.join(facts)}):" if facts else f"{label}:")
-        lines += [f"  {group.task}: {_facts(group)}" for group in own]
+        for group in own:
+            lines += [f"  {group.task}: {_facts(group)}", *(f"    {line}" for line in at_once_lines(group.cells))]
     return lines
 
 
@@ -60,6 +65,30 @@ def _facts(group: Group) -> str:
     return ", ".join([*facts, *_score(group), *_memory(group), *([pooled] if pooled else [])])
 
 
+def at_once_lines(cells: Iterable[CellResult]) -> list[str]:
+    """What questions in flight at once came to: a line for each value of `concurrency`, where it is a dimension.
+
+    Of several cells with the same value it is the one that gave most tokens in a second.
+    """
+    by_value: dict[int, list[CellResult]] = {}
+    for cell in cells:
+        value = cell.coordinates.get("concurrency")
+        if isinstance(value, int) and cell.metrics.get("requests_per_s") is not None:
+            by_value.setdefault(value, []).append(cell)
+    return [_at_once(value, by_value[value]) for value in sorted(by_value)]
+
+
+def _at_once(value: int, cells: Sequence[CellResult]) -> str:
+    best = max(cells, key=lambda cell: (cell.metrics.get("tokens_per_s_total", 0.0), cell.metrics["requests_per_s"]))
+    found = {name: metric(name).with_unit(best.metrics[name]) for name in AT_ONCE if name in best.metrics}
+    words = {
+        "requests_per_s": "{}", "tokens_per_s_total": "{} together", "ttft_s_p95": "ttft P95 {}",
+        "served_parallel": "{} run at once",
+    }  # fmt: skip
+    facts = ", ".join(text.format(found[name]) for name, text in words.items() if name in found)
+    return f"concurrency {value}{f', best of {len(cells)} cells' if len(cells) > 1 else ''}: {facts}"
+
+
 def _score(group: Group) -> list[str]:
     found = group.spreads.get("score")
     if found is None:
@@ -79,7 +108,12 @@ def _memory(group: Group) -> list[str]:
 
 def task_table(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     """The numbers of one task that most people want: a row for each model and number under a head."""
-    names = [name for name in SHOWN if any(name in group.spreads for group in groups)]
+    served = [found for group in groups if (found := group.spreads.get("served_parallel"))]
+    is_at_once = any(found.high > 1 for found in served) or any(
+        "concurrency" in cell.coordinates for group in groups for cell in group.cells
+    )
+    shown = (*SHOWN, *AT_ONCE) if is_at_once else SHOWN
+    names = [name for name in shown if any(name in group.spreads for group in groups)]
     rows = [
         (group.label, _named(name), *_cells(name, group.spreads[name]))
         for name in names

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -84,7 +84,7 @@ class Asking:
             self.emit(RunFinished(self.cell, number, True, run.prompt_eval_rate))
             yield run
 
-    def ask_all(self, rounds: int) -> Iterator[Run]:
+    def ask_all(self, rounds: int) -> Generator[Run]:
         """Every question, so many times. Raises CellFailed where none was answered, or the engine is gone."""
         failure: CellFailed | None = None
         answered, reasons = 0, set[str]()
@@ -101,13 +101,13 @@ class Asking:
             reason = ONLY_THOUGHTS if reasons == {ONLY_THOUGHTS} else "no_answers"
             raise CellFailed(failure.status, reason, text, failure.raw)
 
-    def _in_turn(self, questions: Sequence[Question]) -> Iterator[Asked]:
+    def _in_turn(self, questions: Sequence[Question]) -> Generator[Asked]:
         for number, question in enumerate(questions, self.first):
             run, failure = self._ask(question, number)
             self._rest_after(failure)
             yield run, failure
 
-    def _at_once(self, questions: Sequence[Question]) -> Iterator[Asked]:
+    def _at_once(self, questions: Sequence[Question]) -> Generator[Asked]:
         """As many in flight as the cell says. After a timeout no other is begun until all have ended, and it rested."""
         waiting, next_number = deque(enumerate(questions, self.first)), self.first
         done: dict[int, Asked] = {}
@@ -137,8 +137,8 @@ class Asking:
         failure = self._too_long(question)
         tries = 0
         while failure is None or (tries <= self.setup.max_retries and failure.status is not Status.TRUNCATED):
-            if tries and self._over.wait(RETRY_PAUSE_S):
-                raise failure
+            if failure is not None and self._over.wait(RETRY_PAUSE_S):
+                break
             tries += 1
             try:
                 return self._try(question, number, warmup=False, tries=tries), None

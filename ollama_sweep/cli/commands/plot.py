@@ -194,7 +194,7 @@ def _draw(jobs: Sequence[Job], material: Material, out: Path, suffix: str, *, is
     folder = inside(out, safe_name(material.name))
     files: list[Path] = []
     for job in jobs:
-        if is_all and job.name == "grid" and len({cell.task for cell in material.cells}) < 2:
+        if is_all and not _says_something(job.name, material.cells):
             continue
         options = replace(
             job.options, sweep=material.sweep, machine=material.machine, prompt_tokens=material.prompt_tokens
@@ -208,6 +208,13 @@ def _draw(jobs: Sequence[Job], material: Material, out: Path, suffix: str, *, is
     if not files:
         raise ConfigError(f"nothing of {material.name} can be drawn: {'; '.join(material.notes)}")
     return files
+
+
+def _says_something(plot: str, cells: Sequence[CellResult]) -> bool:
+    """Two plots are about a dimension that few sweeps have."""
+    if plot == "grid":
+        return len({cell.task for cell in cells}) > 1
+    return plot != "concurrency" or any("concurrency" in cell.coordinates for cell in cells)
 
 
 def _rows_of(job: Job, material: Material) -> Sequence[Any]:

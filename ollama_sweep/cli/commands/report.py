@@ -84,7 +84,7 @@ def lines_of(found: Report) -> list[str]:
     """What a person reads."""
     from ollama_sweep.cli.tables import table
     from ollama_sweep.results.groups import PERCENTILE_METHOD
-    from ollama_sweep.results.words import check_line, group_line, task_table
+    from ollama_sweep.results.words import at_once_lines, check_line, group_line, task_table
 
     lines = [f"Sweep {row.name} on {row.engine} ({row.machine})" for row in found.sweeps]
     lines += [drift_line(sweep, drifts) for sweep, drifts in found.drifts.items()]
@@ -98,6 +98,7 @@ def lines_of(found: Report) -> list[str]:
         lines += ["", f"Task {task}", *(f"  {group_line(group)}" for group in members), ""]
         lines += table(task_table(members), left=2, indent="  ")
         for group in members:
+            lines += [f"  {group.label}, {line}" for line in at_once_lines(group.cells)]
             lines += [f"  {line}" for line in (*category_lines(group), *check_line(group), *cost_lines(group))]
         lines += [f"  Expensive: {region.text(found.unit)}" for region in found.regions.get(task, [])]
     lines += ["", *(f"Routing, {line}" for hint in found.routing for line in hint.lines())] if found.routing else []
