@@ -47,6 +47,17 @@ def _can(setup: Setup) -> bool:
     return bool(setup.questions) and not any(question.texts for question in setup.questions)
 
 
+def too_few(spec: SweepSpec, setups: Mapping[str, Setup]) -> tuple[str, ...]:
+    """A warning for each task that has fewer questions than may be in flight."""
+    wanted = most(spec)
+    counts = {name: len(one.questions) * (one.repeats or spec.repeats.minimum) for name, one in setups.items()}
+    return tuple(
+        f"concurrency goes up to {wanted}, and {name} asks {count} in a cell: no more are in flight (repeats, limit)"
+        for name, count in counts.items()
+        if count < wanted and wanted > 1
+    )
+
+
 def queueing(spec: SweepSpec) -> tuple[str, ...]:
     """A warning where the sweep's own server runs fewer requests at once than are in flight."""
     wanted = most(spec)

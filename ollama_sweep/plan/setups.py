@@ -26,7 +26,7 @@ def with_tasks(spec: SweepSpec) -> SweepSpec:
     at_once.refuse_engine(spec, spec.engine, engines.facts(spec.engine))
     setups = set_up(spec.task_names, spec.task_options)
     at_once.refuse_tasks(spec, setups)
-    more = (*warnings(setups, spec.repeats), *at_once.queueing(spec))
+    more = (*warnings(setups, spec.repeats), *at_once.queueing(spec), *at_once.too_few(spec, setups))
     ready = replace(spec, setups=setups, warnings=(*spec.warnings, *more))
     return _without_lengths(ready) if not any(map(ready.has_own_prompt, ready.task_names)) else ready
 

@@ -11,7 +11,7 @@ from sweep_runner import Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-QUESTIONS = 8
+QUESTIONS = 6
 
 
 def test_a_server_runs_as_many_at_once_as_it_was_started_for(small_model: Path, sweep: Sweep) -> None:
@@ -22,7 +22,7 @@ def test_a_server_runs_as_many_at_once_as_it_was_started_for(small_model: Path, 
     config = sweep.config(
         model=str(small_model), num_ctx=512, num_parallel=[1, 4], concurrency=[1, 4], server="managed",
         engine="ollama_http", num_thread=1, task="short", warmup=1, retries=0, control="off",
-        tasks={"short": {"num_predict": 16, "temperature": 0, "repeats": 1}},
+        tasks={"short": {"num_predict": 12, "temperature": 0, "repeats": 1}},
     )  # fmt: skip
     sweep("run", config, "--ollama", binary, env={"OLLAMA_MODELS": str(sweep.folder / "models")}).must()
     rows = {(row["num_parallel"], row["concurrency"]): row for row in sweep.rows()}

@@ -176,6 +176,8 @@ def test_one_at_a_time_is_allowed_to_all(program: Program) -> None:
 )
 def test_a_queue_is_foretold(keys: dict[str, Any], said: str, program: Program) -> None:
     config = grid(program, **{"concurrency": [1, 4], "server": "managed", **keys})
+    few = json_of(program("plan", grid(program, name="few", concurrency=8), "--json"))["warnings"]
+    assert few == ["concurrency goes up to 8, and capitals asks 6 in a cell: no more are in flight (repeats, limit)"]
     warnings = " ".join(json_of(program("plan", config, "--json"))["warnings"])
     assert said in warnings
     assert bool(said) == ("wait in the server's queue" in warnings)
