@@ -77,7 +77,7 @@ def _by_hand(row: SweepRow, found: Explained) -> list[str]:
     from ollama_sweep import engines
     from ollama_sweep.core.cell import PROMPT_TOKENS
 
-    lines = list(engines.facts(row.engine).by_hand(found.planned.cell, str(row.spec.get("template") or "")))
+    lines = list(engines.facts(row.engine).by_hand(found.planned.cell.for_engine, str(row.spec.get("template") or "")))
     coordinates = {"model": found.planned.cell.model, **found.place.coordinates}
     sets = []
     for name, value in coordinates.items():
