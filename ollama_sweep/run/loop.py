@@ -180,7 +180,7 @@ class Execution:
         return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
 
     def _hold(self) -> None:
-        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts; a rest comes first."""
+        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts. Before it: a rest."""
         if self.cooling is not None:
             self.cooling.before_cell()
         said = None

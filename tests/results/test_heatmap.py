@@ -93,12 +93,12 @@ def test_the_best_and_what_is_tied_with_it() -> None:
     assert marks[1, 1].detail == "322–335, 3 runs"
 
 
-def test_from_six_runs_on_the_interval_stands_in_the_cell_and_how_sure_it_is_in_the_legend() -> None:
+def test_the_interval_stands_in_the_cell_and_how_sure_it_is_in_the_legend() -> None:
     rate = {"prompt_eval_rate": 331.0, "prompt_eval_rate_min": 1.0, "prompt_eval_rate_max": 999.0, "runs": 9.0,
             "prompt_eval_rate_low": 325.0, "prompt_eval_rate_high": 334.0}  # fmt: skip
     data = one([result(1, 1, metrics=rate), result(1, 2, 100.0)])
     assert [(mark.detail, mark.tied) for mark in data.cells.values()] == [("325–334, 9 runs", False), ("3 runs", False)]
-    assert entries(data)[0].text == "best: num_ctx 1, num_batch 1: 331 tokens/s (325–334 at 96.1 %, 9 runs)"
+    assert entries(data)[0].text == "best: num_ctx 1, num_batch 1: 331 tokens/s (325–334 at 95 %, 9 runs)"
 
 
 def test_runs_are_named_only_for_what_every_run_has() -> None:
