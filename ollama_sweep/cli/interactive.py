@@ -30,9 +30,9 @@ from ollama_sweep.machine import computer
 from ollama_sweep.machine.files import check_file, expanded, write_whole
 from ollama_sweep.plan import config as sweep_file
 from ollama_sweep.plan.models import ALL, Installed, can, installed
+from ollama_sweep.plan.opening import is_elsewhere
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
-from ollama_sweep.run.claims import is_elsewhere
 
 HERE = "--interactive"
 NAME = "interactive"

@@ -329,6 +329,7 @@ _REASON_LABELS = {
     "create": "Create failed",
     "no_statistics": "Timeout or no output",
     "does_not_fit": "Does not fit",
+    "memory": "Left out (memory)",
     "parked": "Parked",
     "cannot_embed": "Cannot embed",
     "no_answers": "No answers",

@@ -91,6 +91,12 @@ class Machine:
         gpus = "; ".join(f"{gpu.name} {gpu.driver}" for gpu in self.gpus)
         return {"system": self.system, "processor": self.processor, "cores": str(self.cores), "gpus": gpus, **settings}
 
+    def memory_fingerprint(self) -> dict[str, str]:
+        """What decides how much memory a load finds: the same without the kernel, and how much memory there is."""
+        gpus = ", ".join("?" if gpu.memory_bytes is None else format_bytes(gpu.memory_bytes) for gpu in self.gpus)
+        same = {name: value for name, value in self.fingerprint().items() if name != "system"}
+        return {**same, "memory": format_bytes(self.memory_bytes), "gpu_memory": gpus}
+
 
 @dataclass(frozen=True)
 class OtherMachine:
@@ -106,6 +112,19 @@ class OtherMachine:
     def fingerprint(self) -> dict[str, str]:
         """As `Machine` has it: the address is all that is known."""
         return {"server": self.where}
+
+    def memory_fingerprint(self) -> dict[str, str]:
+        """As `Machine` has it."""
+        return self.fingerprint()
+
+
+def free_memory() -> tuple[int | None, int]:
+    """Bytes that are free now: of all GPUs together (None where one does not say), and of the computer."""
+    import psutil
+
+    free = [gpu.free_bytes for gpu in gpus()]
+    known = [one for one in free if one is not None]
+    return sum(known) if known and len(known) == len(free) else None, psutil.virtual_memory().available
 
 
 def machine() -> Machine:

@@ -237,6 +237,12 @@ KEYS: tuple[Key, ...] = (
         absent="none", field="exclude", example="[num_batch > num_ctx, num_thread == 1 and num_ctx * 2 > 4096]",
     ),
     Key(
+        "prune", Kind.TRUTH, Part.EXCLUDE,
+        "true: leave out what is at least as large, in num_ctx and num_batch, as a cell that ran out of memory in two "
+        "fresh loads; a few are measured all the same: [measurement.md](measurement.md#memory)",
+        default=False, example="true",
+    ),
+    Key(
         "name", Kind.TEXT, Part.HOW, "the sweep's name in the database, and the folder of its pictures",
         absent="the file's name without its ending", field="name", example="all keys",
     ),

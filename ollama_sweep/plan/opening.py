@@ -12,6 +12,7 @@ from ollama_sweep.engines.base import Engine, EngineSettings
 
 if TYPE_CHECKING:
     from ollama_sweep.core.ledger import Ledger
+    from ollama_sweep.engines.base import EngineInfo
     from ollama_sweep.plan.spec import SweepSpec
     from ollama_sweep.store.reader import Reader
 
@@ -73,3 +74,10 @@ def opened(name: str, settings: EngineSettings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.close()
+
+
+def is_elsewhere(info: EngineInfo) -> bool:
+    """What measures is not on this computer, or cannot be told to be, so this computer's readings are not its own."""
+    from ollama_sweep.machine import ports
+
+    return "://" in info.where and info.details.get("server") != "own" and ports.is_elsewhere(info.where)

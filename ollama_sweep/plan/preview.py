@@ -16,11 +16,12 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
+from ollama_sweep.machine import computer
 from ollama_sweep.machine.sensing.thermometer import Thermometer
-from ollama_sweep.plan import fit, grid
+from ollama_sweep.plan import fit, grid, memory
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.lengths import NoMemory
-from ollama_sweep.plan.opening import engine_name, engine_settings, opened, pinned_engine
+from ollama_sweep.plan.opening import engine_name, engine_settings, is_elsewhere, opened, pinned_engine
 from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
@@ -92,6 +93,18 @@ class LengthPreview:
 
 
 @dataclass(frozen=True)
+class Last:
+    """What comes last: so many cells, because so many ran out of memory before. What was free then, in bytes: on GPUs
+    where they say so, else of the computer; the least and the most of it."""
+
+    cells: int = 0
+    failures: int = 0
+    is_gpu: bool = False
+    free_low_bytes: int | None = None
+    free_high_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a run would do. `why` counts the cells to run by the reason; `first` are labels of the first of them.
 
@@ -99,7 +112,8 @@ class Preview:
     `prompt_lengths` has each of these then, and is empty else.
 
     `repeats` counts the groups of cells that are the same configuration once the engine has clamped them; `repeating`
-    has the labels of the first groups.
+    has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
+    memory once. `last` says what comes last.
     """
 
     sweep: str
@@ -127,6 +141,10 @@ class Preview:
     seconds_left: float | None
     loads: LoadsPreview
     warnings: tuple[str, ...]
+    pruned: int = 0
+    witnesses: int = 0
+    in_doubt: int = 0
+    last: Last = Last()
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -159,9 +177,12 @@ def preview(
 def preview_of(found: Survey, reader: Reader | None) -> Preview:
     """What is known, put together with what the database has."""
     spec = found.spec
-    seen = _look_through(found, reader)
-    repeats, repeating = seen.repeats.groups(found.each_cell())
     row = reader.sweep_if_there(spec.name) if reader else None
+    stored = row.sweep_id if row and row.plan_fingerprint == found.fingerprint else None
+    left_out = memory.left_out(found, reader, stored)
+    record = _record(found, reader)
+    seen = _look_through(found, reader, left_out, record)
+    repeats, repeating = seen.repeats.groups(found.each_cell())
     history = reader.history(row.sweep_id) if reader and row else []
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
@@ -180,10 +201,10 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         order=spec.order,
         dimensions={name: tuple(spec.dimensions[name]) for name in grid.nesting(spec)},
         cells=seen.cells,
-        done=seen.cells - to_run - seen.unfit,
+        done=seen.cells - to_run - seen.unfit - len(left_out.places),
         to_run=to_run,
         why=dict(seen.why),
-        first=tuple(seen.first),
+        first=tuple([*seen.first, *seen.late_first][:SHOWN_CELLS]),
         changes=tuple(changes(row.spec, found)) if row else (),
         does_not_fit=_together(seen.does_not_fit),
         repeating=tuple(repeating),
@@ -193,12 +214,16 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         seconds_left=forecast(history, to_run + waiting, 0.0, resting_s).seconds_left,
         loads=LoadsPreview(
             passes=int(spec.settings.get("passes") or 1),
-            per_pass=seen.cells - seen.unfit,
+            per_pass=seen.cells - seen.unfit - len(left_out.places),
             controls=_controls(spec, seen.cells),
             second_look_share=float(spec.settings.get("second_look") or 0.0),
             waiting=waiting,
         ),
         warnings=(*spec.warnings, *_cooldown_warnings(spec.cooldown)),
+        pruned=len(left_out.places),
+        witnesses=left_out.witnesses,
+        in_doubt=left_out.in_doubt,
+        last=_last(seen, record, reader, stored),
     )
 
 
@@ -210,6 +235,23 @@ def _rests_s(wanted: Cooldown, reader: Reader | None, row: SweepRow | None, cell
 def _cooldown_warnings(wanted: Cooldown) -> Iterator[str]:
     if wanted.gpu_c is not None and not Thermometer(os.environ).celsius():
         yield f"cooldown: {{gpu_c: {wanted.gpu_c}}}: no GPU here says how warm it is, so a run is refused"
+
+
+def _record(found: Survey, reader: Reader | None) -> memory.Record:
+    """What ran out of memory before where this sweep would run; this computer is looked at only where there is any."""
+    if reader is None or not reader.has_failures():
+        return memory.Record()
+    here = computer.OtherMachine(found.info.where) if is_elsewhere(found.info) else computer.machine()
+    return memory.Record(reader.known_failures(memory.surroundings(found.engine, found.info, here, found.modelfile)))
+
+
+def _last(seen: _Seen, record: memory.Record, reader: Reader | None, stored: int | None) -> Last:
+    """A plan that is stored keeps the order it has."""
+    cells = seen.late if stored is None or reader is None else reader.late(stored)
+    failures = record.of(frozenset(seen.frontiers)) if cells else []
+    on_gpu = [one.free.gpu_bytes for one in failures if one.free.gpu_bytes is not None]
+    free = on_gpu or [one.free.memory_bytes for one in failures if one.free.memory_bytes is not None]
+    return Last(cells, len(failures), bool(on_gpu), min(free, default=None), max(free, default=None))
 
 
 @dataclass
@@ -225,24 +267,28 @@ class _Seen:
     unfit: int = 0
     why: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
+    late_first: list[str] = field(default_factory=list)
+    late: int = 0
+    frontiers: set[int] = field(default_factory=set)
     contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     does_not_fit: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
     unfilled: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
     too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
 
-def _look_through(found: Survey, reader: Reader | None) -> _Seen:
+def _look_through(found: Survey, reader: Reader | None, left_out: memory.LeftOut, record: memory.Record) -> _Seen:
     """Go through the plan once; the database is asked for some cells at a time."""
     seen, wanted = _Seen(fit.Repeats(found.models)), found.wanted()
     tokens: dict[int | None, int] = {}
     for (_, _, length), prompt in found.prompts.items():
         if prompt.is_own_prompt:
             tokens[length] = max(tokens.get(length, 0), prompt.tokens or 0)
-    plan = found.planned()
+    plan = record.behind(found.planned())
     while some := list(islice(plan, CELLS_AT_ONCE)):
         known = reader.measured_again((planned.key for planned in some), wanted) if reader else {}
         for planned in some:
-            _look_at(planned, found, seen, again.why(planned, known), tokens.get(planned.cell.prompt_tokens))
+            reason = "" if seen.cells in left_out.places else again.why(planned, known)
+            _look_at(planned, found, seen, reason, tokens.get(planned.cell.prompt_tokens))
     return seen
 
 
@@ -255,8 +301,11 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         seen.does_not_fit[cell.prompt_tokens].add(cell.num_ctx)
     if reason:
         seen.why[reason] += 1
-        if len(seen.first) < SHOWN_CELLS:
-            seen.first.append(cell.label())
+        seen.late += bool(planned.frontier)
+        seen.frontiers.add(planned.frontier)
+        first = seen.late_first if planned.frontier else seen.first
+        if len(first) < SHOWN_CELLS:
+            first.append(cell.label())
     seen.contexts[cell.model].add(cell.num_ctx)
     if found.prompts[cell.asked].is_own_prompt:
         if is_unfilled(cell.num_batch, tokens):

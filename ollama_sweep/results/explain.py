@@ -17,6 +17,7 @@ from ollama_sweep.core.units import format_bytes, format_rate
 from ollama_sweep.results.grids import flags_of
 from ollama_sweep.store.attempts import RUN_COLUMNS
 from ollama_sweep.store.loads.further import WAITING, Made
+from ollama_sweep.store.memory.pruning import LOADS
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -66,6 +67,15 @@ class Explained:
     controls: tuple[Control, ...]
     waiting: tuple[Made, ...]
     surroundings: Mapping[int, Mapping[str, object]]
+    witness: Place | None = None
+    """The cell because of which this one is left out, or probed."""
+    is_last: bool = False
+    """It comes last, because what is no larger ran out of memory here before."""
+
+    @property
+    def is_left_out(self) -> bool:
+        """The cell is not measured because of its witness."""
+        return self.result.status is Status.SKIPPED and self.witness is not None
 
     @property
     def last(self) -> ExplainedAttempt | None:
@@ -85,6 +95,7 @@ class Explained:
             "waiting_loads": [asdict(load) for load in self.waiting],
             "controls": [asdict(control) for control in self.controls],
             "segments": {str(number): dict(found) for number, found in self.surroundings.items()},
+            "left_out_by": dict(self.witness.coordinates) if self.witness and self.is_left_out else None,
         }  # fmt: skip
 
 
@@ -244,7 +255,8 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
     """All that the database holds of a cell of a sweep."""
     result = reader.result(sweep.sweep_id, place.position)
     planned = reader.planned(sweep.sweep_id, place.position)
-    attempts = _attempts(reader, sweep.name, place)
+    witness, is_last = reader.witness(sweep.sweep_id, place.position), reader.is_late(sweep.sweep_id, place.position)
+    attempts = _attempts(reader, sweep.name, place, _turn(reader, place, witness, is_last=is_last))
     last = _last(attempts)
     known = reader.segments()
     return Explained(
@@ -261,16 +273,29 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
         waiting=tuple(load for load in reader.further_loads(place.key) if load.state == WAITING),
         surroundings={number: known[number] for one in attempts
                       if (number := one.attempt.segment) is not None and number in known},
+        witness=witness,
+        is_last=is_last,
     )  # fmt: skip
 
 
-def _attempts(reader: Reader, sweep: str, place: Place) -> list[ExplainedAttempt]:
+def _turn(reader: Reader, place: Place, witness: Place | None, *, is_last: bool) -> str:
+    """Why a cell had its first attempt when it had it."""
+    mine = next((one.started_at for one in reader.attempts(place.key)), "")
+    if witness is not None and mine:
+        failed = [one.finished_at for one in reader.attempts(witness.key) if one.status is Status.OOM]
+        if len(failed) >= LOADS and str(failed[LOADS - 1]) <= mine:
+            where = ", ".join(f"{name} {value}" for name, value in witness.coordinates.items())
+            return f"a probe: {where} leaves out what is at least as large"
+    return "its turn in the plan, among what comes last" if is_last else "its turn in the plan"
+
+
+def _attempts(reader: Reader, sweep: str, place: Place, turn: str) -> list[ExplainedAttempt]:
     found: list[ExplainedAttempt] = []
     wanted = {load.attempt_id: load for load in reader.further_loads(place.key)}
     for attempt in reader.attempts(place.key):
         before = found[-1].attempt if found else None
         further = attempt.purpose is not None
-        why = _why_further(attempt, wanted.get(attempt.attempt_id)) if further else _why(attempt, before)
+        why = _why_further(attempt, wanted.get(attempt.attempt_id)) if further else _why(attempt, before, turn)
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
         number = attempt.attempt_id
@@ -289,11 +314,11 @@ def _why_further(attempt: AttemptRow, wanted: Made | None) -> str:
     return why
 
 
-def _why(attempt: AttemptRow, before: AttemptRow | None) -> str:
+def _why(attempt: AttemptRow, before: AttemptRow | None, turn: str) -> str:
     if Flag.IMPORTED in attempt.flags:
         return "taken from an older file"
     if before is None:
-        return "its turn in the plan"
+        return turn
     if before.status is Status.INTERRUPTED:
         return f"the attempt before was interrupted{f' ({before.reason})' if before.reason else ''}"
     if before.status is Status.DISCARDED:
@@ -302,6 +327,8 @@ def _why(attempt: AttemptRow, before: AttemptRow | None) -> str:
         return "the attempt before never ended"
     if before.status in RETRIED:
         return f"the attempt before ended as {before.status}, which is tried again"
+    if before.status is Status.OOM:
+        return "asked for again after oom: by --retry, or because a second failure leaves out larger cells (prune)"
     if before.status is not Status.OK:
         return f"asked for again after {before.status}: by --retry, or with a longer time limit"
     if attempt.repeats > before.repeats:

@@ -12,6 +12,7 @@ from ollama_sweep.core.forecast import Forecast, forecast, rests_s
 from ollama_sweep.results.find import find_sweep
 from ollama_sweep.store import beside
 from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.rows import LeftOut
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -65,6 +66,8 @@ class SweepStatus:
     """Further loads of cells that are done, by what they are made for."""
     seconds: Mapping[Purpose | None, float] = field(default_factory=dict)
     """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What `prune` leaves out."""
     missing_cells: int = 0
     """Cells that were called done and are not in this file."""
 
@@ -109,6 +112,7 @@ class SweepStatus:
             "seconds": {str(purpose or "cells"): took for purpose, took in self.seconds.items()},
             "last_run_at": self.last_run_at,
             "missing_cells": self.missing_cells,
+            "left_out": asdict(self.left_out),
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -159,6 +163,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         spreads=reader.spreads(row.sweep_id),
         waiting_loads=further,
         seconds=reader.seconds(row.sweep_id),
+        left_out=reader.left_out(row.sweep_id),
         missing_cells=reader.missing_cells(),
     )
 

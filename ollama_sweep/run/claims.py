@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import DatabaseInUse, StorageError
+from ollama_sweep.plan.opening import is_elsewhere as is_elsewhere
 from ollama_sweep.store import lock
 from ollama_sweep.store.rows import Holder
 
@@ -42,13 +43,6 @@ def needs(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]
     if len(claims) == bool(is_found):
         claims[f"{platform.node()} processor"] = "This computer's processor"
     return claims
-
-
-def is_elsewhere(info: EngineInfo) -> bool:
-    """What measures is not on this computer, or cannot be told to be, so this computer's readings are not its own."""
-    from ollama_sweep.machine import ports
-
-    return "://" in info.where and info.details.get("server") != "own" and ports.is_elsewhere(info.where)
 
 
 def other_host(spec: SweepSpec, info: EngineInfo) -> Iterator[str]:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +44,7 @@ from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.cooling import CoolDown
 from ollama_sweep.run.drift import DriftWatch
+from ollama_sweep.run.memory import MemoryWatch
 from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
@@ -130,8 +132,10 @@ class Execution:
     day_clock: Callable[[], float] = time_of_day_ahead_s
     drift: DriftWatch | None = None
     cooling: CoolDown | None = None
+    memory: MemoryWatch | None = None
     may_start: Callable[[], Wait | None] = lambda: None
     following: Callable[[], FurtherLoad | None] = lambda: None
+    _engine_version: str = ""
     _bugs: int = 0
     _missed: int = 0
     _missed_since: float = 0.0
@@ -162,6 +166,7 @@ class Execution:
         """A pending cell, or a cell that wants a further load; None where nothing is left."""
         pending = self.store.next_pending(self.sweep_id)
         if pending is not None:
+            pending = self.memory.turn(pending) if self.memory else pending
             return OwnTurn(self.store, self.sweep_id, pending, self.spec.timeout_s)
         load = self.following()
         return None if load is None else FurtherTurn(self.store, self.sweep_id, load, self.spec.timeout_s)
@@ -180,7 +185,7 @@ class Execution:
         return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
 
     def _hold(self) -> None:
-        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts. Before it: a rest."""
+        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts. A rest is first."""
         if self.cooling is not None:
             self.cooling.before_cell()
         said = None
@@ -245,6 +250,7 @@ class Execution:
     def _look_at_engine(self) -> None:
         """Before anything is recorded the engine must answer; another version than before opens a new segment."""
         info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s)
+        self._engine_version = info.version
         _, changed = self.store.segment(self.sweep_id, surroundings(info, self.machine))
         for change in changed:
             self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
@@ -283,6 +289,8 @@ class Execution:
         reached("after_finish")
         self._missed = 0
         self.emit(_finished(turn, cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
+        if self.memory is not None:
+            self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, self._engine_version))
         if not retry:
             self._check_for_bugs(outcome)
         if outcome.status is not Status.OK:

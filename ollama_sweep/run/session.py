@@ -25,6 +25,7 @@ from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.computer import Machine, OtherMachine
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
+from ollama_sweep.plan import memory, opening
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.grid import nesting
 from ollama_sweep.plan.lengths import SentPrompt
@@ -39,11 +40,13 @@ from ollama_sweep.run.further import Following
 from ollama_sweep.run.hold import Hold
 from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
 from ollama_sweep.run.loop import Execution, ShieldedLedger
+from ollama_sweep.run.memory import MemoryWatch
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
 from ollama_sweep.store.beside import DEFAULT_DB
+from ollama_sweep.store.memory.failures import FreeMemory, Surroundings
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import SweepHeader, SweepRow
+from ollama_sweep.store.rows import LeftOut, SweepHeader, SweepRow
 from ollama_sweep.store.writer import Store
 
 Say = Callable[[str], None]
@@ -257,13 +260,16 @@ class Session:
             yield
 
     def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo, celsius: cooling.Celsius) -> None:
-        is_elsewhere = claims.is_elsewhere(info)
+        is_elsewhere = opening.is_elsewhere(info)
         here = computer.OtherMachine(info.where) if is_elsewhere else computer.machine()
         found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
         self.spec = found.spec
-        sweep_id = self._register(store, found, here)
+        where = memory.surroundings(found.engine, info, here, found.modelfile)
+        sweep_id = self._register(store, found, here, where)
         reached("plan_registered")
-        for line in first_lines(found, store.counts(sweep_id), here, sum(store.waiting_loads(sweep_id).values())):
+        left_out, late = store.left_out(sweep_id), store.late(sweep_id)
+        waiting = sum(store.waiting_loads(sweep_id).values())
+        for line in first_lines(found, store.counts(sweep_id), here, waiting, left_out, late):
             self._tell(line)
         measuring = Measuring(
             spec=self.spec,
@@ -277,6 +283,8 @@ class Session:
         )
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
         self._look_again(store, sweep_id)
+        prunes = bool(self.spec.settings.get("prune"))
+        free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
         Execution(
             store=store,
             sweep_id=sweep_id,
@@ -293,6 +301,7 @@ class Session:
                 self._cells(store, sweep_id),
             ),
             cooling=cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit),
+            memory=MemoryWatch(store, sweep_id, self._emit, where, free, prunes),
             engine=engine,
             stopping=self._stopping,
             emit=self._emit,
@@ -324,7 +333,7 @@ class Session:
     def _cells(store: Store, sweep_id: int) -> int:
         return sum(store.counts(sweep_id).values())
 
-    def _register(self, store: Store, found: Survey, here: Machine | OtherMachine) -> int:
+    def _register(self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings) -> int:
         before = self._before()
         for line in changes(before.spec, found) if before else []:
             self._tell(f"Changed since the last run: {line}")
@@ -338,12 +347,16 @@ class Session:
             machine=here.line(),
             dimensions=nesting(self.spec),
         )
-        timeout_s, minimum = self.spec.timeout_s, self.spec.repeats.minimum
-        retry = failures(self.options.retry, "retry")
-        sweep_id = store.refresh_sweep(header, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
+        wanted: Mapping[str, Any] = {
+            "timeout_s": self.spec.timeout_s,
+            "repeats_minimum": self.spec.repeats.minimum,
+            "retry": failures(self.options.retry, "retry"),
+            "prune": bool(self.spec.settings.get("prune")),
+        }
+        sweep_id = store.refresh_sweep(header, **wanted)
         if sweep_id is None:
-            cells = found.planned()
-            sweep_id = store.register_sweep(header, cells, timeout_s=timeout_s, repeats_minimum=minimum, retry=retry)
+            record = memory.Record(store.known_failures(where))
+            sweep_id = store.register_sweep(header, record.behind(found.planned()), **wanted)
         return sweep_id
 
 
@@ -371,9 +384,15 @@ def _keep_prompts(store: Store, found: Survey) -> None:
 
 
 def first_lines(
-    found: Survey, counts: Mapping[Status, int], here: Machine | OtherMachine, waiting: int
+    found: Survey,
+    counts: Mapping[Status, int],
+    here: Machine | OtherMachine,
+    waiting: int,
+    left_out: LeftOut,
+    late: int,
 ) -> Iterator[str]:
-    """What a person is told before the first cell. `waiting` are further loads of cells that have a value."""
+    """What a person is told before the first cell. `waiting` are further loads of cells that have a value; `late` cells
+    come last."""
     spec, total = found.spec, sum(counts.values())
     skipped = counts.get(Status.SKIPPED, 0)
     done = sum(count for status, count in counts.items() if status.is_final) - skipped
@@ -383,8 +402,13 @@ def first_lines(
     asked = dict.fromkeys((task, model) for task, model, _ in found.prompts)
     for task, model in asked:
         yield _each_cell(spec, task, model, [found.prompts[task, model, length] for length in spec.lengths_of(task)])
-    if skipped:
-        yield f"{skipped} cells are skipped: the prompt does not fit their num_ctx"
+    if skipped > left_out.cells:
+        yield f"{skipped - left_out.cells} cells are skipped: the prompt does not fit their num_ctx"
+    if left_out.cells:
+        what = f"{left_out.cells} at least as large as one of {left_out.witnesses}"
+        yield f"Left out (prune): {what} that ran out of memory in two fresh loads"
+    if late:
+        yield f"Come last: {late} at least as large as what ran out of memory on this machine before"
     again = f", {waiting} to load once more" if waiting else ""
     yield f"{done} of {total} cells already done, {total - done - skipped} to run{again}"
 

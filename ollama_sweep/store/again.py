@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.store.memory import pruning
+from ollama_sweep.store.memory.tables import LEFT_OUT
 from ollama_sweep.store.rows import PlannedCell
 from ollama_sweep.store.values import Notes, rows_of
 
@@ -21,13 +23,15 @@ ROUNDS = """(SELECT count(*) / count(DISTINCT item) FROM attempts AS a JOIN answ
 class Wanted:
     """The settings that decide what is measured again.
 
-    `rounds` says how often each task with questions asks them; `repeats_minimum` is for every other task.
+    `rounds` says how often each task with questions asks them; `repeats_minimum` is for every other task. With `prune`
+    what ran out of memory leaves out what is at least as large.
     """
 
     timeout_s: float
     repeats_minimum: int
     retry: frozenset[Status] = frozenset()
     rounds: Mapping[str, int] = field(default_factory=dict)
+    prune: bool = False
 
     def __post_init__(self) -> None:
         if strange := self.retry - FAILURES:
@@ -74,8 +78,8 @@ _ONCE_MORE = """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, p
 """Of a cell that has a value: it keeps it, and wants a further load."""
 _AGAIN = """UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE {} AND EXISTS (
     SELECT 1 FROM plan INDEXED BY plan_cell WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
-_LEAVE_OUT = """UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
-    WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND cells.id = plan.cell_id
+_LEAVE_OUT = f"""UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
+    WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND plan.skip <> '{LEFT_OUT}' AND cells.id = plan.cell_id
         AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))"""
 """Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells."""
 _ASK = f"""SELECT key, status, runs, timeout_s, task,
@@ -86,7 +90,8 @@ _ASK = f"""SELECT key, status, runs, timeout_s, task,
 def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None:
     """Make pending what has to be measured again, and skipped what is left out; everything else keeps its status.
 
-    What has a value keeps that, too, and wants a further load.
+    What has a value keeps that, too, and wants a further load. What is left out for want of memory is left out by this
+    sweep's plan alone: the cell stays pending for every other one.
     """
     values = {**wanted.values(), "sweep_id": sweep_id}
     connection.execute(
@@ -94,10 +99,12 @@ def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None
             WHERE sweep_id = :sweep_id AND purpose = 'repeats' AND state = 'waiting'""",
         values,
     )
+    pruning.forget_measured(connection, sweep_id)
     for condition, _ in _RULES:
         sql = _ONCE_MORE if condition.startswith(_IS_OK) else _AGAIN
         connection.execute(sql.format(condition), values)
     connection.execute(_LEAVE_OUT, values)
+    pruning.apply(connection, sweep_id, is_wanted=wanted.prune)
 
 
 def reasons(connection: sqlite3.Connection, keys: Sequence[str], wanted: Wanted, notes: Notes) -> dict[str, str]:

@@ -55,6 +55,18 @@ def place_at(connection: sqlite3.Connection, notes: Notes, sweep_id: int, positi
     return next(_found(notes, rows), None)
 
 
+def witness(connection: sqlite3.Connection, notes: Notes, sweep_id: int, position: int) -> Place | None:
+    """The place of the cell because of which another place is left out; None where there is none."""
+    rows = values.rows_of(
+        connection,
+        """SELECT place.position, cells.key, place.coordinates FROM plan
+            JOIN plan AS place ON place.cell_id = plan.witness_id AND place.sweep_id = plan.sweep_id
+            JOIN cells ON cells.id = place.cell_id WHERE plan.sweep_id = ? AND plan.position = ? LIMIT 1""",
+        (sweep_id, position),
+    )
+    return next(_found(notes, rows), None)
+
+
 def places_of(connection: sqlite3.Connection, notes: Notes, sweep_id: int, prefix: str, limit: int) -> list[Place]:
     """The first cells of the plan whose keys begin so; the version in front of a key may be left out."""
     start = prefix if ":" in prefix else f"{KEY_VERSION}:{prefix}"

@@ -63,12 +63,16 @@ def replace_plan(
     """Insert the cells nobody knows yet and make the plan anew; known cells are left as they are."""
     connection.execute("DELETE FROM plan WHERE sweep_id = ?", (sweep_id,))
     connection.execute("DELETE FROM status_counts WHERE sweep_id = ?", (sweep_id,))
-    position = 0
+    position, frontiers = 0, 0
     for chunk in _chunks(cells):
         connection.executemany(_INSERT_CELL, (_cell_row(header.engine, planned) for planned in chunk))
         rows = [_plan_row(sweep_id, position + offset, planned) for offset, planned in enumerate(chunk)]
         connection.executemany(_INSERT_PLAN, rows)
         position += len(chunk)
+        frontiers = max(frontiers, *(planned.frontier for planned in chunk))
+    if frontiers:
+        connection.execute(_FIRST_OF_FRONTIER, {"sweep_id": sweep_id})
+        connection.execute("UPDATE plan SET late = 2 WHERE sweep_id = ? AND late > 2", (sweep_id,))
     connection.execute(
         """INSERT INTO status_counts (sweep_id, status, cells)
             SELECT sweep_id, status, count(*) FROM plan JOIN cells ON cells.id = cell_id
@@ -129,9 +133,17 @@ INSERT INTO cells (key, engine, model, model_digest, num_ctx, num_batch, options
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
 """
 _INSERT_PLAN = """
-INSERT INTO plan (sweep_id, position, cell_id, coordinates, model, skip, pending)
-SELECT ?, ?, id, ?, NULLIF(?, model), ?, status = 'pending' FROM cells WHERE key = ?
+INSERT INTO plan (sweep_id, position, cell_id, coordinates, model, skip, pending, late)
+SELECT ?, ?, id, ?, NULLIF(?, model), ?, status = 'pending', ? FROM cells WHERE key = ?
 """
+_FIRST_OF_FRONTIER = """
+UPDATE plan SET late = 1 WHERE sweep_id = :sweep_id AND position IN (SELECT position FROM (
+    SELECT position, row_number() OVER (
+        PARTITION BY late ORDER BY num_ctx * num_batch, num_ctx, position) AS place
+    FROM plan JOIN cells ON cells.id = cell_id WHERE sweep_id = :sweep_id AND late > 1 AND pending = 1)
+    WHERE place = 1)
+"""
+"""While the plan is made, `late` of what comes last is one more than the number of its frontier."""
 
 
 def _cell_row(engine: str, planned: PlannedCell) -> tuple[str | int | None, ...]:
@@ -147,7 +159,8 @@ def _cell_row(engine: str, planned: PlannedCell) -> tuple[str | int | None, ...]
 
 def _plan_row(sweep_id: int, position: int, planned: PlannedCell) -> tuple[str | int | None, ...]:
     skip = planned.reason if planned.status is Status.SKIPPED else None
-    return sweep_id, position, options_json(planned.cell.coordinates), planned.cell.model, skip, planned.key
+    late = planned.frontier + 1 if planned.frontier else 0
+    return sweep_id, position, options_json(planned.cell.coordinates), planned.cell.model, skip, late, planned.key
 
 
 def _chunks(cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:

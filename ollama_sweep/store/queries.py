@@ -10,13 +10,15 @@ from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
 from ollama_sweep.store.beside import CalledDone
-from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell
+from ollama_sweep.store.memory import pruning
+from ollama_sweep.store.memory.tables import LEFT_OUT
+from ollama_sweep.store.rows import ControlCell, LeftOut, PendingCell, PlannedCell
 from ollama_sweep.store.values import Notes
 
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
 FROM plan INDEXED BY plan_pending CROSS JOIN cells ON cells.id = plan.cell_id
-WHERE plan.sweep_id = ? AND plan.pending = 1 ORDER BY plan.position LIMIT 1
+WHERE plan.sweep_id = ? AND plan.pending = 1 ORDER BY plan.late, plan.position LIMIT 1
 """
 CELL_BY_KEY = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
@@ -26,13 +28,31 @@ WHERE cells.key = ? ORDER BY plan.position LIMIT 1
 
 
 def next_pending(connection: sqlite3.Connection, sweep_id: int) -> PendingCell | None:
-    """The pending cell with the lowest position."""
+    """The pending cell with the lowest position; those that come last only when there is no other."""
     return _pending(connection.execute(NEXT_PENDING, (sweep_id,)).fetchone())
 
 
 def cell_by_key(connection: sqlite3.Connection, sweep_id: int, key: str) -> PendingCell | None:
     """A cell of the sweep's plan, whatever its status; None where the plan does not have it."""
     return _pending(connection.execute(CELL_BY_KEY, (sweep_id, key)).fetchone())
+
+
+def in_doubt(connection: sqlite3.Connection, sweep_id: int, position: int) -> PendingCell | None:
+    """A cell whose second failure would leave out this place."""
+    return _pending(pruning.in_doubt(connection, sweep_id, position))
+
+
+def left_out(connection: sqlite3.Connection, sweep_id: int) -> LeftOut:
+    """What the plan leaves out for want of memory."""
+    sql = """SELECT count(*), count(DISTINCT witness_id) FROM plan JOIN cells ON cells.id = cell_id
+        WHERE sweep_id = ? AND witness_id > 0 AND plan.skip = ? AND cells.status = 'pending'"""
+    return LeftOut(*connection.execute(sql, (sweep_id, LEFT_OUT)).fetchone())
+
+
+def late(connection: sqlite3.Connection, sweep_id: int) -> int:
+    """How many pending places of the plan come last."""
+    sql = "SELECT count(*) FROM plan WHERE sweep_id = ? AND pending = 1 AND late > 0"
+    return int(connection.execute(sql, (sweep_id,)).fetchone()[0])
 
 
 def _pending(row: tuple[int, str, int, int] | None) -> PendingCell | None:

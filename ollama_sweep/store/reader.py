@@ -22,10 +22,12 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.loads import compared, further, spreads
+from ollama_sweep.store.memory import failures, pruning
 from ollama_sweep.store.rows import (
     AttemptRow,
     FailedAttempt,
     Holder,
+    LeftOut,
     PlannedCell,
     RunningAttempt,
     StoredAttempt,
@@ -34,6 +36,7 @@ from ollama_sweep.store.rows import (
 
 if TYPE_CHECKING:
     from ollama_sweep.store.loads.spreads import StoredSpread
+    from ollama_sweep.store.memory.failures import KnownFailure, Surroundings
     from ollama_sweep.store.verify import Difference, Verified
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
@@ -322,6 +325,51 @@ class Reader:
                 found.update(again.reasons(self._connection, chunk, wanted, self._notes))
         return found
 
+    def left_out(self, sweep_id: int) -> LeftOut:
+        """What the sweep's plan leaves out for want of memory."""
+        with self._storage_errors():
+            return queries.left_out(self._connection, sweep_id)
+
+    def late(self, sweep_id: int) -> int:
+        """How many pending places of the plan come last."""
+        with self._storage_errors():
+            return queries.late(self._connection, sweep_id)
+
+    def has_failures(self) -> bool:
+        """Anything ran out of memory in this database, and is recorded."""
+        return bool(self._rows("SELECT EXISTS (SELECT 1 FROM out_of_memory)")[0][0])
+
+    def known_failures(self, where: Surroundings) -> list[KnownFailure]:
+        """What ran out of memory before in the same surroundings."""
+        with self._storage_errors():
+            return failures.known(self._connection, where, self._notes)
+
+    def out_of_memory(self) -> pruning.Known:
+        """What every cell of the database that ran out of memory says for `prune`, by its key."""
+        with self._storage_errors():
+            return pruning.known(self._connection)
+
+    def decided(self, sweep_id: int) -> pruning.Decided:
+        """What was decided for the places of a plan that is stored."""
+        with self._storage_errors():
+            return pruning.decided(self._connection, sweep_id)
+
+    def tried(self, keys: Sequence[str]) -> Mapping[str, bool]:
+        """Of these cells those that are not pending, and whether they were ever measured."""
+        with self._storage_errors():
+            return pruning.tried(self._connection, keys)
+
+    def witness(self, sweep_id: int, position: int) -> one_cell.Place | None:
+        """The cell because of which a place of the plan is left out, or would be if it were not probed."""
+        with self._storage_errors():
+            return one_cell.witness(self._connection, self._notes, sweep_id, position)
+
+    def is_late(self, sweep_id: int, position: int) -> bool:
+        """A place of the plan comes last."""
+        return bool(
+            self._rows("SELECT max(late) FROM plan WHERE sweep_id = ? AND position = ?", sweep_id, position)[0][0]
+        )
+
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended."""
         sql = """SELECT cells.key, number, started_at, coordinates, pid FROM main.attempts INDEXED BY attempts_open
@@ -342,8 +390,7 @@ class Reader:
 
     def next_cell(self, sweep_id: int) -> dict[str, Scalar] | None:
         """The coordinates of the cell whose turn is next; None where no cell is pending."""
-        sql = """SELECT coordinates FROM main.plan INDEXED BY plan_pending
-            WHERE sweep_id = ? AND pending = 1 ORDER BY position LIMIT 1"""
+        sql = "SELECT coordinates FROM plan WHERE sweep_id = ? AND pending = 1 ORDER BY late, position LIMIT 1"
         for (coordinates,) in self._rows(sql, sweep_id):
             return self._notes.field("a place in the plan", values.scalars, coordinates, None)
         return None

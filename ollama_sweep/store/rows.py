@@ -31,7 +31,10 @@ class SweepHeader:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell of the plan with its key; `status` is PENDING, or SKIPPED with a reason (`does_not_fit`)."""
+    """A cell of the plan with its key; `status` is PENDING, or SKIPPED with a reason (`does_not_fit`).
+
+    `frontier` is the number, from 1, of a frontier of memory beyond which the cell lies: it comes last.
+    """
 
     key: str
     cell: Cell
@@ -41,6 +44,15 @@ class PlannedCell:
     parameter_size: str | None = None
     status: Status = Status.PENDING
     reason: str = ""
+    frontier: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a plan leaves out for want of memory: how many places, because of how many witnesses."""
+
+    cells: int = 0
+    witnesses: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
+from ollama_sweep.store.memory.tables import LEFT_OUT, MEMORY, SHOWN
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -378,7 +379,7 @@ ALTER TABLE runs ADD COLUMN started_s REAL;
 
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
               ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS),
-              ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS))  # fmt: skip
+              ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
@@ -506,14 +507,17 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
         else:
             scores += f'{_score(name, path)} AS "{column}", '
     measured = ", ".join(map(_measured, _MEASURED))
+    shown = SHOWN.replace("plan.", "p.").replace("cells.", "c.")
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
     NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
-    c.status, COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
+    {shown} AS status,
+    COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
         ELSE ',' || c.flags END AS flags,
     c.attempts, COALESCE(a.runs, 0) AS runs, COALESCE(a.loads, a.runs > 0, 0) AS loads, COALESCE(a.choice, 0) AS looks,
     {measured}, {scores}
-    c.quantization, c.parameter_size, c.reason,
+    c.quantization, c.parameter_size,
+    CASE WHEN p.skip = '{LEFT_OUT}' AND c.status = 'pending' THEN p.skip ELSE c.reason END AS reason,
     CASE WHEN c.reason = '{PARKED}' THEN 'the process died {DEATHS_UNTIL_PARKED} times in a row in this cell'
          WHEN c.status = a.status THEN a.error ELSE '' END AS error,
     CASE WHEN c.status = 'started'

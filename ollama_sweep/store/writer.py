@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,10 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.lock import WriterLock
-from ollama_sweep.store.rows import ControlCell, PendingCell, PlannedCell, SweepHeader
+from ollama_sweep.store.memory import failures, pruning
+from ollama_sweep.store.memory.failures import Failed, KnownFailure, Surroundings
+from ollama_sweep.store.memory.pruning import Pruned
+from ollama_sweep.store.rows import ControlCell, LeftOut, PendingCell, PlannedCell, SweepHeader
 from ollama_sweep.store.transactions import Guard, Guarding
 from ollama_sweep.store.values import Notes
 
@@ -149,13 +153,15 @@ class Store:
         timeout_s: float,
         repeats_minimum: int,
         retry: frozenset[Status] = frozenset(),
+        prune: bool = False,
     ) -> int:
         """Save the sweep and its plan in the order of `cells`, all or nothing; returns the sweep's number.
 
         Known cells keep what they have, except those that the rules in `store.again` name. Attempts that a dead process
-        left open become `interrupted` and their cells pending. `cells` is read once.
+        left open become `interrupted` and their cells pending. `cells` is read once. With `prune` what is at least as
+        large as a cell that ran out of memory in two fresh loads is left out; without it such places are pending again.
         """
-        wanted = _wanted(header, timeout_s, repeats_minimum, retry)
+        wanted = replace(_wanted(header, timeout_s, repeats_minimum, retry), prune=prune)
         with self._guard.transaction() as connection:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             plans.replace_plan(connection, sweep_id, header, cells)
@@ -171,9 +177,10 @@ class Store:
         timeout_s: float,
         repeats_minimum: int,
         retry: frozenset[Status] = frozenset(),
+        prune: bool = False,
     ) -> int | None:
         """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
-        wanted = _wanted(header, timeout_s, repeats_minimum, retry)
+        wanted = replace(_wanted(header, timeout_s, repeats_minimum, retry), prune=prune)
         if self._guard.read(plans.known_sweep, header) is None:
             return None
 
@@ -362,6 +369,34 @@ class Store:
     def former_statuses(self, cell_id: int) -> frozenset[Status]:
         """How the cell's ended attempts ended."""
         return self._guard.read(queries.former_statuses, cell_id, self._notes)
+
+    # --- memory
+
+    def record_failure(self, attempt_id: int, failed: Failed) -> None:
+        """What is known of an attempt that ran out of memory, beside its outcome; once."""
+        self._guard.write(lambda connection: failures.keep(connection, attempt_id, failed))
+
+    def prune(self, sweep_id: int, cell_id: int) -> Pruned | None:
+        """Leave out, or no longer, what the last attempt at a cell says something of; None where it changes nothing."""
+        if not self._guard.read(pruning.says_something, sweep_id, cell_id):
+            return None
+        return self._guard.write(lambda connection: pruning.look(connection, sweep_id, cell_id))
+
+    def in_doubt(self, sweep_id: int, position: int) -> PendingCell | None:
+        """A cell that ran out of memory once and would leave out this place if it did so in a second fresh load."""
+        return self._guard.read(queries.in_doubt, sweep_id, position)
+
+    def left_out(self, sweep_id: int) -> LeftOut:
+        """What the sweep's plan leaves out for want of memory."""
+        return self._guard.read(queries.left_out, sweep_id)
+
+    def late(self, sweep_id: int) -> int:
+        """How many pending places of the plan come last."""
+        return self._guard.read(queries.late, sweep_id)
+
+    def known_failures(self, where: Surroundings) -> list[KnownFailure]:
+        """What ran out of memory before in the same surroundings."""
+        return self._guard.read(failures.known, where, self._notes)
 
     # --- drift
 

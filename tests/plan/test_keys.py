@@ -85,9 +85,10 @@ def test_a_key_without_a_field_is_found_in_the_settings(monkeypatch: pytest.Monk
     )
     monkeypatch.setattr(config, "KEYS", (*KEYS, *rows))
     monkeypatch.setattr(config, "BY_NAME", {**keys.BY_NAME, **{key.name: key for key in rows}})
-    assert config.load_spec(None, MAIN).settings == {**DEFAULT_SETTINGS, "cool_down": 5.0, "label": None}
-    given = config.load_spec(None, {**MAIN, "set": (*SETTINGS, "cool_down=1m", "label=a")})
-    assert given.settings == {**DEFAULT_SETTINGS, "cool_down": 60.0, "label": "a"}
+    settings = config.load_spec(None, MAIN).settings
+    assert {row.name: settings[row.name] for row in rows} == {"cool_down": 5.0, "label": None}
+    settings = config.load_spec(None, {**MAIN, "set": (*SETTINGS, "cool_down=1m", "label=a")}).settings
+    assert {row.name: settings[row.name] for row in rows} == {"cool_down": 60.0, "label": "a"}
 
 
 def test_the_examples_are_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,28 @@ def test_a_real_memory_limit_is_an_oom(version: str, real_ollama: Servers, sweep
     assert_nothing_left(server, sweep)
 
 
+def test_what_has_no_memory_in_two_real_loads_leaves_larger_ones_out(real_ollama: Servers, sweep: Sweep) -> None:
+    server = real_ollama(VERSIONS[0], limit_as=LIMIT_AS)
+    small = [f"num_ctx {sign} 1024 and num_batch {other} 64" for sign, other in (("==", ">"), (">", "=="))]
+    config = sweep.config(
+        num_ctx=[1024, 8192, 8448], num_batch=[64, 8192, 8448], exclude=small, prune=True, **QUICK
+    )  # fmt: skip
+    said = sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must().stdout
+    assert "num_ctx 8192, num_batch 8192 ran out of memory in two fresh loads" in said
+    cells = sweep.cells()
+    assert (cells[1024, 64]["status"], cells[8192, 8192]["attempts"]) == ("ok", 2)
+    others = [cells.pop(place) for place in ((8192, 8448), (8448, 8192), (8448, 8448))]
+    assert sorted((cell["status"], cell["reason"]) for cell in others) == [
+        ("oom", "host_oom"), ("skipped", "memory"), ("skipped", "memory"),
+    ]  # fmt: skip
+    assert picture_table(sweep)[8448, 8448] == "Left out (memory)"
+    record = sweep.rows(
+        sql="select distinct is_fresh, engine_version, memory_free_bytes > 0 as free from out_of_memory"
+    )
+    assert record == [{"is_fresh": 1, "engine_version": VERSIONS[0], "free": 1}]
+    assert_nothing_left(server, sweep)
+
+
 def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     twice: Twice, request: pytest.FixtureRequest, real_ollama: Servers, sweep: Sweep
 ) -> None:

@@ -39,6 +39,12 @@ ALTER TABLE controls DROP COLUMN attempt_id;
 DROP TABLE checksums;
 DROP TABLE origin;
 DROP TABLE answers;
+DROP TABLE out_of_memory;
+DROP INDEX plan_witness;
+DROP INDEX plan_pending;
+DROP TRIGGER cells_status_changed;
+ALTER TABLE plan DROP COLUMN late;
+ALTER TABLE plan DROP COLUMN witness_id;
 ALTER TABLE runs DROP COLUMN ttft_s;
 DROP TABLE telemetry;
 ALTER TABLE runs DROP COLUMN thinking_count;
@@ -59,8 +65,16 @@ def old(program: Program) -> Path:
     """A database of version 1 with two finished cells."""
     program("run", program.grid(num_ctx=512)).must()
     path = program.folder / "sweeps.db"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with (
+        contextlib.closing(sqlite3.connect(path)) as connection,
+        contextlib.closing(sqlite3.connect(":memory:")) as first,
+    ):
+        first.executescript(schema._TABLES_1)
         connection.executescript(BACK_TO_1)
+        for (sql,) in first.execute(
+            "SELECT sql FROM sqlite_master WHERE name IN ('plan_pending', 'cells_status_changed')"
+        ):
+            connection.execute(sql)
     return path
 
 

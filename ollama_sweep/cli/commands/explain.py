@@ -103,7 +103,7 @@ def _head(found: Explained) -> Iterator[str]:
     yield f"  key    {found.place.key}"
     yield f"  model  {model_label(cell.model)}, {planned.model_digest}"
     yield f"  task   {cell.task}, prompt {planned.prompt_hash}"
-    yield f"  now    {value_words(found.result)}"
+    yield f"  now    {value_words(found.result)}{_because(found)}"
     asked = {**dict(cell.server), **dict(cell.options), **dict(cell.task_options)}
     yield f"  asked  {label(asked)}"
     if found.last:
@@ -114,6 +114,16 @@ def _head(found: Explained) -> Iterator[str]:
         yield f"  waits  for a further load: {load.reason}"
     for control in found.controls[-3:]:
         yield f"  control of {control.measured_at}: drift {100 * control.drift:+.1f} %"
+
+
+def _because(found: Explained) -> str:
+    """Of a cell that is left out, what left it out."""
+    from ollama_sweep.cli.commands.status import label
+
+    if found.witness is None or not found.is_left_out:
+        return ""
+    where = label(found.witness.coordinates)
+    return f": {where} ran out of memory in two fresh loads. Without `prune: true` it is measured"
 
 
 def _used(last: ExplainedAttempt) -> str:

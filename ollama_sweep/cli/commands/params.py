@@ -44,11 +44,10 @@ def command(model: str, db: Path, as_json: bool, **given: Any) -> None:
     import os
 
     from ollama_sweep.machine.computer import machine, visible
-    from ollama_sweep.plan import ranges
-    from ollama_sweep.run import claims
+    from ollama_sweep.plan import opening, ranges
 
     info, engine = _look_up(model, given)
-    is_elsewhere = engine is not None and claims.is_elsewhere(engine)
+    is_elsewhere = engine is not None and opening.is_elsewhere(engine)
     here, settings = machine(), {} if is_elsewhere else os.environ
     memory = ranges.room(visible(here.gpus, os.environ), here.available_bytes)
     memory = ranges.UNKNOWN_ROOM if is_elsewhere else memory

@@ -132,6 +132,7 @@ def _warnings(found: Preview) -> list[str]:
                 f"Warning: num_batch {_values(one.unfilled)} exceeds the prompt's {tokens}; these cells cannot "
                 "differ by batch. Use a longer prompt"
             )
+    lines += _memory_lines(found)
     shown = found.repeating[:5]
     groups = (" = ".join(group[:4]) for group in shown)
     lines += [f"Warning: the same configuration after clamping: {group}" for group in groups]
@@ -139,4 +140,29 @@ def _warnings(found: Preview) -> list[str]:
         lines.append(f"Warning: {found.repeats - len(shown)} more groups of cells repeat each other after clamping")
     if found.replaced_parameters:
         lines.append(f"The Modelfile sets {', '.join(found.replaced_parameters)}; the sweep's own values are used")
+    return lines
+
+
+def _memory_lines(found: Preview) -> list[str]:
+    """What is left out, and what comes last, for want of memory."""
+    from ollama_sweep.core.units import format_bytes
+
+    lines, last = [], found.last
+    if found.pruned:
+        lines.append(
+            f"Left out (prune): {found.pruned} at least as large as one of {found.witnesses} that ran out of memory in "
+            "two fresh loads"
+        )
+    if found.in_doubt and found.to_run:
+        lines.append(
+            f"In doubt (prune): {found.in_doubt} ran out of memory once; a second load decides what they leave out"
+        )
+    if last.cells:
+        sizes = list(dict.fromkeys(format_bytes(size) for size in (last.free_low_bytes, last.free_high_bytes) if size))
+        where = "GPU memory" if last.is_gpu else "memory"
+        free = f" (free then {' to '.join(sizes)} of {where})" if sizes else ""
+        lines.append(
+            f"Come last: {last.cells} at least as large as one of {last.failures} that ran out of memory on this "
+            f"machine before{free}"
+        )
     return lines

@@ -15,6 +15,7 @@ from ollama_sweep.cli.terminal import say, say_json, warn
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.results.status import SweepStatus
+    from ollama_sweep.store.rows import LeftOut
 
 
 @click.command("status", short_help="Counts, the running cell, rate, time left.")
@@ -53,6 +54,7 @@ def lines_of(found: SweepStatus) -> list[str]:
     lines = [
         f"Sweep {found.sweep} on {found.engine}: {found.done} of {found.total} cells done",
         f"  {counts}",
+        *([f"  {left_out_words(found.left_out)}"] if found.left_out.cells else []),
         *_process_lines(found),
     ]
     running = found.running
@@ -86,6 +88,12 @@ def _further(found: SweepStatus) -> list[str]:
         parts = [f"{_length(took)} for {words[name]}" for name, took in spent.items()]
         lines.append(f"Took so far: {_length(found.seconds.get(None, 0.0))} for the cells, {', '.join(parts)}")
     return lines
+
+
+def left_out_words(left_out: LeftOut) -> str:
+    """What is left out for want of memory, and why."""
+    what = f"{left_out.cells} at least as large as one of {left_out.witnesses}"
+    return f"left out (prune): {what} that ran out of memory in two fresh loads"
 
 
 def _process_lines(found: SweepStatus) -> list[str]:

@@ -25,6 +25,7 @@ from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Line, Ou
 from ollama_sweep.store import attempts, lock, schema, verify
 from ollama_sweep.store import file as files
 from ollama_sweep.store.beside import check_database
+from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
@@ -293,10 +294,11 @@ _SETTLE = (
         WHERE cell_id = cells.id AND status NOT IN ('started', 'interrupted', 'discarded'))""",
     # The plan is made anew by the next `run`, which walks over the cells only where the fingerprint is another one.
     "UPDATE sweeps SET plan_fingerprint = ''",
-    "UPDATE plan SET pending = (SELECT status = 'pending' FROM cells WHERE cells.id = plan.cell_id)",
+    f"""UPDATE plan SET pending = (SELECT status = 'pending' FROM cells WHERE cells.id = plan.cell_id)
+        AND skip IS NOT '{LEFT_OUT}'""",
     "DELETE FROM status_counts",
-    """INSERT INTO status_counts (sweep_id, status, cells)
-        SELECT sweep_id, status, count(*) FROM plan JOIN cells ON cells.id = cell_id GROUP BY sweep_id, status""",
+    f"""INSERT INTO status_counts (sweep_id, status, cells)
+        SELECT sweep_id, {SHOWN}, count(*) FROM plan JOIN cells ON cells.id = cell_id GROUP BY 1, 2""",
 )
 _MEASURE_AGAIN = f"""UPDATE cells SET status = 'pending', reason = '', runs = 0, repeats = 0, timeout_s = NULL
     WHERE attempt_id IS NULL AND status NOT IN ('pending', 'started', 'skipped') AND reason <> '{schema.PARKED}'"""
