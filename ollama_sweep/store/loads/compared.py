@@ -98,7 +98,8 @@ def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: 
     status, join = ("cells.status", "LEFT JOIN") if segment is None else ("a.status", "CROSS JOIN")
     sql = f"""SELECT min(plan.position), plan.coordinates, cells.engine, COALESCE(plan.model, cells.model),
             cells.model_digest, cells.task, cells.task_options, cells.prompt_hash, {status},
-            CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END, COALESCE(a.flags, '') || ',' || cells.flags, a.id
+            CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END,
+            COALESCE(a.flags, '') || ',' || cells.flags, a.id
         FROM plan CROSS JOIN cells ON cells.id = plan.cell_id {join} attempts AS a ON a.id = {_value_attempt(segment)}
         WHERE plan.sweep_id = :sweep GROUP BY cells.id ORDER BY plan.position"""
     rows = values.rows_of(connection, sql, {"sweep": sweep_id, "segment": segment})
