@@ -33,6 +33,8 @@ num_predict: 2
 num_thread: {threads}
 warmup: 1
 repeats: {repeats}
+control: off
+second_look: off
 interim: off
 """
 

@@ -119,6 +119,18 @@ def test_without_known_loads_only_memory_is_told(told: Program) -> None:
     told("compare", "one", "two", "--db", "c.db", "--strict", "--fail-over", "1%").must(7)
 
 
+def test_a_control_tells_how_far_loads_differ_and_is_no_part_of_its_cell(program: Program) -> None:
+    for name, factor in (("one", 1.0), ("two", 0.8)):
+        compared.save(program.folder / "c.db", Made(name, 6, lambda n, f=factor: f, loads=1, controls=9))  # type: ignore[misc]
+    found = json_of(program("compare", "one", "two", "--db", "c.db", "--json"))
+    (part,) = found["parts"]
+    assert part["spreads"]["a"]["loads_df"] == 9
+    assert {(cell["a"]["loads"], cell["a"]["runs"]) for cell in part["cells"]} == {(1, 3)}
+    assert part["counts"]["slower"] == 16
+    rows = program.rows("c.db", "SELECT prompt_eval_rate FROM results WHERE sweep = 'one' AND position = 0")
+    assert part["cells"][0]["a"]["value"] == pytest.approx(rows[0]["prompt_eval_rate"])
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import store_helpers
 
-from ollama_sweep.core.outcome import Effective, Flag, Outcome, Status
+from ollama_sweep.core.outcome import Effective, Flag, Outcome, Purpose, Status
 from ollama_sweep.core.summary import summarize
 from ollama_sweep.store import attempts
 from ollama_sweep.store.writer import Store, utc_now
@@ -21,7 +21,10 @@ LOAD_SIGMA, RUN_SIGMA = 0.012, 0.015
 
 @dataclass(frozen=True)
 class Made:
-    """A sweep. `factor` says how fast a cell is by its position, `special` how else one ends."""
+    """A sweep. `factor` says how fast a cell is by its position, `special` how else one ends.
+
+    The first cell is measured as the control so many times more.
+    """
 
     name: str
     seed: int = 1
@@ -32,6 +35,7 @@ class Made:
     special: Mapping[int, Outcome] = field(default_factory=dict)
     engine: str = "fake"
     machine: str = "a machine"
+    controls: int = 0
     digest: str = store_helpers.DIGEST
     prompt: str = store_helpers.PROMPT
 
@@ -75,6 +79,9 @@ def _measure(store: Store, sweep: int, made: Made, version: str) -> None:
             for outcome in _outcomes(made, position, chance):
                 attempt = attempts.begin(connection, sweep, cell, 600.0, now, None)
                 attempts.finish(connection, attempt, outcome, outcome.status, now)
+            for outcome in _outcomes(replace(made, loads=made.controls), position, chance) if not position else []:
+                attempt = attempts.begin(connection, sweep, cell, 600.0, now, None, Purpose.CONTROL)
+                attempts.end(connection, attempt, outcome, now)
 
 
 def _outcomes(made: Made, position: int, chance: random.Random) -> list[Outcome]:
