@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import cast
 
@@ -46,20 +46,26 @@ def load(name: str, settings: EngineSettings) -> Engine:
     return _class(name)(settings)
 
 
-def read_again(name: str, kept: Kept) -> Mapping[str, float | None]:
-    """`Engine.read_again` of the engine of this name; nothing where it is not here any more. Raises Nonsense.
+def reader(name: str) -> Callable[[Kept], Mapping[str, float | None]]:
+    """`Engine.read_again` of the engine of this name; it gives nothing where that is not here any more.
 
     Nothing also of what the scripted engine has said in the place of another one.
     """
     try:
-        return facts(name).read_again(kept)
-    except Nonsense:
-        with contextlib.suppress(Nonsense):
-            facts(SCRIPTED).read_again(kept)
-            return {}
-        raise
+        own, scripted = facts(name).read_again, facts(SCRIPTED).read_again
     except (ImportError, AttributeError):
-        return {}
+        own = scripted = _Unknown.read_again
+
+    def read(kept: Kept) -> Mapping[str, float | None]:
+        try:
+            return own(kept)
+        except Nonsense:
+            with contextlib.suppress(Nonsense):
+                scripted(kept)
+                return {}
+            raise
+
+    return read
 
 
 def choose(settings: EngineSettings) -> str:

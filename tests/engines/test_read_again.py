@@ -47,7 +47,7 @@ durations = st.one_of(st.none(), st.floats(0, 1e5))
 def same(name: str, found: Generation, **kept: Any) -> None:
     """Every number of a generation is in what was kept of it, but for what a clock here said."""
     told = gate.checked(found, fresh=False)
-    again = engines.read_again(name, Kept(told.raw, **kept))
+    again = engines.reader(name)(Kept(told.raw, **kept))
     assert {one: getattr(told, one) for one in again} == again
     missing = {one for one in READ_AGAIN if getattr(told, one) is not None} - set(again)
     assert missing <= CLOCKS | {"thinking_count"}
@@ -72,11 +72,11 @@ def printed(**changes: str | None) -> str:
 def test_what_ollama_run_printed_is_read_as_its_version_means_it(
     raw: str, version: str, fresh: bool, changes: dict[str, Any]
 ) -> None:
-    assert engines.read_again("ollama", Kept(raw, version, fresh=fresh)) == pytest.approx({**SAID, **changes})
+    assert engines.reader("ollama")(Kept(raw, version, fresh=fresh)) == pytest.approx({**SAID, **changes})
 
 
 def test_without_a_version_nobody_knows_what_a_missing_line_means() -> None:
-    found = engines.read_again("ollama", Kept(printed(prompt_eval_cached=None)))
+    found = engines.reader("ollama")(Kept(printed(prompt_eval_cached=None)))
     assert found == pytest.approx({name: value for name, value in SAID.items() if name != "cached_count"})
 
 
@@ -103,8 +103,8 @@ def test_the_api_of_ollama(
     except Exception:  # a number that cannot be: nothing was kept of it as a run
         return
     same("ollama_http", generation, version="0.34.0")
-    assert engines.read_again("ollama_http", Kept(generation.raw, "0.33.0"))["cached_count"] is None
-    assert "cached_count" not in engines.read_again("ollama_http", Kept(generation.raw))
+    assert engines.reader("ollama_http")(Kept(generation.raw, "0.33.0"))["cached_count"] is None
+    assert "cached_count" not in engines.reader("ollama_http")(Kept(generation.raw))
 
 
 @ENOUGH
@@ -130,7 +130,7 @@ def test_servers_of_the_other_api(
 
 def test_tokens_of_thoughts_that_were_pieces_of_a_stream_are_not_there_any_more() -> None:
     raw = json.dumps({"text": "<think>Well.</think>Yes.", "finish_reason": "stop", "usage": {}, "timings": {}})
-    assert "thinking_count" not in engines.read_again("openai", Kept(raw))
+    assert "thinking_count" not in engines.reader("openai")(Kept(raw))
 
 
 @ENOUGH
@@ -151,13 +151,13 @@ def test_vectors() -> None:
     for name in ("ollama", "ollama_http"):
         same(name, of_ollama, embeds=True, version="0.34.0")
     earlier = Kept(json.dumps({"rows": 4, "dimension": 2, "prompt_eval_count": 31}), "0.34.0", embeds=True)
-    assert "total_duration_s" not in engines.read_again("ollama", earlier), "earlier versions did not keep it"
+    assert "total_duration_s" not in engines.reader("ollama")(earlier), "earlier versions did not keep it"
     same("llamacpp", EmbeddedByLlama(4, 2, 31, 0.5).generation(), embeds=True)
     told = {"rows": 4, "dimension": 2, "dtype": "float32", "device": "cpu", "duration_s": 0.25}
     same("sentence_transformers", of_sentence_transformers(told, json.dumps(told)), embeds=True)
     for tokens, count in (([5, 6], 11), ([5, None], None), ([], None)):
         raw = json.dumps({"model": "m", "rows": 2, "batch_size": 1, "tokens": tokens})
-        assert engines.read_again("openai", Kept(raw, embeds=True))["prompt_eval_count"] == count
+        assert engines.reader("openai")(Kept(raw, embeds=True))["prompt_eval_count"] == count
 
 
 def test_the_scripted_engine() -> None:
@@ -174,11 +174,11 @@ def test_the_scripted_engine() -> None:
 def test_what_an_engine_has_not_said_is_not_read(name: str, raw: str) -> None:
     for embeds in (False, True):
         with pytest.raises(gate.Nonsense):
-            engines.read_again(name, Kept(raw, "0.34.0", embeds=embeds))
+            engines.reader(name)(Kept(raw, "0.34.0", embeds=embeds))
 
 
 def test_the_scripted_engine_in_the_place_of_another_one_is_not_blamed() -> None:
     for name in ENGINES:
         for words in ("prompt eval rate: 85.60 tokens/s", "6 vectors"):
-            assert engines.read_again(name, Kept(words, "0.34.0")) == {}
-    assert engines.read_again("of a package that is gone", Kept("what it said")) == {}
+            assert engines.reader(name)(Kept(words, "0.34.0")) == {}
+    assert engines.reader("of a package that is gone")(Kept("what it said")) == {}

@@ -33,7 +33,7 @@ ASKED = "(SELECT min(attempts.id) FROM attempts JOIN cells ON cells.id = cell_id
 
 
 def read(engine: str, raw: str, version: str, *, fresh: bool, embeds: bool) -> Mapping[str, float | None]:
-    return engines.read_again(engine, Kept(raw, version, fresh=fresh, embeds=embeds))
+    return engines.reader(engine)(Kept(raw, version, fresh=fresh, embeds=embeds))
 
 
 def numbers_of(path: Path) -> tuple[Numbers, list[Differing]]:

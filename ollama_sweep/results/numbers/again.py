@@ -93,10 +93,11 @@ class _Again:
     def run(self) -> Run:
         if self.stored.doubt == "not_answered":
             return self._unanswered()
-        made = replace(self.stored, **self._said())
-        judged = self._judged(made)
-        made = self._with_rates(made, judged)
-        return replace(made, scores=self._scores(made))
+        said = self._said()
+        made = replace(self.stored, **said) if said else self.stored
+        made = self._with_rates(made, self._judged(made))
+        scores = self._scores(made)
+        return made if scores is made.scores else replace(made, scores=scores)
 
     def _compare(self, name: str, stored: Value, made: Value, rules: Sequence[tuple[str, Value]] = ()) -> bool:
         known = () if self.attempt.is_sealed else rules
@@ -165,24 +166,26 @@ class _Again:
         was = stored.doubt or ("believed" if stored.believed else "not believed")
         if self._compare("believed", was, doubt or "believed", list(older.doubts(made))):
             doubt = stored.doubt
+        known = (made.prompt_eval_rate, made.eval_rate, made.doubt, made.believed)
+        if (rate, eval_rate, doubt, not doubt) == known:
+            return made
         return replace(made, prompt_eval_rate=rate, eval_rate=eval_rate, believed=not doubt, doubt=doubt)
 
     def _scores(self, made: Run) -> Mapping[str, float]:
         """The scores, those that need no judge made again."""
-        task = self.sources.task
+        task, others = self.sources.task, dict[str, float]()
         again: Mapping[str, float] = {}
-        if isinstance(task, SpeaksAgain) and not made.warmup and made.answer is not None:
+        if made.scores and isinstance(task, SpeaksAgain) and not made.warmup and made.answer is not None:
             again = task.unjudged(_generation(made, _embeds(task)))
-        scores = dict(made.scores)
         for name in made.scores:
             if name in again:
                 if not self._compare(name, made.scores[name], again[name]):
-                    scores[name] = again[name]
+                    others[name] = again[name]
             elif self.sources.task_version is not None:
                 self.tally.older[older.of_version(self.attempt.task, self.sources.task_version)] += 1
             elif made.answer is not None and not made.warmup:
                 self.tally.cannot[NOT_EXPECTED if task else TASK_GONE] += 1
-        return scores
+        return {**made.scores, **others} if others else made.scores
 
 
 def _embeds(task: Task | None) -> bool:

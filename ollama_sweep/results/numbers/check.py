@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ollama_sweep import tasks
@@ -54,6 +53,7 @@ class Numbers:
     attempts: int = 0
     differs: int = 0
     tally: Tally = field(default_factory=Tally)
+    _tasks: dict[str, tuple[Task | None, bool]] = field(default_factory=dict)
 
     def differing(self) -> Iterator[Differing]:
         """Attempts with numbers that differ, then control measurements and spreads; the counts are those of all."""
@@ -98,8 +98,9 @@ class Numbers:
         return Differing(place, tuple(found.differing))
 
     def _sources(self, attempt: StoredAttempt) -> Sources:
-        task = _task(attempt.task)
-        is_ours = task is not None and (attempt.task in tasks.own() or getattr(task, "is_prompt_set", False))
+        if attempt.task not in self._tasks:
+            self._tasks[attempt.task] = _task(attempt.task)
+        task, is_ours = self._tasks[attempt.task]
         return Sources(self.read, task, is_ours, _earlier_version(attempt, task), lambda: self._earlier(attempt))
 
     def _earlier(self, attempt: StoredAttempt) -> list[FormerLoad]:
@@ -131,13 +132,13 @@ class Numbers:
         return lines
 
 
-@cache
-def _task(name: str) -> Task | None:
-    """The task of this name; None where it is not here."""
+def _task(name: str) -> tuple[Task | None, bool]:
+    """The task of this name, None where it is not here; whether it is one of ours."""
     try:
-        return tasks.load(name)
+        task = tasks.load(name)
     except (ConfigError, ImportError, AttributeError):
-        return None
+        return None, False
+    return task, name in tasks.own() or getattr(task, "is_prompt_set", False)
 
 
 def _earlier_version(attempt: StoredAttempt, task: Task | None) -> int | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
 from ollama_sweep.core.errors import NotBelieved, StorageError
+
+if TYPE_CHECKING:
+    from ollama_sweep.results.numbers.again import Read
 
 
 @click.command("verify", short_help="Is a database what was measured?")
@@ -34,7 +38,7 @@ def command(db: Path, strict: bool, as_json: bool) -> None:
     with Reader.open(db) as reader, reader.snapshot():
         found, missing = reader.verify(), reader.missing_cells()
         warnings = reader.warnings()
-        numbers = Numbers(reader, _read)
+        numbers = Numbers(reader, _reader())
         if as_json:
             differing = [one.as_dict() for one in numbers.differing()]
             doubtful = reader.doubtful_cells()
@@ -58,11 +62,19 @@ def command(db: Path, strict: bool, as_json: bool) -> None:
         raise NotBelieved(f"{doubtful} cells failed or carry a flag")
 
 
-def _read(engine: str, raw: str, version: str, *, fresh: bool, embeds: bool) -> Mapping[str, float | None]:
+def _reader() -> Read:
+    """How the engines read what they have said; each is looked for once."""
+    from functools import cache
+
     from ollama_sweep import engines
     from ollama_sweep.engines.base import Kept
 
-    return engines.read_again(engine, Kept(raw, version, fresh=fresh, embeds=embeds))
+    readers = cache(engines.reader)
+
+    def read(engine: str, raw: str, version: str, *, fresh: bool, embeds: bool) -> Mapping[str, float | None]:
+        return readers(engine)(Kept(raw, version, fresh=fresh, embeds=embeds))
+
+    return read
 
 
 def _judge(db: Path, differences: int, differs: int) -> None:
