@@ -267,6 +267,11 @@ def stored_controls(connection: sqlite3.Connection, notes: Notes) -> Iterator[St
         yield from notes.rows("a control", made, values.rows_of(connection, sql))
 
 
+def corrected_loads(connection: sqlite3.Connection) -> int:
+    """How many loads have a rate without the machine's drift."""
+    return int(connection.execute("SELECT count(*) FROM corrections").fetchone()[0])
+
+
 def doubtful_cells(connection: sqlite3.Connection) -> int:
     """How many places of all plans hold a cell that failed or carries a flag."""
     failed = ", ".join(f"'{status}'" for status in FAILURES)

