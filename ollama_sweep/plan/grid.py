@@ -77,10 +77,11 @@ def _coordinates(spec: SweepSpec) -> Iterator[Options]:
 
 
 def _asked(spec: SweepSpec) -> list[Options]:
-    """The innermost combinations: each task, and each length of the prompt for those that send it."""
+    """The innermost combinations: each task, how many questions at once, each length of the prompt for who sends it."""
+    counts: list[Options] = [(("concurrency", count),) for count in spec.dimensions.get("concurrency", ())] or [()]
     found: list[Options] = []
-    for task in spec.task_names:
-        named: Options = (("task", task),) if "task" in spec.dimensions else ()
+    for task, count in itertools.product(spec.task_names, counts):
+        named: Options = ((("task", task),) if "task" in spec.dimensions else ()) + count
         found += [named if length is None else (*named, (PROMPT_TOKENS, length)) for length in spec.lengths_of(task)]
     return found
 
@@ -96,7 +97,7 @@ def controls_wanted(loads: int) -> int:
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:
-    """Dimension names, outermost first: server settings, model, others as written, num_ctx, num_batch, task, length."""
+    """Dimension names, outermost first: server settings, model, others as written, sizes, what loads nothing."""
     server = [name for name in spec.dimensions if is_server_setting(name)]
     main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
     further = [name for name in spec.dimensions if name not in (*server, "model", *main, *_INNERMOST)]

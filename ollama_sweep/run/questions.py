@@ -21,10 +21,10 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Answer, Effective, Run, Status
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.machine.crew import Crew
 from ollama_sweep.machine.telemetry import Watch
 from ollama_sweep.plan import prompts
 from ollama_sweep.plan.lengths import SentPrompt
-from ollama_sweep.run.crew import Crew
 from ollama_sweep.tasks.base import Question, Setup, Task
 
 TAKES_THE_CELL = frozenset({Status.CRASHED, Status.OOM, Status.RESOURCE})
