@@ -47,6 +47,7 @@ ALTER TABLE plan DROP COLUMN late;
 ALTER TABLE plan DROP COLUMN witness_id;
 ALTER TABLE runs DROP COLUMN ttft_s;
 DROP TABLE telemetry;
+ALTER TABLE runs DROP COLUMN started_s;
 ALTER TABLE runs DROP COLUMN thinking_count;
 ALTER TABLE runs DROP COLUMN thinking_duration_s;
 CREATE VIEW results AS SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, c.num_ctx, c.num_batch,
