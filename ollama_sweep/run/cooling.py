@@ -70,6 +70,11 @@ class CoolDown:
         """The rest begins."""
         self._ended_at = time.monotonic()
 
+    def before_control(self) -> None:
+        """Rest after the cell that has just ended, so that the control cell is as cool as any other."""
+        self.after_cell()
+        self.before_cell()
+
     def before_cell(self) -> None:
         """Rest. Raises Stopped as soon as that is asked for."""
         if self._ended_at is None:

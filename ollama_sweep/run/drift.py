@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
@@ -42,6 +43,7 @@ class DriftWatch:
     every: Interim | None
     pauses: bool = True
     passes: int = 1
+    rest: Callable[[], None] = lambda: None
     drift: Drift = field(default_factory=Drift)
     _cells: int = 0
     _since: float = 0.0
@@ -101,6 +103,7 @@ class DriftWatch:
         if control is None:
             return self._say_why_not()
         cell = self.store.planned(self.sweep_id, control.position).cell
+        self.rest()
         outcome = self._load(control, cell)
         rate = outcome.summary.prompt_eval_rate
         if outcome.status is not Status.OK or rate is None:

@@ -185,7 +185,7 @@ class Execution:
         return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
 
     def _hold(self) -> None:
-        """While the person or the surroundings ask for quiet, nothing is loaded and nothing starts. A rest is first."""
+        """A rest; then, while the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
         if self.cooling is not None:
             self.cooling.before_cell()
         said = None
@@ -224,9 +224,9 @@ class Execution:
             retry = self._attempt(turn, cell, tried)
             if not retry or self.stopping.requested:
                 break
+        self._look_for_drift()
         if self.cooling is not None:
             self.cooling.after_cell()
-        self._look_for_drift()
 
     def _look_at_clock(self) -> None:
         """Durations are measured by a clock that nobody sets; times of day, and what is reckoned from them, are not."""

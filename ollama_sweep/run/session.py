@@ -285,13 +285,17 @@ class Session:
         self._look_again(store, sweep_id)
         prunes = bool(self.spec.settings.get("prune"))
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
+        cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit)
+        control = self.spec.control
         Execution(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
             cell_at=lambda position: store.planned(sweep_id, position).cell,
             measuring=measuring,
-            drift=DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes),
+            drift=DriftWatch(
+                store, sweep_id, measuring, self._stopping, self._emit, control, pauses, passes, cooler.before_control
+            ),
             following=Following(
                 store,
                 sweep_id,
@@ -300,7 +304,7 @@ class Session:
                 lambda: self._results(store, sweep_id),
                 self._cells(store, sweep_id),
             ),
-            cooling=cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit),
+            cooling=cooler,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, prunes),
             engine=engine,
             stopping=self._stopping,

@@ -49,11 +49,16 @@ def driver(program: Program, celsius: str) -> dict[str, str]:
 
 
 def test_it_rests_between_cells_and_not_before_the_first(program: Program) -> None:
-    lines = program("run", program.grid(cooldown="20ms")).must().stdout.splitlines()
-    words = ("On hold: resting", "Going on", "/4  num_ctx")
-    told = [word for line in lines for word in words if word in line]
-    assert told == ["/4  num_ctx", *words * 3]
-    assert not any(row["flags"] for row in program.rows())
+    """The control cell, measured again after the third, is a cell like any other."""
+    for control, at in (("off", []), (3, [3])):
+        config = program.grid(cooldown="20ms", control=control, second_look="off")
+        lines = program("run", config, "--db", f"{control}.db").must().stdout.splitlines()
+        words = ("On hold: resting", "Going on", "/4  num_ctx")
+        told = [word for line in lines for word in (*words, "control cell") if word in line]
+        wanted = ["/4  num_ctx", *words * 3]
+        for place in at:
+            wanted[3 * place - 2 : 3 * place - 2] = [*words[:2], "control cell"]
+        assert told == wanted
 
 
 def test_status_says_what_it_rests_for_and_for_how_long_and_stop_ends_it(program: Program) -> None:
