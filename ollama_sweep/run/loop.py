@@ -44,7 +44,7 @@ from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.cooling import CoolDown
 from ollama_sweep.run.drift import DriftWatch
-from ollama_sweep.run.memory import MemoryWatch
+from ollama_sweep.run.memory.watch import MemoryWatch
 from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for

@@ -40,7 +40,7 @@ from ollama_sweep.run.further import Following
 from ollama_sweep.run.hold import Hold
 from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
 from ollama_sweep.run.loop import Execution, ShieldedLedger
-from ollama_sweep.run.memory import MemoryWatch
+from ollama_sweep.run.memory.watch import MemoryWatch
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
 from ollama_sweep.store.beside import DEFAULT_DB
