@@ -445,7 +445,7 @@ def test_plan_and_run_agree_about_every_reason(program: Program) -> None:
 def test_two_ranges_and_the_command_line_are_enough(program: Program) -> None:
     (program.folder / "p.txt").write_text("one two three\n")
     ranges = {"num_ctx": {"start": 512, "end": 1024, "step": 256}, "num_batch": {"start": 2, "end": 4, "step": 2}}
-    config = program.config("old", **ranges, **ONE_LOAD)
+    config = program.config("old", **ranges, warmup=1, **ONE_LOAD)
     words = ("--model", "m", "--prompt", "p.txt", "--engine", "fake", "--ctx-end", "768", "--set", "repeats=1")
     program("run", config, *words).must()
     assert sorted(program.cells()) == [(512, 2), (512, 4), (768, 2), (768, 4)]

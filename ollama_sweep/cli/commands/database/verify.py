@@ -26,7 +26,7 @@ def command(db: Path, strict: bool, as_json: bool) -> None:
     these. It changes nothing. Exit 4 where something differs; what that is is named.
 
     \b
-    Examples:
+    Example:
       ollama-sweep verify --db sweeps.db
       ollama-sweep verify --strict --json
     """
