@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from ollama_fixture import clean_environment, until
-from sweep_runner import stands_at
+from sweep_runner import ONE_LOAD, stands_at
 from sweeping import WORDS, Program
 
 __all__ = ["program"]
@@ -189,6 +189,7 @@ def test_the_file_gives_the_defaults(program: Program, person: list[Person]) -> 
         "num_batch": [2, 4],
         "repeats": 2,
         "warmup": 0,
+        **ONE_LOAD,
     }
     assert {row["sweep"] for row in program.rows()} == {"grid"}
     assert {row["task"] for row in program.rows()} == {"chat", "prompt_eval"}

@@ -26,8 +26,12 @@ def main() -> None:
         from ollama_sweep.results.plots import heatmap
 
         heatmap.render = pretend_to_draw
-        for heavy in ("pandas", "numpy"):  # sqlite-utils imports them where they are, only to know their types
-            sys.modules[heavy] = None  # type: ignore[assignment]
+        heavy = ("pandas", "numpy")  # sqlite-utils imports them where they are, only to know their types
+        sys.modules.update(dict.fromkeys(heavy))  # type: ignore[arg-type]
+        import sqlite_utils  # noqa: F401
+
+        for name in heavy:  # the interval of several loads needs numbers
+            del sys.modules[name]
     cli.main()
 
 
