@@ -22,6 +22,7 @@ from ollama_sweep.core.events import (
     FurtherFinished,
     FurtherStarted,
     GoingOn,
+    Loaded,
     Notice,
     OnHold,
     RunFinished,
@@ -31,7 +32,7 @@ from ollama_sweep.core.events import (
 )
 from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import Outcome, Status, failure_label
-from ollama_sweep.core.units import format_duration, format_rate
+from ollama_sweep.core.units import format_bytes, format_duration, format_rate
 from ollama_sweep.machine.secrets import masked
 
 
@@ -61,8 +62,8 @@ class Progress:
                 self._doing = f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
             case CellFinished():
                 self._finished(event)
-            case FurtherFinished():
-                self._looked_again(event)
+            case FurtherFinished() | Loaded():
+                self._loaded(event) if isinstance(event, Loaded) else self._looked_again(event)
             case Waiting():
                 self.line(f"waiting {format_duration(event.seconds)}: {event.reason}")
             case OnHold():
@@ -82,12 +83,13 @@ class Progress:
 
     def _finished(self, event: CellFinished) -> None:
         if not event.will_retry:
-            self._done += 1
-            self._failed += event.outcome.status.is_failure
+            self._done += 1 + event.reused
+            self._failed += (1 + event.reused) * event.outcome.status.is_failure
         self._seconds_left = event.seconds_left
         self._cell = None
         head = f"{self._done:>{len(str(self._total))}}/{self._total}"
         again = " (tried again)" if event.will_retry else ""
+        again += f" (and {event.reused} more of the same configuration)" if event.reused else ""
         left = f", {self._left()} left" if self._total > self._done and self._live is None else ""
         self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
 
@@ -101,6 +103,12 @@ class Progress:
         self._seconds_left, self._cell = event.seconds_left, None
         again = " (tried again)" if event.will_retry else ""
         self.line(f"again  {event.cell.label()}: {said(event.outcome)}{again}  ({event.reason})")
+
+    def _loaded(self, event: Loaded) -> None:
+        self._done += not event.will_retry
+        self._cell = None
+        again = " (loaded again: it is believed when it happens twice)" if event.will_retry else ""
+        self.line(f"load {event.number} of at most {event.most}  {event.cell.label()}: {loaded(event)}{again}")
 
     def _left(self) -> str:
         return "?" if self._seconds_left is None else format_duration(self._seconds_left)
@@ -211,6 +219,16 @@ class _LiveLine:
 
     def end(self) -> None:
         self._live.stop()
+
+
+def loaded(event: Loaded) -> str:
+    """`fits, 98 MB, 98 MB of it on the GPU`, or the label of the failure."""
+    if event.outcome.status is not Status.OK:
+        return said(event.outcome)
+    used = event.outcome.effective
+    sizes = [format_bytes(used.size_bytes)] if used.size_bytes else []
+    sizes += [f"{format_bytes(used.size_vram_bytes)} of it on the GPU"] if sizes and used.size_vram_bytes else []
+    return ", ".join([f"✓ {event.result}", *sizes])
 
 
 _HEADLINES = {

@@ -42,13 +42,17 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class CellFinished:
-    """An attempt is in the database; `will_retry` says that the cell is tried again at once."""
+    """An attempt is in the database; `will_retry` says that the cell is tried again at once.
+
+    So many further cells are the same configuration and take its result (`reused`).
+    """
 
     cell: Cell
     outcome: Outcome
     duration_s: float
     will_retry: bool
     seconds_left: float | None = None
+    reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ class FurtherFinished:
     will_retry: bool
     reason: str
     seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load without a prompt has ended, well or not, as the `number`-th of at most `most`.
+
+    `result` is a word for it; `will_retry`: memory did not suffice, which is believed when it happens twice.
+    """
+
+    cell: Cell
+    outcome: Outcome
+    result: str
+    duration_s: float
+    number: int
+    most: int
+    will_retry: bool
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,7 @@ Event = (
     | CellFinished
     | FurtherStarted
     | FurtherFinished
+    | Loaded
     | Drifted
     | Waiting
     | OnHold

@@ -78,6 +78,7 @@ class Flag(StrEnum):
     SHARED_GPU = "shared_gpu"
     LOAD_FAILED = "load_failed"
     IMPORTED = "imported"
+    REUSED = "reused"
 
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
@@ -94,6 +95,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.SHARED_GPU: "another model was loaded on the same server, or another program computed on the GPU",
     Flag.LOAD_FAILED: "a further load of it gave no number",
     Flag.IMPORTED: "taken from an older file, not measured here",
+    Flag.REUSED: "the same configuration as another cell, measured there",
 }
 
 
@@ -256,6 +258,7 @@ class CellResult:
     """One row of the view `results`: where a cell of a sweep stands now.
 
     `coordinates` maps every swept dimension to its value; `metrics` every numeric column that has a value.
+    `reused_from` is the key of the cell whose result this one has, "" where it has its own.
     """
 
     key: str
@@ -269,6 +272,7 @@ class CellResult:
     attempts: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     row: Mapping[str, Scalar] = field(default_factory=dict)
+    reused_from: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -207,9 +207,10 @@ def best_set(
     """The best measured cell, and those that cannot be told from it: their intervals overlap its own.
 
     A cell's interval is that of `extent`. The one that was measured again as the best stands before those that were
-    not, unless one of them is better beyond both intervals: the best of many is the best partly by luck.
+    not, unless one of them is better beyond both intervals: the best of many is the best partly by luck. A cell with
+    the result of another one is no rival of it.
     """
-    measured = [result for result in results if value_of(result, metric) is not None]
+    measured = [result for result in _without_copies(results) if value_of(result, metric) is not None]
     if not measured:
         return None, ()
     sign = 1.0 if higher_is_better else -1.0
@@ -230,6 +231,17 @@ def is_beyond(one: CellResult, other: CellResult, metric: str) -> bool:
     """Their intervals do not overlap."""
     (low, high), (other_low, other_high) = extent(one, metric), extent(other, metric)
     return low > other_high or high < other_low
+
+
+def _without_copies(results: Sequence[CellResult]) -> Iterator[CellResult]:
+    """Each result once: those of others only where the original is not there, and then the first."""
+    seen = {result.key for result in results if not result.reused_from}
+    for result in results:
+        if not result.reused_from:
+            yield result
+        elif result.reused_from not in seen:
+            seen.add(result.reused_from)
+            yield result
 
 
 def value_of(result: CellResult, metric: str) -> float | None:

@@ -137,6 +137,8 @@ class Engine(ABC):
     """The variable of the environment that names its server where the sweep does not."""
     is_scripted: ClassVar[bool] = False
     """It uses no hardware and no server, and stands for the server that the sweep names."""
+    loads_without_a_prompt: ClassVar[bool] = False
+    """`prepare` loads a cell's num_ctx and num_batch by itself, so memory can be looked for by loads alone."""
     how_to_get_a_model: ClassVar[str] = ""
     """A command that installs one, as an example."""
     look: ClassVar[type[Look]] = Look

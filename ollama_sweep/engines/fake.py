@@ -14,7 +14,8 @@ num_predict; `not_thinking` ["model"]: models that cannot think;
 `item_failures` {"part of the prompt": ["error", "ok"]}: one step for each try at it, the last one repeated;
 `not_embedding` ["model"]: models without embeddings; `only_embedding` ["model"]: those without anything else;
 `dimension` of a vector (8); `models` ["m"]: what is installed.
-Steps: ok, oom, cuda_oom, resource, timeout, crashed, error, no_statistics, truncated, cached, bug, unavailable, hang.
+Steps: ok, oom, cuda_oom, resource, timeout, crashed, error, no_statistics, truncated, cached, bug, unavailable, hang;
+the failures among them with `load_` in front happen in the load.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Engine(Base):
     kinds = frozenset({GENERATE, EMBED})
     asks_at_once = True
     is_scripted = True
+    loads_without_a_prompt = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -134,6 +136,8 @@ class Engine(Base):
             self._record = self._settings.ledger.record("scratch_model", "fake-scratch", {})
         if self._step == "unavailable":
             raise EngineUnavailable("could not connect to the fake server")
+        if self._step.startswith("load_"):
+            self._fail(self._step.removeprefix("load_"))
         if self._step == "hang":
             threading.Event().wait()
         self._loaded = cell.load_key

@@ -292,6 +292,12 @@ KEYS: tuple[Key, ...] = (
         default=ORDERS[0], choices=ORDERS, field="order", example="columns-bisected",
     ),
     Key(
+        "reuse_duplicates", Kind.TRUTH, Part.HOW,
+        "true: cells that are the same configuration once the engine has clamped them are measured once. The others "
+        "take that result and carry the flag `reused`",
+        default=False, field="reuse_duplicates", example="false",
+    ),
+    Key(
         "quiet_hours", Kind.HOURS, Part.WHEN,
         "nothing starts then: `09:00-18:00`, `22:00-07:00`, `mon-fri 09:00-18:00`; several as a list or with commas. "
         "Local time. Put it in quotes",

@@ -113,7 +113,8 @@ class Preview:
 
     `repeats` counts the groups of cells that are the same configuration once the engine has clamped them; `repeating`
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
-    memory once. `last` says what comes last.
+    memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
+    yet, where `measured_once` is true.
     """
 
     sweep: str
@@ -145,6 +146,8 @@ class Preview:
     witnesses: int = 0
     in_doubt: int = 0
     last: Last = Last()
+    measured_once: bool = False
+    saved: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -186,7 +189,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     history = reader.history(row.sweep_id) if reader and row else []
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
-    to_run = sum(seen.why.values())
+    to_run, saved = sum(seen.why.values()), seen.saved
     resting_s = _rests_s(spec.cooldown, reader, row, to_run + waiting - 1)
     return Preview(
         sweep=spec.name,
@@ -201,7 +204,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         order=spec.order,
         dimensions={name: tuple(spec.dimensions[name]) for name in grid.nesting(spec)},
         cells=seen.cells,
-        done=seen.cells - to_run - seen.unfit - len(left_out.places),
+        done=seen.cells - to_run - seen.unfit - saved - len(left_out.places),
         to_run=to_run,
         why=dict(seen.why),
         first=tuple([*seen.first, *seen.late_first][:SHOWN_CELLS]),
@@ -214,7 +217,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         seconds_left=forecast(history, to_run + waiting, 0.0, resting_s).seconds_left,
         loads=LoadsPreview(
             passes=int(spec.settings.get("passes") or 1),
-            per_pass=seen.cells - seen.unfit - len(left_out.places),
+            per_pass=seen.cells - seen.unfit - seen.same - len(left_out.places),
             controls=_controls(spec, seen.cells),
             second_look_share=float(spec.settings.get("second_look") or 0.0),
             waiting=waiting,
@@ -224,6 +227,8 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         witnesses=left_out.witnesses,
         in_doubt=left_out.in_doubt,
         last=_last(seen, record, reader, stored),
+        measured_once=spec.reuse_duplicates,
+        saved=saved,
     )
 
 
@@ -259,12 +264,15 @@ class _Seen:
     """What is kept of the cells while they pass by, one after the other: counts, and the values of dimensions.
 
     `does_not_fit` and `unfilled` are by the prompt's wanted length, None where that is no dimension. `too_long` counts
-    by task and model, for each num_ctx, the questions that do not fit.
+    by task and model, for each num_ctx, the questions that do not fit. `done_as` are the keys of first cells of a
+    configuration of which another cell is done already.
     """
 
     repeats: fit.Repeats
     cells: int = 0
     unfit: int = 0
+    saved: int = 0
+    same: int = 0
     why: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
     late_first: list[str] = field(default_factory=list)
@@ -272,6 +280,7 @@ class _Seen:
     frontiers: set[int] = field(default_factory=set)
     contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     does_not_fit: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
+    done_as: set[str] = field(default_factory=set)
     unfilled: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
     too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -287,9 +296,33 @@ def _look_through(found: Survey, reader: Reader | None, left_out: memory.LeftOut
     while some := list(islice(plan, CELLS_AT_ONCE)):
         known = reader.measured_again((planned.key for planned in some), wanted) if reader else {}
         for planned in some:
-            reason = "" if seen.cells in left_out.places else again.why(planned, known)
+            reason = "" if seen.cells in left_out.places else _why(planned, known, seen)
             _look_at(planned, found, seen, reason, tokens.get(planned.cell.prompt_tokens))
+    _save_first_ones(found, reader, seen)
     return seen
+
+
+def _why(planned: PlannedCell, known: Mapping[str, str], seen: _Seen) -> str:
+    """Why the cell would be measured; "" where it would not, also where it takes the result of another one."""
+    reason = again.why(planned, known)
+    seen.same += bool(planned.same_as)
+    if reason == again.TAKEN or (planned.same_as and reason in (again.NEW, again.NOT_YET)):
+        seen.saved += 1
+        return ""
+    if planned.same_as and not reason:
+        seen.done_as.add(planned.same_as)
+    return reason
+
+
+def _save_first_ones(found: Survey, reader: Reader | None, seen: _Seen) -> None:
+    """The first cell of a configuration is not measured either where a later one has been."""
+    known = reader.measured_again(seen.done_as, found.wanted()) if reader else {}
+    for key in seen.done_as:
+        reason = known.get(key, again.NEW)
+        if reason in (again.NEW, again.NOT_YET):
+            seen.why[reason] -= 1
+            seen.saved += 1
+    seen.why = +seen.why
 
 
 def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, tokens: int | None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Survey:
             "server": dict(spec.server),
             "exclude": [exclusion.text for exclusion in spec.exclude],
             "order": spec.order,
+            **self._reuse_picture(),
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
@@ -81,7 +82,13 @@ class Survey:
 
     def wanted(self) -> Wanted:
         """What decides which known cells are measured again."""
-        return Wanted(self.spec.timeout_s, self.spec.repeats.minimum, rounds=self.rounds)
+        return Wanted(
+            self.spec.timeout_s, self.spec.repeats.minimum, rounds=self.rounds, reuses=self.spec.reuse_duplicates
+        )
+
+    def _reuse_picture(self) -> dict[str, object]:
+        """Nothing for a sweep without it, which is what it always was."""
+        return {"reuse_duplicates": True} if self.spec.reuse_duplicates else {}
 
     def lengths(self) -> Iterator[tuple[str, str, int]]:
         """What was counted: digest of the model, identity of the text, its tokens."""
@@ -99,11 +106,11 @@ class Survey:
 
         Raises ConfigError at the end where no cell fits.
         """
-        fitting = 0
+        fitting, same = 0, _Same(self)
         for cell in grid.each_cell(self.spec):
             planned = self._planned(cell)
             fitting += planned.status is Status.PENDING
-            yield planned
+            yield same.marked(planned) if self.spec.reuse_duplicates else planned
         if not fitting:
             raise self._nothing_fits()
 
@@ -175,7 +182,31 @@ class Survey:
             "order": spec.order,
             "host": masked(self.info.where),
             "cooldown": asdict(spec.cooldown),
+            **self._reuse_picture(),
         }
+
+
+class _Same:
+    """Finds the first cell of each configuration, while the cells of a plan pass by."""
+
+    def __init__(self, found: Survey) -> None:
+        self._found = found
+        self._kinds: dict[object, int] = {}
+        self._first: dict[tuple[object, ...], str] = {}
+        self._too_long: dict[tuple[str, str, int], int] = {}
+
+    def marked(self, planned: PlannedCell) -> PlannedCell:
+        """The cell with `same_as`, where an earlier one is the same configuration."""
+        if planned.status is not Status.PENDING:
+            return planned
+        cell, found = planned.cell, self._found
+        kind, sizes = fit.clamped(cell, found.models)
+        number = self._kinds.setdefault(kind, len(self._kinds))
+        whose = cell.task, cell.model, cell.num_ctx
+        if whose not in self._too_long:
+            self._too_long[whose] = found.too_long(cell)  # questions that are not sent make it another measurement
+        first = self._first.setdefault((number, sizes, self._too_long[whose]), planned.key)
+        return planned if first == planned.key else replace(planned, same_as=first)
 
 
 def survey(

@@ -225,6 +225,7 @@ def _context_table(best: Best) -> list[str]:
     for cell in best.by_context:
         value = value_of(cell, best.metric.name) or 0.0
         star = " ★" if cell is best.winner else ""
+        star += f" {Flag.REUSED}" if Flag.REUSED in cell.flags else ""
         x, y = place_of(cell)
         rows.append((str(x), str(y), best.metric.text(value), _spread(cell, best.metric) + star))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

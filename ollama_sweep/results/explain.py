@@ -15,9 +15,11 @@ from ollama_sweep.core.outcome import FLAG_MEANINGS, RETRIED, CellResult, Flag, 
 from ollama_sweep.core.stats import range_and_runs, value_of
 from ollama_sweep.core.units import format_bytes, format_rate
 from ollama_sweep.results.grids import flags_of
+from ollama_sweep.results.status import place_words, settled
 from ollama_sweep.store.attempts import RUN_COLUMNS
 from ollama_sweep.store.loads.further import WAITING, Made
 from ollama_sweep.store.memory.pruning import LOADS
+from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, combination_of
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -52,8 +54,33 @@ class ExplainedAttempt:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What loads say of a num_ctx and num_batch. `result` is FITS, SPILLED, OOM or another failure.
+
+    `load` is the one that says it: of this very place, or (`is_own` is false) of one that needs more, or less.
+    """
+
+    result: str
+    load: ScannedLoad
+    is_own: bool
+
+    def words(self) -> str:
+        """`fits, as num_ctx 8192 with num_batch 512 did`."""
+        used = self.load.effective
+        sizes = [format_bytes(used.size_bytes)] if self.is_own and used.size_bytes else []
+        sizes += [f"{format_bytes(used.size_vram_bytes)} of it on the GPU"] if sizes and used.size_vram_bytes else []
+        result = f"{self.result} ({self.load.reason})" if self.is_own and self.load.reason else self.result
+        other = [] if self.is_own else [f"as {place_words(self.load)} {'was' if self.result == OOM else 'did'}"]
+        return ", ".join([result, *sizes, *other])
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        return {"result": self.result, "own": self.is_own, "load": self.load.as_dict()}
+
+
+@dataclass(frozen=True)
 class Explained:
-    """All that is known of a cell of a sweep; `total` counts the places of its plan."""
+    """All that is known of a cell of a sweep; `total` counts the places of its plan; `scan`: what a scan says."""
 
     sweep: str
     engine: str
@@ -71,6 +98,9 @@ class Explained:
     """The cell because of which this one is left out, or probed."""
     is_last: bool = False
     """It comes last, because what is no larger ran out of memory here before."""
+    scan: Verdict | None = None
+    original: Place | None = None
+    """The cell that was measured in its place; the attempts are then that one's."""
 
     @property
     def is_left_out(self) -> bool:
@@ -94,6 +124,8 @@ class Explained:
             "attempts": [_attempt_dict(one) for one in self.attempts],
             "waiting_loads": [asdict(load) for load in self.waiting],
             "controls": [asdict(control) for control in self.controls],
+            "scan": self.scan.as_dict() if self.scan else None,
+            "reused_from": self.original.key if self.original else None,
             "segments": {str(number): dict(found) for number, found in self.surroundings.items()},
             "left_out_by": dict(self.witness.coordinates) if self.witness and self.is_left_out else None,
         }  # fmt: skip
@@ -256,7 +288,9 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
     result = reader.result(sweep.sweep_id, place.position)
     planned = reader.planned(sweep.sweep_id, place.position)
     witness, is_last = reader.witness(sweep.sweep_id, place.position), reader.is_late(sweep.sweep_id, place.position)
-    attempts = _attempts(reader, sweep.name, place, _turn(reader, place, witness, is_last=is_last))
+    original = reader.original_of(sweep.sweep_id, place.key)
+    measured = original or place
+    attempts = _attempts(reader, sweep.name, measured, _turn(reader, measured, witness, is_last=is_last))
     last = _last(attempts)
     known = reader.segments()
     return Explained(
@@ -275,6 +309,8 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
                       if (number := one.attempt.segment) is not None and number in known},
         witness=witness,
         is_last=is_last,
+        scan=_scan(reader, sweep, planned),
+        original=original,
     )  # fmt: skip
 
 
@@ -287,6 +323,26 @@ def _turn(reader: Reader, place: Place, witness: Place | None, *, is_last: bool)
             where = ", ".join(f"{name} {value}" for name, value in witness.coordinates.items())
             return f"a probe: {where} leaves out what is at least as large"
     return "its turn in the plan, among what comes last" if is_last else "its turn in the plan"
+
+
+def _scan(reader: Reader, sweep: SweepRow, planned: PlannedCell) -> Verdict | None:
+    cell = planned.cell
+    combination = combination_of(cell, planned.model_digest, str(sweep.spec.get("modelfile") or ""))
+    return verdict(reader.scanned_loads(sweep.sweep_id), combination, cell.num_ctx, cell.num_batch)
+
+
+def verdict(loads: Sequence[ScannedLoad], combination: str, num_ctx: int, num_batch: int) -> Verdict | None:
+    """What is known of a place: by its own last load, else by the nearest one that decides it; None where none does."""
+    found = list(settled(load for load in loads if load.combination == combination))
+    own = [load for load in found if (load.num_ctx, load.num_batch) == (num_ctx, num_batch)]
+    if own:
+        return Verdict(own[-1].result, own[-1], is_own=True)
+    fitted = [load for load in found if load.result == FITS and load.num_ctx >= num_ctx and load.num_batch >= num_batch]
+    too_much = [load for load in found
+                if load.result == OOM and load.num_ctx <= num_ctx and load.num_batch <= num_batch]  # fmt: skip
+    nearest = min(fitted or too_much, key=lambda load: abs(load.num_ctx - num_ctx) + abs(load.num_batch - num_batch),
+                  default=None)  # fmt: skip
+    return None if nearest is None else Verdict(nearest.result, nearest, is_own=False)
 
 
 def _attempts(reader: Reader, sweep: str, place: Place, turn: str) -> list[ExplainedAttempt]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.forecast import Forecast, forecast, rests_s
 from ollama_sweep.results.find import find_sweep
+from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import LeftOut
+from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, settings_of
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -70,6 +73,8 @@ class SweepStatus:
     """What `prune` leaves out."""
     missing_cells: int = 0
     """Cells that were called done and are not in this file."""
+    memory: tuple[str, ...] = ()
+    """What `run --scan` found, a line for each combination."""
 
     @property
     def total(self) -> int:
@@ -113,6 +118,7 @@ class SweepStatus:
             "last_run_at": self.last_run_at,
             "missing_cells": self.missing_cells,
             "left_out": asdict(self.left_out),
+            "memory": list(self.memory),
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -136,6 +142,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
     running = _running(reader, row) if process else None
     further = reader.waiting_loads(row.sweep_id)
     left = sum(count for status, count in counts.items() if not status.is_final) + sum(further.values())
+    left -= reader.waiting_copies(row.sweep_id)
     log = beside.log_path(reader.path)
     return SweepStatus(
         sweep=row.name,
@@ -165,6 +172,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         seconds=reader.seconds(row.sweep_id),
         left_out=reader.left_out(row.sweep_id),
         missing_cells=reader.missing_cells(),
+        memory=tuple(memory_words(reader.scanned_loads(row.sweep_id))),
     )
 
 
@@ -192,3 +200,52 @@ def _running(reader: Reader, row: SweepRow) -> Running | None:
         return None
     seconds = (datetime.now(UTC) - datetime.fromisoformat(running.started_at)).total_seconds()
     return Running(running.coordinates, running.number, max(0.0, seconds))
+
+
+# -- what `run --scan` found ------------------------------------------------------------------------------------------
+
+
+def memory_words(loads: Sequence[ScannedLoad]) -> list[str]:
+    """A line for each combination: how far the model fits, and how far it stays on the GPU where that is less."""
+    combinations = dict.fromkeys(load.combination for load in loads)
+    lines = []
+    for combination in combinations:
+        found = list(settled(load for load in loads if load.combination == combination))
+        whose = f" of {_label(combination)}" if len(combinations) > 1 else ""
+        lines.append(f"Memory{whose}: {_reach(found)} (scanned)")
+    return lines
+
+
+def _reach(found: Sequence[ScannedLoad]) -> str:
+    fitted = [load for load in found if load.is_loaded]
+    if not fitted:
+        return "no load fitted"
+    words = f"fits up to {place_words(_largest(fitted))}"
+    on_gpu = [load for load in fitted if load.result == FITS]
+    if len(on_gpu) == len(fitted):
+        return words
+    return f"{words}, on the GPU up to {place_words(_largest(on_gpu))}" if on_gpu else f"{words}, never all on the GPU"
+
+
+def _largest(loads: Sequence[ScannedLoad]) -> ScannedLoad:
+    return max(loads, key=lambda load: (load.num_ctx, load.num_batch))
+
+
+def _label(combination: str) -> str:
+    model, *rest = settings_of(combination).items()
+    return ", ".join([model_label(str(model[1])), *(f"{name} {in_word(value)}" for name, value in rest)])
+
+
+def settled(loads: Iterable[ScannedLoad]) -> Iterator[ScannedLoad]:
+    """The last load of each place, without one that ran out of memory once: that is believed when it happens twice."""
+    last: dict[tuple[int, int], tuple[ScannedLoad, int]] = {}
+    for load in loads:
+        place = load.num_ctx, load.num_batch
+        last[place] = load, (last[place][1] if place in last else 0) + (load.result == OOM)
+    yield from (load for load, times in last.values() if load.result != OOM or times > 1)
+
+
+def place_words(load: ScannedLoad) -> str:
+    """`num_ctx 8192 with num_batch 512`; without what is left to the engine."""
+    found = [f"{name} {value}" for name, value in (("num_ctx", load.num_ctx), ("num_batch", load.num_batch)) if value]
+    return " with ".join(found) or "the engine's own sizes"

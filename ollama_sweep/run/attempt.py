@@ -94,6 +94,23 @@ class Measuring:
             for name in watch.newly_lost():
                 self.emit(Notice(f"Warning: {name} no longer answers; what it measured is unknown from now on"))
 
+    def load(self, cell: Cell) -> Outcome:
+        """Load and read back what is used, nothing more; `ok` where that worked. Raises StopNow, EngineUnavailable."""
+        killed_before = self.oom_kills()
+        try:
+            effective = gate.effective(self.engine.prepare(cell))
+        except CellFailed as failure:
+            return self._failed(cell, failure, (), Effective(), self.oom_kills() - killed_before, {})
+        except (StopNow, SweepError, MemoryError):
+            raise
+        except Exception as error:
+            if text := too_many_files(error):
+                raise EngineMissing(text) from error
+            return Outcome(Status.ERROR, "bug", traceback.format_exc())
+        reached("after_prepare")
+        flags = judge.flags_of(cell, summarize([]), effective, prompt_tokens=None, has_gpu=self.has_gpu)
+        return Outcome(Status.OK, flags=frozenset(flags), effective=effective)
+
     def _judged(
         self, cell: Cell, runs: Sequence[Run], beside: Beside, effective: Effective, seen: Mapping[str, float]
     ) -> Outcome:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import SweepError
-from ollama_sweep.core.outcome import CellResult
+from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.summaries import summaries
@@ -68,7 +68,7 @@ def end_of(db: Path, name: str) -> Ending:
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
     contexts = {(result.coordinates.get("num_ctx"), length_of(result)) for result in results}
     best = describe_best(results, spreads=spreads, contexts=len(contexts) <= SHOWN_CONTEXTS)
-    doubtful = sum(result.status.is_failure or bool(result.flags) for result in results)
+    doubtful = sum(result.status.is_failure or bool(result.flags - {Flag.REUSED}) for result in results)
     return Ending(best, tuple(_summaries(db, name)), doubtful, row, results, spreads=spreads)
 
 

@@ -106,10 +106,10 @@ def _started(turn: Turn, cell: Cell, tried: int) -> CellStarted | FurtherStarted
 
 
 def _finished(
-    turn: Turn, cell: Cell, outcome: Outcome, duration_s: float, retry: bool, seconds_left: float | None
+    turn: Turn, cell: Cell, outcome: Outcome, duration_s: float, retry: bool, seconds_left: float | None, reused: int
 ) -> CellFinished | FurtherFinished:
     if turn.further is None:
-        return CellFinished(cell, outcome, duration_s, retry, seconds_left)
+        return CellFinished(cell, outcome, duration_s, retry, seconds_left, reused)
     return FurtherFinished(cell, outcome, duration_s, retry, turn.further.reason, seconds_left)
 
 
@@ -140,6 +140,8 @@ class Execution:
     _missed: int = 0
     _missed_since: float = 0.0
     _day_ahead_s: float | None = None
+    _waiting: int | None = None
+    """Pending cells that take the result of another one."""
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
@@ -179,10 +181,20 @@ class Execution:
     def _seconds_left(self, *, begins: bool = False) -> float | None:
         """With the rests between the cells; there is none before the first."""
         _, total, done = self._counts()
-        wanted, left = self.spec.cooldown, total - done
+        if self._waiting is None:
+            self._waiting = self.store.waiting_copies(self.sweep_id)
+        wanted, left = self.spec.cooldown, total - done - self._waiting
         seen = self.store.rests(self.sweep_id) if wanted.gpu_c is not None else []
         resting_s = rests_s(wanted.seconds, seen, left - 1 if begins else left)
         return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
+
+    def _taken(self, turn: Turn, outcome: Outcome, retry: bool) -> int:
+        """How many further cells take this result, as the same configuration."""
+        if retry or turn.further is not None or not outcome.status.counts:
+            return 0
+        reused = self.store.copies(turn.cell_id)
+        self._waiting = max(0, (self._waiting or 0) - reused)
+        return reused
 
     def _hold(self) -> None:
         """A rest; then, while the person or the surroundings ask for quiet, nothing is loaded and nothing starts."""
@@ -288,7 +300,8 @@ class Execution:
         self._save(turn, attempt_id, cell, outcome, retry)
         reached("after_finish")
         self._missed = 0
-        self.emit(_finished(turn, cell, outcome, time.monotonic() - started, retry, self._seconds_left()))
+        took_s, reused = time.monotonic() - started, self._taken(turn, outcome, retry)
+        self.emit(_finished(turn, cell, outcome, took_s, retry, self._seconds_left(), reused))
         if self.memory is not None:
             self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, self._engine_version))
         if not retry:

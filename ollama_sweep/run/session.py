@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from ollama_sweep.run.further import Following
 from ollama_sweep.run.hold import Hold
 from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
 from ollama_sweep.run.loop import Execution, ShieldedLedger
+from ollama_sweep.run.memory.scan import Scan, Scanned, refuse_to_scan
 from ollama_sweep.run.memory.watch import MemoryWatch
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
@@ -62,13 +63,15 @@ MOST_REMARKABLE = 200
 class SessionOptions:
     """What a person may want of one session, beside the sweep itself.
 
-    `retry`: failures that are run again, by their names. `remote`: a host may be another machine. `setup`: an engine
-    may download a model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`:
-    cells that nobody should believe are measured again, also where everything is done. `trace` gets a line for each
-    command and request. Raises ConfigError for a name that is no failure.
+    `retry`: failures that are run again, by their names. `scan`: no cell is measured; the model is only loaded, to find
+    how far memory reaches (`run.scan`). `remote`: a host may be another machine. `setup`: an engine may download a
+    model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`: cells that nobody
+    should believe are measured again, also where everything is done. `trace` gets a line for each command and request.
+    Raises ConfigError for a name that is no failure.
     """
 
     retry: Collection[str] = ()
+    scan: bool = False
     wait_engine_s: float = 600.0
     remote: bool = False
     setup: bool = False
@@ -95,11 +98,13 @@ def failures(names: Collection[str], where: str) -> frozenset[Status]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a session ended. `sweep` is None where it was stopped before its sweep was registered."""
+    """How a session ended. `sweep` is None where it was stopped before its sweep was registered; `scanned` is what a
+    scan has found."""
 
     sweep: SweepRow | None
     counts: Mapping[Status, int]
     stopped: Stopped | None = None
+    scanned: tuple[Scanned, ...] = ()
 
 
 def measure(
@@ -152,6 +157,8 @@ class Session:
         self._ending = ending
         self._say, self._tell = say, tell
         self._stopping = stopping or Stopping()
+        self._stopping.is_urgent |= options.scan
+        self._scanned: tuple[Scanned, ...] = ()
 
     def stop(self, *, now: bool = False) -> None:
         """End after the cell at hand, or now; from any thread."""
@@ -188,12 +195,14 @@ class Session:
             return Ended(None, {}, stopped)
         with Reader.open(self.db) as reader:
             row = reader.sweep_if_there(self.spec.name)
-            return Ended(row, reader.counts(row.sweep_id) if row else {}, stopped)
+            return Ended(row, reader.counts(row.sweep_id) if row else {}, stopped, self._scanned)
 
     def _check_engine(self) -> None:
         """An unknown engine, no program or a wrong host are found before the database is made."""
         if self.spec.engine != engines.AUTO and self.spec.engine not in engines.known():
             engines.load(self.spec.engine, self._settings())
+        if self.options.scan and self.spec.engine != engines.AUTO:
+            refuse_to_scan(self.spec.engine)
 
     def _settings(self, ledger: Ledger | None = None) -> EngineSettings:
         options = self.options
@@ -206,6 +215,8 @@ class Session:
         settings = self._settings(ShieldedLedger(store, self._stopping))
         before = self._before()
         name = engine_name(self.spec, settings, before.engine if before else None)
+        if self.options.scan:
+            refuse_to_scan(name)
         self._tell_choice(name)
         engine = open_engine(name, settings)
         try:
@@ -267,9 +278,9 @@ class Session:
         where = memory.surroundings(found.engine, info, here, found.modelfile)
         sweep_id = self._register(store, found, here, where)
         reached("plan_registered")
-        left_out, late = store.left_out(sweep_id), store.late(sweep_id)
-        waiting = sum(store.waiting_loads(sweep_id).values())
-        for line in first_lines(found, store.counts(sweep_id), here, waiting, left_out, late):
+        others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
+                        store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
+        for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
             self._tell(line)
         measuring = Measuring(
             spec=self.spec,
@@ -282,12 +293,14 @@ class Session:
             **(UNSEEN if is_elsewhere else {"watch": _watch(name)}),
         )
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
-        self._look_again(store, sweep_id)
         prunes = bool(self.spec.settings.get("prune"))
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
         cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit)
         control = self.spec.control
-        Execution(
+        if not self.options.scan:
+            self._look_again(store, sweep_id)
+        kind = partial(Scan, found=found, is_done=self._take_scanned) if self.options.scan else Execution
+        kind(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
@@ -330,12 +343,17 @@ class Session:
 
         with Reader.open(self.db) as reader:
             if is_many(store.counts(sweep_id)):
-                return reader.remarkable(sweep_id, MOST_REMARKABLE)
-            return list(reader.results(sweep_id))
+                found: Iterable[CellResult] = reader.remarkable(sweep_id, MOST_REMARKABLE)
+            else:
+                found = reader.results(sweep_id)
+            return [result for result in found if not result.reused_from]  # the cell that was measured stands for it
 
     @staticmethod
     def _cells(store: Store, sweep_id: int) -> int:
         return sum(store.counts(sweep_id).values())
+
+    def _take_scanned(self, found: tuple[Scanned, ...]) -> None:
+        self._scanned = found
 
     def _register(self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings) -> int:
         before = self._before()
@@ -356,6 +374,7 @@ class Session:
             "repeats_minimum": self.spec.repeats.minimum,
             "retry": failures(self.options.retry, "retry"),
             "prune": bool(self.spec.settings.get("prune")),
+            "keeps_statuses": self.options.scan,
         }
         sweep_id = store.refresh_sweep(header, **wanted)
         if sweep_id is None:
@@ -387,34 +406,53 @@ def _keep_prompts(store: Store, found: Survey) -> None:
             store.save_prompt(prompt.hash, prompt.text)
 
 
+@dataclass(frozen=True)
+class Others:
+    """Cells that are not measured in their turn.
+
+    `waiting` further loads of cells that have a value, pending `copies` that take the result of another one, what is
+    left out for want of memory, and how many come last.
+    """
+
+    waiting: int = 0
+    copies: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    late: int = 0
+
+
 def first_lines(
     found: Survey,
     counts: Mapping[Status, int],
     here: Machine | OtherMachine,
-    waiting: int,
-    left_out: LeftOut,
-    late: int,
+    others: Others,
+    *,
+    scan: bool = False,
 ) -> Iterator[str]:
-    """What a person is told before the first cell. `waiting` are further loads of cells that have a value; `late` cells
-    come last."""
+    """What a person is told before the first cell, or before the first load of a scan."""
     spec, total = found.spec, sum(counts.values())
     skipped = counts.get(Status.SKIPPED, 0)
     done = sum(count for status, count in counts.items() if status.is_final) - skipped
     yield from (f"Warning: {text}" for text in spec.warnings)
     yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.shown_version} at {found.info.where}"
     yield f"Machine: {here.line()}"
+    if scan:
+        yield "No cell is measured: the model is loaded without a prompt, to find how far memory reaches"
+        return
     asked = dict.fromkeys((task, model) for task, model, _ in found.prompts)
     for task, model in asked:
         yield _each_cell(spec, task, model, [found.prompts[task, model, length] for length in spec.lengths_of(task)])
+    left_out = others.left_out
     if skipped > left_out.cells:
         yield f"{skipped - left_out.cells} cells are skipped: the prompt does not fit their num_ctx"
     if left_out.cells:
         what = f"{left_out.cells} at least as large as one of {left_out.witnesses}"
         yield f"Left out (prune): {what} that ran out of memory in two fresh loads"
-    if late:
-        yield f"Come last: {late} at least as large as what ran out of memory on this machine before"
-    again = f", {waiting} to load once more" if waiting else ""
-    yield f"{done} of {total} cells already done, {total - done - skipped} to run{again}"
+    if others.late:
+        yield f"Come last: {others.late} at least as large as what ran out of memory on this machine before"
+    if others.copies:
+        yield f"{others.copies} cells are the same configuration as another one and take its result"
+    again = f", {others.waiting} to load once more" if others.waiting else ""
+    yield f"{done} of {total} cells already done, {total - done - skipped - others.copies} to run{again}"
 
 
 def _each_cell(spec: SweepSpec, task: str, model: str, prompts: Sequence[SentPrompt]) -> str:

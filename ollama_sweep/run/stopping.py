@@ -42,6 +42,8 @@ class Stopping:
         self._cutting = threading.RLock()
         self.signal_number: int | None = None
         self.now = False
+        self.is_urgent = False
+        """Nothing of worth is lost by what is cut short, so the first request ends it."""
         self.asked = 0
         self._is_drawing = False
         self.wants_no_pictures = False
@@ -112,13 +114,15 @@ class Stopping:
     def _ask(self, number: int) -> None:
         first = not self.requested
         self.asked += 1
-        self.now = self.now or number == NOW or (not first and number != AFTER_CELL)
+        self.now = self.now or self.is_urgent or number == NOW or (not first and number != AFTER_CELL)
         if first:
             self.signal_number = signal.SIGTERM if number in (AFTER_CELL, NOW) else number
 
     def _announce(self) -> None:
         if self._is_drawing:
             self._say("Stopping; no picture is drawn any more")
+        elif self.is_urgent:
+            self._say("Stopping now …; what is loaded already is not loaded again next time")
         elif self.now:
             self._say("Stopping now …; the cell at hand is measured again next time")
         else:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.outcome import FAILURES, Status
+from ollama_sweep.store import plans
 from ollama_sweep.store.memory import pruning
 from ollama_sweep.store.memory.tables import LEFT_OUT
 from ollama_sweep.store.rows import PlannedCell
@@ -24,7 +25,8 @@ class Wanted:
     """The settings that decide what is measured again.
 
     `rounds` says how often each task with questions asks them; `repeats_minimum` is for every other task. With `prune`
-    what ran out of memory leaves out what is at least as large.
+    what ran out of memory leaves out what is at least as large. `reuses`: cells that are the same configuration are
+    measured once.
     """
 
     timeout_s: float
@@ -32,6 +34,7 @@ class Wanted:
     retry: frozenset[Status] = frozenset()
     rounds: Mapping[str, int] = field(default_factory=dict)
     prune: bool = False
+    reuses: bool = False
 
     def __post_init__(self) -> None:
         if strange := self.retry - FAILURES:
@@ -45,11 +48,15 @@ class Wanted:
             "retry": json.dumps(sorted(self.retry)),
             "rounds": json.dumps(dict(self.rounds)),
             "most_rounds": max(self.rounds.values(), default=0),
+            "reuses": self.reuses,
         }
 
 
+NEW, NOT_YET, TAKEN = "new", "not measured yet", "takes the result of another cell"
 _TOO_FEW = "has {runs} runs, {asked} are asked for now"
+_IS_COPY = "id IN (SELECT cell_id FROM reused)"
 _RULES = (
+    (f"NOT :reuses AND {_IS_COPY} AND status <> 'skipped'", "had the result of another cell"),
     ("status IN (SELECT value FROM json_each(:retry))", "retry of {status}"),
     (
         "status = 'timeout' AND timeout_s < :timeout_s",
@@ -74,15 +81,15 @@ _IS_OK = "status = 'ok'"
 _ONCE_MORE = """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason)
     SELECT :sweep_id, cells.id, 'repeats', 1, min(plan.position), 'more runs are asked for'
     FROM cells JOIN plan INDEXED BY plan_cell ON plan.cell_id = cells.id AND plan.sweep_id = :sweep_id
-    WHERE {} AND skip IS NULL GROUP BY cells.id"""
-"""Of a cell that has a value: it keeps it, and wants a further load."""
+    WHERE {} AND skip IS NULL AND NOT EXISTS (SELECT 1 FROM reused WHERE cell_id = cells.id) GROUP BY cells.id"""
+"""Of a cell that has a value of its own: it keeps it, and wants a further load."""
 _AGAIN = """UPDATE cells SET status = 'pending', reason = '', deaths = 0 WHERE {} AND EXISTS (
     SELECT 1 FROM plan INDEXED BY plan_cell WHERE cell_id = cells.id AND sweep_id = :sweep_id AND skip IS NULL)"""
 _LEAVE_OUT = f"""UPDATE cells SET status = 'skipped', reason = plan.skip FROM plan
     WHERE plan.sweep_id = :sweep_id AND plan.skip IS NOT NULL AND plan.skip <> '{LEFT_OUT}' AND cells.id = plan.cell_id
         AND (+cells.status = 'pending' OR (+cells.status = 'skipped' AND cells.reason <> plan.skip))"""
 """Left out by now, or left out for another reason. The `+` keeps SQLite from walking over all pending cells."""
-_ASK = f"""SELECT key, status, runs, timeout_s, task,
+_ASK = f"""SELECT key, status, runs, timeout_s, task, :reuses AND {_IS_COPY},
         CASE {" ".join(f"WHEN {condition} THEN {number}" for number, (condition, _) in enumerate(_RULES))} END
     FROM cells WHERE key IN (SELECT value FROM json_each(:keys))"""
 
@@ -104,6 +111,7 @@ def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None
         sql = _ONCE_MORE if condition.startswith(_IS_OK) else _AGAIN
         connection.execute(sql.format(condition), values)
     connection.execute(_LEAVE_OUT, values)
+    plans.let_reuse(connection, sweep_id, reuses=wanted.reuses)
     pruning.apply(connection, sweep_id, is_wanted=wanted.prune)
 
 
@@ -113,9 +121,13 @@ def reasons(connection: sqlite3.Connection, keys: Sequence[str], wanted: Wanted,
     return dict(notes.rows("a cell", lambda key, *row: (str(key), _words(wanted, *row)), found))
 
 
-def _words(wanted: Wanted, status: str, runs: int, had_s: float | None, task: str, rule: int | None) -> str:
+def _words(
+    wanted: Wanted, status: str, runs: int, had_s: float | None, task: str, is_copy: bool, rule: int | None
+) -> str:
+    if is_copy and (rule is not None or not Status(status).is_final):
+        return TAKEN
     if not Status(status).is_final:
-        return "not measured yet"
+        return NOT_YET
     if rule is None:
         return ""
     asked = wanted.rounds.get(task, wanted.repeats_minimum)
@@ -124,4 +136,4 @@ def _words(wanted: Wanted, status: str, runs: int, had_s: float | None, task: st
 
 def why(planned: PlannedCell, known: Mapping[str, str]) -> str:
     """Why `run` would measure a cell, in words; "" where it would not. `known` are the `reasons` of all known cells."""
-    return "" if planned.status is Status.SKIPPED else known.get(planned.key, "new")
+    return "" if planned.status is Status.SKIPPED else known.get(planned.key, NEW)

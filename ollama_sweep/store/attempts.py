@@ -19,7 +19,7 @@ from ollama_sweep.machine.sensing import series
 from ollama_sweep.store import checksum, values
 from ollama_sweep.store.again import ROUNDS
 from ollama_sweep.store.loads import spreads
-from ollama_sweep.store.plans import canonical_json
+from ollama_sweep.store.plans import canonical_json, note_own
 from ollama_sweep.store.schema import add_view_columns
 from ollama_sweep.store.values import Notes
 
@@ -191,6 +191,7 @@ def update_cell(
     if not cell_status.is_final:
         connection.execute("UPDATE cells SET status = 'pending', reason = '' WHERE id = ?", (cell_id,))
         return
+    note_own(connection, cell_id)
     connection.execute(
         f"""UPDATE cells SET status = ?, reason = ?, runs = COALESCE({ROUNDS}, ?), attempt_id = attempts.id,
                 timeout_s = attempts.timeout_s, repeats = COALESCE({ROUNDS}, attempts.repeats)

@@ -40,6 +40,14 @@ class Control:
     drift: float
 
 
+def original_of(connection: sqlite3.Connection, notes: Notes, sweep_id: int, key: str) -> Place | None:
+    """The cell whose result this one has, without coordinates where it is not part of the plan; None for its own."""
+    sql = """SELECT COALESCE(plan.position, -1), o.key, COALESCE(plan.coordinates, '{}')
+            FROM cells JOIN reused ON reused.cell_id = cells.id JOIN cells AS o ON o.id = original_id
+            LEFT JOIN plan ON plan.cell_id = o.id AND plan.sweep_id = ? WHERE cells.key = ? LIMIT 1"""
+    return next(_found(notes, values.rows_of(connection, sql, (sweep_id, key))), None)
+
+
 _PLACES = """SELECT plan.position, cells.key, plan.coordinates FROM plan JOIN cells ON cells.id = plan.cell_id
     WHERE plan.sweep_id = ?"""
 

@@ -1,4 +1,9 @@
-"""Register a sweep: its plan in order, and what a dead session left open. Set-based SQL."""
+"""Register a sweep: its plan in order, what a dead session left open, and which cells take the result of another one.
+
+Set-based SQL.
+"""
+
+# ruff: noqa: S608 - what is put into SQL here is our own text; values are always bound
 
 from __future__ import annotations
 
@@ -133,8 +138,9 @@ INSERT INTO cells (key, engine, model, model_digest, num_ctx, num_batch, options
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
 """
 _INSERT_PLAN = """
-INSERT INTO plan (sweep_id, position, cell_id, coordinates, model, skip, pending, late)
-SELECT ?, ?, id, ?, NULLIF(?, model), ?, status = 'pending', ? FROM cells WHERE key = ?
+INSERT INTO plan (sweep_id, position, cell_id, coordinates, model, skip, late, same_as, pending)
+SELECT ?, ?, id, ?, NULLIF(?, model), ?, ?, (SELECT id FROM cells WHERE key = ?), status = 'pending'
+FROM cells WHERE key = ?
 """
 _FIRST_OF_FRONTIER = """
 UPDATE plan SET late = 1 WHERE sweep_id = :sweep_id AND position IN (SELECT position FROM (
@@ -160,10 +166,99 @@ def _cell_row(engine: str, planned: PlannedCell) -> tuple[str | int | None, ...]
 def _plan_row(sweep_id: int, position: int, planned: PlannedCell) -> tuple[str | int | None, ...]:
     skip = planned.reason if planned.status is Status.SKIPPED else None
     late = planned.frontier + 1 if planned.frontier else 0
-    return sweep_id, position, options_json(planned.cell.coordinates), planned.cell.model, skip, late, planned.key
+    cell, same_as = planned.cell, planned.same_as or None
+    return sweep_id, position, options_json(cell.coordinates), cell.model, skip, late, same_as, planned.key
 
 
 def _chunks(cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
     iterator = iter(cells)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk
+
+
+# -- cells that are the same configuration ---------------------------------------------------------------------------
+#
+# The plan says which cells are the same (`same_as`, the first of them). `reused` says whose result a cell has: it
+# points at the same attempt, and a trigger lets it follow whatever becomes of the original. Its own number is kept.
+
+_MIRRORED = """status = CASE o.status WHEN 'started' THEN 'pending' ELSE o.status END, reason = o.reason,
+    attempt_id = o.attempt_id, runs = o.runs, repeats = o.repeats, timeout_s = o.timeout_s,
+    flags = o.flags"""
+_IN_PLAN = "cell_id IN (SELECT cell_id FROM plan WHERE sweep_id = :sweep)"
+_MEMBERS = """
+SELECT COALESCE(same_as, plan.cell_id), plan.cell_id, reused.original_id,
+    reused.cell_id IS NULL AND cells.status NOT IN ('pending', 'started', 'skipped')
+        OR EXISTS (SELECT 1 FROM attempts WHERE attempts.cell_id = cells.id AND attempts.status = 'ok'),
+    (SELECT o.status NOT IN ('pending', 'started', 'skipped') FROM cells AS o WHERE o.id = reused.original_id)
+FROM plan JOIN cells ON cells.id = plan.cell_id LEFT JOIN reused ON reused.cell_id = plan.cell_id
+WHERE sweep_id = :sweep AND skip IS NULL
+    AND (same_as IS NOT NULL OR reused.cell_id IS NOT NULL
+        OR plan.cell_id IN (SELECT same_as FROM plan WHERE sweep_id = :sweep AND same_as IS NOT NULL))
+ORDER BY position
+"""
+"""Of each cell that is the same as others: the first of them, itself, whose result it has, whether it has one of its
+own, and whether that whose result it has is done."""
+
+
+def let_reuse(connection: sqlite3.Connection, sweep_id: int, *, reuses: bool) -> None:
+    """Let the cells of a plan take results of others, or (`reuses` is false) become pending where they had one."""
+    wanted = dict(_wanted(connection, sweep_id)) if reuses else {}
+    sweep = {"sweep": sweep_id}
+    had = dict(connection.execute(f"SELECT cell_id, original_id FROM reused WHERE {_IN_PLAN}", sweep))
+    lost = json.dumps([cell for cell in had if cell not in wanted])
+    connection.execute("DELETE FROM reused WHERE cell_id IN (SELECT value FROM json_each(?))", (lost,))
+    connection.execute(
+        """UPDATE cells SET status = 'pending', reason = '', runs = 0, repeats = 0, timeout_s = NULL, deaths = 0,
+                flags = '',
+                attempt_id = (SELECT id FROM attempts WHERE cell_id = cells.id AND finished_at IS NOT NULL
+                    AND purpose IS NULL AND status NOT IN ('interrupted', 'discarded') ORDER BY number DESC LIMIT 1)
+            WHERE id IN (SELECT value FROM json_each(?)) AND status <> 'skipped'""",
+        (lost,),
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO reused (cell_id, original_id) VALUES (?, ?)",
+        [pair for pair in wanted.items() if had.get(pair[0]) != pair[1]],
+    )
+    connection.execute(
+        f"""UPDATE cells SET {_MIRRORED} FROM reused JOIN cells AS o ON o.id = reused.original_id
+            WHERE cells.id = reused.cell_id AND reused.{_IN_PLAN}
+                AND (cells.status, cells.reason, cells.attempt_id, cells.runs, cells.flags) IS NOT
+                    (CASE o.status WHEN 'started' THEN 'pending' ELSE o.status END, o.reason, o.attempt_id, o.runs,
+                        o.flags)""",
+        sweep,
+    )
+
+
+def _wanted(connection: sqlite3.Connection, sweep_id: int) -> Iterator[tuple[int, int]]:
+    """Each cell that takes a result, and of which cell: of the first with one of its own, else of the first in order.
+
+    A result that was taken before is kept, also where its cell is not in this plan.
+    """
+    groups: dict[int, list[tuple[int, int | None, bool, bool]]] = {}
+    for first, cell, original, is_own, is_done in connection.execute(_MEMBERS, {"sweep": sweep_id}):
+        groups.setdefault(first, []).append((cell, original, bool(is_own), bool(is_done)))
+    for first, members in groups.items():
+        own = (cell for cell, _, is_own, _ in members if is_own)
+        taken = (original for _, original, _, is_done in members if is_done and original is not None)
+        chosen = next(own, None) or next(taken, None) or first
+        for cell, _, is_own, _ in members:
+            if not is_own and cell != chosen:
+                yield cell, chosen
+
+
+def note_own(connection: sqlite3.Connection, cell_id: int) -> None:
+    """This cell was measured itself."""
+    connection.execute("DELETE FROM reused WHERE cell_id = ?", (cell_id,))
+
+
+def copies_of(connection: sqlite3.Connection, cell_id: int) -> int:
+    """How many cells take the result of this one."""
+    sql = "SELECT count(*) FROM reused WHERE original_id = ?"
+    return int(connection.execute(sql, (cell_id,)).fetchone()[0])
+
+
+def waiting_copies(connection: sqlite3.Connection, sweep_id: int) -> int:
+    """How many pending cells of a sweep are not measured themselves: they wait for the result of another one."""
+    sql = """SELECT count(*) FROM reused JOIN cells ON cells.id = reused.cell_id AND cells.status = 'pending'
+        WHERE EXISTS (SELECT 1 FROM plan WHERE plan.cell_id = cells.id AND plan.sweep_id = ?)"""
+    return int(connection.execute(sql, (sweep_id,)).fetchone()[0])

@@ -18,7 +18,8 @@ from ollama_sweep.store.values import Notes
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
 FROM plan INDEXED BY plan_pending CROSS JOIN cells ON cells.id = plan.cell_id
-WHERE plan.sweep_id = ? AND plan.pending = 1 ORDER BY plan.late, plan.position LIMIT 1
+WHERE plan.sweep_id = ? AND plan.pending = 1 AND NOT EXISTS (SELECT 1 FROM reused WHERE cell_id = plan.cell_id)
+ORDER BY plan.late, plan.position LIMIT 1
 """
 CELL_BY_KEY = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
@@ -28,7 +29,10 @@ WHERE cells.key = ? ORDER BY plan.position LIMIT 1
 
 
 def next_pending(connection: sqlite3.Connection, sweep_id: int) -> PendingCell | None:
-    """The pending cell with the lowest position; those that come last only when there is no other."""
+    """The pending cell with the lowest position, of those that do not take the result of another one.
+
+    Those that come last only when there is no other.
+    """
     return _pending(connection.execute(NEXT_PENDING, (sweep_id,)).fetchone())
 
 

@@ -16,18 +16,16 @@ from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
-from ollama_sweep.core.spread import Spreads
-from ollama_sweep.store import again, beside, kept, lock, one_cell, queries, schema, values
+from ollama_sweep.store import again, beside, kept, lock, one_cell, plans, queries, scans, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
-from ollama_sweep.store.loads import compared, further, spreads
-from ollama_sweep.store.memory import failures, pruning
+from ollama_sweep.store.loads.reading import LoadsReading
+from ollama_sweep.store.memory.reading import MemoryReading
 from ollama_sweep.store.rows import (
     AttemptRow,
     FailedAttempt,
     Holder,
-    LeftOut,
     PlannedCell,
     RunningAttempt,
     StoredAttempt,
@@ -36,13 +34,13 @@ from ollama_sweep.store.rows import (
 
 if TYPE_CHECKING:
     from ollama_sweep.store.loads.spreads import StoredSpread
-    from ollama_sweep.store.memory.failures import KnownFailure, Surroundings
     from ollama_sweep.store.verify import Difference, Verified
 
 _SWEEP_COLUMNS = """id, name, engine, config_path, spec, plan_fingerprint, machine, dimensions, created_at, last_run_at,
     pid"""
 _RESULTS = """
-SELECT plan.coordinates AS " coordinates", (SELECT json_valid(options) AND json_valid(server)
+SELECT plan.coordinates AS " coordinates", (SELECT o.key FROM reused JOIN cells AS o ON o.id = original_id
+        WHERE reused.cell_id = plan.cell_id) AS " reused_from", (SELECT json_valid(options) AND json_valid(server)
         AND json_valid(COALESCE(scores, '{}')) FROM cells LEFT JOIN attempts ON attempts.id = cells.attempt_id
         WHERE cells.id = plan.cell_id) AS " is_json", results.*
 FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
@@ -56,7 +54,7 @@ _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
 _KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
 
 
-class Reader:
+class Reader(LoadsReading, MemoryReading):
     """The database, open for reading; made by `Reader.open`."""
 
     def __init__(
@@ -180,16 +178,16 @@ class Reader:
 
     def _cell_results(self, sql: str, *bound: Scalar) -> Iterator[CellResult]:
         described = self._connection.execute(f"{sql} LIMIT 0", bound).description
-        columns = [column[0] for column in described[2:]]
-        for coordinates, is_json, *rest in values.rows_of(self._connection, sql, bound):
+        columns = [column[0] for column in described[3:]]
+        for coordinates, original, is_json, *rest in values.rows_of(self._connection, sql, bound):
             row = dict(zip(columns, rest, strict=True))
-            found = self._notes.row(f"cell {row['cell']}", self._cell_result, coordinates, row)
+            found = self._notes.row(f"cell {row['cell']}", self._cell_result, coordinates, original, row)
             if not is_json:
                 self._notes.note(f"options or scores of cell {row['cell']}")
             if found is not None:
                 yield found
 
-    def _cell_result(self, text: object, row: dict[str, Any]) -> CellResult:
+    def _cell_result(self, text: object, original: object, row: dict[str, Any]) -> CellResult:
         coordinates = values.scalars(text)
         label = ", ".join(f"{name} {value}" for name, value in coordinates.items())
         status = values.status(row["status"])
@@ -204,7 +202,7 @@ class Reader:
         return CellResult(
             key=row["cell"] or "", coordinates=coordinates, model=row["model"] or "", task=row["task"] or "",
             status=status, reason=row["reason"] or "", error=row["error"] or "", flags=flags,
-            attempts=int(row["attempts"] or 0), metrics=metrics, row=row,
+            attempts=int(row["attempts"] or 0), metrics=metrics, row=row, reused_from=_shown(original),
         )  # fmt: skip
 
     def result_columns(self) -> list[str]:
@@ -261,45 +259,10 @@ class Reader:
                     found |= {result.key: result for result in self._cell_results(sql, sweep_id, task, n)}
         return list(found.values())
 
-    def spreads(self, sweep_id: int) -> dict[str, Spreads]:
-        """How far runs and loads differ in the surroundings the sweep was last measured in, by metric."""
-        with self._storage_errors():
-            return spreads.of_sweep(self._connection, sweep_id, self._notes)
-
-    def waiting_loads(self, sweep_id: int) -> dict[Purpose, int]:
-        """How many further loads of finished cells wait, by what they are made for."""
-        with self._storage_errors():
-            return further.waiting(self._connection, sweep_id)
-
-    def seconds(self, sweep_id: int) -> dict[Purpose | None, float]:
-        """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
-        with self._storage_errors():
-            return further.seconds(self._connection, sweep_id, self._notes)
-
-    def further_loads(self, key: str) -> list[further.Made]:
-        """The further loads that a cell had or waits for, the oldest first."""
-        with self._storage_errors():
-            return further.of_cell(self._connection, key, self._notes)
-
     def answers(self, sweep_id: int) -> Iterator[AnswerRow]:
         """The kept answers of the sweep's tasks, in the order of the plan."""
         with self._storage_errors():
             yield from kept.answers(self._connection, sweep_id, self._notes)
-
-    def segments_of(self, sweep_id: int) -> list[int]:
-        """The segments in which the sweep attempted anything, the oldest first."""
-        with self._storage_errors():
-            return compared.segments_of(self._connection, sweep_id)
-
-    def plan_cells(self, sweep_id: int, segment: int | None) -> Iterator[compared.PlanCell]:
-        """Every cell of the plan once, as it stands now or in a segment."""
-        with self._storage_errors():
-            yield from compared.cells(self._connection, self._notes, sweep_id, segment)
-
-    def loads(self, sweep_id: int, segment: int | None, metric: str) -> Iterator[tuple[int, list[compared.LoadRow]]]:
-        """What each load of each measured cell gave, by the cell's position."""
-        with self._storage_errors():
-            yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
 
     def rates(self, sweep_id: int) -> dict[str, list[float]]:
         """The believed prompt rates of the sweep's measured cells, in tokens/s, by the cell's key, the oldest first."""
@@ -325,51 +288,6 @@ class Reader:
                 found.update(again.reasons(self._connection, chunk, wanted, self._notes))
         return found
 
-    def left_out(self, sweep_id: int) -> LeftOut:
-        """What the sweep's plan leaves out for want of memory."""
-        with self._storage_errors():
-            return queries.left_out(self._connection, sweep_id)
-
-    def late(self, sweep_id: int) -> int:
-        """How many pending places of the plan come last."""
-        with self._storage_errors():
-            return queries.late(self._connection, sweep_id)
-
-    def has_failures(self) -> bool:
-        """Anything ran out of memory in this database, and is recorded."""
-        return bool(self._rows("SELECT EXISTS (SELECT 1 FROM out_of_memory)")[0][0])
-
-    def known_failures(self, where: Surroundings) -> list[KnownFailure]:
-        """What ran out of memory before in the same surroundings."""
-        with self._storage_errors():
-            return failures.known(self._connection, where, self._notes)
-
-    def out_of_memory(self) -> pruning.Known:
-        """What every cell of the database that ran out of memory says for `prune`, by its key."""
-        with self._storage_errors():
-            return pruning.known(self._connection)
-
-    def decided(self, sweep_id: int) -> pruning.Decided:
-        """What was decided for the places of a plan that is stored."""
-        with self._storage_errors():
-            return pruning.decided(self._connection, sweep_id)
-
-    def tried(self, keys: Sequence[str]) -> Mapping[str, bool]:
-        """Of these cells those that are not pending, and whether they were ever measured."""
-        with self._storage_errors():
-            return pruning.tried(self._connection, keys)
-
-    def witness(self, sweep_id: int, position: int) -> one_cell.Place | None:
-        """The cell because of which a place of the plan is left out, or would be if it were not probed."""
-        with self._storage_errors():
-            return one_cell.witness(self._connection, self._notes, sweep_id, position)
-
-    def is_late(self, sweep_id: int, position: int) -> bool:
-        """A place of the plan comes last."""
-        return bool(
-            self._rows("SELECT max(late) FROM plan WHERE sweep_id = ? AND position = ?", sweep_id, position)[0][0]
-        )
-
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended."""
         sql = """SELECT cells.key, number, started_at, coordinates, pid FROM main.attempts INDEXED BY attempts_open
@@ -390,7 +308,8 @@ class Reader:
 
     def next_cell(self, sweep_id: int) -> dict[str, Scalar] | None:
         """The coordinates of the cell whose turn is next; None where no cell is pending."""
-        sql = "SELECT coordinates FROM plan WHERE sweep_id = ? AND pending = 1 ORDER BY late, position LIMIT 1"
+        sql = """SELECT coordinates FROM plan WHERE sweep_id = ? AND pending = 1
+                AND NOT EXISTS (SELECT 1 FROM reused WHERE cell_id = plan.cell_id) ORDER BY late, position LIMIT 1"""
         for (coordinates,) in self._rows(sql, sweep_id):
             return self._notes.field("a place in the plan", values.scalars, coordinates, None)
         return None
@@ -459,6 +378,11 @@ class Reader:
         with self._storage_errors():
             return one_cell.places_of(self._connection, self._notes, sweep_id, prefix, limit)
 
+    def original_of(self, sweep_id: int, key: str) -> one_cell.Place | None:
+        """The cell whose result this one has; None for a cell with a result of its own."""
+        with self._storage_errors():
+            return one_cell.original_of(self._connection, self._notes, sweep_id, key)
+
     def runs(self, attempt_id: int) -> list[Run]:
         """The runs of an attempt, warm-ups first."""
         with self._storage_errors():
@@ -502,6 +426,16 @@ class Reader:
         """The last control measurements of the sweep, the newest first: when, and the drift as a share."""
         with self._storage_errors():
             return queries.drifts(self._connection, sweep_id, n, self._notes)
+
+    def waiting_copies(self, sweep_id: int) -> int:
+        """How many pending cells of the sweep wait for the result of another one."""
+        with self._storage_errors():
+            return plans.waiting_copies(self._connection, sweep_id)
+
+    def scanned_loads(self, sweep_id: int) -> list[scans.ScannedLoad]:
+        """The loads that `run --scan` made for the sweep in the surroundings of the last of them, the oldest first."""
+        with self._storage_errors():
+            return scans.loads(self._connection, self._notes, sweep_id)
 
     # --- prompts
 

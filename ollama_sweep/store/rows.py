@@ -33,7 +33,8 @@ class SweepHeader:
 class PlannedCell:
     """A cell of the plan with its key; `status` is PENDING, or SKIPPED with a reason (`does_not_fit`).
 
-    `frontier` is the number, from 1, of a frontier of memory beyond which the cell lies: it comes last.
+    `frontier` is the number, from 1, of a frontier of memory beyond which the cell lies: it comes last. `same_as` is
+    the key of an earlier cell that is the same configuration, where those are measured once.
     """
 
     key: str
@@ -45,6 +46,7 @@ class PlannedCell:
     status: Status = Status.PENDING
     reason: str = ""
     frontier: int = 0
+    same_as: str = ""
 
 
 @dataclass(frozen=True)

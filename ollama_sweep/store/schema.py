@@ -20,6 +20,7 @@ from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
+from ollama_sweep.store.loads.tables import CORRECTIONS, LOADS
 from ollama_sweep.store.memory.tables import LEFT_OUT, MEMORY, SHOWN
 
 if TYPE_CHECKING:
@@ -286,84 +287,6 @@ ALTER TABLE answers ADD COLUMN thoughts BLOB;
 """
 """What was thought before an answer; NULL where nothing was, or nobody looked."""
 
-_LOADS = """
-ALTER TABLE attempts ADD COLUMN purpose TEXT;
-ALTER TABLE attempts ADD COLUMN loads INTEGER;
-ALTER TABLE attempts ADD COLUMN choice INTEGER;
-ALTER TABLE cells ADD COLUMN flags TEXT NOT NULL DEFAULT '';
-ALTER TABLE controls ADD COLUMN attempt_id INTEGER REFERENCES attempts (id);
-
-CREATE TABLE load_values (
-    attempt_id INTEGER NOT NULL REFERENCES attempts (id),
-    metric TEXT NOT NULL,
-    log_median REAL NOT NULL,
-    runs INTEGER NOT NULL,
-    squares REAL NOT NULL,
-    PRIMARY KEY (attempt_id, metric)
-) STRICT;
-
-CREATE TABLE spreads (
-    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
-    segment_id INTEGER NOT NULL REFERENCES segments (id),
-    metric TEXT NOT NULL,
-    runs_spread REAL,
-    runs_df INTEGER NOT NULL,
-    loads_spread REAL,
-    loads_df INTEGER NOT NULL,
-    runs_squares REAL NOT NULL,
-    loads_squares REAL NOT NULL,
-    of_medians REAL NOT NULL,
-    PRIMARY KEY (sweep_id, segment_id, metric)
-) STRICT;
-
-CREATE TABLE intervals (
-    sweep_id INTEGER NOT NULL,
-    segment_id INTEGER NOT NULL,
-    metric TEXT NOT NULL,
-    loads INTEGER NOT NULL,
-    runs INTEGER NOT NULL,
-    factor REAL,
-    PRIMARY KEY (sweep_id, segment_id, metric, loads, runs)
-) STRICT;
-
-CREATE TABLE further_loads (
-    id INTEGER PRIMARY KEY,
-    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
-    cell_id INTEGER NOT NULL REFERENCES cells (id),
-    purpose TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    place INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'failed', 'dropped')),
-    choice INTEGER,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    attempt_id INTEGER REFERENCES attempts (id)
-) STRICT;
-CREATE INDEX further_loads_waiting ON further_loads (sweep_id, place) WHERE state = 'waiting';
-CREATE INDEX further_loads_cell ON further_loads (cell_id);
-
-CREATE TABLE second_looks (
-    id INTEGER PRIMARY KEY,
-    sweep_id INTEGER NOT NULL REFERENCES sweeps (id),
-    share REAL NOT NULL,
-    stage INTEGER NOT NULL,
-    begun_at TEXT NOT NULL,
-    ended_at TEXT
-) STRICT;
-CREATE INDEX second_looks_sweep ON second_looks (sweep_id);
-"""
-"""An attempt is one load: what it was made for, how many loads its numbers speak for, and how often its cell had been
-chosen for its value. What loads differ by in each segment, and what that makes of an interval: `factor` is what a value
-is divided and multiplied by, so that the view needs no mathematics. Which cells want a further load."""
-
-_CORRECTIONS = """
-CREATE TABLE corrections (
-    attempt_id INTEGER NOT NULL PRIMARY KEY REFERENCES attempts (id),
-    drift REAL NOT NULL
-) STRICT;
-"""
-"""By what share a load was faster for the time it was made at; the rate itself is never touched."""
-
 _TELEMETRY = """
 CREATE TABLE telemetry (
     attempt_id INTEGER NOT NULL PRIMARY KEY REFERENCES attempts (id),
@@ -377,9 +300,41 @@ ALTER TABLE runs ADD COLUMN started_s REAL;
 """
 """When a question was sent, so that those that were in flight at once are known; NULL where nobody looked."""
 
+_SCANS = """
+CREATE TABLE scans (
+    id INTEGER PRIMARY KEY,
+    sweep_id INTEGER NOT NULL REFERENCES sweeps (id), segment_id INTEGER REFERENCES segments (id),
+    combination TEXT NOT NULL, num_ctx INTEGER NOT NULL, num_batch INTEGER NOT NULL,
+    result TEXT NOT NULL, reason TEXT NOT NULL, error TEXT NOT NULL,
+    effective_num_ctx INTEGER, effective_num_batch INTEGER, size_bytes INTEGER, size_vram_bytes INTEGER,
+    load_duration_s REAL, scanned_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX scans_sweep ON scans (sweep_id);
+"""
+"""Loads without a prompt, one row each; `combination` is all that decides a load beside num_ctx and num_batch."""
+
+_REUSED = """
+ALTER TABLE plan ADD COLUMN same_as INTEGER;
+
+CREATE TABLE reused (
+    cell_id INTEGER NOT NULL PRIMARY KEY REFERENCES cells (id), original_id INTEGER NOT NULL REFERENCES cells (id)
+) STRICT;
+CREATE INDEX reused_original ON reused (original_id);
+
+CREATE TRIGGER cells_reused AFTER UPDATE OF status, reason, attempt_id, runs, repeats, timeout_s, flags ON cells
+    WHEN EXISTS (SELECT 1 FROM reused WHERE original_id = NEW.id)
+BEGIN
+    UPDATE cells SET status = CASE NEW.status WHEN 'started' THEN 'pending' ELSE NEW.status END, reason = NEW.reason,
+        attempt_id = NEW.attempt_id, runs = NEW.runs, repeats = NEW.repeats, timeout_s = NEW.timeout_s,
+        flags = NEW.flags WHERE id IN (SELECT cell_id FROM reused WHERE original_id = NEW.id);
+END;
+"""
+"""Cells that have the result of another cell, and follow it; `same_as` is the first cell of the same configuration."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
-              ("4_thoughts", _THOUGHTS), ("5_loads", _LOADS), ("6_corrections", _CORRECTIONS),
-              ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY))  # fmt: skip
+              ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
+              ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
+              ("11_reused", _REUSED))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
@@ -491,6 +446,17 @@ def _added(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, kind FROM main.view_columns ORDER BY rowid").fetchall()
 
 
+_OWN_FLAGS = """COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
+    ELSE ',' || c.flags END"""
+_FLAGS = f"""CASE WHEN r.cell_id IS NULL OR a.id IS NULL THEN {_OWN_FLAGS} ELSE (
+    SELECT group_concat(flag, ',') FROM (
+        SELECT value AS flag FROM json_each('["' || replace({_OWN_FLAGS}, ',', '","') || '"]')
+            WHERE value NOT IN ('', 'clamped') UNION SELECT 'reused'
+        UNION SELECT 'clamped' WHERE (NULLIF(c.num_ctx, 0) + 255) / 256 <> (a.effective_num_ctx + 255) / 256
+            OR NULLIF(c.num_batch, 0) <> a.effective_num_batch ORDER BY flag)) END"""
+"""A cell with the result of another one is flagged, and clamped by its own sizes (num_ctx is padded to 256)."""
+
+
 def _results_sql(added: Iterable[tuple[str, str]]) -> str:
     taken = {column.lower() for column in _FIXED_COLUMNS}
     dimensions, scores = "", ""
@@ -511,9 +477,7 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
     NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
-    {shown} AS status,
-    COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
-        ELSE ',' || c.flags END AS flags,
+    {shown} AS status, {_FLAGS} AS flags,
     c.attempts, COALESCE(a.runs, 0) AS runs, COALESCE(a.loads, a.runs > 0, 0) AS loads, COALESCE(a.choice, 0) AS looks,
     {measured}, {scores}
     c.quantization, c.parameter_size,
@@ -526,7 +490,7 @@ SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.
     CASE WHEN c.status = 'started' THEN NULL ELSE NULLIF(a.finished_at, '') END AS finished_at,
     p.position, c.key AS cell
 FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
-    LEFT JOIN attempts AS a ON a.id = c.attempt_id
+    LEFT JOIN attempts AS a ON a.id = c.attempt_id LEFT JOIN reused AS r ON r.cell_id = c.id
 """.strip()
 
 

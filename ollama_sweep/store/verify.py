@@ -19,6 +19,7 @@ from ollama_sweep.store.recovery import pages
 CELL, ATTEMPT = "cell", "attempt"
 _JSON = frozenset({
     "spec", "dimensions", "fingerprint", "options", "server", "task_options", "coordinates", "scores", "details",
+    "combination",
 })  # fmt: skip
 _BELONG_TO = {"attempts": "id", "runs": "attempt_id", "scores": "attempt_id", "answers": "attempt_id",
               "raw_outputs": "attempt_id", "checksums": "attempt_id", "telemetry": "attempt_id"}  # fmt: skip

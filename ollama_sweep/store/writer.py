@@ -19,7 +19,7 @@ from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
 from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.text import one_line
-from ollama_sweep.store import again, attempts, beside, imported, plans, queries, schema, values
+from ollama_sweep.store import again, attempts, beside, imported, plans, queries, scans, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
@@ -154,19 +154,22 @@ class Store:
         repeats_minimum: int,
         retry: frozenset[Status] = frozenset(),
         prune: bool = False,
+        keeps_statuses: bool = False,
     ) -> int:
         """Save the sweep and its plan in the order of `cells`, all or nothing; returns the sweep's number.
 
         Known cells keep what they have, except those that the rules in `store.again` name. Attempts that a dead process
         left open become `interrupted` and their cells pending. `cells` is read once. With `prune` what is at least as
         large as a cell that ran out of memory in two fresh loads is left out; without it such places are pending again.
+        `keeps_statuses`: nothing is measured now, so those rules wait for the next time.
         """
         wanted = replace(_wanted(header, timeout_s, repeats_minimum, retry), prune=prune)
         with self._guard.transaction() as connection:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             plans.replace_plan(connection, sweep_id, header, cells)
             self._end_what_died(connection)
-            again.apply(connection, sweep_id, wanted)
+            if not keeps_statuses:
+                again.apply(connection, sweep_id, wanted)
         self._guard.empty_log()
         return sweep_id
 
@@ -178,6 +181,7 @@ class Store:
         repeats_minimum: int,
         retry: frozenset[Status] = frozenset(),
         prune: bool = False,
+        keeps_statuses: bool = False,
     ) -> int | None:
         """`register_sweep` for a plan that is stored already: no walk over its cells. None where it is another plan."""
         wanted = replace(_wanted(header, timeout_s, repeats_minimum, retry), prune=prune)
@@ -187,7 +191,8 @@ class Store:
         def refresh(connection: sqlite3.Connection) -> int:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             self._end_what_died(connection)
-            again.apply(connection, sweep_id, wanted)
+            if not keeps_statuses:
+                again.apply(connection, sweep_id, wanted)
             return sweep_id
 
         return self._guard.write(refresh)
@@ -207,6 +212,14 @@ class Store:
     def counts(self, sweep_id: int) -> dict[Status, int]:
         """How many cells of the sweep have each status."""
         return self._guard.read(queries.counts, sweep_id, self._notes)
+
+    def copies(self, cell_id: int) -> int:
+        """How many cells take the result of this one."""
+        return self._guard.read(plans.copies_of, cell_id)
+
+    def waiting_copies(self, sweep_id: int) -> int:
+        """How many pending cells are not measured themselves: they wait for the result of another one."""
+        return self._guard.read(plans.waiting_copies, sweep_id)
 
     def history(self, sweep_id: int) -> list[Took]:
         """What the last finished attempts of the sweep took, the newest first."""
@@ -415,6 +428,16 @@ class Store:
         """
         self._guard.write(lambda connection: corrections.make(connection, sweep_id, self._notes))
 
+    # --- loads without a prompt
+
+    def scanned_loads(self, sweep_id: int) -> list[scans.ScannedLoad]:
+        """The sweep's loads in the surroundings at hand, the oldest first."""
+        return self._guard.read(lambda connection: scans.loads(connection, self._notes, sweep_id, now_only=True))
+
+    def save_scanned_load(self, sweep_id: int, load: scans.ScannedLoad) -> None:
+        """Keep a load; no cell and no attempt is touched."""
+        self._guard.write(lambda connection: scans.save(connection, sweep_id, load, self._now()))
+
     # --- prompts
 
     def prompt_tokens(self, engine: str, model_digest: str, modelfile: str, prompt_hash: str) -> int | None:
@@ -484,7 +507,8 @@ class Store:
 
 def _wanted(header: SweepHeader, timeout_s: float, repeats_minimum: int, retry: frozenset[Status]) -> again.Wanted:
     rounds = header.spec.get("rounds")
-    return again.Wanted(timeout_s, repeats_minimum, retry, rounds if isinstance(rounds, dict) else {})
+    reuses = header.spec.get("reuse_duplicates") is True
+    return again.Wanted(timeout_s, repeats_minimum, retry, rounds if isinstance(rounds, dict) else {}, reuses)
 
 
 def _leftover(number: int, kind: object, name: object, details: object) -> Leftover:

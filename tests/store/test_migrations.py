@@ -24,13 +24,17 @@ FINISHED = """select num_ctx, num_batch, status, flags, attempts, runs, prompt_e
     prompt_eval_rate_min, started_at, finished_at, cell from results where status = 'ok' order by position"""
 OBJECTS = "select name, sql from sqlite_master where type <> 'view' and name not like '%sqlite%'"
 BACK_TO_1 = """
+DROP VIEW results;
+DROP TRIGGER cells_reused;
+DROP TABLE reused;
+DROP TABLE scans;
+ALTER TABLE plan DROP COLUMN same_as;
 DROP TABLE corrections;
 DROP TABLE load_values;
 DROP TABLE spreads;
 DROP TABLE intervals;
 DROP TABLE further_loads;
 DROP TABLE second_looks;
-DROP VIEW results;
 ALTER TABLE attempts DROP COLUMN purpose;
 ALTER TABLE attempts DROP COLUMN loads;
 ALTER TABLE attempts DROP COLUMN choice;

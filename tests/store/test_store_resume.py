@@ -159,6 +159,8 @@ def test_twenty_thousand_cells_the_next_one_is_found_by_the_index(store: Store, 
         plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {queries.NEXT_PENDING}", (sweep,))]
     assert plan == [
         "SEARCH plan USING INDEX plan_pending (sweep_id=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH reused USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH cells USING INTEGER PRIMARY KEY (rowid=?)",
     ]
     assert store.counts(sweep) == {Status.OK: 19989, Status.PENDING: 11}

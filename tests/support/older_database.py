@@ -40,7 +40,7 @@ class Older:
         return self.name
 
 
-_SINCE_4 = frozenset({Flag.WARM, Flag.LOAD_FAILED})
+_SINCE_4 = frozenset({Flag.WARM, Flag.LOAD_FAILED, Flag.REUSED})
 SCHEMA_2 = Older(
     "schema_2",
     sweeps=11,

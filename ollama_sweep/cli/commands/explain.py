@@ -15,6 +15,7 @@ from ollama_sweep.core.errors import ConfigError
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import Run
     from ollama_sweep.results.explain import Explained, ExplainedAttempt
+    from ollama_sweep.store.one_cell import Place
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
@@ -104,6 +105,8 @@ def _head(found: Explained) -> Iterator[str]:
     yield f"  model  {model_label(cell.model)}, {planned.model_digest}"
     yield f"  task   {cell.task}, prompt {planned.prompt_hash}"
     yield f"  now    {value_words(found.result)}{_because(found)}"
+    if found.original:
+        yield f"  reused the same configuration as {_original(found.original)}, measured there"
     asked = {**dict(cell.server), **dict(cell.options), **dict(cell.task_options)}
     yield f"  asked  {label(asked)}"
     if found.last:
@@ -112,6 +115,8 @@ def _head(found: Explained) -> Iterator[str]:
         yield f"  flag   {flag.flag}: {flag.rule}{f' ({flag.here})' if flag.here else ''}"
     for load in found.waiting:
         yield f"  waits  for a further load: {load.reason}"
+    if found.scan:
+        yield f"  scan   loaded without a prompt: {found.scan.words()}"
     for control in found.controls[-3:]:
         yield f"  control of {control.measured_at}: drift {100 * control.drift:+.1f} %"
 
@@ -124,6 +129,12 @@ def _because(found: Explained) -> str:
         return ""
     where = label(found.witness.coordinates)
     return f": {where} ran out of memory in two fresh loads. Without `prune: true` it is measured"
+
+
+def _original(place: Place) -> str:
+    from ollama_sweep.cli.commands.status import label
+
+    return f"{label(place.coordinates)} ({place.key})" if place.coordinates else f"cell {place.key} of another sweep"
 
 
 def _used(last: ExplainedAttempt) -> str:
@@ -144,7 +155,8 @@ def _history(found: Explained) -> Iterator[str]:
     from ollama_sweep.results.explain import telemetry_words
 
     yield ""
-    yield "Attempts:" if found.attempts else "Never attempted."
+    where = f" at {_original(found.original)}" if found.original else ""
+    yield f"Attempts{where}:" if found.attempts else "Never attempted."
     for one in found.attempts:
         attempt = one.attempt
         reason = f" ({attempt.reason})" if attempt.reason else ""

@@ -41,8 +41,21 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     if as_json:
         say_json(found.as_dict(), indent=2)
         return
-    for line in _lines(found):
+    for line in [*_lines(found), *_scanned(db, found.sweep)]:
         say(line)
+
+
+def _scanned(db: Path, sweep: str) -> list[str]:
+    """What `run --scan` found before."""
+    from ollama_sweep.results.status import memory_words
+    from ollama_sweep.store.reader import Reader
+
+    reader = Reader.if_there(db)
+    if reader is None:
+        return []
+    with reader:
+        row = reader.sweep_if_there(sweep)
+        return memory_words(reader.scanned_loads(row.sweep_id)) if row else []
 
 
 def _lines(found: Preview) -> list[str]:
@@ -62,6 +75,8 @@ def _lines(found: Preview) -> list[str]:
     lines += [f"Changed since the last run: {line}" for line in found.changes]
     lines += [f"Would run: {count} cells ({reason})" for reason, count in found.why.items()]
     lines += [f"  first: {'; '.join(found.first)}"] if found.first else []
+    if found.saved:
+        lines.append(f"Saved: {found.saved} cells take the result of another one of the same configuration")
     lines += _warnings(found)
     lines += _further(found)
     if found.seconds_left is not None:
@@ -135,9 +150,10 @@ def _warnings(found: Preview) -> list[str]:
     lines += _memory_lines(found)
     shown = found.repeating[:5]
     groups = (" = ".join(group[:4]) for group in shown)
-    lines += [f"Warning: the same configuration after clamping: {group}" for group in groups]
+    once = "Measured once" if found.measured_once else "Warning"
+    lines += [f"{once}: the same configuration after clamping: {group}" for group in groups]
     if found.repeats > len(shown):
-        lines.append(f"Warning: {found.repeats - len(shown)} more groups of cells repeat each other after clamping")
+        lines.append(f"{once}: {found.repeats - len(shown)} more groups of cells repeat each other after clamping")
     if found.replaced_parameters:
         lines.append(f"The Modelfile sets {', '.join(found.replaced_parameters)}; the sweep's own values are used")
     return lines

@@ -36,6 +36,7 @@ DEFAULT_OUT = "heatmaps"
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
 @click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
+@click.option("--scan", is_flag=True, help="Only find how far memory reaches, by loads without a prompt.")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
 @click.option(
     "--second-look", is_flag=True, help="Measure the cells again that lead or are doubted, also if all is done."
@@ -59,6 +60,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     Example:
       ollama-sweep run configs/quickstart.yaml
       ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
+      ollama-sweep run configs/default.yaml --scan
       ollama-sweep run configs/default.yaml --detach
       ollama-sweep run --interactive
     """
@@ -87,18 +89,22 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         say, tell, stopping = progress.line, progress.plain, Stopping(progress.line)
 
         def finish(ended: Ended) -> None:
-            if ended.sweep is not None:
+            if options.scan:
+                _finish_scan(ended, db, progress, given["as_json"])
+            elif ended.sweep is not None:
                 finishing.finish(told if ended.stopped is None else None)
 
         session = Session(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
         finishing = Finishing(db, spec.name, progress, given, session.emit, stopping)
-        listeners += [*_company(spec, db, progress, given["out"], stopping, session.emit), announcement]
+        if not options.scan:
+            listeners += _company(spec, db, progress, given["out"], stopping, session.emit)
+        listeners.append(announcement)
         for listener in listeners:
             session.emit.add(listener)
         ended = session.run()
         finishing.check()
         if ended.stopped is not None:
-            again = _again(spec, db, given["interactive"])
+            again = _again(spec, db, given["interactive"]) + (" --scan" if options.scan else "")
             raise Stopped(f"{ended.stopped}. Go on with: {again}", ended.stopped.exit_code - 128)
         if finishing.is_cut:
             number = stopping.signal_number or signal.SIGINT
@@ -108,9 +114,12 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
 def _options(given: dict[str, Any]) -> SessionOptions:
     from ollama_sweep.run.session import SessionOptions, failures
 
+    if given["scan"] and given["retry"]:
+        raise ConfigError("not together with --scan, which measures no cell", "--retry")
     retry = [name.strip() for name in given["retry"].split(",") if name.strip()]
     return SessionOptions(
         retry=failures(retry, "--retry"),
+        scan=given["scan"],
         wait_engine_s=_seconds(given["wait_engine"]),
         remote=given["remote"],
         setup=given["setup"],
@@ -138,6 +147,22 @@ def _interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:
     for option in task_options.given_of(given):
         raise ConfigError("not together with --interactive, which asks for the tasks first", option)
     return interview(config, given)
+
+
+def _finish_scan(ended: Ended, db: Path, progress: Progress, as_json: bool) -> None:
+    """What a scan found: a table for each combination, and a line for all."""
+    from ollama_sweep.cli.scanned import lines_of
+    from ollama_sweep.results.status import memory_words
+    from ollama_sweep.store.reader import Reader
+
+    if ended.sweep is None or ended.stopped is not None:
+        return
+    with Reader.open(db) as reader:
+        words = memory_words(reader.scanned_loads(ended.sweep.sweep_id))
+    for line in [*lines_of(ended.scanned), *words, f"Database: {db}"]:
+        progress.plain(line)
+    if as_json:
+        say_json({"sweep": ended.sweep.name, "scan": [one.as_dict() for one in ended.scanned]})
 
 
 def _company(

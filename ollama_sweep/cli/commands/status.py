@@ -68,6 +68,7 @@ def lines_of(found: SweepStatus) -> list[str]:
         lines.append(f"Drift: {100 * found.drift:+.1f} % at the last control")
     lines += [f"Spread of {name}: {one.words}" for name, one in found.spreads.items()]
     lines += _further(found)
+    lines += found.memory
     if found.errors:
         lines.append("Last errors:")
     for error in found.errors:

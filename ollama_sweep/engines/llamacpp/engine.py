@@ -52,6 +52,7 @@ class Engine(Base):
 
     settable = frozenset({*PARAMETERS, *SERVER_SETTINGS, "modelfile", "think"} - {"draft_num_predict"})
     kinds = frozenset({GENERATE, EMBED})
+    loads_without_a_prompt = True
     look = EmbeddedLook
 
     def __init__(self, settings: EngineSettings) -> None:

@@ -40,6 +40,7 @@ class Engine(Base):
     settable = REQUEST_OPTIONS | LOADS
     kinds = frozenset({GENERATE, EMBED})
     asks_at_once = True
+    loads_without_a_prompt = True
     default_model = "bartowski/QwQ-32B-Preview-GGUF/QwQ-32B-Preview-Q4_K_M.gguf"
     takes_files = False
 

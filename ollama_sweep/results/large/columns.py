@@ -311,6 +311,10 @@ def _flag_set(text: Scalar) -> frozenset[Flag]:
 
 def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:
     """The best of these rows, and which of them cannot be told from it: as `stats.best_set` has it."""
+    known_flags = found.coded["flags"]
+    reused = np.array([Flag.REUSED in _flag_set(word) for word in known_flags.words], bool)[known_flags.codes[where]]
+    if np.isfinite(values[~reused]).any():
+        values = np.where(reused, np.nan, values)
     low, high = values, values
     for lowest, highest in (("_min", "_max"), ("_low", "_high")):
         if one.name + lowest in found.numbers and one.name + highest in found.numbers:
@@ -381,6 +385,6 @@ def describe(found: Columns) -> Told:
             head + best.described(cell, shown, len(order), one, _progress(states), found.spreads.get(one.name))
         )
     statuses = np.array([word is not None and Status(str(word)).is_failure for word in found.coded["status"].words])
-    flagged = np.array([bool(word) for word in found.coded["flags"].words])
+    flagged = np.array([bool(_flag_set(word) - {Flag.REUSED}) for word in found.coded["flags"].words])
     doubtful = statuses[found.coded["status"].codes] | flagged[found.coded["flags"].codes]
     return Told("\n".join(lines), int(doubtful.sum()))

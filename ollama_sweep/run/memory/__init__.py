@@ -1,1 +1,1 @@
-"""What a session does about memory."""
+"""What a session does about memory, and how far it reaches."""

@@ -105,7 +105,8 @@ def want_pass(connection: sqlite3.Connection, sweep_id: int, number: int, order:
             SELECT p.sweep_id, p.cell_id, 'pass', ?, places.place, 'pass ' || ?
             FROM places JOIN plan AS p ON p.sweep_id = ? AND p.position = places.position
                 JOIN cells AS c ON c.id = p.cell_id
-            WHERE c.status = 'ok' AND c.attempt_id IS NOT NULL AND NOT EXISTS (
+            WHERE c.status = 'ok' AND c.attempt_id IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = p.cell_id) AND NOT EXISTS (
                 SELECT 1 FROM further_loads AS f INDEXED BY further_loads_cell
                 WHERE f.cell_id = p.cell_id AND f.sweep_id = p.sweep_id AND f.purpose = 'pass' AND f.number = ?
                     AND f.state <> 'dropped')""",
@@ -124,7 +125,8 @@ def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes
                 """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason, choice)
                     SELECT p.sweep_id, p.cell_id, 'second_look', ?, ?, ?, max(COALESCE(a.choice, 0) + 1, ?)
                     FROM plan AS p JOIN cells AS c ON c.id = p.cell_id JOIN attempts AS a ON a.id = c.attempt_id
-                    WHERE p.sweep_id = ? AND p.position = ? AND c.status = 'ok'""",
+                    WHERE p.sweep_id = ? AND p.position = ? AND c.status = 'ok'
+                        AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = p.cell_id)""",
                 (stage, stage * 1_000_000 + turn * len(asked) + place, wish.reason, stage, sweep_id, wish.position),
             )
 

@@ -284,7 +284,8 @@ def _drop_orphans(connection: sqlite3.Connection, tables: Mapping[str, Table]) -
 _SETTLE = (
     # A result is only one together with its own attempt.
     """UPDATE cells SET attempt_id = NULL WHERE attempt_id IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM attempts WHERE id = attempt_id AND cell_id = cells.id AND status <> 'started')""",
+        AND NOT EXISTS (SELECT 1 FROM attempts WHERE id = attempt_id AND status <> 'started' AND cell_id IN
+            (cells.id, (SELECT original_id FROM reused WHERE reused.cell_id = cells.id)))""",
     """UPDATE cells SET status = 'pending' WHERE status = 'started'
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE cell_id = cells.id AND finished_at IS NULL)""",
     # What a cell repeats of its attempts is taken from them.

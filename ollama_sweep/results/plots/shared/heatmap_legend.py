@@ -39,6 +39,7 @@ SYMBOLS = {
     Flag.SHARED_GPU: "§",
     Flag.CACHED: "‡",
     Flag.IMPORTED: "†",
+    Flag.REUSED: "=",
 }
 """Signs that stand behind a value for flags without a look of their own."""
 

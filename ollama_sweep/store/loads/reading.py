@@ -1,0 +1,63 @@
+"""What a reader says of loads: how far they differ, which are wanted, what each gave."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import Purpose
+from ollama_sweep.core.spread import Spreads
+from ollama_sweep.store.loads import compared, further, spreads
+from ollama_sweep.store.values import Notes
+
+
+class LoadsReading:
+    """The part of `Reader` about loads."""
+
+    _connection: sqlite3.Connection
+    _notes: Notes
+
+    def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Errors of the disk are raised as such."""
+        raise NotImplementedError
+
+    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def spreads(self, sweep_id: int) -> dict[str, Spreads]:
+        """How far runs and loads differ in the surroundings the sweep was last measured in, by metric."""
+        with self._storage_errors():
+            return spreads.of_sweep(self._connection, sweep_id, self._notes)
+
+    def waiting_loads(self, sweep_id: int) -> dict[Purpose, int]:
+        """How many further loads of finished cells wait, by what they are made for."""
+        with self._storage_errors():
+            return further.waiting(self._connection, sweep_id)
+
+    def seconds(self, sweep_id: int) -> dict[Purpose | None, float]:
+        """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
+        with self._storage_errors():
+            return further.seconds(self._connection, sweep_id, self._notes)
+
+    def further_loads(self, key: str) -> list[further.Made]:
+        """The further loads that a cell had or waits for, the oldest first."""
+        with self._storage_errors():
+            return further.of_cell(self._connection, key, self._notes)
+
+    def segments_of(self, sweep_id: int) -> list[int]:
+        """The segments in which the sweep attempted anything, the oldest first."""
+        with self._storage_errors():
+            return compared.segments_of(self._connection, sweep_id)
+
+    def plan_cells(self, sweep_id: int, segment: int | None) -> Iterator[compared.PlanCell]:
+        """Every cell of the plan once, as it stands now or in a segment."""
+        with self._storage_errors():
+            yield from compared.cells(self._connection, self._notes, sweep_id, segment)
+
+    def loads(self, sweep_id: int, segment: int | None, metric: str) -> Iterator[tuple[int, list[compared.LoadRow]]]:
+        """What each load of each measured cell gave, by the cell's position."""
+        with self._storage_errors():
+            yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
