@@ -132,7 +132,7 @@ def test_what_version_4_stored_is_what_it_wrote(program: Program) -> None:
 
 def test_a_checksum_that_knows_of_no_telemetry_is_still_compared(measured: Program) -> None:
     change(measured, "UPDATE checksums SET checksum = '1' || substr(checksum, 2, instr(checksum, ' telemetry') - 2)")
-    assert measured("verify").must().stdout == "4 attempts were compared with their checksums\n"
+    assert "4 attempts were compared with their checksums\n" in measured("verify").must().stdout
     change(measured, "UPDATE runs SET prompt_eval_count = 8 WHERE attempt_id = 3 AND part = 'run 2'")
     assert "runs differ" in measured("verify").must(4).stdout
 
