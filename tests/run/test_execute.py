@@ -3,6 +3,7 @@
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -428,18 +429,18 @@ def test_more_repeats_add_runs_only(program: Program) -> None:
     program("run", program.grid(num_ctx=512, repeats=2)).must()
     first = program.rows(sql="select * from runs")
     said = program("run", program.grid(num_ctx=512, repeats=5)).must().stdout
-    assert "0 of 2 cells already done, 2 to run" in said
+    assert "2 of 2 cells already done, 0 to run, 2 to load once more" in said
     assert program.measured() == dict.fromkeys(CELLS[:2], 3 + 4)
     runs = program.rows(sql="""select runs.* from runs join attempts on attempts.id = attempt_id
         where cell_id = 1 and not warmup order by runs.rowid""")  # fmt: skip
     assert [run["number"] for run in runs] == [1, 2, 3, 4, 5]
     assert [run for run in program.rows(sql="select * from runs") if run in first] == first
     row = program.rows()[0]
-    rates = sorted(run["prompt_eval_rate"] for run in runs)
-    assert (row["runs"], row["attempts"]) == (5, 2)
-    assert (row["prompt_eval_rate_min"], row["prompt_eval_rate"], row["prompt_eval_rate_max"]) == (
-        rates[0], rates[2], rates[4],
-    )  # fmt: skip
+    rates = [run["prompt_eval_rate"] for run in runs]
+    assert (row["runs"], row["loads"], row["attempts"], row["looks"]) == (5, 2, 2, 0)
+    assert (row["prompt_eval_rate_min"], row["prompt_eval_rate_max"]) == (min(rates), max(rates))
+    of_two, of_three = math.sqrt(rates[0] * rates[1]), sorted(rates[2:])[1]
+    assert row["prompt_eval_rate"] == pytest.approx(math.sqrt(of_two * of_three)), "each load says as much as the other"
     program("run", program.grid(num_ctx=512, repeats=3)).must()
     assert program.measured() == dict.fromkeys(CELLS[:2], 3 + 4)
 
