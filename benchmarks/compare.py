@@ -96,7 +96,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 def side(chance: Any, design: Design, *, is_b: bool) -> tuple[list[Any], Any]:
     """The cells of a side as the rule takes them, and their spreads."""
-    from ollama_sweep.core.spread import Load, load_of, spreads_of
+    from ollama_sweep.core.noise.spread import Load, load_of, spreads_of
     from ollama_sweep.results.compare import rule
 
     between = design.between_b if is_b else LOADS

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_sweep.core import rates, spread, stats
+from ollama_sweep.core import rates, stats
 from ollama_sweep.core.metrics import Kind, metric
+from ollama_sweep.core.noise import spread
+from ollama_sweep.core.noise.spread import Load, load_of
 from ollama_sweep.core.outcome import Asked, Run, Summary
 from ollama_sweep.core.rates import streamed_decode_rate
-from ollama_sweep.core.spread import Load, load_of
 from ollama_sweep.core.stats import known_median
 
 A = TypeVar("A", bound=Asked)

@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.core.text import harmless
 from ollama_sweep.results.grids import (

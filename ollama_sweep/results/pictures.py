@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.metrics import default_metric, find_metric
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import value_of
 from ollama_sweep.machine.files import clear_leftovers, inside, safe_name, write_whole
 from ollama_sweep.results.export import csv_text, long_csv

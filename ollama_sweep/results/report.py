@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.core.spread import Spreads
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.machine.device_report import device_info
 from ollama_sweep.results import analysis, hardware, routing, saving, task_files
 from ollama_sweep.results.answers import cost

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.metrics import Metric, default_metric, metric
+from ollama_sweep.core.noise.spread import Spreads, standard_error
 from ollama_sweep.core.outcome import CellResult, Flag
-from ollama_sweep.core.spread import Spreads, standard_error
 from ollama_sweep.core.stats import best_set, value_of
 from ollama_sweep.results.grids import Grid, Place, by_work, make_grids
 

@@ -18,9 +18,9 @@ from ollama_sweep.store.rows import LeftOut
 from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, settings_of
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.noise.spread import Spreads
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Purpose, Status
-    from ollama_sweep.core.spread import Spreads
     from ollama_sweep.store.rows import FailedAttempt, Holder, SweepRow
 
 SHOWN_ERRORS = 3

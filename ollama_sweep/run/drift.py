@@ -1,8 +1,7 @@
 """Has the machine become faster or slower since the sweep began? One cell is measured again now and then.
 
-The control cell is the first one that was measured in the surroundings at hand. What its loads say of the drift is in
-`core/drift`: beyond one limit the cells that follow carry the flag `drifted`, beyond another the sweep pauses and looks
-again.
+The control cell is the first one that was measured in the surroundings at hand. `core/noise/drift` says what its loads
+tell: beyond one limit the cells that follow carry the flag `drifted`, beyond another the sweep pauses and looks again.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.drift import Drift, drift_of
 from ollama_sweep.core.errors import EngineUnavailable
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
+from ollama_sweep.core.noise.drift import Drift, drift_of
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Outcome, Purpose, Status
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.plan.spec import Interim

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
+from ollama_sweep.core.noise.spread import Load
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FAILURES, Run, Series
-from ollama_sweep.core.spread import Load
 from ollama_sweep.store import values
 from ollama_sweep.store.attempts import ANSWER, RUN_COLUMNS, SUMMARY_COLUMNS, WHOLE, answer_of, run_of
 from ollama_sweep.store.rows import StoredAttempt

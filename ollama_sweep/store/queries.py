@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from ollama_sweep.core.cell import Cell, content_hash
-from ollama_sweep.core.drift import Point
 from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
+from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
 from ollama_sweep.store.beside import CalledDone

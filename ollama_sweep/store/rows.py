@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.noise.spread import Load
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Purpose, Run, Status
-from ollama_sweep.core.spread import Load
 
 
 @dataclass(frozen=True)

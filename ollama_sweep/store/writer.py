@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 
 from ollama_sweep.core.cell import content_hash
-from ollama_sweep.core.drift import Point
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.noise.drift import Point
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, beside, imported, plans, queries, scans, schema, values
 from ollama_sweep.store import file as files

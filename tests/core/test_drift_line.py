@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from ollama_sweep.core.drift import Point, drift_of, line_of
-from ollama_sweep.core.spread import Spread, Spreads
+from ollama_sweep.core.noise.drift import Point, drift_of, line_of
+from ollama_sweep.core.noise.spread import Spread, Spreads
 
 
 def controls(draw: random.Random, count: int, *, drift: float = 0.0, noise: float = 0.015) -> list[Point]:

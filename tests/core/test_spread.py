@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_sweep.core.spread import (
+from ollama_sweep.core.noise.spread import (
     Load,
     Spread,
     Spreads,

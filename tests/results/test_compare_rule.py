@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from ollama_sweep.core.spread import Load, Spread, Spreads, load_of, spreads_of
+from ollama_sweep.core.noise.spread import Load, Spread, Spreads, load_of, spreads_of
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.rule import Answered, Change, Limits, Measured, Noise, Verdict
 

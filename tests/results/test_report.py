@@ -13,8 +13,8 @@ import pytest
 from results_maker import Machine, Recipe, large, make, ranged, result
 
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.noise.spread import Spread, Spreads
 from ollama_sweep.core.outcome import CellResult, Flag, Status
-from ollama_sweep.core.spread import Spread, Spreads
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.export import export, read_old_results
 from ollama_sweep.results.pictures import results_tables, save_tables

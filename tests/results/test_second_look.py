@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from ollama_sweep.core.noise.spread import Spread, Spreads
 from ollama_sweep.core.outcome import CellResult, Flag, Status
-from ollama_sweep.core.spread import Spread, Spreads
 from ollama_sweep.core.stats import best_set
 from ollama_sweep.results.best import describe_best
 from ollama_sweep.results.second_look import best_ones, doubts

@@ -11,9 +11,9 @@ from pathlib import Path
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.metrics import metric as metric_named
+from ollama_sweep.core.noise.spread import Spread
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
-from ollama_sweep.core.spread import Spread
 from ollama_sweep.results.compare import gathering, rule
 from ollama_sweep.results.compare.matching import ALLOWED, Key, Matched, coordinates_of, matched
 from ollama_sweep.results.compare.rule import Change, Judged, Limits, Noise, Verdict

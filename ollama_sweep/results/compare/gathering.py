@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ollama_sweep.core.metrics import Kind, Metric
-from ollama_sweep.core.spread import Load, Spreads, load_of, spreads_of
+from ollama_sweep.core.noise.spread import Load, Spreads, load_of, spreads_of
 from ollama_sweep.core.stats import median
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.matching import Key

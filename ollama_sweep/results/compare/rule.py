@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ollama_sweep.core.spread import LOADS_KNOWN_FROM, Load, Spread, Spreads, load_of, standard_error, value_of
+from ollama_sweep.core.noise.spread import LOADS_KNOWN_FROM, Load, Spread, Spreads, load_of, standard_error, value_of
 
 FALSE_SHARE = 0.05
 """Of the cells that are called slower or faster, at most so many are not, on average (Benjamini and Hochberg, 1995)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.spread import Spreads
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.text import harmless
 from ollama_sweep.results.compare.comparing import ComparedCell, Comparison, Part
 from ollama_sweep.results.compare.rule import MOST_LOADS, Judged, Verdict

@@ -16,9 +16,9 @@ import numpy as np
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.core.stats import CONFIRMED_LOOKS, range_and_runs
 from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, is_told, place_of, work_in_words
 from ollama_sweep.results.plots import PlotOptions

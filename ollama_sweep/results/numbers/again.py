@@ -17,8 +17,8 @@ from ollama_sweep.core import judge, metrics, summary
 from ollama_sweep.core.errors import CellFailed, ConfigError
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.metrics import Kind
+from ollama_sweep.core.noise.spread import Load
 from ollama_sweep.core.outcome import Run, Status, Summary
-from ollama_sweep.core.spread import Load
 from ollama_sweep.results.numbers import older
 from ollama_sweep.results.numbers.tally import WHOLE, Number, Tally, Value, is_same
 from ollama_sweep.store.one_cell import FormerLoad

@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.spread import Sums, half_width
+from ollama_sweep.core.noise.spread import Sums, half_width
 from ollama_sweep.results.numbers.tally import Tally
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ollama_sweep.core.spread import Spreads
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.results.prices import PriceTable
 

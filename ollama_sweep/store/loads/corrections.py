@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from ollama_sweep.core.drift import line_of
+from ollama_sweep.core.noise.drift import line_of
 from ollama_sweep.store import queries, values
 from ollama_sweep.store.values import Notes
 

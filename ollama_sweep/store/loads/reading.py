@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
-from ollama_sweep.core.spread import Spreads
 from ollama_sweep.store.loads import compared, further, spreads
 from ollama_sweep.store.values import Notes
 

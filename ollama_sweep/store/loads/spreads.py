@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ollama_sweep.core.spread import Load, Spread, Spreads, Sums, half_width, sums_of
+from ollama_sweep.core.noise.spread import Load, Spread, Spreads, Sums, half_width, sums_of
 from ollama_sweep.store import values
 from ollama_sweep.store.values import Notes
 

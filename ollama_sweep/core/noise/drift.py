@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ollama_sweep.core.spread import Spreads, standard_error
+from ollama_sweep.core.noise.spread import Spreads, standard_error
 from ollama_sweep.core.stats import MEDIAN_TO_SIGMA, median
 
 FLAGGED, FLAGGED_ERRORS = 0.03, 2.0

@@ -1,0 +1,1 @@
+"""How far numbers differ that should be the same: runs and loads, and the machine over hours."""
