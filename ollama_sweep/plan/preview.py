@@ -18,9 +18,10 @@ from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine import computer
 from ollama_sweep.machine.sensing.thermometer import Thermometer
-from ollama_sweep.plan import fit, grid, memory
+from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.lengths import NoMemory
+from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, is_elsewhere, opened, pinned_engine
 from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
@@ -182,7 +183,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
     spec = found.spec
     row = reader.sweep_if_there(spec.name) if reader else None
     stored = row.sweep_id if row and row.plan_fingerprint == found.fingerprint else None
-    left_out = memory.left_out(found, reader, stored)
+    left_out = limits.left_out(found, reader, stored)
     record = _record(found, reader)
     seen = _look_through(found, reader, left_out, record)
     repeats, repeating = seen.repeats.groups(found.each_cell())
@@ -242,15 +243,15 @@ def _cooldown_warnings(wanted: Cooldown) -> Iterator[str]:
         yield f"cooldown: {{gpu_c: {wanted.gpu_c}}}: no GPU here says how warm it is, so a run is refused"
 
 
-def _record(found: Survey, reader: Reader | None) -> memory.Record:
+def _record(found: Survey, reader: Reader | None) -> limits.Record:
     """What ran out of memory before where this sweep would run; this computer is looked at only where there is any."""
     if reader is None or not reader.has_failures():
-        return memory.Record()
+        return limits.Record()
     here = computer.OtherMachine(found.info.where) if is_elsewhere(found.info) else computer.machine()
-    return memory.Record(reader.known_failures(memory.surroundings(found.engine, found.info, here, found.modelfile)))
+    return limits.Record(reader.known_failures(limits.surroundings(found.engine, found.info, here, found.modelfile)))
 
 
-def _last(seen: _Seen, record: memory.Record, reader: Reader | None, stored: int | None) -> Last:
+def _last(seen: _Seen, record: limits.Record, reader: Reader | None, stored: int | None) -> Last:
     """A plan that is stored keeps the order it has."""
     cells = seen.late if stored is None or reader is None else reader.late(stored)
     failures = record.of(frozenset(seen.frontiers)) if cells else []
@@ -285,7 +286,7 @@ class _Seen:
     too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
 
-def _look_through(found: Survey, reader: Reader | None, left_out: memory.LeftOut, record: memory.Record) -> _Seen:
+def _look_through(found: Survey, reader: Reader | None, left_out: limits.LeftOut, record: limits.Record) -> _Seen:
     """Go through the plan once; the database is asked for some cells at a time."""
     seen, wanted = _Seen(fit.Repeats(found.models)), found.wanted()
     tokens: dict[int | None, int] = {}

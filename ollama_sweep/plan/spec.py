@@ -47,8 +47,8 @@ class Warmup:
 
     @property
     def words(self) -> str:
-        """`1`, or `1 to 5`."""
-        return _from_to(self.minimum, self.maximum)
+        """`1`, or `2 to 5`: one needs another to be compared with."""
+        return _from_to(max(self.minimum, min(2, self.maximum)), self.maximum)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ class Following:
     emit: Emit
     results: Callable[[], Sequence[CellResult]]
     positions: int
-    _asked: int = 0
 
     def __call__(self) -> FurtherLoad | None:
         """The load whose turn is next; None where nothing is left to do."""

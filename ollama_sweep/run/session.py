@@ -25,10 +25,11 @@ from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.computer import Machine, OtherMachine
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
-from ollama_sweep.plan import memory, opening
+from ollama_sweep.plan import opening
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.grid import nesting
 from ollama_sweep.plan.lengths import SentPrompt
+from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, open_engine, silent
 from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
@@ -275,7 +276,7 @@ class Session:
         here = computer.OtherMachine(info.where) if is_elsewhere else computer.machine()
         found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
         self.spec = found.spec
-        where = memory.surroundings(found.engine, info, here, found.modelfile)
+        where = limits.surroundings(found.engine, info, here, found.modelfile)
         sweep_id = self._register(store, found, here, where)
         reached("plan_registered")
         others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
@@ -378,7 +379,7 @@ class Session:
         }
         sweep_id = store.refresh_sweep(header, **wanted)
         if sweep_id is None:
-            record = memory.Record(store.known_failures(where))
+            record = limits.Record(store.known_failures(where))
             sweep_id = store.register_sweep(header, record.behind(found.planned()), **wanted)
         return sweep_id
 

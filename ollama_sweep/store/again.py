@@ -53,6 +53,9 @@ class Wanted:
 
 
 NEW, NOT_YET, TAKEN = "new", "not measured yet", "takes the result of another cell"
+_FAILED = """EXISTS (SELECT 1 FROM further_loads AS f WHERE f.cell_id = cells.id AND f.purpose = 'repeats'
+    AND f.state = 'failed' AND f.number >= max(:repeats_minimum, :most_rounds))"""
+"""A load for as many runs has been tried and gave none: it is not tried at every start."""
 _TOO_FEW = "has {runs} runs, {asked} are asked for now"
 _IS_COPY = "id IN (SELECT cell_id FROM reused)"
 _RULES = (
@@ -63,14 +66,14 @@ _RULES = (
         "timed out after {had_s:g} s, the limit is {limit_s:g} s now",
     ),
     (
-        """status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum
-            AND task NOT IN (SELECT key FROM json_each(:rounds))""",
+        f"""status = 'ok' AND repeats < :repeats_minimum AND runs < :repeats_minimum
+            AND task NOT IN (SELECT key FROM json_each(:rounds)) AND NOT {_FAILED}""",
         _TOO_FEW,
     ),
     # The same of a task with questions; `most_rounds` lets the index find that there is nothing to do.
     (
         f"""status = 'ok' AND repeats < :most_rounds
-            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task)""",
+            AND {ROUNDS} < (SELECT value FROM json_each(:rounds) WHERE key = cells.task) AND NOT {_FAILED}""",
         _TOO_FEW,
     ),
     ("status = 'skipped'", "was skipped, fits now"),
@@ -79,7 +82,8 @@ _RULES = (
 
 _IS_OK = "status = 'ok'"
 _ONCE_MORE = """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason)
-    SELECT :sweep_id, cells.id, 'repeats', 1, min(plan.position), 'more runs are asked for'
+    SELECT :sweep_id, cells.id, 'repeats', max(:repeats_minimum, :most_rounds), min(plan.position),
+        'more runs are asked for'
     FROM cells JOIN plan INDEXED BY plan_cell ON plan.cell_id = cells.id AND plan.sweep_id = :sweep_id
     WHERE {} AND skip IS NULL AND NOT EXISTS (SELECT 1 FROM reused WHERE cell_id = cells.id) GROUP BY cells.id"""
 """Of a cell that has a value of its own: it keeps it, and wants a further load."""

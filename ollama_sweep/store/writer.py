@@ -508,7 +508,8 @@ class Store:
 def _wanted(header: SweepHeader, timeout_s: float, repeats_minimum: int, retry: frozenset[Status]) -> again.Wanted:
     rounds = header.spec.get("rounds")
     reuses = header.spec.get("reuse_duplicates") is True
-    return again.Wanted(timeout_s, repeats_minimum, retry, rounds if isinstance(rounds, dict) else {}, reuses)
+    rounds = rounds if isinstance(rounds, dict) else {}
+    return again.Wanted(timeout_s, repeats_minimum, retry, rounds, reuses=reuses)
 
 
 def _leftover(number: int, kind: object, name: object, details: object) -> Leftover:

@@ -38,10 +38,10 @@ COMMANDS = [
     "report --out files", "heatmap --json", "plot avg_by_model_score", "logs", "recover --to new.db", "pause",
     "continue", "stop", "doctor", "plan grid.yaml", "models --engine fake", "models --engine fake --json",
     "params m --engine fake", "explain 0", "explain 0 --json", "explain 3", "verify", "verify --json", "schema",
-    "service grid.yaml --for systemd",
+    "service grid.yaml --for systemd", "compare grid@1 grid",
 ]  # fmt: skip
-MAY_REFUSE = {"stop", "continue", "doctor", "recover", "verify"}
-"""There is no sweep to stop, and what the test has changed is no longer what was measured."""
+MAY_REFUSE = {"stop", "continue", "doctor", "recover", "verify", "compare"}
+"""There is no sweep to stop, a sweep is compared with itself, and what the test has changed was not measured so."""
 TRIED_ELSEWHERE = {"run", "import"}
 
 

@@ -482,7 +482,7 @@ def test_a_sweep_leaves_the_key_nowhere(server: Scripted, sweep: Sweep, monkeypa
     config = sweep.folder / "remote.yaml"
     config.write_text(
         f"model: small-model\nengine: openai\nhost: {server.host}\napi_key_env: MY_KEY\ntask: chat\n"
-        "num_predict: 4\ntemperature: [0.0, 1.0]\n",
+        "num_predict: 4\ntemperature: [0.0, 1.0]\nsecond_look: off\n",
         "utf-8",
     )
     done = sweep("run", str(config), "--verbose")

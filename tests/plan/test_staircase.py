@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_sweep.plan.staircase import Place, Staircase
+from ollama_sweep.plan.memory.staircase import Place, Staircase
 
 sizes = st.integers(1, 9)
 

@@ -120,6 +120,15 @@ def test_a_further_load_that_fails_is_kept_and_flagged_and_the_value_stays(progr
     assert len(program.rows(sql="SELECT status FROM attempts WHERE purpose = 'pass'")) == 3
 
 
+def test_more_runs_that_could_not_be_made_are_not_tried_at_every_start(program: Program) -> None:
+    program("run", program.grid(num_ctx=512, num_batch=2)).must()
+    program.script(cells={label(512, 2): ["oom"]})
+    for repeats, tried in ((4, 1), (4, 1), (5, 2)):
+        program("run", program.grid(num_ctx=512, num_batch=2, repeats=repeats)).must()
+        assert len(program.rows(sql="SELECT 1 FROM attempts WHERE purpose = 'repeats'")) == tried
+    assert program.cells()[512, 2]["runs"] == 3
+
+
 def test_controls_are_loads_with_their_runs_at_the_start_the_end_and_between(program: Program) -> None:
     program.script(noise=0.02)
     said = program("run", program.grid(num_ctx=[512, 1024, 1536, 2048, 2560], control=None)).must().stdout

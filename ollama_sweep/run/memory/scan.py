@@ -19,7 +19,7 @@ from ollama_sweep.core.errors import ConfigError, EngineUnavailable
 from ollama_sweep.core.events import CellStarted, Loaded, SweepFinished, SweepStarted
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Flag, Outcome, Status
-from ollama_sweep.plan.staircase import Place, Staircase
+from ollama_sweep.plan.memory.staircase import Place, Staircase
 from ollama_sweep.plan.survey import Survey
 from ollama_sweep.run.loop import Execution
 from ollama_sweep.run.stopping import StopNow

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.events import Event, Notice
 from ollama_sweep.core.outcome import Outcome, Status
-from ollama_sweep.plan.memory import load_options
+from ollama_sweep.plan.memory.limits import load_options
 from ollama_sweep.run.turns import Turn
 from ollama_sweep.store.memory.failures import Failed, FreeMemory, Surroundings
 from ollama_sweep.store.memory.pruning import Pruned

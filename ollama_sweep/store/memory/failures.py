@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from ollama_sweep.core.cell import content_hash
+from ollama_sweep.machine.secrets import masked
 from ollama_sweep.store import values
 from ollama_sweep.store.values import Notes
 
@@ -69,14 +70,14 @@ def keep(connection: sqlite3.Connection, attempt_id: int, failed: Failed) -> Non
     where, free = failed.surroundings, failed.free
     connection.execute(
         _KEEP,
-        (failed.is_fresh, where.engine_version, where.machine, content_hash(where.modelfile), failed.load_options,
-         free.gpu_bytes, free.memory_bytes, attempt_id),
+        (failed.is_fresh, masked(where.engine_version), where.machine, content_hash(where.modelfile),
+         failed.load_options, free.gpu_bytes, free.memory_bytes, attempt_id),
     )  # fmt: skip
 
 
 def known(connection: sqlite3.Connection, where: Surroundings, notes: Notes) -> list[KnownFailure]:
     """What ran out of memory in the same surroundings, and was never measured all the same; the oldest first."""
-    bound = (where.engine, where.engine_version, where.machine, content_hash(where.modelfile))
+    bound = (where.engine, masked(where.engine_version), where.machine, content_hash(where.modelfile))
     return list(notes.rows("the record of memory", _known, values.rows_of(connection, _KNOWN, bound)))
 
 

@@ -24,7 +24,8 @@ _CHUNK_BYTES = 1024 * 1024
 _MAGIC = b"SQLite format 3\0"
 _NO_PAGES = slice(28, 40)
 """In the header: the number of pages and the list of free ones; zeros make SQLite look at the file's size."""
-_TABLE_LEAF = 0x0D
+_TABLE_LEAF, _TABLE_INTERIOR = 0x0D, 0x05
+_DEFINITION_COLUMNS, _DEFINED = 5, (b"table", b"index", b"trigger", b"view")
 _NO_LIMIT = (1 << 62) - 1
 _IDS_AT_THE_END = 4096
 """How far behind the last readable row others are looked for, where nothing says how many there were."""
@@ -205,7 +206,7 @@ def _header_of(connection: sqlite3.Connection, name: str) -> int | None:
 def _write_first_page(copy: Path, ours: Mapping[str, Table]) -> None:
     """Give the copy a first page that says where our tables begin: in every database of one version they do so alike.
 
-    The page is made by SQLite, in a file of its own, with the shortest definitions that fit on it.
+    It is made by SQLite, in a file of its own, with the shortest definitions. What does not fit on it goes to the end.
     """
     maker = copy.with_name(copy.name + "-page")
     with contextlib.closing(sqlite3.connect(maker, isolation_level=None)) as connection:
@@ -217,11 +218,29 @@ def _write_first_page(copy: Path, ours: Mapping[str, Table]) -> None:
         for table in ours.values():
             connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", (table.root, table.name))
         connection.execute("COMMIT")
-    page = bytearray(maker.read_bytes()[:PAGE_BYTES])
+    made = maker.read_bytes()
     maker.unlink()
+    page = bytearray(made[:PAGE_BYTES])
     page[_NO_PAGES] = bytes(len(page[_NO_PAGES]))
     with copy.open("r+b") as file:
+        end = -(-file.seek(0, os.SEEK_END) // PAGE_BYTES)
+        for number, place in enumerate(_children(page)):
+            child = int.from_bytes(page[place])
+            page[place] = (end + number + 1).to_bytes(4)
+            file.seek((end + number) * PAGE_BYTES)
+            file.write(made[(child - 1) * PAGE_BYTES : child * PAGE_BYTES])
+        file.seek(0)
         file.write(page)
+
+
+def _children(page: bytes | bytearray) -> list[slice]:
+    """Where a first page that is not the only one of its tree names the others (https://sqlite.org/fileformat2.html)."""
+    head = 100
+    if page[head] != _TABLE_INTERIOR:
+        return []
+    cells = [head + 12 + 2 * n for n in range(int.from_bytes(page[head + 3 : head + 5]))]
+    places = [int.from_bytes(page[at : at + 2]) for at in cells]
+    return [slice(place, place + 4) for place in (*places, head + 8)]
 
 
 def _shortest(table: Table) -> str:
@@ -381,6 +400,8 @@ def _shape(page: bytes) -> tuple[int, bool] | None:
             types.append(kind)
     except IndexError:
         return None
+    if len(types) == _DEFINITION_COLUMNS and page.startswith(_DEFINED, position):
+        return None  # a page of definitions, of the file itself or of the first page that was made anew
     return (len(types), types[0] == 0) if types else None
 
 
