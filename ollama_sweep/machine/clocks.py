@@ -7,6 +7,8 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from ollama_sweep.machine.crew import start
+
 BEAT_S = 0.25
 LONG_S = 1.0
 """A beat that comes so much too late was held up; less is an ordinary busy machine."""
@@ -44,7 +46,7 @@ class Heartbeat:
         """Begin to beat; what was before does not count."""
         self._last = time.monotonic()
         with contextlib.suppress(RuntimeError):  # no room for another thread: a stop goes unnoticed
-            self._thread.start()
+            start(self._thread)
 
     def stop(self) -> None:
         """End the thread."""

@@ -17,6 +17,15 @@ LOOK_S = 0.2
 """So often a wait comes back to Python, where an exception from another thread gets in."""
 END_S = 5.0
 AGAIN_S = 0.05
+births = threading.Lock()
+"""Held while a thread begins: until it runs Python takes it for the one that made it, and an exception that is sent to
+that one would end it unborn, with its maker waiting for it for ever."""
+
+
+def start(thread: threading.Thread) -> None:
+    """Let a thread begin, and no exception from another thread in between."""
+    with births:
+        thread.start()
 
 
 class Crew(Generic[T]):
@@ -39,7 +48,7 @@ class Crew(Generic[T]):
         """Begin a job. Raises CellFailed where the computer gives no thread for it."""
         thread = threading.Thread(target=lambda: self._do(thread, number, job), name=f"question {number}", daemon=True)
         try:
-            thread.start()
+            start(thread)
         except RuntimeError as error:
             text = f"no thread for another question beside the {self.in_flight} in flight: {error}"
             raise CellFailed(Status.RESOURCE, "host_resource", text) from None

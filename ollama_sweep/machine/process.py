@@ -27,6 +27,7 @@ from typing import IO, Any, NoReturn
 
 from ollama_sweep.core.errors import EngineStuck
 from ollama_sweep.machine import secrets
+from ollama_sweep.machine.crew import start
 
 TOKEN = "OLLAMA_SWEEP_TOKEN"  # noqa: S105 - the name of a variable
 GRACE_S = 0.5
@@ -364,7 +365,7 @@ class Worker:
         os.set_blocking(child.stdout.fileno(), False)
         os.set_blocking(child.stdin.fileno(), False)
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
-        self._reader.start()
+        start(self._reader)
 
     @property
     def pid(self) -> int:

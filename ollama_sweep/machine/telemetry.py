@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ollama_sweep.core.outcome import Series
 from ollama_sweep.machine import neighbours
+from ollama_sweep.machine.crew import start
 from ollama_sweep.machine.neighbours import CoreTime
 from ollama_sweep.machine.sensing.find import find_sensors
 from ollama_sweep.machine.sensing.gauge import Sensor
@@ -149,7 +150,7 @@ class Telemetry:
             meter.start(counts=counts)
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         with contextlib.suppress(RuntimeError):  # no room for another thread: marks still look
-            self._thread.start()
+            start(self._thread)
 
     def start(self) -> None:
         """Begin to watch. Calling it again changes nothing."""

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from ollama_sweep.machine.clocks import Heartbeat
+from ollama_sweep.machine.crew import births
 
 AFTER_CELL, NOW = signal.SIGUSR1, signal.SIGUSR2
 """What `stop` and `stop --now` send; both end the sweep as SIGTERM does."""
@@ -175,6 +176,7 @@ class Stopping:
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
     """Let this exception come up in another thread, at its next step in Python; None takes it back."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
-    )
+    with births:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
+        )

@@ -447,8 +447,7 @@ def test_a_picture_leaves_no_trace_in_the_process(tmp_path: Path) -> None:
 OF_CELLS = [
     name
     for name in plots.known()
-    if plots.takes(plots.load(name)) == plots.CELLS
-    and name != "concurrency"  # which needs the dimension
+    if plots.takes(plots.load(name)) == plots.CELLS and name != "concurrency"  # which needs the dimension
 ]
 
 

@@ -8,6 +8,8 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from ollama_sweep.machine.crew import start
+
 
 class Deadline:
     """Cuts an answer's connection when its time is over; `has_passed` says whether that has happened.
@@ -29,7 +31,7 @@ class Deadline:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Deadline:
-        self._timer.start()
+        start(self._timer)
         return self
 
     def __exit__(

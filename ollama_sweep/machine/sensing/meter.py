@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ollama_sweep.machine.crew import start
 from ollama_sweep.machine.sensing.gauge import SELDOM_S, Gauge, Sensor
 
 FRESH_S = 3.0
@@ -58,7 +59,7 @@ class Meter:
         self._to_begin = counts
         self._thread = threading.Thread(target=self._run, name=f"sensor {self.sensor.name}", daemon=True)
         with contextlib.suppress(RuntimeError):  # no room for another thread: a number less
-            self._thread.start()
+            start(self._thread)
 
     def count_anew(self) -> None:
         """What counts begins now, with a reading of now."""

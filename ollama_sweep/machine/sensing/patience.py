@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from ollama_sweep.machine.crew import start
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,7 @@ def answer(ask: Callable[[], T], timeout_s: float) -> T:
         except BaseException as error:  # it is raised where the answer is waited for
             said.put((None, error))
 
-    threading.Thread(target=run, name="patience", daemon=True).start()
+    start(threading.Thread(target=run, name="patience", daemon=True))
     try:
         found, error = said.get(timeout=timeout_s)
     except queue.Empty:
