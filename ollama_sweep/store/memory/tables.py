@@ -22,7 +22,7 @@ BEGIN
         WHERE cell_id = NEW.id AND pending <> (NEW.status = 'pending' AND skip IS NOT '{LEFT_OUT}');
     UPDATE status_counts
         SET cells = cells - (SELECT count(*) FROM plan
-            WHERE cell_id = NEW.id AND sweep_id = status_counts.sweep_id AND status_counts.status =
+            WHERE cell_id = NEW.id AND +sweep_id = status_counts.sweep_id AND status_counts.status =
                 CASE WHEN skip = '{LEFT_OUT}' AND OLD.status = 'pending' THEN 'skipped' ELSE OLD.status END)
         WHERE status IN (OLD.status, 'skipped') AND sweep_id IN (SELECT sweep_id FROM plan WHERE cell_id = NEW.id);
     INSERT INTO status_counts (sweep_id, status, cells)
