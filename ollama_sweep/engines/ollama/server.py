@@ -400,6 +400,7 @@ class OllamaServer:
     def close(self) -> None:
         """End our own server, if there is one."""
         self._hang_up()
+        self.connections.close()
         if self._service is not None:
             self._service.end()
         self._end_left_over()

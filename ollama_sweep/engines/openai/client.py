@@ -77,6 +77,7 @@ class Client:
         if self._http is not None:
             self._http.close()
             self._http = None
+        self._connections.close()
 
     def cut_short(self) -> None:
         """End every request in flight, and every wait for a server that is too busy; for any thread."""

@@ -45,12 +45,20 @@ class Connections:
     def cut(self) -> None:
         """End every connection there is, and every wait; new ones may be made. For any thread."""
         with self._lock:
-            there, self._sockets = list(self._sockets), weakref.WeakSet()
+            there = list(self._sockets)
             was, self._cut = self._cut, threading.Event()
         was.set()
         for one in there:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """What was cut in the middle of something may have been left open; nobody uses any of it now."""
+        self.cut()
+        with self._lock:
+            there = list(self._sockets)
+        for one in there:
+            one.close()
 
 
 def limits() -> httpx.Limits:
