@@ -104,15 +104,18 @@ class Following:
         if load.purpose is not Purpose.SECOND_LOOK:
             return False
         look = self.store.second_look(self.sweep_id)
-        if look is None or look.is_over:
-            return True
-        is_last = load.number >= LAST_STAGE
-        kept_s = 0.0 if is_last else self._seconds_per_load()
-        is_over = self._spent_s() + kept_s >= self._budget_s(look)
-        if not is_over or (is_last and not self.store.has_looked(look.look_id, LAST_STAGE)):
+        if look is not None and not look.is_over and self._has_time(look, load):
             return False
         self.store.drop_second_look(self.sweep_id)
         return True
+
+    def _has_time(self, look: Look, load: FurtherLoad) -> bool:
+        """Before the last stage one load is kept for it; its first one is made whatever it takes."""
+        is_last = load.number >= LAST_STAGE
+        if is_last and not self.store.has_looked(look.look_id, LAST_STAGE):
+            return True
+        kept_s = 0.0 if is_last else self._seconds_per_load()
+        return self._spent_s() + kept_s < self._budget_s(look)
 
 
 def _position(cell: CellResult) -> int:

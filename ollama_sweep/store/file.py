@@ -14,14 +14,16 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError, SweepError
+from ollama_sweep.core.options import Scalar
 from ollama_sweep.machine import mounts
 from ollama_sweep.machine.files import too_many_files
 from ollama_sweep.machine.mounts import file_system as file_system
-from ollama_sweep.store import schema
+from ollama_sweep.store import schema, values
 from ollama_sweep.store.beside import check_beside, check_database
 from ollama_sweep.store.values import is_text_error
 
@@ -354,3 +356,24 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+class Reading:
+    """What every part of a reader stands on: the open database, and what could not be read in it."""
+
+    path: Path
+    _connection: sqlite3.Connection
+    _notes: values.Notes
+
+    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
+        with self._storage_errors():
+            return list(values.rows_of(self._connection, sql, bound))
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if is_storage(error):
+                raise storage_error(error, self.path) from error
+            raise

@@ -521,19 +521,6 @@ class Reader(LoadsReading, MemoryReading):
         with self._storage_errors():
             return of_attempt(self._connection, attempt_id, what)
 
-    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
-        with self._storage_errors():
-            return list(values.rows_of(self._connection, sql, bound))
-
-    @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if files.is_storage(error):
-                raise files.storage_error(error, self.path) from error
-            raise
-
 
 def _tidy(path: Path) -> None:
     """Nothing that reading made stays beside the database."""

@@ -138,6 +138,7 @@ def assert_everything_is_drawn(sweep: Sweep) -> None:
     names = [line.split()[0] for line in listed.splitlines() if line.strip()]
     others = {"concurrency", "ratio"}
     assert others < set(names)
+    assert not [stem for stem in drawn if stem.startswith(tuple(others))]
     for name in (name for name in names if name not in others):
         picture = name.replace("token_heatmap", "latency_heatmap")
         assert any(stem.startswith(picture) for stem in drawn), (name, drawn)

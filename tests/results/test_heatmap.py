@@ -463,6 +463,12 @@ def test_every_plot_of_cells_draws_every_sweep(name: str, sweep: str) -> None:
         assert axes.texts
 
 
+@pytest.mark.parametrize("sweep", ["3x3", "1x1", "all failed", "none measured", "no cells"])
+def test_a_plot_over_a_dimension_refuses_a_sweep_without_it(sweep: str) -> None:
+    with pytest.raises(ConfigError, match="no cell has concurrency as a dimension"):
+        plots.load("concurrency").collect(SWEEPS[sweep](), OPTIONS)
+
+
 def test_an_unknown_plot_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"unknown plot heatmop\. Known: .*heatmap.* Did you mean heatmap\?"):
         plots.load("heatmop")

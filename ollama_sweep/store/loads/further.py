@@ -127,7 +127,7 @@ def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes
                     FROM plan AS p JOIN cells AS c ON c.id = p.cell_id JOIN attempts AS a ON a.id = c.attempt_id
                     WHERE p.sweep_id = ? AND p.position = ? AND c.status = 'ok'
                         AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = p.cell_id)""",
-                (stage, stage * 1_000_000 + turn * len(asked) + place, wish.reason, stage, sweep_id, wish.position),
+                (stage, turn * len(asked) + place, wish.reason, stage, sweep_id, wish.position),
             )
 
 

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
 from ollama_sweep.core.noise.spread import Spreads
-from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
+from ollama_sweep.store.file import Reading
 from ollama_sweep.store.loads import compared, further, spreads
-from ollama_sweep.store.values import Notes
 
 
-class LoadsReading:
+class LoadsReading(Reading):
     """The part of `Reader` about loads."""
-
-    _connection: sqlite3.Connection
-    _notes: Notes
-
-    def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Errors of the disk are raised as such."""
-        raise NotImplementedError
-
-    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
-        raise NotImplementedError
 
     def spreads(self, sweep_id: int) -> dict[str, Spreads]:
         """How far runs and loads differ in the surroundings the sweep was last measured in, by metric."""

@@ -39,12 +39,10 @@ def add(connection: sqlite3.Connection, attempt_id: int, found: Mapping[str, Loa
 
 
 def _add(connection: sqlite3.Connection, attempt_id: int, metric: str, more: Sums) -> None:
-    row = connection.execute("SELECT sweep_id, segment_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
-    if row[1] is None:
+    place = _place(connection, attempt_id, metric)
+    if place["segment_id"] is None:
         return
-    place = {"sweep_id": row[0], "segment_id": row[1], "metric": metric}
-    known = connection.execute(f"SELECT {', '.join(_SUMS)} FROM spreads WHERE {_AT}", place).fetchone()
-    sums = (Sums(*known) if known else Sums()).plus(more)
+    sums = _sums_at(connection, place).plus(more)
     spreads = sums.spreads
     connection.execute(
         f"""INSERT OR REPLACE INTO spreads (sweep_id, segment_id, metric, runs_spread, loads_spread, {", ".join(_SUMS)})
@@ -69,13 +67,21 @@ def shape(connection: sqlite3.Connection, attempt_id: int, metrics: Iterable[str
 
     `runs` is 0 for what each load has once.
     """
-    row = connection.execute("SELECT sweep_id, segment_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
-    if row[1] is None:
-        return
     for metric in metrics:
-        place = {"sweep_id": row[0], "segment_id": row[1], "metric": metric}
-        known = connection.execute(f"SELECT {', '.join(_SUMS)} FROM spreads WHERE {_AT}", place).fetchone()
-        _set_factors(connection, place, (Sums(*known) if known else Sums()).spreads, [(loads, runs)])
+        place = _place(connection, attempt_id, metric)
+        if place["segment_id"] is not None:
+            _set_factors(connection, place, _sums_at(connection, place).spreads, [(loads, runs)])
+
+
+def _place(connection: sqlite3.Connection, attempt_id: int, metric: str) -> dict[str, object]:
+    """The row of `spreads` that an attempt belongs to; its segment is None where nobody knows it."""
+    row = connection.execute("SELECT sweep_id, segment_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+    return {"sweep_id": row[0], "segment_id": row[1], "metric": metric}
+
+
+def _sums_at(connection: sqlite3.Connection, place: Mapping[str, object]) -> Sums:
+    known = connection.execute(f"SELECT {', '.join(_SUMS)} FROM spreads WHERE {_AT}", place).fetchone()
+    return Sums(*known) if known else Sums()
 
 
 def _set_factors(

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ollama_sweep.core.options import Scalar
 from ollama_sweep.store import one_cell, queries
+from ollama_sweep.store.file import Reading
 from ollama_sweep.store.memory import failures, pruning
 from ollama_sweep.store.rows import LeftOut
-from ollama_sweep.store.values import Notes
 
 if TYPE_CHECKING:
     from ollama_sweep.store.memory.failures import KnownFailure, Surroundings
 
 
-class MemoryReading:
+class MemoryReading(Reading):
     """The part of `Reader` about memory."""
-
-    _connection: sqlite3.Connection
-    _notes: Notes
-
-    def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Errors of the disk are raised as such."""
-        raise NotImplementedError
-
-    def _rows(self, sql: str, *bound: Scalar) -> list[tuple[Any, ...]]:
-        raise NotImplementedError
 
     def left_out(self, sweep_id: int) -> LeftOut:
         """What the sweep's plan leaves out for want of memory."""
