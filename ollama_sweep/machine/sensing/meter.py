@@ -73,9 +73,10 @@ class Meter:
         self._now.set()
 
     def wait(self, until: float) -> None:
-        """Until the last reading is there, at most until that moment (`time.monotonic`)."""
+        """Until the thread has ended, at most until that moment (`time.monotonic`); not for a reading that hangs."""
         self.give_up_if_it_hangs()
-        if self._thread is not None and self._thread.is_alive() and not self.sensor.is_off:
+        hangs = self.sensor.is_off and self.stands_for() is not None
+        if self._thread is not None and self._thread.is_alive() and not hangs:
             self._thread.join(max(0.0, until - time.monotonic()))
 
     def stands_for(self) -> float | None:
