@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"(c\d+:)?[0-9a-f]{4,32}")
 _HOW = "name it by NAME=VALUE …, by four or more letters of its key, or by its position"
 _SHOWN = 8
+_DIGITS = 18
+"""SQLite's whole numbers have at least so many."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,13 @@ def find_place(reader: Reader, sweep: SweepRow, words: Sequence[str]) -> Place:
     if all("=" in word for word in words):
         return _by_coordinates(reader, sweep, _wanted(sweep, words))
     if len(words) > 1:
-        raise ConfigError(f"{' '.join(words)!r} names no cell; {_HOW}", "CELL")
+        raise ConfigError(f"{' '.join(words)!r} names no cell; {_HOW}{_perhaps_a_sweep(reader, words)}", "CELL")
     (word,) = words
-    if word.isdecimal() and len(word) <= len(str(sum(reader.counts(sweep.sweep_id).values()))):
-        return _by_position(reader, sweep, int(word))
+    longest = len(str(sum(reader.counts(sweep.sweep_id).values())))
+    if word.isdecimal() and (len(word) <= longest or not _KEY.fullmatch(word)):
+        return _by_position(reader, sweep, word)
     if not _KEY.fullmatch(word):
-        raise ConfigError(f"{word!r} names no cell; {_HOW}", "CELL")
+        raise ConfigError(f"{word!r} names no cell; {_HOW}{_perhaps_a_sweep(reader, words)}", "CELL")
     found = reader.places_of(sweep.sweep_id, word, 2)
     if len({place.key for place in found}) > 1:
         raise ConfigError(f"several keys begin with {word}: {', '.join(place.key for place in found)} …", "CELL")
@@ -217,8 +220,13 @@ def find_place(reader: Reader, sweep: SweepRow, words: Sequence[str]) -> Place:
     return found[0]
 
 
-def _by_position(reader: Reader, sweep: SweepRow, position: int) -> Place:
-    found = reader.place_at(sweep.sweep_id, position)
+def _perhaps_a_sweep(reader: Reader, words: Sequence[str]) -> str:
+    named = next((word for word in words if any(word == sweep.name for sweep in reader.sweeps())), None)
+    return f". {named} is a sweep: name it with --sweep {named}" if named else ""
+
+
+def _by_position(reader: Reader, sweep: SweepRow, position: str) -> Place:
+    found = reader.place_at(sweep.sweep_id, int(position)) if len(position) <= _DIGITS else None
     if found is None:
         last = sum(reader.counts(sweep.sweep_id).values()) - 1
         raise ConfigError(f"sweep {sweep.name} has no cell at position {position}; there are 0 to {last}", "CELL")

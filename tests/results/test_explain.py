@@ -92,6 +92,8 @@ def test_every_cell_of_an_older_database_is_explained_and_every_flag_has_its_rul
         (["num_ctx=1025", "num_batch=2"], "has no num_ctx 1025; it has 512, 1024. Did you mean 1024?"),
         (["num_ctxx=1"], "num_ctxx is no dimension of sweep grid. It has num_ctx, num_batch. Did you mean num_ctx?"),
         (["num_ctx=512", "num_ctx=1024"], "num_ctx is given twice: 512 and 1024"),
+        (["grid", "num_ctx=512"], "grid is a sweep: name it with --sweep grid"),
+        (["99"], "sweep grid has no cell at position 99; there are 0 to 3"),
         (["4"], "sweep grid has no cell at position 4; there are 0 to 3"),
         (["ffffffffffff"], "no cell of sweep grid has a key that begins with ffffffffffff"),
         (["the", "best"], "'the best' names no cell"),
