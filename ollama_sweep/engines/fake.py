@@ -185,7 +185,7 @@ class Engine(Base):
         text, tokens = self._answer(prompt, cell.num_predict - thinking_count)
         tokens += thinking_count
         total_s = duration_s + TOKEN_S * tokens + OVERHEAD_S
-        return _told(
+        return told(
             f"prompt eval rate: {rate:.2f} tokens/s",
             Generation(
                 text=text,
@@ -262,7 +262,7 @@ class Engine(Base):
         self._begin(self._item_step("\n".join(texts)))
         count = sum(self._tokens(text) for text in texts)
         duration_s = count / self._rate(cell, texts[0] if texts else "") + TOKEN_S * -(-len(texts) // batch_size)
-        return _told(
+        return told(
             f"{len(texts)} vectors",
             Generation(
                 text="",
@@ -337,7 +337,7 @@ class Engine(Base):
         return self._journal.read_text("utf-8").split("\n").count(line)
 
 
-def _told(words: str, found: Generation) -> Generation:
+def told(words: str, found: Generation) -> Generation:
     """A generation with what this engine says of it: a line in words, and one with its numbers."""
     numbers = {name: getattr(found, name) for name in READ_AGAIN}
     return replace(found, raw=f"{words}\n{json.dumps(numbers)}")

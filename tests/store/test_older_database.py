@@ -1,8 +1,9 @@
 """The databases of earlier versions, with everything in them: their keys hold, their finished cells stay finished, and
 what only reads shows them as they are and leaves nothing behind.
 
-`tests/data/schema_2` is what a person has who used version 2: sweep files, data and database; `schema_4` is of version
-4. How they were made stands in `scripts/make_fixture_db`; `cells.json` holds what the key of each cell was made of.
+`tests/data/schema_2` is what a person has who used version 2: sweep files, data and database; `schema_4` and
+`schema_11` are of versions 4 and 11. How they were made stands in `scripts/make_fixture_db`; `cells.json`
+holds what the key of each cell was made of.
 """
 
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from older_database import OLDER, SCHEMA_2, SCHEMA_4, Older, lay_out
+from older_database import OLDER, SCHEMA_2, SCHEMA_4, SCHEMA_11, Older, lay_out
 from store_helpers import message, public_folder, unprivileged
 from sweeping import Program, json_of, program
 
@@ -27,7 +28,6 @@ from ollama_sweep.store import schema
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
-UNFINISHED = {"num_ctx 32768, num_batch 16", "num_ctx 65536, num_batch 8", "num_ctx 65536, num_batch 16"}
 READS = (
     ["status"],
     ["status", "speed", "--json"],
@@ -48,6 +48,27 @@ READS = (
     ["doctor", "kept/speed.yaml"],
 )
 """What only reads: all of it but `logs`, which does not read the database."""
+READS_SINCE_11 = (
+    ["status", "looked"],
+    ["status", "waiting", "--json"],
+    ["status", "pruned"],
+    ["best", "looked"],
+    ["best", "lengths", "--json"],
+    ["best", "at_once"],
+    ["explain", "4", "--sweep", "looked"],
+    ["explain", "num_ctx=12288", "num_batch=64", "--sweep", "pruned", "--json"],
+    ["compare", "speed@1", "speed@2"],
+    ["verify"],
+    ["export", "looked", "--format", "csv"],
+    ["export", "reused", "--format", "jsonl"],
+    ["export", "at_once", "--format", "json"],
+    ["report", "looked", "lengths", "at_once", "--out", "elsewhere"],
+    ["plan", "kept/waiting.yaml"],
+    ["plan", "kept/pruned.yaml"],
+    ["heatmap", "pruned", "--out", "elsewhere"],
+    ["plot", "concurrency", "at_once", "--out", "elsewhere"],
+)
+"""What reads sweeps that only version 11 could measure."""
 LATER = """
 ALTER TABLE sweeps ADD COLUMN later TEXT;
 ALTER TABLE cells ADD COLUMN later TEXT NOT NULL DEFAULT 'as before';
@@ -69,8 +90,12 @@ CREATE TABLE later (cell_id INTEGER NOT NULL REFERENCES cells (id), at TEXT NOT 
 """
 """A version to come, which adds a column to every table, and a table; see `later`."""
 DRAWS = ("doctor", "heatmap", "plot")
-READS_OF = [(SCHEMA_2, words) for words in READS] + [(SCHEMA_4, words) for words in READS if words[0] not in DRAWS]
-"""Pictures of the first one are enough."""
+READS_OF = [
+    *((SCHEMA_2, words) for words in READS),
+    *((older, words) for older in (SCHEMA_4, SCHEMA_11) for words in READS if words[0] not in DRAWS),
+    *((SCHEMA_11, words) for words in READS_SINCE_11),
+]
+"""Pictures of the first one are enough, where it has them."""
 
 
 def cells_of(older: Older) -> list[dict[str, Any]]:
@@ -123,7 +148,8 @@ def test_it_holds_every_status_flag_task_and_engine(older: Older, program: Progr
     laid_out(program, older)
     statuses = program.rows(sql="SELECT status FROM cells UNION SELECT status FROM attempts")
     assert {row["status"] for row in statuses} == set(Status)
-    flags = {flag for row in program.rows(sql="SELECT flags FROM attempts") for flag in row["flags"].split(",") if flag}
+    flagged = program.rows(sql="SELECT flags FROM attempts UNION SELECT flags FROM results")
+    flags = {flag for row in flagged for flag in row["flags"].split(",") if flag}
     assert flags == set(Flag) - older.flags_since
     cells = program.rows(sql="SELECT engine, task FROM cells")
     assert {row["task"] for row in cells} == {
@@ -153,6 +179,24 @@ def test_version_4_holds_what_was_new_in_it(program: Program) -> None:
     assert len(stored) == 6, "an interval of the runs alone"
 
 
+def test_version_11_holds_what_was_new_in_it(program: Program) -> None:
+    laid_out(program, SCHEMA_11)
+    purposes = {row["purpose"] for row in program.rows(sql="SELECT purpose FROM attempts")}
+    assert purposes == {None, "control", "pass", "repeats", "second_look"}
+    states = {(row["purpose"], row["state"]) for row in program.rows(sql="SELECT purpose, state FROM further_loads")}
+    assert {("pass", "waiting"), ("pass", "failed"), ("pass", "done"), ("second_look", "done")} <= states
+    chosen = program.rows(sql="SELECT max(loads) AS loads, max(choice) AS choice FROM attempts")[0]
+    assert min(chosen.values()) >= 1, "values of several loads, and of those after a choice"
+    places = [json.loads(row["coordinates"]) for row in program.rows(sql="SELECT coordinates FROM plan")]
+    dimensions = {name for place in places for name in place}
+    assert {"prompt_tokens", "concurrency"} <= dimensions
+    left_out = program.rows(sql="SELECT 1 FROM plan WHERE skip = 'memory' AND witness_id IS NOT NULL")
+    copies = program.rows(sql="SELECT 1 FROM results WHERE flags LIKE '%reused%'")
+    corrected = program.rows(sql="SELECT 1 FROM results WHERE prompt_eval_rate_corrected <> prompt_eval_rate")
+    assert all((left_out, copies, corrected))
+    assert {row["result"] for row in program.rows(sql="SELECT result FROM scans")} == {"spilled", "oom"}
+
+
 def test_an_interval_of_the_runs_alone_is_none_of_the_cell(program: Program) -> None:
     kept = kept_of(program, SCHEMA_4)
     rows = json_of(program("export", "repeated", "--format", "json", "--db", kept / "sweeps.db"))["results"]
@@ -165,10 +209,11 @@ def test_a_run_measures_nothing_again(older: Older, name: str, program: Program)
     laid_out(program, older)
     finished = "SELECT * FROM attempts WHERE status <> 'started' ORDER BY id"
     before = program.rows(sql=finished)
-    said = program("run", f"{name}.yaml", "--set", "control=off", "--set", "second_look=off").must().stdout
+    once = ("--set", "control=off", "--set", "second_look=off", "--set", "cooldown=off")
+    said = program("run", f"{name}.yaml", *once).must().stdout
     assert f"{older.done[name]} cells already done" in said
     raised = {f"num_ctx {size}, num_batch 16, task {task}" for size in (512, 1024) for task in older.raised}
-    assert set(program.measured()) == {"shared": UNFINISHED, "tasks": raised}.get(name, set())
+    assert set(program.measured()) == {"shared": older.unfinished, "tasks": raised}.get(name, set())
     assert {tasks.load(task).version for task in older.raised} <= {2}
     after = program.rows(sql=finished)
     assert [{name: row[name] for name in had} for had, row in zip(before, after, strict=False)] == before

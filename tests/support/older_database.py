@@ -13,6 +13,7 @@ from ollama_fixture import ROOT
 from ollama_sweep.core.outcome import Flag
 
 DATA = ROOT / "tests" / "data"
+_UNFINISHED = frozenset({"num_ctx 32768, num_batch 16", "num_ctx 65536, num_batch 16"})
 _DONE = {"speed": "20 of 24", "settings": "16 of 16", "tasks": "14 of 14", "shared": "3 of 6"}
 
 
@@ -22,7 +23,7 @@ class Older:
 
     `done` are sweeps of the scripted engine with what `run` says of them: what is skipped is not done. `raised` are
     tasks whose version was raised since, because the same answer is judged otherwise: their cells have other keys.
-    `flags_since` are flags that it did not know.
+    `flags_since` are flags that it did not know. `unfinished` are the cells that `shared` never reached.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Older:
     done: Mapping[str, str] = field(default_factory=lambda: _DONE)
     raised: tuple[str, ...] = ()
     flags_since: frozenset[Flag] = frozenset()
+    unfinished: frozenset[str] = _UNFINISHED | {"num_ctx 65536, num_batch 8"}
 
     @property
     def folder(self) -> Path:
@@ -56,7 +58,17 @@ SCHEMA_4 = Older(
     done={**_DONE, "thinking": "18 of 18", "repeated": "6 of 6"},
     flags_since=_SINCE_4,
 )
-OLDER = (SCHEMA_2, SCHEMA_4)
+SCHEMA_11 = Older(
+    "schema_11",
+    sweeps=19,
+    attempts=227,
+    done={
+        **_DONE, "shared": "4 of 6", "thinking": "18 of 18", "repeated": "6 of 6", "looked": "9 of 9",
+        "lengths": "7 of 8", "at_once": "6 of 6", "pruned": "8 of 9", "reused": "9 of 9",
+    },
+    unfinished=_UNFINISHED,
+)  # fmt: skip
+OLDER = (SCHEMA_2, SCHEMA_4, SCHEMA_11)
 
 
 def lay_out(folder: Path, older: Older = SCHEMA_2) -> Path:
