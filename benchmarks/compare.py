@@ -2,7 +2,9 @@
 
 Simulated are 200 cells with 1.5 % between the runs of a load and 1.2 % between loads, by the program's own rule. An
 alarm is a comparison in which a cell that did not change is called slower or faster. Found is a comparison in which one
-of the cells that changed is called slower; the share of all changed cells stands beside it.
+of the cells that changed is called slower; the share of all changed cells stands beside it. "As by default" is a sweep
+whose file says nothing of control, passes and second look: that one's loads tell of loads, too, where they stand beside
+others of the same choice.
 
 With --real the same sweep is measured twice on one server, in turns, so that nothing but noise differs (A/A); then with
 one thread against two.
@@ -14,13 +16,17 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import _common
 import numpy as np
+
+from ollama_sweep.core.noise.spread import Load, load_of, spreads_of, value_of
+from ollama_sweep.plan.grid import controls_wanted
+from ollama_sweep.results import second_look
 
 CELLS, LOADS, RUNS = 200, 0.012, 0.015
 MODEL = "bench-base"
@@ -51,15 +57,26 @@ class Design:
     controls: int = 20
     between_b: float = LOADS
     controls_b: int | None = None
+    as_by_default: bool = False
+    looks: bool = True
 
     def words(self) -> str:
         what = f"{self.by:+.0%} in {self.changed}" if self.changed else "nothing"
+        if self.as_by_default:
+            looks = "" if self.looks else ", no second look"
+            return f"{what}; as by default (control in {controls_wanted(CELLS)}{looks}); {self.threshold:.0%}"
         noisy = f", B {self.between_b:.1%} between loads" if self.between_b != LOADS else ""
         control = f"{self.controls}" if self.controls_b is None else f"{self.controls} and {self.controls_b}"
         return f"{what}; {self.loads} load(s) of {self.runs} runs, control in {control}; {self.threshold:.0%}{noisy}"
 
 
 DESIGNS = (
+    Design(as_by_default=True),
+    Design(as_by_default=True, threshold=0.03),
+    Design(changed=5, by=-0.15, as_by_default=True),
+    Design(changed=40, by=-0.08, threshold=0.03, as_by_default=True),
+    Design(changed=5, by=-0.15, as_by_default=True, looks=False),
+    Design(changed=40, by=-0.08, threshold=0.03, as_by_default=True, looks=False),
     Design(),
     Design(threshold=0.03),
     Design(runs=10),
@@ -96,7 +113,6 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 def side(chance: Any, design: Design, *, is_b: bool) -> tuple[list[Any], Any]:
     """The cells of a side as the rule takes them, and their spreads."""
-    from ollama_sweep.core.noise.spread import Load, load_of, spreads_of
     from ollama_sweep.results.compare import rule
 
     between = design.between_b if is_b else LOADS
@@ -107,8 +123,26 @@ def side(chance: Any, design: Design, *, is_b: bool) -> tuple[list[Any], Any]:
         return [load_of([float(run) for run in np.exp(one + chance.normal(0, RUNS, design.runs))]) for one in levels]
 
     by = math.log1p(design.by) if is_b else 0.0
-    cells = [loads(design.loads, 4.6 + by * (number < design.changed)) for number in range(CELLS)]
-    return [rule.measured(cell) for cell in cells], spreads_of([*cells, loads(controls, 4.6)])
+    levels = [4.6 + by * (number < design.changed) for number in range(CELLS)]
+    cells = [loads(design.loads, level) for level in levels]
+    if not design.as_by_default:
+        return [rule.measured(cell) for cell in cells], spreads_of([*cells, loads(controls, 4.6)])
+    more = loads(controls_wanted(CELLS), levels[-1])
+    first = [*cells[:-1], [*cells[-1], *more]]
+    if design.looks:
+        look_again(cells, levels, (CELLS + len(more)) // 10, loads)
+    return [rule.measured(cell) for cell in cells], spreads_of([*first, *(cell for cell in cells if len(cell) > 1)])
+
+
+def look_again(
+    cells: list[list[Load]], levels: Sequence[float], count: int, loads: Callable[[int, float], list[Load]]
+) -> None:
+    """The leading ones get a fresh load each in place of what they had, then the best one several."""
+    leading = sorted(range(CELLS), key=lambda number: -value_of(cells[number]))[: int(count * second_look.LEADING)]
+    for number in leading:
+        cells[number] = loads(1, levels[number])
+    best = max(range(CELLS), key=lambda number: value_of(cells[number]))
+    cells[best] = loads(min(second_look.MOST_OF_THE_BEST, count - len(leading)), levels[best])
 
 
 def simulated(design: Design, comparisons: int, seed: int) -> list[str]:

@@ -19,7 +19,9 @@ _INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
 """What no change of needs another load."""
 FEWEST_CELLS = 5
 """A smaller sweep would be made of controls; it has none by itself."""
-FEWEST_CONTROLS, CELLS_PER_CONTROL = 5, 25
+FEWEST_CONTROLS, ENOUGH_CONTROLS = 5, 16
+"""With enough of them two sweeps can be compared: docs/compare.md has the simulation."""
+FEWEST_LOADS_PER_CONTROL, MOST_LOADS_PER_CONTROL = 10, 25
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
@@ -92,8 +94,14 @@ def _outer(spec: SweepSpec) -> dict[str, Sequence[Scalar]]:
 
 
 def controls_wanted(loads: int) -> int:
-    """So often the control cell is measured in a sweep of so many loads, where nobody says how often."""
-    return max(FEWEST_CONTROLS, loads // CELLS_PER_CONTROL) if loads >= FEWEST_CELLS else 0
+    """So often the control cell is measured in a sweep of so many loads, where nobody says how often.
+
+    A tenth of them at most until there are enough, then as many as it takes to follow the machine.
+    """
+    if loads < FEWEST_CELLS:
+        return 0
+    to_compare = min(loads // FEWEST_LOADS_PER_CONTROL, ENOUGH_CONTROLS)
+    return max(FEWEST_CONTROLS, to_compare, loads // MOST_LOADS_PER_CONTROL)
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:

@@ -95,6 +95,11 @@ def test_every_order_has_the_same_cells(order: str) -> None:
     assert {(each.num_ctx, each.num_batch) for each in found} == set(places(spec()))
 
 
+def test_controls_take_at_most_a_tenth_of_the_time_and_are_enough_to_compare_where_that_is_possible() -> None:
+    wanted = {loads: grid.controls_wanted(loads) for loads in (4, 5, 50, 64, 100, 200, 400, 1000, 1_000_000)}
+    assert wanted == {4: 0, 5: 5, 50: 5, 64: 6, 100: 10, 200: 16, 400: 16, 1000: 40, 1_000_000: 40_000}
+
+
 def test_models_lie_outside_further_dimensions_and_tasks_inside() -> None:
     further = spec(task=("prompt_eval", "chat"), num_gpu=(0, 9), model=("a", "b"), seed=(1,))
     assert grid.nesting(further) == ("model", "num_gpu", "seed", "num_ctx", "num_batch", "task")

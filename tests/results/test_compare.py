@@ -131,6 +131,15 @@ def test_a_control_tells_how_far_loads_differ_and_is_no_part_of_its_cell(program
     assert part["cells"][0]["a"]["value"] == pytest.approx(rows[0]["prompt_eval_rate"])
 
 
+def test_a_control_cell_that_was_looked_at_again_still_tells_how_far_loads_differ(program: Program) -> None:
+    """Its value is that of the loads after the choice; those before still stand beside the controls."""
+    for name in ("one", "two"):
+        compared.save(program.folder / "c.db", Made(name, 6, loads=1, controls=9, looks=3))
+    (part,) = json_of(program("compare", "one", "two", "--db", "c.db", "--json"))["parts"]
+    assert part["spreads"]["a"]["loads_df"] == 9 + 2
+    assert [cell["a"]["loads"] for cell in part["cells"]] == [3, *[1] * 15]
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 

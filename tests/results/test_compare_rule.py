@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from ollama_sweep.core.noise.spread import Load, Spread, Spreads, load_of, spreads_of
+from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.rule import Answered, Change, Limits, Measured, Noise, Verdict
 
@@ -22,7 +23,13 @@ def load(chance: random.Random, change: float, between: float = LOADS) -> Load:
 
 
 def compared(
-    seed: int, threshold: float, *, changed: int = 0, by: float = 0.0, controls: int = 20, noisy: float = LOADS
+    seed: int,
+    threshold: float,
+    *,
+    changed: int = 0,
+    by: float = 0.0,
+    controls: int = controls_wanted(200),
+    noisy: float = LOADS,
 ) -> list[Verdict]:
     """200 cells, each in one load; the changed ones come first. `noisy` is how far the loads of B differ."""
     chance = random.Random(seed)
@@ -42,14 +49,14 @@ def alarms(verdicts: list[Verdict]) -> bool:
 
 
 def test_what_did_not_change_hardly_ever_shows_a_change_and_what_did_is_found() -> None:
-    """A small form of benchmarks/compare.py, by fixed seeds."""
+    """A small form of benchmarks/compare.py, by fixed seeds: as many controls as such a sweep has by itself."""
     seeds = range(4)
     assert not any(alarms(compared(seed, 0.05)) for seed in seeds)
     assert not any(alarms(compared(seed, 0.03, controls=5)) for seed in seeds)
     of_five = [compared(seed, 0.05, changed=5, by=-0.15) for seed in seeds]
     assert all(Verdict.SLOWER in verdicts[:5] for verdicts in of_five)
     assert not any(alarms(verdicts[5:]) for verdicts in of_five)
-    assert sum(verdicts[:5].count(Verdict.SLOWER) for verdicts in of_five) >= 0.9 * 20
+    assert sum(verdicts[:5].count(Verdict.SLOWER) for verdicts in of_five) >= 0.85 * 20
     of_forty = [compared(seed, 0.03, changed=40, by=-0.08) for seed in seeds]
     assert all(Verdict.SLOWER in verdicts[:40] for verdicts in of_forty)
     assert not any(alarms(verdicts[40:]) for verdicts in of_forty)

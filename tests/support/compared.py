@@ -23,7 +23,7 @@ LOAD_SIGMA, RUN_SIGMA = 0.012, 0.015
 class Made:
     """A sweep. `factor` says how fast a cell is by its position, `special` how else one ends.
 
-    The first cell is measured as the control so many times more.
+    The first cell is measured as the control so many times more, and looked at again in so many loads.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Made:
     engine: str = "fake"
     machine: str = "a machine"
     controls: int = 0
+    looks: int = 0
     digest: str = store_helpers.DIGEST
     prompt: str = store_helpers.PROMPT
 
@@ -82,6 +83,11 @@ def _measure(store: Store, sweep: int, made: Made, version: str) -> None:
             for outcome in _outcomes(replace(made, loads=made.controls), position, chance) if not position else []:
                 attempt = attempts.begin(connection, sweep, cell, 600.0, now, None, Purpose.CONTROL)
                 attempts.end(connection, attempt, outcome, now)
+            for outcome in _outcomes(replace(made, loads=made.looks), position, chance) if not position else []:
+                attempt = attempts.begin(connection, sweep, cell, 600.0, now, None, Purpose.SECOND_LOOK)
+                connection.execute("UPDATE attempts SET choice = 1 WHERE id = ?", (attempt,))
+                attempts.end(connection, attempt, outcome, now)
+                attempts.update_cell(connection, cell, attempt, outcome, outcome.status)
 
 
 def _outcomes(made: Made, position: int, chance: random.Random) -> list[Outcome]:

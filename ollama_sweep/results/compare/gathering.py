@@ -114,10 +114,11 @@ def _noted(
     side: Side, places: Places, metric: Metric, measured: dict[Key, Measured], times: list[str]
 ) -> Iterator[list[Load]]:
     for key, rows in _loads_of(side, places, metric, times):
-        own = _above_zero([row for row in rows if not row.is_control])
+        own = _above_zero([row for row in rows if row.is_value])
         if key is not None and own:
             measured[key] = rule.measured(own)
-        yield [*own, *_above_zero([row for row in rows if row.is_control])]
+        for choice in sorted({row.choice for row in rows}):
+            yield _above_zero([row for row in rows if row.choice == choice])
 
 
 def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measured], wanted: Container[Key]) -> None:
@@ -138,9 +139,13 @@ def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measu
 def _kept(
     found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], metric: Metric
 ) -> list[dict[Key, list[LoadRow]]]:
-    """The loads of questions; a control asks none."""
+    """The loads of questions that are their cells' values; a control asks none."""
     return [
-        {key: rows for key, rows in _loads_of(side, places[number], metric, found.times[number]) if key is not None}
+        {
+            key: own
+            for key, rows in _loads_of(side, places[number], metric, found.times[number])
+            if key is not None and (own := [row for row in rows if row.is_value])
+        }
         for number, side in enumerate(sides)
     ]
 

@@ -1,7 +1,7 @@
 """The cells of a sweep with every load of theirs, read for `compare`: row by row, never all runs in memory.
 
-An attempt is a load. Those that stand together are the ok attempts of one cell by one sweep in one segment, as often
-chosen for its value: those of the attempt which the cell's value comes from, now or in the segment that was asked for.
+An attempt is a load. Those of a cell are its ok attempts by one sweep in one segment, the one in which its value was
+measured, now or by what was asked for. Its value is that of those that were as often chosen for it.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -68,11 +68,13 @@ class PlanCell:
 class LoadRow:
     """What one load measured: its values, each with the question it answers ("" where there are none).
 
-    That of a control tells how far loads differ, and is no part of the cell's value.
+    `choice` is how often its cell had been chosen for its value: loads of one choice tell how far loads differ. Of an
+    earlier one they are no part of the cell's value, and a control never is.
     """
 
     attempt_id: int
-    is_control: bool
+    choice: int
+    is_value: bool
     started_at: str
     values: tuple[float, ...]
     items: tuple[str, ...]
@@ -144,8 +146,8 @@ def loads(
 ) -> Iterator[tuple[int, list[LoadRow]]]:
     """The loads of each measured cell, with its position, in the order of the plan.
 
-    This is the one place that says which attempts of a cell stand beside one another. None may be there that was made
-    because of the value of another one.
+    This is the one place that says which attempts of a cell stand beside one another. None may stand beside one because
+    of whose value it was made: those have another `choice`.
     """
     source = source_of(connection, sweep_id, metric)
     sql = _of_loads(metric, segment) if source is Source.LOAD else _of_runs(source, metric, segment)
@@ -163,7 +165,10 @@ def _attempts(segment: int | None) -> str:
         CROSS JOIN cells ON cells.id = place.cell_id
         CROSS JOIN attempts AS v ON v.id = {_value_attempt(segment)} AND v.status = 'ok'
         CROSS JOIN attempts AS a ON a.cell_id = cells.id AND a.status = 'ok' AND a.sweep_id = v.sweep_id
-            AND a.segment_id IS v.segment_id AND COALESCE(a.choice, 0) = COALESCE(v.choice, 0)"""
+            AND a.segment_id IS v.segment_id"""
+
+
+_OF_LOAD = """COALESCE(a.choice, 0), a.purpose IS NOT 'control' AND COALESCE(a.choice, 0) = COALESCE(v.choice, 0)"""
 
 
 def _of_runs(source: Source, metric: str, segment: int | None) -> str:
@@ -176,7 +181,7 @@ def _of_runs(source: Source, metric: str, segment: int | None) -> str:
         Source.ANSWERED: "runs.believed",
     }[source]
     asked = "" if source in (Source.QUALITY, Source.ANSWERED) else "AND runs.believed = 1"
-    return f"""SELECT place.position, a.id, a.started_at, a.purpose IS 'control', {value}, COALESCE(answers.item, ''),
+    return f"""SELECT place.position, a.id, a.started_at, {_OF_LOAD}, {value}, COALESCE(answers.item, ''),
             runs.client_duration_s, runs.ttft_s
         {_attempts(segment)}
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 {asked}
@@ -188,27 +193,28 @@ def _of_loads(metric: str, segment: int | None) -> str:
     value = f"a.{metric}" if metric in _ATTEMPT_COLUMNS else (
         "CASE WHEN json_valid(a.scores) THEN json_extract(a.scores, :path) END"
     )  # fmt: skip
-    return f"""SELECT place.position, a.id, a.started_at, a.purpose IS 'control', {value}, '', NULL, NULL
+    return f"""SELECT place.position, a.id, a.started_at, {_OF_LOAD}, {value}, '', NULL, NULL
         {_attempts(segment)} ORDER BY place.position, a.number"""
 
 
 def _load(notes: Notes, source: Source, rows: list[tuple[Any, ...]]) -> LoadRow | None:
-    _, attempt, started_at, is_control, *_ = rows[0]
+    _, attempt, started_at, choice, is_value, *_ = rows[0]
     found = [
         (number, item)
         for row in rows
         if (number := notes.field(f"a value of attempt {attempt}", lambda row: _value(source, row), row, None))
         is not None
-        and (item := notes.field(f"a question of attempt {attempt}", _kept, row[5], None)) is not None
+        and (item := notes.field(f"a question of attempt {attempt}", _kept, row[6], None)) is not None
     ]
     numbers, items = tuple(number for number, _ in found), tuple(item for _, item in found)
     return notes.row(
-        f"attempt {attempt}", lambda: LoadRow(attempt, bool(is_control), values.text(started_at), numbers, items)
+        f"attempt {attempt}",
+        lambda: LoadRow(attempt, values.whole(choice), bool(is_value), values.text(started_at), numbers, items),
     )
 
 
 def _value(source: Source, row: tuple[Any, ...]) -> float | None:
     if source is Source.DECODE:
-        latency, first = values.number(row[6]), values.optional_number(row[7])
-        return streamed_decode_rate(values.optional_whole(row[4]), latency, first)
-    return values.optional_number(row[4])
+        latency, first = values.number(row[7]), values.optional_number(row[8])
+        return streamed_decode_rate(values.optional_whole(row[5]), latency, first)
+    return values.optional_number(row[5])
