@@ -6,12 +6,13 @@ tell: beyond one limit the cells that follow carry the flag `drifted`, beyond an
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.errors import EngineUnavailable
+from ollama_sweep.core.errors import EngineUnavailable, StorageError
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
 from ollama_sweep.core.noise.drift import Drift, drift_of
 from ollama_sweep.core.noise.spread import Spreads
@@ -28,6 +29,8 @@ from ollama_sweep.store.writer import Store
 
 PAUSE_S = 600.0
 MOST_PAUSES = 3
+MORE_TO_CORRECT = 1.05
+"""All loads are corrected anew, so that is done when there are so many times more of them: it stays cheap."""
 
 
 @dataclass
@@ -48,6 +51,7 @@ class DriftWatch:
     _since: float = 0.0
     _made: int | None = None
     _loads: int = 0
+    _corrected: int = 0
     _has_said_why_not: bool = False
 
     @property
@@ -64,6 +68,7 @@ class DriftWatch:
         for left in range(MOST_PAUSES, -1, -1):
             self._measure()
             self._made = (self._made or 0) + 1
+            self._correct_more()
             if not self.drift.is_too_far or not self.pauses or not left:
                 break
             words = f"the speed has drifted by {self.drift.share:+.1%}"
@@ -71,6 +76,20 @@ class DriftWatch:
             pause(PAUSE_S, self.stopping)
             self.emit(GoingOn())
         self._cells, self._since = 0, time.monotonic()
+
+    def correct(self) -> None:
+        """Keep by how much each load was off, by all controls so far; trouble with the database is for whoever meets it
+        first.
+        """
+        with contextlib.suppress(StorageError):
+            self.store.correct(self.sweep_id)
+
+    def _correct_more(self) -> None:
+        """At a control, so that a sweep that runs, or whose session never ends, has them as well."""
+        made = sum(self.store.loads_made(self.sweep_id).values())
+        if made >= MORE_TO_CORRECT * self._corrected:
+            self.correct()
+            self._corrected = made
 
     def _is_due(self) -> bool:
         if self.every is None:

@@ -154,15 +154,10 @@ class Execution:
                 self._hold()
                 self._measure(turn)
         finally:
-            self._correct()
+            if self.drift is not None and not self.stopping.now:
+                self.drift.correct()
         self._look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
-
-    def _correct(self) -> None:
-        """By what the controls say of the drift; trouble with the database is said by whoever meets it first."""
-        if self.drift is not None and not self.stopping.now:
-            with contextlib.suppress(StorageError):
-                self.store.correct(self.sweep_id)
 
     def _next(self) -> Turn | None:
         """A pending cell, or a cell that wants a further load; None where nothing is left."""

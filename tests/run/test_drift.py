@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from sweeping import Program, program
 
 from ollama_sweep.run import drift
+from ollama_sweep.store.writer import Store
 
 CELLS: Mapping[str, Any] = {"num_ctx": [512, 1024, 2048], "num_batch": [2, 4], "warmup": 0, "repeats": 1, "control": 2}
 CONTROLS = "select drift from controls order by id"
@@ -82,3 +84,25 @@ def test_a_sweep_without_a_prompt_rate_says_once_that_nothing_is_watched(program
 def test_off_measures_no_control(program: Program) -> None:
     program("run", program.grid(**{**CELLS, "control": "off"})).must()
     assert program.rows(sql=CONTROLS) == []
+
+
+def test_a_sweep_that_was_killed_has_rates_without_the_drift_as_far_as_its_last_control(program: Program) -> None:
+    program.script(slows={"after": 3, "factor": 0.9})
+    config = program.grid(**{**CELLS, "control": 1})
+    env = {**program.environment(), "SWEEP_CRASH_AT": "before_begin:6"}
+    died = program.start("run", config, "--no-pause", env=env).wait()
+    assert died.returncode == -signal.SIGKILL, died
+    rows = program.rows()
+    assert sum(row["prompt_eval_rate"] is not None for row in rows) == 5
+    corrected = [row["prompt_eval_rate_corrected"] for row in rows]
+    assert [rate is not None for rate in corrected] == [True] * 5 + [False]
+    assert max(corrected[:5:2]) / min(corrected[:5:2]) < 1.08, "as measured 1.11"
+
+
+def test_all_loads_are_corrected_anew_at_ever_fewer_controls(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    correct = Store.correct
+    monkeypatch.setattr(Store, "correct", lambda store, sweep_id: made.append(sweep_id) or correct(store, sweep_id))
+    monkeypatch.setattr(drift, "MORE_TO_CORRECT", 2.0)
+    program("run", program.grid(**{**CELLS, "num_ctx": [512, 1024, 2048, 4096], "control": 1})).must()
+    assert len(made) == 5, "at 2, 4, 8 and 16 loads, and at the end"
