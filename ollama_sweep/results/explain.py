@@ -18,6 +18,7 @@ from ollama_sweep.results.grids import flags_of
 from ollama_sweep.results.status import place_words, settled
 from ollama_sweep.store.attempts import RUN_COLUMNS
 from ollama_sweep.store.loads.further import WAITING, Made
+from ollama_sweep.store.loads.stored import gives_value
 from ollama_sweep.store.memory.pruning import LOADS
 from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, combination_of
 
@@ -134,16 +135,7 @@ class Explained:
 
 
 def _last(attempts: Sequence[ExplainedAttempt]) -> ExplainedAttempt | None:
-    """A control measurement, and a further load that gave no number, leave the cell as it was."""
-    for one in reversed(attempts):
-        attempt = one.attempt
-        if attempt.status.counts if attempt.purpose is None else _is_value(attempt):
-            return one
-    return None
-
-
-def _is_value(attempt: AttemptRow) -> bool:
-    return attempt.status is Status.OK and attempt.purpose is not Purpose.CONTROL
+    return next((one for one in reversed(attempts) if gives_value(one.attempt.purpose, one.attempt.status)), None)
 
 
 def _attempt_dict(one: ExplainedAttempt) -> dict[str, object]:

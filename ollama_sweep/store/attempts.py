@@ -18,7 +18,7 @@ from ollama_sweep.machine import secrets
 from ollama_sweep.machine.sensing import series
 from ollama_sweep.store import checksum, values
 from ollama_sweep.store.again import ROUNDS
-from ollama_sweep.store.loads import spreads
+from ollama_sweep.store.loads import spreads, stored
 from ollama_sweep.store.plans import canonical_json, note_own
 from ollama_sweep.store.schema import add_view_columns
 from ollama_sweep.store.values import Notes
@@ -203,40 +203,64 @@ def update_cell(
 def believed_runs(
     connection: sqlite3.Connection, cell_id: int, choice: int, sweep_id: int | None, notes: Notes
 ) -> tuple[tuple[Run, ...], ...]:
-    """The runs of a cell's earlier loads that a further one stands beside, the oldest load first.
-
-    Those are the believed ones, and every question that was asked and not answered; with a sweep those of the
-    surroundings in which it is measured now. `choice`: how often the cell had been chosen for its value by then.
+    """The runs of a cell's earlier loads that a further one stands beside, the oldest load first; with a sweep those of
+    the surroundings in which it is measured now. `choice`: how often the cell had been chosen for its value by then.
     """
-    names = ", ".join(f"runs.{name}" for name in RUN_COLUMNS)
-    rows = values.rows_of(
-        connection,
-        f"""SELECT {names}, attempts.id, runs.part, {ANSWER}
-            FROM attempts JOIN runs ON runs.attempt_id = attempts.id
-                LEFT JOIN answers ON answers.attempt_id = attempts.id AND answers.part = runs.part
-                LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
-            WHERE cell_id = ? AND status = 'ok' AND warmup = 0 AND (believed = 1 OR answers.part IS NOT NULL)
-                AND purpose IS NOT 'control' AND COALESCE(choice, 0) = ? AND (? IS NULL OR segment_id IN (
-                    SELECT other.id FROM sweeps JOIN segments AS its ON its.id = sweeps.segment_id
-                        JOIN segments AS other ON other.fingerprint = its.fingerprint WHERE sweeps.id = ?))
-            ORDER BY attempts.number, runs.number""",
-        (cell_id, choice, sweep_id, sweep_id),
+    now = None if sweep_id is None else _surroundings_now(connection, sweep_id)
+    found = (
+        speaking_runs(connection, notes, load.attempt_id)
+        for load in stored.earlier(connection, cell_id, choice)
+        if now is None or load.segment_id in now
     )
-    found: dict[object, list[Run]] = {}
-    for row in list(rows):
-        if run := notes.row("a run", _run, connection, row):
-            found.setdefault(row[len(RUN_COLUMNS)], []).append(run)
-    return tuple(map(tuple, found.values()))
+    return tuple(runs for runs in found if runs)
 
 
-ANSWER = """answers.item, answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries,
-    answers.chunk_count, answers.is_estimated, answers.peak_rss_bytes, answers.thoughts"""
+def _surroundings_now(connection: sqlite3.Connection, sweep_id: int) -> frozenset[int]:
+    """Every segment with the fingerprint of the one the sweep is measured in now."""
+    sql = """SELECT other.id FROM sweeps JOIN segments AS its ON its.id = sweeps.segment_id
+        JOIN segments AS other ON other.fingerprint = its.fingerprint WHERE sweeps.id = ?"""
+    return frozenset(number for (number,) in connection.execute(sql, (sweep_id,)))
 
 
-def _run(connection: sqlite3.Connection, row: tuple[object, ...]) -> Run:
-    attempt_id, part, *answer = row[len(RUN_COLUMNS) :]
-    return replace(run_of(*row[: len(RUN_COLUMNS)]), answer=answer_of(*answer),
-                   scores=_scores_of(connection, attempt_id, part))  # fmt: skip
+def speaking_runs(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> tuple[Run, ...]:
+    """Those of a load that count: the believed ones, and every question that was asked and not answered."""
+    runs = runs_with_answers(connection, notes, attempt_id, scores_by_part(connection, notes, attempt_id))
+    return tuple(run for run in runs if not run.warmup and (run.believed or run.answer is not None))
+
+
+ANSWER_COLUMNS = (
+    "answers.item", "answers.category", "COALESCE(prompts.text, '')", "answers.output", "answers.failure",
+    "answers.tries", "answers.chunk_count", "answers.is_estimated", "answers.peak_rss_bytes", "answers.thoughts",
+)  # fmt: skip
+
+
+_RUNS = f"""SELECT runs.part, {", ".join(f"runs.{name}" for name in RUN_COLUMNS)}, {", ".join(ANSWER_COLUMNS)}
+    FROM runs LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part
+        LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
+    WHERE runs.attempt_id = ? ORDER BY runs.warmup DESC, runs.number, runs.part"""
+
+
+def runs_with_answers(
+    connection: sqlite3.Connection, notes: Notes, attempt_id: int, scores: Mapping[str, Mapping[str, float]]
+) -> Iterator[Run]:
+    """The runs of an attempt with answers and scores, warm-ups first; without what the engine printed."""
+
+    def made(part: object, *row: object) -> Run:
+        run, answer = run_of(*row[: len(RUN_COLUMNS)]), answer_of(*row[len(RUN_COLUMNS) :])
+        return replace(run, answer=answer, scores=scores.get(values.text(part), {}))
+
+    return notes.rows(f"a run of attempt {attempt_id}", made, values.rows_of(connection, _RUNS, (attempt_id,)))
+
+
+def scores_by_part(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> dict[str, dict[str, float]]:
+    """The scores of an attempt and its runs, by part and name."""
+    found: dict[str, dict[str, float]] = {}
+    rows = values.rows_of(connection, "SELECT part, name, value FROM scores WHERE attempt_id = ?", (attempt_id,))
+    for part, name, value in notes.rows(
+        "a score", lambda *row: (*map(values.text, row[:2]), values.number(row[2])), rows
+    ):
+        found.setdefault(part, {})[name] = value
+    return found
 
 
 def run_of(*row: object) -> Run:
@@ -258,15 +282,9 @@ def answer_of(
     tries, chunk_count, is_estimated, peak_rss_bytes, thoughts = rest
     return Answer(
         values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
-        values.whole(tries), values.optional_whole(chunk_count), bool(is_estimated),
+        values.whole(tries), values.optional_whole(chunk_count), bool(values.whole(is_estimated)),
         values.optional_whole(peak_rss_bytes), values.unpacked(thoughts) if thoughts else "",
     )  # fmt: skip
-
-
-def _scores_of(connection: sqlite3.Connection, attempt_id: object, part: object) -> dict[str, float]:
-    sql = "SELECT name, value FROM scores WHERE attempt_id = ? AND part = ?"
-    rows = values.rows_of(connection, sql, (attempt_id, part))
-    return {values.text(name): values.number(value) for name, value in rows}
 
 
 def compress(text: str) -> bytes:

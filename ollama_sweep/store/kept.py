@@ -1,22 +1,25 @@
 """The kept answers of a sweep, as they were measured: read for reports, files and pictures."""
 
+# ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from ollama_sweep.core.outcome import Answer, AnswerRow
+from ollama_sweep.core.outcome import AnswerRow
 from ollama_sweep.store import values
+from ollama_sweep.store.attempts import ANSWER_COLUMNS, answer_of
+from ollama_sweep.store.loads.stored import gives_value_sql, same_choice
 from ollama_sweep.store.values import Notes
 
-_ANSWERS = """
-SELECT sweeps.name, sweeps.engine, cells.model, cells.task, cells.key, place.coordinates, runs.number, answers.item,
-    answers.category, COALESCE(prompts.text, ''), answers.output, answers.failure, answers.tries, answers.chunk_count,
-    answers.is_estimated, answers.peak_rss_bytes, runs.client_duration_s, attempts.finished_at, runs.ttft_s,
+_ANSWERS = f"""
+SELECT {", ".join(ANSWER_COLUMNS)},
+    sweeps.name, sweeps.engine, cells.model, cells.task, cells.key, place.coordinates, runs.number,
+    runs.client_duration_s, attempts.finished_at, runs.ttft_s,
     attempts.load_duration_s, runs.prompt_eval_count, runs.cached_count, runs.prompt_eval_duration_s, runs.eval_count,
     runs.eval_duration_s, runs.total_duration_s, cells.options, cells.task_options, cells.quantization,
-    cells.parameter_size, answers.thoughts, runs.thinking_count, runs.thinking_duration_s, answers.attempt_id,
+    cells.parameter_size, runs.thinking_count, runs.thinking_duration_s, answers.attempt_id,
     answers.part
 FROM (SELECT cell_id, coordinates, min(position) AS position FROM plan WHERE sweep_id = :sweep_id GROUP BY cell_id)
         AS place
@@ -24,7 +27,7 @@ FROM (SELECT cell_id, coordinates, min(position) AS position FROM plan WHERE swe
     CROSS JOIN cells ON cells.id = place.cell_id
     LEFT JOIN attempts AS last ON last.id = cells.attempt_id
     CROSS JOIN attempts ON attempts.cell_id = cells.id AND (attempts.id = cells.attempt_id OR (attempts.status = 'ok'
-        AND attempts.purpose IS NOT 'control' AND COALESCE(attempts.choice, 0) = COALESCE(last.choice, 0)))
+        AND {gives_value_sql("attempts")} AND {same_choice("attempts", "last")}))
     CROSS JOIN answers ON answers.attempt_id = attempts.id
     CROSS JOIN runs ON runs.attempt_id = answers.attempt_id AND runs.part = answers.part AND runs.warmup = 0
     LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
@@ -40,21 +43,19 @@ def answers(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> Iter
     """
     for row in values.rows_of(connection, _ANSWERS, {"sweep_id": sweep_id}):
         scores = dict(values.rows_of(connection, _SCORES, row[-2:]))
-        found = notes.row(f"an answer of cell {row[4]}", _answer_row, row, scores)
+        found = notes.row(f"an answer of cell {row[len(ANSWER_COLUMNS) + 4]}", _answer_row, row, scores)
         if found is not None:
             yield found
 
 
 def _answer_row(row: tuple[Any, ...], scores: dict[Any, Any]) -> AnswerRow:
-    (sweep, engine, model, task, cell, coordinates, number, item, category, prompt, output, failure, tries, chunk_count,
-     is_estimated, peak_rss_bytes, latency_s, finished_at, ttft_s, load_duration_s, prompt_eval_count, cached_count,
-     prompt_eval_duration_s, eval_count, eval_duration_s, total_duration_s, options, task_options, quantization,
-     parameter_size, thoughts, thinking_count, thinking_duration_s, _, _) = row  # fmt: skip
-    answer = Answer(
-        values.text(item), values.text(category), values.text(prompt), values.unpacked(output), values.text(failure),
-        values.whole(tries), values.optional_whole(chunk_count), bool(values.whole(is_estimated)),
-        values.optional_whole(peak_rss_bytes), values.unpacked(thoughts) if thoughts else "",
-    )  # fmt: skip
+    of_answer, of_run = row[: len(ANSWER_COLUMNS)], row[len(ANSWER_COLUMNS) :]
+    (sweep, engine, model, task, cell, coordinates, number, latency_s, finished_at, ttft_s, load_duration_s,
+     prompt_eval_count, cached_count, prompt_eval_duration_s, eval_count, eval_duration_s, total_duration_s, options,
+     task_options, quantization, parameter_size, thinking_count, thinking_duration_s, _, _) = of_run  # fmt: skip
+    answer = answer_of(*of_answer)
+    if answer is None:
+        raise values.Unreadable("an answer without a question")
     return AnswerRow(
         sweep=values.text(sweep), engine=values.text(engine), model=values.text(model), task=values.text(task),
         cell=values.text(cell), coordinates=values.scalars(coordinates), number=values.whole(number), answer=answer,

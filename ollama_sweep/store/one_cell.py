@@ -9,15 +9,24 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ollama_sweep.core.cell import KEY_VERSION
-from ollama_sweep.core.noise.spread import Load
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FAILURES, Run, Series
 from ollama_sweep.store import values
-from ollama_sweep.store.attempts import ANSWER, RUN_COLUMNS, SUMMARY_COLUMNS, WHOLE, answer_of, run_of
+from ollama_sweep.store.attempts import (
+    RUN_COLUMNS,
+    SUMMARY_COLUMNS,
+    WHOLE,
+    run_of,
+    runs_with_answers,
+    scores_by_part,
+    speaking_runs,
+)
+from ollama_sweep.store.loads import stored
+from ollama_sweep.store.loads.spreads import said_of
 from ollama_sweep.store.rows import StoredAttempt
 from ollama_sweep.store.values import Notes
 
@@ -160,49 +169,22 @@ def stored_attempts(connection: sqlite3.Connection, notes: Notes) -> Iterator[St
 def _stored(connection: sqlite3.Connection, notes: Notes, row: tuple[Any, ...]) -> StoredAttempt:
     attempt_id, cell_id, number, status, reason, engine, task, key, surroundings, is_sealed, scores, *others = row
     numbers, identity = others[: len(SUMMARY_COLUMNS)], others[len(SUMMARY_COLUMNS) :]
-    by_part = _scores(connection, notes, attempt_id)
+    by_part = scores_by_part(connection, notes, attempt_id)
     return StoredAttempt(
         attempt_id, cell_id, number, values.status(status), values.text(reason), values.text(engine),
         _version(surroundings), values.text(task), values.text(key), bool(is_sealed),
         {name: values.optional_number(value) for name, value in zip(SUMMARY_COLUMNS, numbers, strict=True)},
         {name: values.number(value) for name, value in values.json_object(scores).items()},
-        by_part.get(WHOLE, {}), tuple(_with_answers(connection, notes, attempt_id, by_part)),
+        by_part.get(WHOLE, {}), tuple(runs_with_answers(connection, notes, attempt_id, by_part)),
         dict(notes.rows("an output", lambda part, content: (values.text(part), values.unpacked(content)),
                         values.rows_of(connection, _RAWS, (attempt_id,)))),
-        dict(notes.rows("a load", _load, values.rows_of(connection, _LOADS, (attempt_id,)))),
+        dict(notes.rows("a load", said_of, values.rows_of(connection, _LOADS, (attempt_id,)))),
         dict(zip((*_IDENTITY, "modelfile"), (str(value or "") for value in identity), strict=True)),
     )  # fmt: skip
 
 
 _LOADS = "SELECT metric, log_median, runs, squares FROM load_values WHERE attempt_id = ?"
 _RAWS = "SELECT part, content FROM raw_outputs WHERE attempt_id = ?"
-_RUNS = f"""SELECT runs.part, {", ".join(f"runs.{name}" for name in RUN_COLUMNS)}, {ANSWER}
-    FROM runs LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part
-        LEFT JOIN prompts ON prompts.hash = answers.prompt_hash
-    WHERE runs.attempt_id = ? ORDER BY runs.warmup DESC, runs.number, runs.part"""
-
-
-def _with_answers(
-    connection: sqlite3.Connection, notes: Notes, attempt_id: int, scores: Mapping[str, Mapping[str, float]]
-) -> Iterator[Run]:
-    """The runs of an attempt with answers and scores; without what the engine printed."""
-
-    def made(part: object, *row: object) -> Run:
-        run, answer = run_of(*row[: len(RUN_COLUMNS)]), answer_of(*row[len(RUN_COLUMNS) :])
-        return replace(run, answer=answer, scores=scores.get(values.text(part), {}))
-
-    return notes.rows(f"a run of attempt {attempt_id}", made, values.rows_of(connection, _RUNS, (attempt_id,)))
-
-
-def _scores(connection: sqlite3.Connection, notes: Notes, attempt_id: int) -> dict[str, dict[str, float]]:
-    """By part and name."""
-    found: dict[str, dict[str, float]] = {}
-    rows = values.rows_of(connection, "SELECT part, name, value FROM scores WHERE attempt_id = ?", (attempt_id,))
-    for part, name, value in notes.rows(
-        "a score", lambda *row: (*map(values.text, row[:2]), values.number(row[2])), rows
-    ):
-        found.setdefault(part, {})[name] = value
-    return found
 
 
 def _version(surroundings: object) -> str:
@@ -211,10 +193,6 @@ def _version(surroundings: object) -> str:
         return str(values.json_object(surroundings).get("engine_version") or "")
     except values.BROKEN:
         return ""
-
-
-def _load(metric: object, log_median: object, runs: object, squares: object) -> tuple[str, Load]:
-    return values.text(metric), Load(values.number(log_median), values.whole(runs), values.number(squares))
 
 
 @dataclass(frozen=True)
@@ -230,15 +208,12 @@ class FormerLoad:
 
 def former_loads(connection: sqlite3.Connection, notes: Notes, attempt: StoredAttempt) -> list[FormerLoad]:
     """The earlier loads that the numbers of an attempt may speak for, the oldest first."""
-    sql = """SELECT a.id, a.segment_id IS this.segment_id FROM attempts AS a, attempts AS this
-        WHERE this.id = ? AND a.cell_id = this.cell_id AND a.number < this.number AND a.status = 'ok'
-            AND a.purpose IS NOT 'control' AND COALESCE(a.choice, 0) = COALESCE(this.choice, 0) ORDER BY a.number"""
-    found = []
-    for attempt_id, is_alike in connection.execute(sql, (attempt.attempt_id,)).fetchall():
-        runs = _with_answers(connection, notes, attempt_id, _scores(connection, notes, attempt_id))
-        used = tuple(run for run in runs if not run.warmup and (run.believed or run.answer is not None))
-        found.append(FormerLoad(used, bool(is_alike)))
-    return found
+    sql = "SELECT segment_id, COALESCE(choice, 0) FROM attempts WHERE id = ?"
+    segment_id, choice = connection.execute(sql, (attempt.attempt_id,)).fetchone()
+    return [
+        FormerLoad(speaking_runs(connection, notes, load.attempt_id), load.segment_id == segment_id)
+        for load in stored.earlier(connection, attempt.cell_id, choice, attempt.number)
+    ]
 
 
 @dataclass(frozen=True)

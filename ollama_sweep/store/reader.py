@@ -20,6 +20,7 @@ from ollama_sweep.store import again, beside, kept, lock, one_cell, plans, queri
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
+from ollama_sweep.store.loads import stored
 from ollama_sweep.store.loads.reading import LoadsReading
 from ollama_sweep.store.memory.reading import MemoryReading
 from ollama_sweep.store.rows import (
@@ -51,6 +52,9 @@ _DISTURBED = ("drifted", "throttled", "busy", "shared_gpu", "noisy")
 _FLAGGED = f"""({" OR ".join(f"results.flags LIKE '%{flag}%'" for flag in _DISTURBED)}) ORDER BY plan.position"""
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
+_ATTEMPT = ("s.name", "a.reason", "a.error", "a.flags", "a.runs", "a.prompt_eval_rate", "a.timeout_s", "a.finished_at",
+            "a.repeats", "a.effective_num_ctx", "a.effective_num_batch", "a.size_bytes", "a.size_vram_bytes",
+            "a.load_duration_s", "a.others_loaded", "a.loads")  # fmt: skip
 _KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
 
 
@@ -338,29 +342,26 @@ class Reader(LoadsReading, MemoryReading):
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """The history of a cell, the oldest attempt first."""
-        sql = """SELECT a.id, s.name, a.number, a.status, a.reason, a.error, a.flags, a.runs, a.prompt_eval_rate,
-                a.timeout_s, a.started_at, a.finished_at, a.segment_id, a.repeats, a.effective_num_ctx,
-                a.effective_num_batch, a.size_bytes, a.size_vram_bytes, a.load_duration_s, a.others_loaded,
-                a.purpose, a.loads
-            FROM cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
-            WHERE cells.key = ? ORDER BY a.number"""
-        return list(self._notes.rows(f"an attempt of cell {key}", self._attempt_row, self._rows(sql, key)))
+        tables = """cells JOIN attempts AS a ON a.cell_id = cells.id JOIN sweeps AS s ON s.id = a.sweep_id
+            WHERE cells.key = :key"""
+        with self._storage_errors():
+            rows = list(stored.read(self._connection, tables, _ATTEMPT, bound={"key": key}))
+        return list(self._notes.rows(f"an attempt of cell {key}", self._attempt_row, rows))
 
-    def _attempt_row(self, *row: Any) -> AttemptRow:
-        (number, sweep, place, status, reason, error, flags, runs, rate, timeout_s, started_at, finished_at, segment,
-         repeats, num_ctx, num_batch, size_bytes, size_vram_bytes, load_duration_s, others, purpose,
-         loads) = row  # fmt: skip
+    def _attempt_row(self, load: stored.StoredLoad, row: tuple[Any, ...]) -> AttemptRow:
+        (sweep, reason, error, flags, runs, rate, timeout_s, finished_at, repeats, num_ctx, num_batch, size_bytes,
+         size_vram_bytes, load_duration_s, others, loads) = row  # fmt: skip
         loaded = tuple(name for name in _shown(others).split(",") if name)
         used = Effective(
             values.optional_whole(num_ctx), values.optional_whole(num_batch), values.optional_whole(size_bytes),
             values.optional_whole(size_vram_bytes), values.optional_number(load_duration_s), loaded,
         )  # fmt: skip
-        known = self._notes.field(f"flags of attempt {number}", values.flags, flags, values.known_flags(flags))
+        known = self._notes.field(f"flags of attempt {load.attempt_id}", values.flags, flags, values.known_flags(flags))
         return AttemptRow(
-            number, _shown(sweep), place, values.status(status), _shown(reason), _shown(error), known,
-            values.whole(runs), values.optional_number(rate), values.optional_number(timeout_s), _shown(started_at),
-            values.optional_text(finished_at), segment, values.whole(repeats), used,
-            Purpose(purpose) if purpose else None, values.optional_whole(loads) or 1,
+            load.attempt_id, _shown(sweep), load.number, values.status(load.status), _shown(reason), _shown(error),
+            known, values.whole(runs), values.optional_number(rate), values.optional_number(timeout_s),
+            _shown(load.started_at), values.optional_text(finished_at), load.segment_id, values.whole(repeats), used,
+            Purpose(load.purpose) if load.purpose else None, values.optional_whole(loads) or 1,
         )  # fmt: skip
 
     def places(self, sweep_id: int) -> Iterator[one_cell.Place]:

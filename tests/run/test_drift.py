@@ -100,9 +100,13 @@ def test_a_sweep_that_was_killed_has_rates_without_the_drift_as_far_as_its_last_
 
 
 def test_all_loads_are_corrected_anew_at_ever_fewer_controls(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    correct = Store.correct
-    monkeypatch.setattr(Store, "correct", lambda store, sweep_id: made.append(sweep_id) or correct(store, sweep_id))
+    made, correct = [0], Store.correct
+
+    def counted(store: Store, sweep_id: int) -> None:
+        made[0] += 1
+        correct(store, sweep_id)
+
+    monkeypatch.setattr(Store, "correct", counted)
     monkeypatch.setattr(drift, "MORE_TO_CORRECT", 2.0)
     program("run", program.grid(**{**CELLS, "num_ctx": [512, 1024, 2048, 4096], "control": 1})).must()
-    assert len(made) == 5, "at 2, 4, 8 and 16 loads, and at the end"
+    assert made == [5], "at 2, 4, 8 and 16 loads, and at the end"

@@ -18,9 +18,11 @@ from operator import itemgetter
 from typing import Any
 
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.core.outcome import Flag, Status
+from ollama_sweep.core.outcome import Flag, Purpose, Status
 from ollama_sweep.core.rates import streamed_decode_rate
 from ollama_sweep.store import values
+from ollama_sweep.store.loads import stored
+from ollama_sweep.store.loads.stored import StoredLoad
 from ollama_sweep.store.values import Notes
 
 _RUN_COLUMNS = {
@@ -29,7 +31,6 @@ _RUN_COLUMNS = {
     "latency_s": "runs.client_duration_s",
 }  # fmt: skip
 _ATTEMPT_COLUMNS = ("size_bytes", "size_vram_bytes", "load_duration_s")
-_COUNTING = ", ".join(f"'{status}'" for status in Status if status.counts)
 
 
 class Source(StrEnum):
@@ -90,9 +91,7 @@ def _value_attempt(segment: int | None) -> str:
     if segment is None:
         return "cells.attempt_id"
     return f"""(SELECT max(own.id) FROM attempts AS own WHERE own.cell_id = cells.id AND own.sweep_id = :sweep
-        AND own.segment_id = :segment AND own.status IN ({_COUNTING})
-        AND own.purpose IS NOT 'control'
-        AND (own.purpose IS NULL OR own.status = 'ok'))"""
+        AND own.segment_id = :segment AND {stored.gives_value_sql("own")})"""
 
 
 def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None) -> Iterator[PlanCell]:
@@ -144,34 +143,32 @@ def _score(metric: str) -> str:
 def loads(
     connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None, metric: str
 ) -> Iterator[tuple[int, list[LoadRow]]]:
-    """The loads of each measured cell, with its position, in the order of the plan.
-
-    This is the one place that says which attempts of a cell stand beside one another. None may stand beside one because
-    of whose value it was made: those have another `choice`.
-    """
+    """The loads of each measured cell, with its position, in the order of the plan."""
     source = source_of(connection, sweep_id, metric)
-    sql = _of_loads(metric, segment) if source is Source.LOAD else _of_runs(source, metric, segment)
+    tables, of_load, order = (
+        _of_attempts(metric, segment) if source is Source.LOAD else _of_runs(source, metric, segment)
+    )
     bound = {"sweep": sweep_id, "segment": segment, "metric": _score(metric), "path": f'$."{metric}"'}
-    rows = values.rows_of(connection, sql, bound)
-    for position, of_cell in groupby(rows, key=itemgetter(0)):
-        found = [_load(notes, source, list(of_load)) for _, of_load in groupby(of_cell, key=itemgetter(1))]
+    rows = stored.read(connection, tables, ("place.position", "COALESCE(v.choice, 0)", *of_load), order, bound)
+    for position, of_cell in groupby(rows, key=lambda row: row[1][0]):
+        found = [_load(notes, source, load, list(group)) for load, group in groupby(of_cell, key=itemgetter(0))]
         if kept := [load for load in found if load is not None and load.values]:
             yield position, kept
 
 
 def _attempts(segment: int | None) -> str:
-    return f"""FROM (SELECT cell_id, min(position) AS position FROM plan WHERE sweep_id = :sweep GROUP BY cell_id)
+    return f"""(SELECT cell_id, min(position) AS position FROM plan WHERE sweep_id = :sweep GROUP BY cell_id)
             AS place
         CROSS JOIN cells ON cells.id = place.cell_id
         CROSS JOIN attempts AS v ON v.id = {_value_attempt(segment)} AND v.status = 'ok'
-        CROSS JOIN attempts AS a ON a.cell_id = cells.id AND a.status = 'ok' AND a.sweep_id = v.sweep_id
-            AND a.segment_id IS v.segment_id"""
+        CROSS JOIN attempts AS a ON {stored.same_time("a", "v")} AND a.status = 'ok'"""
 
 
-_OF_LOAD = """COALESCE(a.choice, 0), a.purpose IS NOT 'control' AND COALESCE(a.choice, 0) = COALESCE(v.choice, 0)"""
+Asked = tuple[str, tuple[str, ...], str]
+"""Of what tables, which columns (a value, its question, seconds of the request and to its first piece), what order."""
 
 
-def _of_runs(source: Source, metric: str, segment: int | None) -> str:
+def _of_runs(source: Source, metric: str, segment: int | None) -> Asked:
     score = "(SELECT value FROM scores WHERE attempt_id = a.id AND part = runs.part AND name = {})"
     value = {
         Source.RUN_COLUMN: _RUN_COLUMNS.get(metric, "NULL"),
@@ -181,40 +178,38 @@ def _of_runs(source: Source, metric: str, segment: int | None) -> str:
         Source.ANSWERED: "runs.believed",
     }[source]
     asked = "" if source in (Source.QUALITY, Source.ANSWERED) else "AND runs.believed = 1"
-    return f"""SELECT place.position, a.id, a.started_at, {_OF_LOAD}, {value}, COALESCE(answers.item, ''),
-            runs.client_duration_s, runs.ttft_s
-        {_attempts(segment)}
+    tables = f"""{_attempts(segment)}
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 {asked}
-        LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part
-        ORDER BY place.position, a.number, runs.number"""
+        LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part"""
+    columns = (value, "COALESCE(answers.item, '')", "runs.client_duration_s", "runs.ttft_s")
+    return tables, columns, "place.position, a.number, runs.number"
 
 
-def _of_loads(metric: str, segment: int | None) -> str:
+def _of_attempts(metric: str, segment: int | None) -> Asked:
     value = f"a.{metric}" if metric in _ATTEMPT_COLUMNS else (
         "CASE WHEN json_valid(a.scores) THEN json_extract(a.scores, :path) END"
     )  # fmt: skip
-    return f"""SELECT place.position, a.id, a.started_at, {_OF_LOAD}, {value}, '', NULL, NULL
-        {_attempts(segment)} ORDER BY place.position, a.number"""
+    return _attempts(segment), (value, "''", "NULL", "NULL"), "place.position, a.number"
 
 
-def _load(notes: Notes, source: Source, rows: list[tuple[Any, ...]]) -> LoadRow | None:
-    _, attempt, started_at, choice, is_value, *_ = rows[0]
-    found = [
-        (number, item)
-        for row in rows
-        if (number := notes.field(f"a value of attempt {attempt}", lambda row: _value(source, row), row, None))
-        is not None
-        and (item := notes.field(f"a question of attempt {attempt}", _kept, row[6], None)) is not None
-    ]
+def _load(notes: Notes, source: Source, load: StoredLoad, rows: list[tuple[Any, tuple[Any, ...]]]) -> LoadRow | None:
+    attempt, found = load.attempt_id, []
+    choice = rows[0][1][1]
+    for _, (_, _, *said) in rows:
+        number = notes.field(f"a value of attempt {attempt}", lambda said: _value(source, *said), said, None)
+        item = None if number is None else notes.field(f"a question of attempt {attempt}", _kept, said[1], None)
+        if number is not None and item is not None:
+            found.append((number, item))
     numbers, items = tuple(number for number, _ in found), tuple(item for _, item in found)
+    is_value = load.purpose != Purpose.CONTROL and load.choice == choice
     return notes.row(
         f"attempt {attempt}",
-        lambda: LoadRow(attempt, values.whole(choice), bool(is_value), values.text(started_at), numbers, items),
+        lambda: LoadRow(attempt, values.whole(load.choice), is_value, values.text(load.started_at), numbers, items),
     )
 
 
-def _value(source: Source, row: tuple[Any, ...]) -> float | None:
+def _value(source: Source, value: object, _: object, latency_s: object, ttft_s: object) -> float | None:
     if source is Source.DECODE:
-        latency, first = values.number(row[7]), values.optional_number(row[8])
-        return streamed_decode_rate(values.optional_whole(row[5]), latency, first)
-    return values.optional_number(row[5])
+        latency, first = values.number(latency_s), values.optional_number(ttft_s)
+        return streamed_decode_rate(values.optional_whole(value), latency, first)
+    return values.optional_number(value)

@@ -16,21 +16,21 @@ from typing import Any
 
 from ollama_sweep.core.noise.spread import Load, Spread, Spreads, Sums, half_width, sums_of
 from ollama_sweep.store import values
+from ollama_sweep.store.loads import stored as stored_loads
+from ollama_sweep.store.loads.stored import StoredLoad
 from ollama_sweep.store.values import Notes
 
-_LOADS = """SELECT v.log_median, v.runs, v.squares
-    FROM attempts AS a JOIN load_values AS v ON v.attempt_id = a.id AND v.metric = :metric
-    JOIN attempts AS this ON this.id = :attempt_id
-    WHERE a.cell_id = this.cell_id AND a.sweep_id = this.sweep_id AND a.segment_id = this.segment_id
-        AND a.id <> this.id AND COALESCE(a.choice, 0) = COALESCE(this.choice, 0)"""
-"""Loads of one cell that differ in nothing but the time: of one segment, and none made because of another one."""
+_SAID = ("v.log_median", "v.runs", "v.squares")
+_BESIDE = f"""attempts AS this CROSS JOIN attempts AS a ON {stored_loads.same_time("a", "this")}
+        AND {stored_loads.same_choice("a", "this")} AND a.id <> this.id
+    JOIN load_values AS v ON v.attempt_id = a.id AND v.metric = :metric WHERE this.id = :attempt_id"""
 
 
 def add(connection: sqlite3.Connection, attempt_id: int, found: Mapping[str, Load]) -> None:
     """Store what a load said by metric, and bring the spreads of its sweep and segment up to date."""
     for metric, load in found.items():
         bound = {"metric": metric, "attempt_id": attempt_id}
-        before = [Load(*row) for row in connection.execute(_LOADS, bound)]
+        before = [Load(*said) for _, said in stored_loads.read(connection, _BESIDE, _SAID, bound=bound)]
         connection.execute(
             "INSERT INTO load_values (attempt_id, metric, log_median, runs, squares) VALUES (?, ?, ?, ?, ?)",
             (attempt_id, metric, load.log_median, load.runs, load.squares),
@@ -139,27 +139,30 @@ class StoredSpread:
     made: Sums
 
 
-_EACH = """SELECT a.sweep_id, a.segment_id, v.metric, a.cell_id, COALESCE(a.choice, 0), v.log_median, v.runs, v.squares
-    FROM load_values AS v JOIN attempts AS a ON a.id = v.attempt_id WHERE a.segment_id IS NOT NULL
-    ORDER BY 1, 2, 3, 4, 5"""
+_EACH = "load_values AS v JOIN attempts AS a ON a.id = v.attempt_id WHERE a.segment_id IS NOT NULL"
+_IN_GROUPS = "a.sweep_id, a.segment_id, v.metric, a.cell_id, COALESCE(a.choice, 0)"
 
 
 def stored(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredSpread]:
     """Every spread, with the sums of all its loads made again; one cell's loads in memory at a time."""
     with contextlib.suppress(sqlite3.DatabaseError):
-        rows = notes.rows("a load", _checked, values.rows_of(connection, _EACH))
-        for place, of_place in groupby(rows, key=lambda row: row[:3]):
+        rows = notes.rows("a load", _one, stored_loads.read(connection, _EACH, ("v.metric", *_SAID), _IN_GROUPS))
+        for place, of_place in groupby(rows, key=lambda row: (row[0].sweep_id, row[0].segment_id, row[1])):
             made = Sums()
-            for _, of_cell in groupby(of_place, key=lambda row: row[:5]):
-                made = made.plus(sums_of([Load(*row[5:]) for row in of_cell]))
+            for _, of_cell in groupby(of_place, key=lambda row: row[0].group):
+                made = made.plus(sums_of([load for _, _, load in of_cell]))
             if found := notes.row("a spread", _stored, connection, place, made):
                 yield found
 
 
-def _checked(*row: Any) -> tuple[Any, ...]:
-    for value in row[5:]:
-        values.number(value)
-    return row
+def _one(load: StoredLoad, said: tuple[Any, ...]) -> tuple[StoredLoad, str, Load]:
+    metric, found = said_of(*said)
+    return load, metric, found
+
+
+def said_of(metric: object, log_median: object, runs: object, squares: object) -> tuple[str, Load]:
+    """A row of `load_values`. Raises Unreadable."""
+    return values.text(metric), Load(values.number(log_median), values.whole(runs), values.number(squares))
 
 
 def _stored(connection: sqlite3.Connection, place: tuple[Any, ...], made: Sums) -> StoredSpread:
