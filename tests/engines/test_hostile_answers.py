@@ -145,8 +145,8 @@ def test_halves_of_characters_are_joined_or_replaced_and_all_else_is_kept(
     """A pair may be cut between two pieces; in an error, a name or a version a half does no harm."""
     pieces = "".join(f'{{"response": "{text}", "done": false}}\n' for text in (r"A \ud83d", r"\ude00\u202e B \ud83d"))
     ollama.script(version=json.loads(f'"0.34.0-{HALF}"'), raw={"/api/generate": pieces + answered(text='""')})
-    keys = {"task": "items", "tasks": {"items": {"data": "q.jsonl"}}, "prompt": {"text": "x"}, "retries": 0}
-    (program.folder / "q.jsonl").write_text('{"id": "a", "category": "c", "prompt": "Hi"}\n')
+    tasks = program.asks({"id": "a", "category": "c", "prompt": "Hi"})
+    keys = {"task": "items", "tasks": tasks, "prompt": {"text": "x"}, "retries": 0}
     run(program, ollama, "--engine", "ollama_http", **keys).must()
     with Reader.open(program.folder / "sweeps.db") as reader:
         (kept,) = reader.answers(reader.sweeps()[0].sweep_id)

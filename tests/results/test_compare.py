@@ -268,10 +268,9 @@ def test_the_tasks_of_a_sweep_are_compared_each_by_its_own_metric(program: Progr
     asked = [
         {"id": f"q{n}", "prompt": f"say {n:03}", "category": "all", "expect": {"facts": ["yes"]}} for n in range(60)
     ]
-    (program.folder / "q.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     keys = {
         "task": ["prompt_eval", "items"],
-        "tasks": {"items": {"data": "q.jsonl"}},
+        "tasks": program.asks(*asked),
         "num_ctx": [512],
         "num_batch": [2],
     }

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_helpers import stranger
 from sweeping import Program, json_of, program  # noqa: F401 - the fixture is asked for by its name
 
 from ollama_sweep import engines
@@ -48,9 +47,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two cells with two tasks, measured in two passes, with control measurements."""
     made = Program(tmp_path_factory.mktemp("numbers"))
     made.script(noise=0.02, thoughts={"moss": "Let me think."}, answers={"bread": "Flour and heat."})
-    (made.folder / "items.jsonl").write_text("\n".join(map(json.dumps, ITEMS)), "utf-8")
-    tasks = {"items": {"data": "items.jsonl", "repeats": 2}}
-    config = made.grid(num_ctx=[512], task=["prompt_eval", "items"], tasks=tasks, repeats=3, passes=2, control=1,
+    config = made.grid(num_ctx=[512], task=["prompt_eval", "items"], tasks=made.asks(*ITEMS, repeats=2),
+                       repeats=3, passes=2, control=1,
                        num_predict=4, second_look="off", interim="off")  # fmt: skip
     made("run", config).must()
     yield made.folder / "sweeps.db"
@@ -123,7 +121,7 @@ def test_every_changed_number_is_found_and_named(database: Path, tmp_path: Path)
     missed = []
     for at, (sql, part, name) in enumerate(CHANGES):
         path = Path(shutil.copy(database, tmp_path / "changed.db"))
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with stranger(path) as connection:
             connection.create_function("replaced", 3, replaced)
             connection.create_function("packed", 1, lambda text: zlib.compress(text.encode()))
             connection.execute(sql.replace("@ASKED", ASKED))
@@ -139,7 +137,7 @@ def test_every_changed_number_is_found_and_named(database: Path, tmp_path: Path)
 
 def test_the_first_of_a_chain_is_blamed_and_not_what_was_made_of_it(database: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(database, tmp_path / "changed.db"))
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with stranger(path) as connection:
         connection.execute(f"UPDATE runs SET prompt_eval_count = 18 {RUN}")
     _, (one,) = numbers_of(path)
     assert [(number.part, number.name, number.stored, number.made) for number in one.numbers] == [
@@ -158,7 +156,7 @@ def test_the_command_says_it_and_ends_so(program: Program) -> None:  # noqa: F81
     found = json_of(program("verify", "--json"))["numbers"]
     assert found["agrees"] > 50
     assert (found["differs"], found["cannot"], found["older_rule"]) == (0, {}, {})
-    with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as connection:
+    with stranger(program.folder / "sweeps.db") as connection:
         connection.execute("UPDATE attempts SET eval_rate = 1")
         checksum.seal(connection, 1)
     ended = program("verify").must(4)

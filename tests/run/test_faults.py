@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 from ollama_fixture import until
+from store_helpers import stranger
 from sweep_runner import Started, statuses
 from sweeping import Program, label, program
 
@@ -370,12 +371,12 @@ def test_a_database_that_was_replaced_is_left_alone_and_the_cell_is_saved(
 
 def test_a_strangers_write_is_waited_for(program: Program) -> None:
     sweep, gate = in_the_first_cell(program)
-    with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with stranger(program.folder / "sweeps.db") as other:
+        other.execute("BEGIN IMMEDIATE")
         gate.touch()
         until("it says so", lambda: "waiting for the database" in said(sweep))
         assert finished(said(sweep)) == 0
-        stranger.execute("ROLLBACK")
+        other.execute("ROLLBACK")
     ended = sweep.wait().must()
     assert ended.stdout.count("waiting for the database: another program is writing to sweeps.db") == 1
     assert statuses(program.rows()) == ALL_OK
@@ -383,15 +384,15 @@ def test_a_strangers_write_is_waited_for(program: Program) -> None:
 
 def test_ctrl_c_twice_ends_the_wait_for_a_strangers_write_and_saves_the_cell(program: Program) -> None:
     sweep, gate = in_the_first_cell(program)
-    with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db", isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with stranger(program.folder / "sweeps.db") as other:
+        other.execute("BEGIN IMMEDIATE")
         gate.touch()
         until("it says so", lambda: "waiting for the database" in said(sweep))
         sweep.kill(signal.SIGINT)
         until("it is heard", lambda: "Stopping after this cell" in said(sweep))
         sweep.kill(signal.SIGINT)
         ended = sweep.wait().must(130)
-        stranger.execute("ROLLBACK")
+        other.execute("ROLLBACK")
     (saved,) = program.folder.glob("sweeps.db.rescued-*.json")
     assert f"The cell at hand was saved to {saved.name}" in ended.stderr
     program("run", program.grid()).must()

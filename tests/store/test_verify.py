@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from older_database import SCHEMA_4, lay_out
+from store_helpers import stranger
 from sweeping import Program, json_of, program
 
 import ollama_sweep
@@ -49,7 +50,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with every kind of task, whose definitions keep nothing out: what a disk may do to it."""
     path = lay_out(tmp_path_factory.mktemp("loose"))
     Store.open(path).close()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with stranger(path) as connection:
         connection.execute("UPDATE sweeps SET run_order = 1000 WHERE name = 'tasks'")
         connection.execute("DROP TRIGGER cells_status_changed")
         connection.execute("PRAGMA writable_schema = ON")
@@ -61,7 +62,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def change(program: Program, sql: str, name: str = "sweeps.db") -> None:
-    with contextlib.closing(sqlite3.connect(program.folder / name, isolation_level=None)) as connection:
+    with stranger(program.folder / name) as connection:
         connection.execute(sql)
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ def measure(store: Store, sweep_id: int, outcome: Outcome | None = None, *, time
     attempt = store.begin_attempt(sweep_id, cell.cell_id, timeout_s=timeout_s)
     store.finish_attempt(attempt, outcome, cell_status=outcome.status)
     return cell.key
+
+
+@contextmanager
+def stranger(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database in the hands of somebody who asks nobody; each statement is its own transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
 
 
 def rows(path: Path, sql: str, *values: Scalar) -> list[tuple[Scalar, ...]]:

@@ -76,6 +76,11 @@ class Program(Sweep):
         """A sweep file: GRID with these keys; None takes one away."""
         return self.config(name, **{key: value for key, value in {**GRID, **keys}.items() if value is not None})
 
+    def asks(self, *items: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:
+        """The key `tasks` of a sweep with the task `items` that asks these."""
+        (self.folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), "utf-8")
+        return {"items": {"data": "items.jsonl", **options}}
+
     def events(self, kind: str) -> list[str]:
         """What the fake engine's journal has of a kind (count, prepare, generate, release, clear), in order."""
         lines = self.journal.read_text("utf-8").splitlines() if self.journal.exists() else []
