@@ -80,7 +80,7 @@ done
         "utf-8",
     )
     (folder / "grid.yaml").write_text(
-        f"model: {MODEL}\nengine: ollama\nprompt: prompt.txt\nwarmup: 0\nrepeats: 1\n"
+        f"model: {MODEL}\nengine: ollama\nprompt: prompt.txt\nwarmup: 0\nrepeats: 1\ncontrol: off\nsecond_look: off\n"
         f"num_ctx: {options.contexts}\nnum_batch: {options.batches}\n",
         "utf-8",
     )
