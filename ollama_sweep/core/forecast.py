@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 RECENT_ATTEMPTS = 50
 """So many of a sweep's last attempts speak for the cells to come: in its order neighbours are alike."""
+OF_WORK = frozenset({"task", "concurrency", "prompt_tokens"})
+"""Dimensions whose cells differ in what is asked, so that one says little of how long another one takes."""
+LIKE_LENGTH = 0.1
+STEEPEST = 2.0
+"""Reading a prompt of twice the length takes at most four times as long."""
+ERROR_OF_OTHERS = 0.25
+"""What cells of other work say of a cell may be off by so much."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell asks, as far as its time hangs on it: the prompt's tokens where lengths differ, questions at once."""
+
+    task: str = ""
+    tokens: int | None = None
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
 class Took:
-    """A finished attempt at a cell, failed ones and those before a retry among them."""
+    """A finished attempt at a cell, failed ones and those before a retry among them.
+
+    `asking_s` of its seconds were spent on requests, the rest on the load and around it.
+    """
 
     cell: int
     seconds: float
+    work: Work = Work()
+    asking_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,22 +56,130 @@ def rests_s(cooldown_s: object, seen: Sequence[float], cells: int) -> float:
     return max(0, cells) * each
 
 
-def forecast(history: Iterable[Took], cells: int, begun_s: float = 0.0, rests_s: float = 0.0) -> Forecast:
+def forecast(
+    history: Iterable[Took],
+    cells: int,
+    begun_s: float = 0.0,
+    rests_s: float = 0.0,
+    work: Mapping[Work, float] | None = None,
+) -> Forecast:
     """What `cells` will take if they are like the last ones; `begun_s` of it are over at the cell at hand, `rests_s` is
     what they rest between them.
 
     What a cell took is the sum of its attempts: one that fails and is tried again takes all of them. The spread counts
-    twice: the mean itself is uncertain, and so is the sum of the cells to come.
+    twice: the mean itself is uncertain, and so is the sum of the cells to come. `work` says in what shares the cells to
+    come ask what: those that ask the same are like one another, and a longer prompt takes longer to read.
     """
-    took: dict[int, float] = {}
-    for attempt in history:
-        took[attempt.cell] = took.get(attempt.cell, 0.0) + attempt.seconds
+    took = _by_cell(history)
     if not took:
         return Forecast()
-    count, mean = len(took), math.fsum(took.values()) / len(took)
-    left = max(0.0, cells * mean - min(begun_s, mean)) + rests_s
-    if count < 2 or not cells:
+    mean = fmean(cell.seconds for cell in took)
+    parts = _parts(took, cells, work or {})
+    expected_s = math.fsum(part.cells * part.seconds for part in parts)
+    at_hand_s = expected_s / cells if cells else mean
+    left = max(0.0, expected_s - min(begun_s, at_hand_s)) + rests_s
+    variance, df = _relative_variance(took, by_work=bool(work))
+    if not df or not cells:
         return Forecast(mean, left)
-    variance = math.fsum((seconds - mean) ** 2 for seconds in took.values()) / (count - 1)
-    spread = 1.64 * (1 + 1.5 / (count - 1)) * math.sqrt(variance * (cells + cells**2 / count))
+    doubt = math.fsum(part.variance(variance) for part in parts)
+    spread = 1.64 * (1 + 1.5 / df) * math.sqrt(doubt)
     return Forecast(mean, left, max(rests_s, left - spread), left + spread)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cells to come that ask the same, and what one takes by `told_by` cells like it; 0: by others."""
+
+    cells: float
+    seconds: float
+    told_by: int
+
+    def variance(self, relative: float) -> float:
+        """Of what all of them take."""
+        own = relative * self.seconds**2 * (self.cells + self.cells**2 / max(1, self.told_by))
+        return own if self.told_by else own + (ERROR_OF_OTHERS * self.seconds * self.cells) ** 2
+
+
+def _by_cell(history: Iterable[Took]) -> list[Took]:
+    found: dict[int, Took] = {}
+    for attempt in history:
+        of_cell = found.get(attempt.cell)
+        if of_cell is not None:
+            work = of_cell.work if of_cell.work.tokens is not None else attempt.work
+            seconds, asking_s = of_cell.seconds + attempt.seconds, of_cell.asking_s + attempt.asking_s
+            found[attempt.cell] = Took(attempt.cell, seconds, work, asking_s)
+        else:
+            found[attempt.cell] = attempt
+    return list(found.values())
+
+
+def _parts(took: Sequence[Took], cells: int, work: Mapping[Work, float]) -> list[_Part]:
+    total = math.fsum(work.values())
+    if not total:
+        return [_Part(cells, fmean(cell.seconds for cell in took), len(took))]
+    return [_Part(cells * share / total, *_expected(took, asked)) for asked, share in work.items()]
+
+
+def _expected(took: Sequence[Took], work: Work) -> tuple[float, int]:
+    """What a cell that asks this takes, and how many like it say so; 0 where it is told by others."""
+    of_task = [cell for cell in took if cell.work.task == work.task]
+    if not of_task:
+        return fmean(cell.seconds for cell in took), 0
+    nearest = min({cell.work.at_once for cell in of_task}, key=lambda count: abs(math.log(count / work.at_once)))
+    alike = [cell for cell in of_task if cell.work.at_once == nearest]
+    by_length = _by_length(alike)
+    if work.tokens is None or not by_length:
+        return fmean(cell.seconds for cell in alike), len(alike) if nearest == work.at_once else 0
+    length = min(by_length, key=lambda tokens: abs(math.log(tokens / (work.tokens or 1))))
+    if _is_like(length, work.tokens):
+        same = by_length[length]
+        return fmean(cell.seconds for cell in same), len(same) if nearest == work.at_once else 0
+    around_s = fmean(cell.seconds - cell.asking_s for cells in by_length.values() for cell in cells)
+    asking_s = fmean(cell.asking_s for cell in by_length[length])
+    return around_s + asking_s * (work.tokens / length) ** _steepness(by_length), 0
+
+
+def _is_like(one: int, other: int) -> bool:
+    return abs(math.log(one / other)) < LIKE_LENGTH
+
+
+def _by_length(took: Sequence[Took]) -> dict[int, list[Took]]:
+    """Those whose prompt's length is known; lengths that are nearly the same are one."""
+    found: dict[int, list[Took]] = {}
+    for cell in sorted(took, key=lambda cell: cell.work.tokens or 0):
+        if tokens := cell.work.tokens:
+            last = next(reversed(found), None)
+            found.setdefault(last if last is not None and _is_like(last, tokens) else tokens, []).append(cell)
+    return found
+
+
+def _steepness(by_length: Mapping[int, Sequence[Took]]) -> float:
+    """The power of its length by which a prompt takes longer, by the shortest and the longest; of one length 1."""
+    shortest, longest = min(by_length), max(by_length)
+    low, high = (fmean(cell.asking_s for cell in by_length[tokens]) for tokens in (shortest, longest))
+    if shortest == longest or low <= 0 or high <= 0:
+        return 1.0
+    return min(STEEPEST, max(0.0, math.log(high / low) / math.log(longest / shortest)))
+
+
+def _relative_variance(took: Sequence[Took], *, by_work: bool) -> tuple[float, int]:
+    """Of cells that ask the same about their mean, as a share of it, and its degrees of freedom."""
+    groups = list(_alike(took)) if by_work else [took]
+    squares, df = 0.0, 0
+    for cells in groups:
+        seconds = [cell.seconds for cell in cells]
+        mean = fmean(seconds)
+        squares += math.fsum((one / mean - 1) ** 2 for one in seconds) if mean else 0.0
+        df += len(seconds) - 1
+    return (squares / df if df else 0.0), df
+
+
+def _alike(took: Sequence[Took]) -> Iterator[Sequence[Took]]:
+    """Cells that ask the same."""
+    by_kind: dict[tuple[str, int], list[Took]] = {}
+    for cell in took:
+        by_kind.setdefault((cell.work.task, cell.work.at_once), []).append(cell)
+    for cells in by_kind.values():
+        yield from _by_length(cells).values()
+        if others := [cell for cell in cells if not cell.work.tokens]:
+            yield others

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from ollama_sweep.core.forecast import forecast, rests_s
+from ollama_sweep.core.forecast import Work, forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
@@ -215,7 +215,7 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         repeats=repeats,
         unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s).seconds_left,
+        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s, seen.work).seconds_left,
         loads=LoadsPreview(
             passes=int(spec.settings.get("passes") or 1),
             per_pass=seen.cells - seen.unfit - seen.same - len(left_out.places),
@@ -278,6 +278,7 @@ class _Seen:
     first: list[str] = field(default_factory=list)
     late_first: list[str] = field(default_factory=list)
     late: int = 0
+    work: Counter[Work] = field(default_factory=Counter)
     frontiers: set[int] = field(default_factory=set)
     contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     does_not_fit: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -335,6 +336,7 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         seen.does_not_fit[cell.prompt_tokens].add(cell.num_ctx)
     if reason:
         seen.why[reason] += 1
+        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency)] += 1
         seen.late += bool(planned.frontier)
         seen.frontiers.add(planned.frontier)
         first = seen.late_first if planned.frontier else seen.first

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.forecast import Forecast, forecast, rests_s
+from ollama_sweep.core.forecast import OF_WORK, Forecast, forecast, rests_s
 from ollama_sweep.results.find import find_sweep
 from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
@@ -162,6 +162,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
             left,
             running.seconds if running else 0.0,
             _rests_s(reader, row, left if process and not running else left - 1),
+            reader.work_left(row.sweep_id) if OF_WORK & set(row.dimensions) else None,
         ),
         drift=next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         last_run_at=row.last_run_at,

@@ -31,7 +31,7 @@ from ollama_sweep.core.events import (
     SweepStarted,
     Waiting,
 )
-from ollama_sweep.core.forecast import forecast, rests_s
+from ollama_sweep.core.forecast import OF_WORK, Work, forecast, rests_s
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
 from ollama_sweep.core.units import format_duration
@@ -142,6 +142,7 @@ class Execution:
     _day_ahead_s: float | None = None
     _waiting: int | None = None
     """Pending cells that take the result of another one."""
+    _work: tuple[int, Mapping[Work, float]] = (0, {})
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
@@ -181,7 +182,17 @@ class Execution:
         wanted, left = self.spec.cooldown, total - done - self._waiting
         seen = self.store.rests(self.sweep_id) if wanted.gpu_c is not None else []
         resting_s = rests_s(wanted.seconds, seen, left - 1 if begins else left)
-        return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s).seconds_left
+        return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s, self._work_left(left)).seconds_left
+
+    def _work_left(self, left: int) -> Mapping[Work, float]:
+        """What the cells to come ask, in what shares; looked at anew when a twentieth of them is done."""
+        if OF_WORK.isdisjoint(self.spec.dimensions):
+            return {}
+        of, shares = self._work
+        if not 0.95 * of < left <= of:
+            shares = self.store.work_left(self.sweep_id)
+            self._work = left, shares
+        return shares
 
     def _taken(self, turn: Turn, outcome: Outcome, retry: bool) -> int:
         """How many further cells take this result, as the same configuration."""

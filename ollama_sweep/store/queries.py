@@ -1,11 +1,12 @@
 """What both the writer and a reader ask: plain functions over a connection."""
 
+# ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
 import sqlite3
 
 from ollama_sweep.core.cell import Cell, content_hash
-from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took
+from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took, Work
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
@@ -15,6 +16,7 @@ from ollama_sweep.store.memory.tables import LEFT_OUT
 from ollama_sweep.store.rows import ControlCell, LeftOut, PendingCell, PlannedCell
 from ollama_sweep.store.values import Notes
 
+WORK_SEEN = 20_000
 NEXT_PENDING = """
 SELECT cells.id, cells.key, plan.position, cells.attempts
 FROM plan INDEXED BY plan_pending CROSS JOIN cells ON cells.id = plan.cell_id
@@ -115,17 +117,47 @@ def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list
     """What the last finished attempts of the sweep took, the newest first; none that the computer slept through."""
     rows = values.rows_of(
         connection,
-        """SELECT CASE WHEN purpose IS NULL THEN cell_id ELSE -id END, started_at, finished_at FROM attempts
-            WHERE sweep_id = ? AND finished_at <> '' AND status NOT IN ('interrupted', 'discarded')
+        f"""SELECT CASE WHEN purpose IS NULL THEN a.cell_id ELSE -a.id END, started_at, finished_at, cells.task,
+                COALESCE({_IN_PLAN.format("prompt_tokens")}, a.prompt_eval_count), {_IN_PLAN.format("concurrency")},
+                (SELECT sum(client_duration_s) FROM runs WHERE attempt_id = a.id)
+            FROM attempts AS a JOIN cells ON cells.id = a.cell_id
+            WHERE a.sweep_id = :sweep AND finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')
                 AND purpose IS NOT 'control'
-            ORDER BY id DESC LIMIT ?""",
-        (sweep_id, RECENT_ATTEMPTS),
+            ORDER BY a.id DESC LIMIT :most""",
+        {"sweep": sweep_id, "most": RECENT_ATTEMPTS},
     )
     return list(notes.rows("the time of an attempt", _took, rows))
 
 
-def _took(cell: int, start: object, end: object) -> Took:
-    return Took(cell, max(0.0, (values.moment(end) - values.moment(start)).total_seconds()))
+_COORDINATE = "CASE WHEN json_valid(plan.coordinates) THEN json_extract(plan.coordinates, '$.{}') END"
+_IN_PLAN = f"(SELECT {_COORDINATE} FROM plan WHERE plan.cell_id = a.cell_id AND plan.sweep_id = :sweep LIMIT 1)"
+
+
+def _took(
+    cell: int, start: object, end: object, task: object, tokens: object, at_once: object, asking_s: object
+) -> Took:
+    seconds = _seconds(start, end)
+    return Took(cell, seconds, _work(task, tokens, at_once), min(seconds, values.optional_number(asking_s) or 0.0))
+
+
+def _work(task: object, tokens: object, at_once: object) -> Work:
+    return Work(values.text(task), values.optional_whole(tokens) or None, values.optional_whole(at_once) or 1)
+
+
+def _seconds(start: object, end: object) -> float:
+    return max(0.0, (values.moment(end) - values.moment(start)).total_seconds())
+
+
+def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[Work, float]:
+    """What the pending cells of the plan ask, in what shares: the next ones, where they are very many."""
+    rows = values.rows_of(
+        connection,
+        f"""SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, count(*)
+            FROM (SELECT cell_id, coordinates FROM plan INDEXED BY plan_pending WHERE sweep_id = ? AND pending = 1
+                ORDER BY position LIMIT {WORK_SEEN}) AS plan JOIN cells ON cells.id = plan.cell_id GROUP BY 1, 2, 3""",
+        (sweep_id,),
+    )
+    return dict(notes.rows("a pending cell", lambda *row: (_work(*row[:3]), float(row[3])), rows))
 
 
 def rests(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[float]:
@@ -138,8 +170,8 @@ def rests(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[f
                 AND before.sweep_id = after.sweep_id AND before.cell_id <> after.cell_id AND before.pid = after.pid
             ORDER BY after.id DESC"""
     rows = values.rows_of(connection, sql, (sweep_id, RECENT_ATTEMPTS))
-    found = notes.rows("the time between two attempts", lambda end, start: _took(0, end, start), rows)
-    return [rest.seconds for rest in found]
+    found = notes.rows("the time between two attempts", _seconds, rows)
+    return list(found)
 
 
 def former_statuses(connection: sqlite3.Connection, cell_id: int, notes: Notes) -> frozenset[Status]:

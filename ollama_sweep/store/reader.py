@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
-from ollama_sweep.core.forecast import Took
+from ollama_sweep.core.forecast import Took, Work
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
 from ollama_sweep.store import again, beside, kept, lock, one_cell, plans, queries, scans, schema, values
@@ -322,6 +322,11 @@ class Reader(LoadsReading, MemoryReading):
         """What the last finished attempts of the sweep took, the newest first."""
         with self._storage_errors():
             return queries.history(self._connection, sweep_id, self._notes)
+
+    def work_left(self, sweep_id: int) -> dict[Work, float]:
+        """What the pending cells of the sweep ask, in what shares."""
+        with self._storage_errors():
+            return queries.work_left(self._connection, sweep_id, self._notes)
 
     def rests(self, sweep_id: int) -> list[float]:
         """The seconds between the last cells of the sweep, the newest first."""

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import StorageError
-from ollama_sweep.core.forecast import Took
+from ollama_sweep.core.forecast import Took, Work
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
@@ -224,6 +224,10 @@ class Store:
     def history(self, sweep_id: int) -> list[Took]:
         """What the last finished attempts of the sweep took, the newest first."""
         return self._guard.read(queries.history, sweep_id, self._notes)
+
+    def work_left(self, sweep_id: int) -> Mapping[Work, float]:
+        """What the pending cells of the sweep ask, in what shares."""
+        return self._guard.read(queries.work_left, sweep_id, self._notes)
 
     def rests(self, sweep_id: int) -> list[float]:
         """The seconds between the last cells of the sweep, the newest first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_sweep.core.forecast import Forecast, Took, forecast, rests_s
+from ollama_sweep.core.forecast import Forecast, Took, Work, forecast, rests_s
 
 
 def cells_that_took(seconds: list[float]) -> list[Took]:
@@ -55,3 +56,62 @@ def test_rests_are_added_as_they_are_asked_for_or_as_they_were() -> None:
     assert (rests_s(None, [], 4), rests_s(30.0, [], -1)) == (0.0, 0.0)
     assert forecast(history, 5, 0.0, 120.0) == Forecast(10.0, 170.0, 170.0, 170.0)
     assert forecast([], 5, 0.0, 120.0) == Forecast(), "of cells that nobody has measured nothing is known"
+
+
+# -- cells that ask more, or less --------------------------------------------------------------------------------------
+
+
+def lengths(seconds_by_tokens: dict[int, float], *, load_s: float = 0.0, cells: int = 4) -> list[Took]:
+    """Cells with a prompt of these lengths; the engine counts a token or two more or less."""
+    return [
+        Took(100 * tokens + cell, load_s + asking_s, Work("prompt_eval", tokens + cell % 3), asking_s)
+        for tokens, asking_s in seconds_by_tokens.items()
+        for cell in range(cells)
+    ]
+
+
+def left_s(history: list[Took], *works: Work) -> float:
+    found = forecast(history, len(works), work=dict.fromkeys(works, 1.0)).seconds_left
+    assert found is not None
+    return found
+
+
+def test_a_longer_prompt_takes_as_much_longer_to_read_as_it_is_longer_and_is_loaded_no_longer() -> None:
+    short = lengths({1024: 2.0}, load_s=3.0)
+    assert left_s(short, Work("prompt_eval", 1024)) == pytest.approx(5.0)
+    assert left_s(short, Work("prompt_eval", 8192)) == pytest.approx(3.0 + 16.0, rel=0.01)
+    assert left_s(short, *[Work("prompt_eval", tokens) for tokens in (1024, 8192)]) == pytest.approx(24.0, rel=0.01)
+    assert left_s(short, Work("prompt_eval", 128)) == pytest.approx(3.25, rel=0.01)
+
+
+def test_two_lengths_say_how_steeply_it_goes_on() -> None:
+    for seconds, wanted in (
+        ({1024: 1.0, 2048: 2.0}, 8.0),
+        ({1024: 1.0, 2048: 3.0}, 27.0),
+        ({1024: 1.0, 2048: 1.0}, 1.0),
+    ):
+        assert left_s(lengths(seconds), Work("prompt_eval", 8192)) == pytest.approx(wanted, rel=0.02)
+    assert left_s(lengths({1024: 1.0, 2048: 100.0}), Work("prompt_eval", 4096)) == pytest.approx(400, rel=0.02)
+
+
+def test_what_asks_the_same_speaks_for_a_cell_and_what_asks_otherwise_only_where_nothing_else_does() -> None:
+    history = [
+        *(Took(n, seconds, Work("chat", None, at_once), seconds) for n, (seconds, at_once) in
+          enumerate([(40.0, 1), (44.0, 1), (12.0, 4), (10.0, 4)])),
+        *lengths({1024: 2.0}),
+    ]  # fmt: skip
+    assert left_s(history, Work("chat", None, 1)) == 42.0
+    assert left_s(history, Work("chat", None, 4), Work("prompt_eval", 1024)) == 13.0
+    assert left_s(history, Work("chat", None, 16)) == 11.0, "more at once may be no quicker"
+    every = sum(took.seconds for took in history) / len(history)
+    assert left_s(history, Work("mmlu")) == pytest.approx(every)
+
+
+def test_other_work_is_in_greater_doubt_and_equal_work_in_none() -> None:
+    even = lengths({1024: 2.0, 8192: 20.0})
+    found = forecast(even, 100, work={Work("prompt_eval", 8192): 1.0})
+    assert (found.seconds_left_low, found.seconds_left, found.seconds_left_high) == (2000.0, 2000.0, 2000.0)
+    other = forecast(even, 100, work={Work("prompt_eval", 32768): 1.0})
+    assert other.seconds_left_low is not None
+    assert other.seconds_left is not None
+    assert other.seconds_left_low < 0.7 * other.seconds_left

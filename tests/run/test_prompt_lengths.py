@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from ollama_sweeps import ollama, short_waits
 from scripted_ollama import ScriptedOllama
+from store_helpers import stranger
 from sweeping import Program, json_of, program
 
 from ollama_sweep.core.outcome import CellResult
@@ -48,6 +49,20 @@ def read(program: Program, name: str = "grid") -> list[CellResult]:
 
 
 # -- what is measured ------------------------------------------------------------------------------------------------
+
+
+def test_the_time_left_knows_that_longer_prompts_take_longer(program: Program) -> None:
+    keys: dict[str, Any] = {"num_ctx": [4096], "num_batch": [64, 256], "second_look": "off", "control": "off"}
+    program("run", program.grid(**keys, prompt={"tokens": [200]})).must()
+    with stranger(program.folder / "sweeps.db") as connection:  # 3 s for the load, 3 for the prompt of 200 tokens
+        connection.execute("UPDATE runs SET client_duration_s = 3.0 / (SELECT count(*) FROM runs) * 2")
+        connection.execute("UPDATE attempts SET started_at = '2026-01-01T00:00:00.000+00:00',"
+                           " finished_at = '2026-01-01T00:00:06.000+00:00'")  # fmt: skip
+    longer = program.grid(**keys, prompt={"tokens": [200, 2000]})
+    assert json_of(program("plan", longer, "--json"))["seconds_left"] == pytest.approx(2 * (3 + 30), rel=0.05)
+    env = {**program.environment(), "SWEEP_CRASH_AT": "before_begin:1"}
+    program.start("run", longer, env=env).wait()
+    assert json_of(program("status", "--json"))["seconds_left"] == pytest.approx(2 * (3 + 30), rel=0.05)
 
 
 def test_every_length_is_innermost_and_has_cells_that_fit_or_not(program: Program) -> None:
