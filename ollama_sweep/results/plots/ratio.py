@@ -20,6 +20,7 @@ from ollama_sweep.results.compare.rule import Verdict
 from ollama_sweep.results.grids import Grid, Place, X, Y, file_suffixes, in_words, make_grids
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import figures, heatmap_size
+from ollama_sweep.results.plots.shared.scale import Scale, scale_of
 
 TAKES = "comparison"
 USES: frozenset[str] = frozenset()
@@ -59,9 +60,21 @@ class RatioData:
 
     @property
     def reach(self) -> float:
-        """How far the colours go to either side, as a logarithm; at least 10 %."""
-        sizes = [abs(mark.better) for mark in self.cells.values() if mark.better is not None]
-        return max([math.log(1.1), *sizes])
+        """How far the colours go to either side, as a logarithm: at least 10 %, and not as far as one odd cell."""
+        return max(math.log(1.1), self._scale.high if self._sizes else 0.0)
+
+    @property
+    def beyond(self) -> int:
+        """How many cells changed by more than the colours say."""
+        return sum(size > self.reach for size in self._sizes)
+
+    @property
+    def _sizes(self) -> list[float]:
+        return sorted(abs(mark.better) for mark in self.cells.values() if mark.better is not None)
+
+    @property
+    def _scale(self) -> Scale:
+        return scale_of(self._sizes)
 
     def counts(self) -> dict[str, int]:
         """How many cells each word is said of, in the order of their meaning."""

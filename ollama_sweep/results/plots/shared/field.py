@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData, Kind
-from ollama_sweep.results.plots.shared.heatmap_legend import Entry, Look
+from ollama_sweep.results.plots.shared.heatmap_legend import Entry, Look, beyond
+from ollama_sweep.results.plots.shared.scale import Scale, scale_of
 
 ABSENT = 0
 KINDS = (None, Kind.SKIPPED, Kind.PENDING, Kind.RUNNING, Kind.FAILED, Kind.MEASURED)
@@ -41,6 +43,11 @@ class Field:
     best: tuple[int, int] | None = None
     best_text: str = ""
     labels: Mapping[Kind, Counter[str]] = field(default_factory=dict)
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How far the colours go."""
+        return scale_of(np.sort(self.values[np.isfinite(self.values)]), self.about.metric.better)
 
     @property
     def notice(self) -> str:
@@ -104,7 +111,8 @@ def best_text(data: HeatmapData, place: tuple[int, int], value: float, sure: str
 
 def entries(made: Field) -> list[Entry]:
     """The legend, the most important first; flags that no pattern shows are counted."""
-    return [*_best(made), *_without_number(made), *_flags(made), *_not_there(made)]
+    of = beyond(made.scale, made.about.metric)
+    return [*_best(made), *of, *_without_number(made), *_flags(made), *_not_there(made)]
 
 
 def _best(made: Field) -> Iterator[Entry]:

@@ -58,6 +58,7 @@ from ollama_sweep.results.plots.shared.heatmap_drawing import (
     colour_bar_ticks,
     draw_handle,
     draw_legend,
+    extended,
     fitted_labels,
     legend_lines,
     row_label_room,
@@ -90,7 +91,10 @@ def make_figure(made: Field, inches: tuple[float, float], *, labels: bool | None
     size = size_points(axes)
     draw_titles(axes, data.title, data.facts, size[0])
     is_labelled = _can_be_read(data, size) if labels is None else labels and bool(data.cells)
-    norm, colours = _norm(made), mpl.colormaps[COLOURS + ("_r" if data.metric.better < 0 else "")]
+    norm, colours = (
+        Normalize(made.scale.low, made.scale.high),
+        mpl.colormaps[COLOURS + ("_r" if data.metric.better < 0 else "")],
+    )
     _draw_field(made, axes, norm, colours, is_plain=is_labelled)
     _draw_bar(made, axes, norm, colours, size)
     _draw_ticks(made, axes, size)
@@ -101,15 +105,6 @@ def make_figure(made: Field, inches: tuple[float, float], *, labels: bool | None
     if made.notice:
         draw_notice(axes, made.notice, NOTICE_SIZE)
     return figure
-
-
-def _norm(made: Field) -> Normalize:
-    """The values' range; a lone value has the colour of the best."""
-    known = made.values[np.isfinite(made.values)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    if high > low:
-        return Normalize(low, high)
-    return Normalize(low, low + 1) if made.about.metric.better < 0 else Normalize(low - 1, low)
 
 
 # -- the cells as an image -------------------------------------------------------------------------------------------
@@ -248,10 +243,10 @@ def _draw_bar(made: Field, axes: Any, norm: Normalize, colours: Colormap, size: 
     known = made.values[np.isfinite(made.values)]
     if known.size and known.min() < known.max():
         bar = axes.inset_axes((1 + 12 / size[0], 0, 12 / size[0], 1))
-        made_bar = axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar)
+        made_bar = axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar, extend=extended(made.scale))
         made_bar.outline.set_visible(False)
         made_bar.solids.set(rasterized=False, edgecolor="face")  # pixels for it are made for the whole picture
-        colour_bar_ticks(bar, made.about.metric, float(known.min()), float(known.max()))
+        colour_bar_ticks(bar, made.about.metric, made.scale.low, made.scale.high)
 
 
 def _draw_ticks(made: Field, axes: Any, size: tuple[float, float]) -> None:

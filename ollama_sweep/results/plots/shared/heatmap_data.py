@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
@@ -14,6 +15,7 @@ from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, by_work, flags_of, in_words, make_grids, progress
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_size
+from ollama_sweep.results.plots.shared.scale import Scale, scale_of
 
 
 class Kind(StrEnum):
@@ -72,6 +74,13 @@ class HeatmapData:
     def size_inches(self) -> tuple[float, float]:
         """The figure's size: a fixed rule that people rely on."""
         return heatmap_size.inches(len(self.columns), len(self.rows))
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How far the colours go."""
+        return scale_of(
+            sorted(mark.value for mark in self.cells.values() if mark.value is not None), self.metric.better
+        )
 
     @property
     def title(self) -> str:

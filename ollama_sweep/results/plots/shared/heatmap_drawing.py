@@ -43,6 +43,7 @@ from ollama_sweep.results.plots.shared.heatmap_cells import (
 )
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.plots.shared.heatmap_legend import Entry, Look, entries
+from ollama_sweep.results.plots.shared.scale import Scale
 from ollama_sweep.results.plots.shared.text import LINE, Fitted, clean, cut, fit, width
 
 COLOURS = "viridis"
@@ -84,7 +85,7 @@ def draw(data: HeatmapData, axes: Any) -> None:
         axes.set(xticks=[], yticks=[])
         draw_notice(axes, data.notice, NOTICE_SIZE)
         return
-    norm = _norm(data)
+    norm = Normalize(data.scale.low, data.scale.high)
     colours = mpl.colormaps[COLOURS + ("_r" if data.metric.better < 0 else "")]
     _draw_mesh(data, axes, norm, colours, size)
     _draw_ticks(data, axes, size)
@@ -92,15 +93,6 @@ def draw(data: HeatmapData, axes: Any) -> None:
     draw_legend(entries(data), axes, size)
     if data.notice:
         draw_notice(axes, data.notice, NOTICE_SIZE)
-
-
-def _norm(data: HeatmapData) -> Normalize:
-    """The values' range; a lone value has the colour of the best."""
-    values = [mark.value for mark in data.cells.values() if mark.value is not None] or [0.0]
-    low, high = min(values), max(values)
-    if high > low:
-        return Normalize(low, high)
-    return Normalize(low, low + 1) if data.metric.better < 0 else Normalize(low - 1, low)
 
 
 def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap, size: tuple[float, float]) -> None:
@@ -119,13 +111,20 @@ def _draw_mesh(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
         vmax=norm.vmax,
         cbar=several,
         cbar_ax=bar,
+        cbar_kws={"extend": extended(data.scale)},
         linewidths=0.6,
         linecolor="white",
         xticklabels=[tick_text(data.x, value) for value in data.columns],
         yticklabels=[tick_text(data.y, value) for value in data.rows],
     )
     if bar is not None:
-        colour_bar_ticks(bar, data.metric, np.nanmin(matrix), np.nanmax(matrix))
+        colour_bar_ticks(bar, data.metric, data.scale.low, data.scale.high)
+
+
+def extended(scale: Scale) -> str:
+    """Which ends of the colour bar have a point: values lie beyond."""
+    both = bool(scale.below), bool(scale.above)
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(both, "neither")
 
 
 def colour_bar_ticks(bar: Any, metric: Metric, low: float, high: float) -> None:

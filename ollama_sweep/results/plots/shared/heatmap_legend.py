@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ollama_sweep.core.cell import PROMPT_TOKENS, model_label
+from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.outcome import FLAG_MEANINGS, Flag
 from ollama_sweep.results.plots.shared.heatmap_data import CellMark, HeatmapData, Kind
+from ollama_sweep.results.plots.shared.scale import Scale
 
 
 class Look(StrEnum):
@@ -44,6 +46,9 @@ SYMBOLS = {
 """Signs that stand behind a value for flags without a look of their own."""
 
 
+BEYOND = "↕"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the legend; `symbol` stands in place of the little picture where there is one."""
@@ -55,7 +60,12 @@ class Entry:
 
 def entries(data: HeatmapData) -> list[Entry]:
     """The legend, the most important first."""
-    return [*_best(data), *_without_number(data), *_flags(data), *_not_there(data)]
+    return [*_best(data), *beyond(data.scale, data.metric), *_without_number(data), *_flags(data), *_not_there(data)]
+
+
+def beyond(scale: Scale, of: Metric) -> list[Entry]:
+    """That the colours do not go as far as an odd cell does."""
+    return [Entry(Look.SYMBOL, words, BEYOND) for words in scale.words(of)]
 
 
 def shown(mark: CellMark) -> str:

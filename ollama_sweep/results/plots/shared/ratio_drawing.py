@@ -144,7 +144,10 @@ def _draw_legend(data: RatioData, axes: Any) -> None:
     signs = {data.words[0]: SIGNS[Verdict.SLOWER], data.words[1]: SIGNS[Verdict.FASTER],
              str(Verdict.SAME): SIGNS[Verdict.SAME], str(Verdict.CANNOT_TELL): SIGNS[Verdict.CANNOT_TELL]}  # fmt: skip
     at = 0.0
-    for word, count in data.counts().items():
+    counts = data.counts()
+    if data.beyond:
+        counts["changed by more than the colours go"] = data.beyond
+    for word, count in counts.items():
         text = clean(f"{signs[word]} {word}: {count}" if word in signs else f"{word}: {count}")
         axes.annotate(text, (0, 0), (at, -58), xycoords="axes fraction", textcoords="offset points",
                       fontsize=LEGEND_SIZE, color=INK if word in signs else TEXT_GREY, va="center",
