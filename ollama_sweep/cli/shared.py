@@ -62,6 +62,8 @@ def sweep_options(command: F) -> F:
     command = click.option("--remote", is_flag=True, help="Allow a host that is another machine.")(command)
     command = click.option("--setup", is_flag=True, help="Allow an engine to download a model (lmstudio, "
                            "sentence_transformers).")(command)  # fmt: skip
+    command = click.option("--libllama", type=str, default=None, metavar="PATH", help="The library of the engine "
+                           "libllama, or its folder.")(command)  # fmt: skip
     command = click.option("--allow-local-gguf", is_flag=True, help="Allow a Modelfile that reads local files.")(
         command
     )
@@ -93,9 +95,9 @@ def overrides_of(given: Mapping[str, Any]) -> dict[str, object]:
     overrides: dict[str, object] = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("settings"):
         overrides["set"] = tuple(given["settings"])
-    for allowance in ("allow_cloud", "allow_local_gguf"):
+    for allowance in ("allow_cloud", "allow_local_gguf", "libllama"):
         if given.get(allowance):
-            overrides[allowance] = True
+            overrides[allowance] = given[allowance]
     return overrides
 
 

@@ -9,6 +9,7 @@ A cell's life on an engine: `prepare` (create, load, read back what is really us
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.engines.shared.look import Look
 from ollama_sweep.machine.secrets import masked
 
+CONTEXT_PADDING = 256
+"""llama.cpp rounds num_ctx up to a multiple of this (src/llama-context.cpp)."""
 SIZES = frozenset({"num_ctx", "num_batch"})
 
 
@@ -68,6 +71,13 @@ class ModelInfo:
     capabilities: tuple[str, ...] = ()
     is_loaded: bool | None = None
 
+    def kv_cache_bytes(self, num_ctx: int) -> int | None:
+        """Bytes of an f16 KV cache for so many tokens of context; None where the metadata do not say."""
+        if self.kv_bytes_per_token is None:
+            return None
+        capped = min(num_ctx, self.context_length or num_ctx)
+        return math.ceil(capped / CONTEXT_PADDING) * CONTEXT_PADDING * self.kv_bytes_per_token
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -76,6 +86,7 @@ class EngineSettings:
     `template` is the text of the Modelfile template ("" for none); `say` takes one line for the person;
     `trace` takes one line per started command (shown with --verbose). `managed` asks for a server of our own;
     `restart_command` brings a server that is down or stuck back. `api_key_env` names the variable with the key.
+    `libllama` is the library that the person named on the command line: it is code, so no file may name one.
     """
 
     host: str | None = None
@@ -92,6 +103,7 @@ class EngineSettings:
     extra: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     api_key_env: str | None = None
+    libllama: str | None = None
 
 
 READ_AGAIN = (

@@ -127,6 +127,23 @@ def free_memory() -> tuple[int | None, int]:
     return sum(known) if known and len(known) == len(free) else None, psutil.virtual_memory().available
 
 
+def free_memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of this computer's memory that are free now, also by the limit of a container; None where nobody says."""
+    import psutil
+
+    try:
+        free = int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        most = int((cgroup / "memory.max").read_text("ascii"))
+        lines = (cgroup / "memory.stat").read_text("ascii").splitlines()
+        counted = {name: int(number) for name, _, number in (line.partition(" ") for line in lines)}
+        used = int((cgroup / "memory.current").read_text("ascii")) - counted["inactive_file"]
+        free = min(free, max(0, most - used))
+    return free
+
+
 def machine() -> Machine:
     """Look at this computer. Sensors that are absent are left out, never zero."""
     import psutil

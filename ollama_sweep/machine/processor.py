@@ -86,3 +86,26 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8", "replace")
     except OSError:
         return ""
+
+
+def computing_cores(root: Path = Path("/")) -> int:
+    """How many threads llama-server takes by itself: one for each core, on Intel's hybrids for each large one.
+
+    As common_cpu_get_num_math of llama.cpp counts them. `root` holds /sys.
+    """
+    large = _listed(_text(root / "sys/devices/cpu_core/cpus"))
+    cores = {
+        _text(place / "topology/thread_siblings")
+        for place in (root / "sys/devices/system/cpu").glob("cpu[0-9]*")
+        if not large or int(place.name.removeprefix("cpu")) in large
+    } - {""}
+    if cores:
+        return len(cores)
+    count = os.cpu_count() or 1
+    return count if count <= 4 else count // 2
+
+
+def _listed(text: str) -> set[int]:
+    """`0-7,16` as numbers."""
+    parts = [part.partition("-") for part in text.strip().split(",") if part.strip()]
+    return {number for first, _, last in parts for number in range(int(first), int(last or first) + 1)}

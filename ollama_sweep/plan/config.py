@@ -69,7 +69,7 @@ def load_spec(path: Path | None, overrides: Mapping[str, object], *, max_cells: 
     """The checked sweep of a file and of the command line, which wins. Raises ConfigError.
 
     `overrides` holds values of the options in `keys.OVERRIDES`, `set` (texts `key=value`), `keys` (YAML by key, from
-    Python), and the permissions `allow_cloud` and `allow_local_gguf`.
+    Python), the permissions `allow_cloud` and `allow_local_gguf`, and the path `libllama`.
     """
     return spec_of(given_entries(path, overrides), path, overrides, max_cells=max_cells)
 
@@ -100,7 +100,14 @@ def spec_of(
     own_models = [given["model"] for given in spec.task_options.values() if "model" in given]
     for node in (entries["model"], *own_models):
         _check_models(node, bool(overrides.get("allow_cloud")), has_files=engines.facts(spec.engine).takes_files)
-    return replace(spec, template_path=template_path, template=template, prompt=prompt)
+    libllama = overrides.get("libllama")
+    return replace(
+        spec,
+        template_path=template_path,
+        template=template,
+        prompt=prompt,
+        libllama=None if libllama is None else str(libllama),
+    )
 
 
 def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> SweepSpec:

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.engines.base import ModelInfo
+from ollama_sweep.engines.base import CONTEXT_PADDING, ModelInfo
 
 MOST_LISTED = 10_000
-CONTEXT_PADDING = 256
-"""llama.cpp rounds num_ctx up to a multiple of this (src/llama-context.cpp)."""
 
 
 def usable_ctx(cell: Cell, model: ModelInfo) -> int:
@@ -86,10 +84,7 @@ def _counted(marks: array[int]) -> Iterator[tuple[int, int]]:
 
 def kv_cache_bytes(num_ctx: int, model: ModelInfo) -> int | None:
     """Bytes of an f16 KV cache for so many tokens of context; None where the metadata do not say."""
-    if model.kv_bytes_per_token is None:
-        return None
-    capped = min(num_ctx, model.context_length or num_ctx)
-    return math.ceil(capped / CONTEXT_PADDING) * CONTEXT_PADDING * model.kv_bytes_per_token
+    return model.kv_cache_bytes(num_ctx)
 
 
 def load_bytes(num_ctx: int, model: ModelInfo) -> int | None:

@@ -19,15 +19,23 @@ _UNLIKE_YAML = re.compile("[\x7f-\xa0\u2028\u2029\ufeff]")
 
 
 def load(
-    path: Path | str | None = None, *, allow_cloud: bool = False, allow_local_gguf: bool = False, **keys: object
+    path: Path | str | None = None,
+    *,
+    allow_cloud: bool = False,
+    allow_local_gguf: bool = False,
+    libllama: Path | str | None = None,
+    **keys: object,
 ) -> SweepSpec:
     """A checked sweep, its tasks set up. `keys` are those of a sweep file and win over it. Raises ConfigError.
+
+    `libllama` is the library that the engine of this name loads, where it is not to find one itself.
 
     `load("configs/quickstart.yaml", num_ctx=[2048, 4096], prompt={"tokens": 500})`
     """
     overrides = {
         "allow_cloud": allow_cloud,
         "allow_local_gguf": allow_local_gguf,
+        "libllama": libllama,
         "keys": {name: _as_yaml(name, value) for name, value in _flat(keys)},
     }
     return with_tasks(load_spec(None if path is None else Path(path), overrides))

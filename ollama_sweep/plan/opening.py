@@ -41,6 +41,7 @@ def engine_settings(
         managed=spec.managed,
         restart_command=spec.restart_command,
         api_key_env=spec.api_key_env,
+        libllama=spec.libllama,
         extra={**spec.engine_options, **({"setup": "yes"} if setup else {})},
         say=say,
         trace=trace,

@@ -141,6 +141,8 @@ class SweepSpec:
     settings: Mapping[str, Scalar] = field(default_factory=dict, metadata=RUNTIME)
     """Keys of the table that have no field here, by name; None where one is not given and has no default."""
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
+    libllama: str | None = field(default=None, metadata=RUNTIME)
+    """A library to load: code, so only the command line or a program gives it, and never a key."""
 
     @property
     def task_names(self) -> tuple[str, ...]:

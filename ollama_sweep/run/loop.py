@@ -78,7 +78,8 @@ def _sentences(error: Exception, more: str) -> str:
 
 def surroundings(info: EngineInfo, machine: Mapping[str, str]) -> dict[str, str]:
     """The fingerprint beside a cell's key: what changes numbers without being asked for."""
-    found = {"engine": info.name, "engine_version": info.version, **machine}
+    library = {name: info.details[name] for name in ("library_digest",) if name in info.details}
+    found = {"engine": info.name, "engine_version": info.version, **library, **machine}
     return {name: masked(value) for name, value in found.items()}
 
 

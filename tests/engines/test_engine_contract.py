@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import plain_engine
@@ -17,7 +19,7 @@ from ollama_sweep import engines
 from ollama_sweep.core import judge
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
-from ollama_sweep.core.generation import Generation, Vectors
+from ollama_sweep.core.generation import EMBED, Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Run, Status, Summary
@@ -58,6 +60,8 @@ class Subject:
     starts: Callable[[], int] = lambda: 0
     world: Callable[[], object] = lambda: None
     script: Callable[..., object] = lambda **script: None
+    strike: Callable[[], object] | None = None
+    """Ends the process that has the model; None where num_batch 1 does that by itself."""
     book: Book = field(default_factory=Book)
     made: list[Engine] = field(default_factory=list)
 
@@ -73,14 +77,14 @@ class Subject:
         return Cell(place, self.model, tuple(sorted(options.items())))
 
 
-def workers() -> list[int]:
-    """The embedded engine's processes."""
-    found = psutil.Process(os.getpid()).children(recursive=True)
-    return [
-        child.pid
-        for child in found
-        if child.status() != psutil.STATUS_ZOMBIE and "_llamacpp_worker" in " ".join(child.cmdline())
-    ]
+def workers(name: str) -> list[int]:
+    """The processes of an engine that holds the model itself."""
+    found = []
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and f"engines.{name}.worker" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 @pytest.fixture(
@@ -88,6 +92,7 @@ def workers() -> list[int]:
         "fake",
         "plain",
         pytest.param("llamacpp", marks=pytest.mark.real),
+        pytest.param(f"libllama {VERSIONS[0]}", marks=pytest.mark.real),
         *(pytest.param(f"ollama {version}", marks=pytest.mark.real) for version in VERSIONS),
         pytest.param(f"ollama_http {VERSIONS[0]}", marks=pytest.mark.real),
         pytest.param(f"ollama_http {VERSIONS[1]}", marks=[pytest.mark.real, pytest.mark.slow]),
@@ -96,7 +101,7 @@ def workers() -> list[int]:
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every engine in turn; whatever a test leaves open is closed."""
     kind, _, version = str(request.param).partition(" ")
-    maker = {"fake": fake, "plain": plain, "llamacpp": llamacpp}.get(kind, ollama)
+    maker = {"fake": fake, "plain": plain, "llamacpp": llamacpp, "libllama": libllama}.get(kind, ollama)
     made: Subject = maker(request, version, kind)
     yield made
     for engine in made.made:
@@ -130,7 +135,22 @@ def plain(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
 def llamacpp(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
     pytest.importorskip("xllamacpp")
     model, embedder = (str(request.getfixturevalue(fixture)) for fixture in ("small_model", "embedding_model"))
-    return Subject(name, model, embedder, EngineSettings(), loads=workers, world=workers)
+    return Subject(name, model, embedder, EngineSettings(), loads=partial(workers, name), world=partial(workers, name))
+
+
+def libllama(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
+    """Beside an Ollama: that is where the library and the rendering come from."""
+    beside = ollama(request, version, name)
+    loads = partial(workers, name)
+
+    def strike() -> None:
+        for pid in loads():
+            psutil.Process(pid).kill()
+
+    def world() -> object:
+        return loads(), beside.world()
+
+    return replace(beside, loads=loads, starts=lambda: 0, strike=strike, world=world, made=[], book=Book())
 
 
 def ollama(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
@@ -256,6 +276,8 @@ def test_a_crash_takes_its_cell_and_nothing_else(subject: Subject) -> None:
 
     def crash() -> None:
         engine.prepare(broken)
+        if subject.strike:
+            subject.strike()
         measure(engine, broken, tokens)
 
     with pytest.raises(CellFailed) as caught:
@@ -351,7 +373,13 @@ def test_what_is_left_to_the_engine_is_its_own_choice(subject: Subject) -> None:
     assert engine.prepare(absent).num_ctx == effective.num_ctx
 
 
+def needs_embeddings(subject: Subject) -> None:
+    if EMBED not in engines.facts(subject.name).kinds:
+        pytest.skip("this engine makes no embeddings, and a sweep that asks it for some is refused")
+
+
 def test_an_embedding_model_among_others(subject: Subject) -> None:
+    needs_embeddings(subject)
     engine, plain = subject.make(), subject.cell()
     engine.prepare(plain)
     before = subject.loads()
@@ -387,6 +415,7 @@ def test_a_model_without_embeddings_says_so(subject: Subject) -> None:
 def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: Subject) -> None:
     if subject.name in SCRIPTED:
         pytest.skip("the scripted engine has no longest text")
+    needs_embeddings(subject)
     engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
     engine.prepare(cell)
     with pytest.raises(CellFailed) as caught:
@@ -397,6 +426,7 @@ def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: S
 def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
     if subject.name in SCRIPTED:
         pytest.skip("the scripted engine's models do both")
+    needs_embeddings(subject)
     engine, cell = subject.make(), replace(subject.cell(), model=subject.embedder)
     engine.prepare(cell)
     assert engine.count_tokens(subject.embedder, "Hello") is None
@@ -409,9 +439,10 @@ def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
 def test_two_models_are_counted_and_measured_in_turn(subject: Subject) -> None:
     """The scratch model and its runner are those of another model each time."""
     engine = subject.make()
+    other = subject.embedder if EMBED in engine.kinds else subject.model
     for model in (subject.model, subject.embedder, subject.model):
         engine.count_tokens(model, "Hello")
-    for model in (subject.embedder, subject.model):
+    for model in (other, subject.model):
         cell = replace(subject.cell(), model=model)
         assert engine.prepare(cell).others_loaded == ()
         engine.release(failed=False)
@@ -430,7 +461,7 @@ def test_the_processes_that_hold_the_model(subject: Subject) -> None:
 
 
 def test_every_engine_in_the_package_is_under_the_contract() -> None:
-    covered = {"fake", "llamacpp", "ollama", "ollama_http"}
+    covered = {"fake", "libllama", "llamacpp", "ollama", "ollama_http"}
     others = {"lmstudio", "openai", "sentence_transformers"}
     """What these can do depends on the server or the library behind them; they have suites of their own."""
     assert covered <= set(engines.known()) <= covered | others

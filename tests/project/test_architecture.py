@@ -16,8 +16,9 @@ from ollama_fixture import ROOT
 
 PACKAGE = ROOT / "ollama_sweep"
 PLUGINS = ("engines", "tasks", "results.plots")
-KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai")}
-"""Another way to the same server, and another server of the same protocol."""
+KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai"), ("libllama", "ollama"), ("libllama", "ollama_http"),
+            ("libllama", "llamacpp")}  # fmt: skip
+"""Another way to the same server, another server of the same protocol, and the library inside the two."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
          "openai", "dotenv", "json_repair", "pynvml", "sentence_transformers", "torch"}  # fmt: skip
 LONGEST_FILE = 600
@@ -239,6 +240,9 @@ NAMED_ALIKE = {
     ("cli.commands.doctor", "ollama"): "the option --ollama",
     ("cli.commands.models", "ollama"): "the option --ollama",
     ("cli.commands.params", "ollama"): "the option --ollama",
+    ("cli.shared", "libllama"): "the option --libllama",
+    ("plan.config", "libllama"): "the same option",
+    ("plan.load", "libllama"): "the same, from Python",
     ("machine.computer", "ollama"): "how the program is called among the processes of a computer",
     ("machine.env", "ollama"): "a word that people write where a key is wanted",
 }

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.outcome import Effective, Status
@@ -21,7 +21,6 @@ from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import process
 
-WORKER = "ollama_sweep.engines.llamacpp.worker"
 ENDING_S = 10.0
 LOG_S = 2.0
 """llama.cpp writes its log in a thread of its own; so long the end of a load's log is waited for."""
@@ -36,18 +35,26 @@ _LAYERS = re.compile(r"offloaded\s+(\d+)/(\d+)\s+layers to GPU")
 
 
 class Child:
-    """A worker process. Whatever goes wrong in it has ended it by the time CellFailed is raised."""
+    """A worker process that answers lines. A death, a deadline or nonsense has ended it once CellFailed is raised."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        """Start it. Raises EngineUnavailable."""
+    engine: ClassVar[str] = "llamacpp"
+    worker: ClassVar[str] = "ollama_sweep.engines.llamacpp.worker"
+
+    def error_of(self, log: str) -> str:
+        """What a log says of why the process died."""
+        return error_text(log)
+
+    def __init__(self, settings: EngineSettings, more: Mapping[str, str] | None = None) -> None:
+        """Start it, with `more` in its environment. Raises EngineUnavailable."""
         self._settings = settings
-        token = f"llamacpp-{uuid.uuid4().hex}"
-        argv = [*shlex.split(settings.extra.get("worker_prefix", "")), sys.executable, "-P", "-m", WORKER]
-        self._number = settings.ledger.record("process", token, {"engine": "llamacpp"})
+        token = f"{self.engine}-{uuid.uuid4().hex}"
+        argv = [*shlex.split(settings.extra.get("worker_prefix", "")), sys.executable, "-P", "-m", self.worker]
+        self._number = settings.ledger.record("process", token, {"engine": self.engine})
         try:
-            self._worker = process.spawn_worker(argv, env=_environment(), token=token)
+            self._worker = process.spawn_worker(argv, env={**_environment(), **(more or {})}, token=token)
         except OSError as error:
-            raise EngineUnavailable(f"the embedded engine cannot be started: {error}") from error
+            settings.ledger.settle(self._number)
+            raise EngineUnavailable(f"the process of the engine {self.engine} cannot be started: {error}") from error
         self._is_ended = False
 
     @property
@@ -64,24 +71,6 @@ class Child:
             self._settle()
         return not self._is_ended
 
-    def load(self, options: Mapping[str, Any], file_bytes: int) -> Effective:
-        """Load a model; what it really uses. Raises CellFailed."""
-        started = time.monotonic()
-        self._ask({"load": options}, self._settings.load_timeout_s, "load")
-        duration_s = time.monotonic() - started
-        until = time.monotonic() + LOG_S
-        while LOAD_ENDS not in self.log and time.monotonic() < until:
-            time.sleep(0.005)
-        return read_log(self.log, file_bytes, int(options["num_ctx"]), duration_s)
-
-    def generate(self, request: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
-        """One generation, or `error`. Raises CellFailed."""
-        return self._ask({"generate": request}, timeout_s, "run")
-
-    def embed(self, texts: Sequence[str], timeout_s: float) -> Mapping[str, Any]:
-        """One batch of texts, or `error`. Raises CellFailed."""
-        return self._ask({"embed": list(texts)}, timeout_s, "embed")
-
     def end(self) -> None:
         """End the process and all it started, whatever state it is in."""
         if self._is_ended:
@@ -93,7 +82,8 @@ class Child:
         self._is_ended = True
         self._settings.ledger.settle(self._number)
 
-    def _ask(self, request: Mapping[str, Any], timeout_s: float, what: str) -> Mapping[str, Any]:
+    def ask(self, request: Mapping[str, Any], timeout_s: float, what: str) -> Mapping[str, Any]:
+        """The answer to one request. Raises CellFailed."""
         try:
             self._worker.send(json.dumps(request), timeout_s)
             line = self._worker.receive(timeout_s)
@@ -120,13 +110,35 @@ class Child:
         else:
             self._settle()
         log = self.log
-        text = error_text(log)
+        text = self.error_of(log)
         signal = -code if code is not None and code < 0 else None
         status, reason = classify(text, exit_code=code, signal=signal)
         if status is Status.ERROR and reason == "unknown":
             status, reason = Status.CRASHED, "load_crash" if what == "load" else "runner_died"
         ended = f"signal {signal}" if signal else f"exit code {code}"
         return CellFailed(status, reason, text or f"the engine's process ended in the {what} ({ended})", log)
+
+
+class EmbeddedChild(Child):
+    """The worker of the embedded engine: one load in each."""
+
+    def load(self, options: Mapping[str, Any], file_bytes: int) -> Effective:
+        """Load a model; what it really uses. Raises CellFailed."""
+        started = time.monotonic()
+        self.ask({"load": options}, self._settings.load_timeout_s, "load")
+        duration_s = time.monotonic() - started
+        until = time.monotonic() + LOG_S
+        while LOAD_ENDS not in self.log and time.monotonic() < until:
+            time.sleep(0.005)
+        return read_log(self.log, file_bytes, int(options["num_ctx"]), duration_s)
+
+    def generate(self, request: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        """One generation, or `error`. Raises CellFailed."""
+        return self.ask({"generate": request}, timeout_s, "run")
+
+    def embed(self, texts: Sequence[str], timeout_s: float) -> Mapping[str, Any]:
+        """One batch of texts, or `error`. Raises CellFailed."""
+        return self.ask({"embed": list(texts)}, timeout_s, "embed")
 
 
 def _environment() -> dict[str, str]:

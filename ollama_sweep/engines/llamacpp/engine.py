@@ -19,7 +19,7 @@ from ollama_sweep.core.options import KV_CACHE_SHARES, PARAMETERS, Options
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
-from ollama_sweep.engines.llamacpp.child import Child
+from ollama_sweep.engines.llamacpp.child import EmbeddedChild
 from ollama_sweep.engines.llamacpp.look import EmbeddedLook, installed_version
 from ollama_sweep.engines.llamacpp.model import Source, installed, locate
 from ollama_sweep.engines.shared import gate, modelfile
@@ -60,7 +60,7 @@ class Engine(Base):
         self._template = modelfile.parse(settings.template, "modelfile", True) if settings.template else None
         self._sources: dict[str, Source] = {}
         self._said: set[str] = set()
-        self._child: Child | None = None
+        self._child: EmbeddedChild | None = None
         self._loaded: tuple[object, ...] | None = None
         self._effective = Effective()
 
@@ -100,12 +100,12 @@ class Engine(Base):
         self._loaded = cell.load_key
         return self._effective
 
-    def _start(self, source: Source, load: Mapping[str, Any]) -> Child:
+    def _start(self, source: Source, load: Mapping[str, Any]) -> EmbeddedChild:
         """A fresh child with this load; the one before is ended first."""
         self._end()
         self.describe()
         self._settings.trace(f"llama.cpp {json.dumps(load)}")
-        self._child = child = Child(self._settings)
+        self._child = child = EmbeddedChild(self._settings)
         self._effective = child.load(load, source.path.stat().st_size)
         return child
 
@@ -118,7 +118,7 @@ class Engine(Base):
         return {
             "path": str(source.path.absolute()),
             "num_ctx": num_ctx,
-            "num_batch": int(given.get("num_batch") or _default_batch(num_ctx, embeds=embeds)),
+            "num_batch": int(given.get("num_batch") or default_batch(num_ctx, embeds=embeds)),
             "num_gpu": int(given.get("num_gpu", -1)),
             "num_thread": given.get("num_thread"),
             "main_gpu": given.get("main_gpu"),
@@ -150,7 +150,7 @@ class Engine(Base):
             raise CellFailed(Status.TRUNCATED, "does_not_fit", text, raw)
         return found
 
-    def _prepared(self) -> Child:
+    def _prepared(self) -> EmbeddedChild:
         if self._child is None:
             raise RuntimeError("asked before prepare")
         return self._child
@@ -245,7 +245,7 @@ class Engine(Base):
                 self._raise_refusal(error, raw)
             return gate.whole("n_prompt_tokens", error["n_prompt_tokens"])
 
-    def _counting_child(self, model: str, source: Source) -> Child:
+    def _counting_child(self, model: str, source: Source) -> EmbeddedChild:
         """Kept from one count to the next, until a cell is prepared."""
         key = ("count", model)
         if self._loaded == key and self._child is not None and self._child.is_alive:
@@ -284,7 +284,7 @@ def _thinking(chat_template: str, think: bool | str, model: str) -> dict[str, An
     return told
 
 
-def _default_batch(num_ctx: int, *, embeds: bool) -> int:
+def default_batch(num_ctx: int, *, embeds: bool) -> int:
     """What Ollama takes where nobody names num_batch (server/sched.go)."""
     if embeds:
         return min(2048, num_ctx)

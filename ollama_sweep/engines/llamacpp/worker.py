@@ -31,8 +31,8 @@ LOG_BUFFER_SIZES = 4
 
 
 def main() -> None:
-    _end_with_the_parent()
-    answers = _own_stdout()
+    end_with_the_parent()
+    answers = own_stdout()
     server: Any = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -47,14 +47,14 @@ def main() -> None:
         answers.flush()
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """stdout for the answers alone: what C code prints there goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
     """Let the kernel end this process with its parent, also in the middle of a load (Linux, prctl(2)).
 
     llama.cpp holds the interpreter's lock during a load, so no thread could watch. Elsewhere the process ends after

@@ -47,6 +47,8 @@ class Shown:
     quantization: str
     metadata: Mapping[str, Any]
     capabilities: tuple[str, ...]
+    modelfile: str = ""
+    parameters: str = ""
 
 
 def asked_of(
@@ -110,6 +112,8 @@ def shown_in(answer: Mapping[str, Any]) -> Shown:
         quantization=gate.text("quantization_level", details.get("quantization_level")),
         metadata=gate.mapping("model_info", answer.get("model_info")),
         capabilities=tuple(gate.text("capabilities", one) for one in capabilities),
+        modelfile=gate.text("modelfile", answer.get("modelfile")),
+        parameters=gate.text("parameters", answer.get("parameters")),
     )
 
 
