@@ -314,10 +314,10 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "engine", Kind.WORD, Part.WHERE,
-        "`auto`, `ollama`, `ollama_http`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers` or `fake` "
+        "`auto`, `ollama`, `ollama_http`, `libllama`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers` or `fake` "
         "([engines.md](engines.md)). What `auto` chose is kept for the sweep",
         IDENTITY, default="auto", field="engine", example="auto",
-        overrides=(Override("--engine", "auto, ollama, ollama_http, openai, lmstudio, llamacpp …"),),
+        overrides=(Override("--engine", "auto, ollama, ollama_http, libllama, openai, lmstudio …"),),
     ),
     Key(
         "host", Kind.ADDRESS, Part.WHERE,

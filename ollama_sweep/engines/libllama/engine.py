@@ -122,6 +122,7 @@ class Engine(Base):
 
     def count_tokens(self, model: str, prompt: str, *, system: str = "") -> int | None:
         """What Ollama counts, held against what the library makes of the same text. Raises EngineMissing."""
+        self.describe()
         try:
             rendering = self._rendering(model, system)
         except CellFailed as failure:
