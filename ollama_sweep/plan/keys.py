@@ -314,8 +314,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "engine", Kind.WORD, Part.WHERE,
-        "`auto`, `ollama`, `ollama_http`, `libllama`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers` or `fake` "
-        "([engines.md](engines.md)). What `auto` chose is kept for the sweep",
+        "`auto`, `ollama`, `ollama_http`, `libllama`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers` or "
+        "`fake` ([engines.md](engines.md)). What `auto` chose is kept for the sweep",
         IDENTITY, default="auto", field="engine", example="auto",
         overrides=(Override("--engine", "auto, ollama, ollama_http, libllama, openai, lmstudio …"),),
     ),
