@@ -303,6 +303,19 @@ def test_a_child_that_was_killed_between_two_cells_is_started_again(swap: Swap) 
     assert engine.generate(swap.cell(), PROMPT, 60).eval_count == 3
 
 
+def test_a_library_that_was_updated_is_another_one(swap: Swap, tmp_path: Path) -> None:
+    folder = shutil.copytree(swap.library.parent, tmp_path / "copy")
+    engine = swap.engine(folder)
+    before = engine.describe()
+    engine.prepare(swap.cell())
+    tiny_llama.of_build(folder / "libllama.so", 10761)
+    os.utime(folder / "libllama.so", (1, 1))
+    (folder / "libggml-cpu.so").write_text("another one")
+    after = engine.describe()
+    assert (after.version, swap.children() == []) == ("b10761", False)
+    assert after.details["library_digest"] != before.details["library_digest"]
+
+
 # -- what stands behind the head of a structure ----------------------------------------------------------------------
 
 

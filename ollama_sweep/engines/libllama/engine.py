@@ -20,7 +20,7 @@ from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable
 from ollama_sweep.core.generation import GENERATE, Generation
 from ollama_sweep.core.ledger import Leftover
-from ollama_sweep.core.options import KV_CACHE_SHARES, Options
+from ollama_sweep.core.options import KV_CACHE_SHARES, Options, Scalar
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.core.units import format_bytes
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
@@ -66,6 +66,8 @@ class Engine(Base):
         self._info: EngineInfo | None = None
         self._files: dict[str, Path] = {}
         self._models: dict[str, ModelInfo] = {}
+        self._own: dict[str, Mapping[str, Scalar]] = {}
+        self._variables: Mapping[str, str] | None = None
         self._renderings: dict[tuple[str, str], Rendering] = {}
         self._backend: Backend | None = None
         self._child: SwapChild | None = None
@@ -77,6 +79,10 @@ class Engine(Base):
     # -- the library ---------------------------------------------------------------------------------------------
 
     def describe(self) -> EngineInfo:
+        """Looked up again where an update has put another library in its place."""
+        if self._library is not None and not self._library.is_as_it_was():
+            self._end()
+            self._info, self._backend = None, None
         if self._info is None:
             self._info = self._describe()
         return self._info
@@ -277,7 +283,9 @@ class Engine(Base):
     def _wanted(self, cell: Cell) -> dict[str, Any]:
         """The context of a cell, by what is said nearest to it: the cell, the Modelfile, the model's own parameters."""
         owner = self._ollama or self._templates
-        given = {**owner.parameters_of(cell.model), **self._parameters}
+        if cell.model not in self._own:
+            self._own[cell.model] = owner.parameters_of(cell.model)
+        given = {**self._own[cell.model], **self._parameters}
         given.update((name, value) for name, value in cell.options if value is not None)
         trained = self._model(cell.model).context_length
         num_ctx = int(given.get("num_ctx") or DEFAULT_CTX)
@@ -292,7 +300,10 @@ class Engine(Base):
         }
 
     def _environment(self) -> Mapping[str, str]:
-        return self._ollama.environment() if self._ollama else {}
+        """That of Ollama's server, looked up once."""
+        if self._variables is None:
+            self._variables = self._ollama.environment() if self._ollama else {}
+        return self._variables
 
     def _own_threads(self) -> int:
         """As many as llama-server takes by itself."""

@@ -53,10 +53,18 @@ class Library:
     build: int
     digest: str
     is_wheel: bool = False
+    stamp: tuple[int, int] = (0, 0)
 
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    def is_as_it_was(self) -> bool:
+        """No update has put another file in its place."""
+        try:
+            return self.stamp in ((0, 0), _stamp(self.path))
+        except OSError:
+            return False
 
     @property
     def has_backends(self) -> bool:
@@ -173,7 +181,12 @@ def _library(path: Path, origin: str) -> Library:
     """Its digest is that of all the files it is made of, but for the backends of GPUs."""
     parts = sorted({part.resolve() for pattern in _PARTS for part in path.parent.glob(pattern)} | {path})
     digest = content_hash("\n".join(f"{part.name} {file_digest(part)}" for part in parts))
-    return Library(path, origin, _build_of(path.parent), digest)
+    return Library(path, origin, _build_of(path.parent), digest, stamp=_stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _build_of(folder: Path) -> int:

@@ -1,8 +1,9 @@
-"""What `doctor` sees of the context swap: Ollama as its other engines see it, and which library would be used."""
+"""What `doctor` sees of the context swap: which library would be used. Of Ollama itself the look of `ollama` tells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.finding import Finding, bad, ok, warning
@@ -14,12 +15,10 @@ class SwapLook(OllamaLook):
     """Looked up, not loaded: whether it can be used shows when a sweep opens it."""
 
     def findings(self, *, measures: bool) -> Iterator[Finding]:
-        if self._program is not None or not measures:
-            yield from super().findings(measures=measures)
-        else:
-            yield ok("ollama", "no program is here; prompts are rendered by the template inside the model file")
         if not measures:
             return
+        if self._is_served:
+            list(super().findings(measures=False))  # they set `is_shared`
         try:
             found = library.find(self._settings.libllama, self._program)
         except SweepError as error:
@@ -31,3 +30,7 @@ class SwapLook(OllamaLook):
             yield warning("libllama", f"{text}; {differs}", "Numbers of another build are not Ollama's")
         else:
             yield ok("libllama", text)
+
+    def disks(self, *, measures: bool) -> Iterator[tuple[str, Path, int]]:
+        """Only where a file would be imported."""
+        yield from (entry for entry in super().disks(measures=measures) if entry[2])

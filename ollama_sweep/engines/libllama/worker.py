@@ -127,11 +127,11 @@ class Worker:
         import resource
 
         which = resource.RLIMIT_DATA if self._has_gpu else resource.RLIMIT_AS
-        _, hard = resource.getrlimit(which)
-        resource.setrlimit(which, (hard, hard))
         used = _used_bytes(data=self._has_gpu)
         if free_bytes is None or used is None:
             return
+        _, hard = resource.getrlimit(which)
+        resource.setrlimit(which, (hard, hard))
         limit = used + int(free_bytes * SHARE_OF_FREE)
         if hard == resource.RLIM_INFINITY or limit < hard:
             resource.setrlimit(which, (limit, hard))
