@@ -1,4 +1,4 @@
-"""Every formula of a rate, once."""
+"""Every formula of a rate, once, and the limits of what can be measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ollama_sweep.core.generation import Generation
+
+COUNT_MOST = 10_000_000
+RATE_MOST = 10_000_000.0
+LENGTH_MOST = 2**31 - 1
+"""Of a context; models are trained for more than 10,000,000 tokens."""
+BYTES_MOST = 2**50
+DURATION_MOST_S = 366 * 86400.0
+REQUEST_SHARE, REQUEST_SLACK_S = 1.10, 0.05
+"""A duration inside a request may be longer than the request was here by so much: two clocks are compared."""
 
 
 def prompt_rate(count: int, generation: Generation, duration_s: float) -> float:

@@ -19,6 +19,7 @@ from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.judge import judge_answer
 from ollama_sweep.core.outcome import Answer, Effective, Status
+from ollama_sweep.core.rates import DURATION_MOST_S
 from ollama_sweep.core.thoughts import Arrivals
 from ollama_sweep.engines.ollama.output import statistics
 from ollama_sweep.engines.ollama.requests import Streamed
@@ -66,7 +67,7 @@ json_values = st.one_of(
 
 def believed(found: Generation) -> None:
     """Everything in it is possible, of plain types, and can be stored."""
-    limit_s = (found.client_duration_s or gate.DURATION_MOST_S) * 1.1 + 0.05
+    limit_s = (found.client_duration_s or DURATION_MOST_S) * 1.1 + 0.05
     for name in COUNTS:
         count = getattr(found, name)
         assert count is None or (type(count) is int and 0 <= count <= 10_000_000 * max(1, (found.vectors or ONE).rows))

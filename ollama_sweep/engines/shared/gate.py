@@ -20,15 +20,16 @@ from ollama_sweep.core import rates
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.generation import Generation, Vectors
 from ollama_sweep.core.outcome import FAILURES, Effective, Status
+from ollama_sweep.core.rates import (
+    BYTES_MOST,
+    COUNT_MOST,
+    DURATION_MOST_S,
+    LENGTH_MOST,
+    RATE_MOST,
+    REQUEST_SHARE,
+    REQUEST_SLACK_S,
+)
 
-COUNT_MOST = 10_000_000
-RATE_MOST = 10_000_000.0
-LENGTH_MOST = 2**31 - 1
-"""Of a context; models are trained for more than 10,000,000 tokens."""
-BYTES_MOST = 2**50
-DURATION_MOST_S = 366 * 86400.0
-REQUEST_SHARE, REQUEST_SLACK_S = 1.10, 0.05
-"""A duration inside a request may be longer than the request was here by so much: two clocks are compared."""
 LONGEST_SHOWN = 80
 LONGEST_ANSWER_SHOWN = 400
 LONGEST_NUMBER = 40

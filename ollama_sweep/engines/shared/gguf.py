@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.rates import BYTES_MOST
 from ollama_sweep.engines.base import ModelInfo
-from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.files import file_digest
 
 Value = str | int | float | bool | list[int] | list[float] | list[bool]
@@ -274,5 +274,5 @@ def _is_kept(value: object) -> bool:
     """A text, a number that can be, or a list of such numbers."""
     parts = value if isinstance(value, list) else [value]
     return isinstance(value, str | bool) or all(
-        isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part <= gate.BYTES_MOST for part in parts
+        isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part <= BYTES_MOST for part in parts
     )

@@ -1,0 +1,215 @@
+"""What a recording holds: the grid, and every load of every cell with the raw numbers of its runs. Plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from ollama_sweep.core.cell import PROMPT_TOKENS
+from ollama_sweep.core.options import Options, Scalar
+from ollama_sweep.core.outcome import Effective, Flag, Purpose, Status
+
+VERSION = 1
+NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
+"""Dimensions that are no option of a load or a request."""
+
+
+class FailedIn(StrEnum):
+    """Where a load failed: before its first request, in a request, or when what came of them was judged."""
+
+    LOAD = "load"
+    REQUEST = "request"
+    JUDGING = "judging"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """One generation as the engine reported it. Counts in tokens, durations in seconds; None is unknown.
+
+    `doubt` is why the run was not believed, "" where it was.
+    """
+
+    warmup: bool
+    doubt: str
+    prompt_eval_count: int | None
+    cached_count: int | None
+    prompt_eval_duration_s: float | None
+    eval_count: int | None
+    eval_duration_s: float | None
+    total_duration_s: float | None
+    load_duration_s: float | None
+    client_duration_s: float
+    ttft_s: float | None
+    thinking_count: int | None = None
+    thinking_duration_s: float | None = None
+
+    @property
+    def believed(self) -> bool:
+        """Its numbers count."""
+        return not self.doubt
+
+    @property
+    def prompt_eval_rate(self) -> float | None:
+        """Tokens/s of the uncached part of the prompt."""
+        if not self.prompt_eval_count or not self.prompt_eval_duration_s:
+            return None
+        return (self.prompt_eval_count - (self.cached_count or 0)) / self.prompt_eval_duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedLoad:
+    """One attempt at a cell: a load, and the requests that were made in it, warm-ups first.
+
+    `status` is `ok` or a failure, `purpose` None for the cell's own load. The seconds from its start to its end are
+    those before the first request (`load_s`: create, load, read back), those of the requests, and for one that failed
+    in a request those of that request (`failure_s`); one that failed in the load cost its `load_s`.
+    """
+
+    status: Status
+    reason: str
+    purpose: Purpose | None
+    flags: frozenset[Flag]
+    load_s: float
+    failure_s: float
+    failed_in: FailedIn | None
+    effective: Effective
+    runs: tuple[RecordedRun, ...]
+
+    @property
+    def seconds(self) -> float:
+        """What it cost, from its start to its end."""
+        return self.load_s + math.fsum(run.client_duration_s for run in self.runs) + self.failure_s
+
+    @property
+    def measured(self) -> tuple[RecordedRun, ...]:
+        """Its runs without the warm-ups."""
+        return tuple(run for run in self.runs if not run.warmup)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCell:
+    """One point of the grid with its loads, the oldest first; none where it was not measured.
+
+    `coordinates` are in the order of the grid's dimensions. `options` are all load and request options, `server` the
+    settings of a managed server, both sorted by name. `tokens` is the prompt's true length, None where nobody counted.
+    `is_skipped`: the prompt does not fit its num_ctx, so it was never tried.
+    """
+
+    coordinates: Options
+    model: str
+    options: Options
+    server: Options
+    tokens: int | None
+    is_skipped: bool
+    loads: tuple[RecordedLoad, ...]
+
+    @property
+    def place(self) -> Mapping[str, Scalar]:
+        """Its coordinates by name."""
+        return dict(self.coordinates)
+
+    @property
+    def num_ctx(self) -> int | None:
+        """None where the engine chose."""
+        return _whole(dict(self.options).get("num_ctx"))
+
+    @property
+    def num_batch(self) -> int | None:
+        """None where the engine chose."""
+        return _whole(dict(self.options).get("num_batch"))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedModel:
+    """A model that was measured: its name without folders, its digest, and what the engine said of it."""
+
+    name: str
+    digest: str
+    quantization: str | None = None
+    parameter_size: str | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A sweep as it was measured. `dimensions` are in the order of the grid, outermost first.
+
+    `machine` is one line about the computer, `has_gpu` what its engine computed on; `recorded_at` is ISO 8601 in UTC,
+    of the first load. `prompt_tokens` is the length that was wanted of the prompt, None where it had another text or
+    several lengths. `remark` is what a person says of it. `digest` is that of the file's content.
+    """
+
+    name: str
+    engine: str
+    engine_version: str
+    machine: str
+    has_gpu: bool
+    recorded_at: str
+    remark: str
+    dimensions: Mapping[str, tuple[Scalar, ...]]
+    prompt_tokens: int | None
+    timeout_s: float | None
+    models: tuple[RecordedModel, ...]
+    cells: tuple[RecordedCell, ...]
+    digest: str = ""
+    version: int = field(default=VERSION)
+
+    @property
+    def measured(self) -> tuple[RecordedCell, ...]:
+        """The cells with a load."""
+        return tuple(cell for cell in self.cells if cell.loads)
+
+    @property
+    def engine_in_words(self) -> str:
+        """`ollama 0.34.0`."""
+        return f"{self.engine} {self.engine_version}".strip()
+
+    def cell(self, **coordinates: Scalar) -> RecordedCell:
+        """The one cell at these coordinates; dimensions of one value may be left out. Raises KeyError."""
+        found = [cell for cell in self.cells if coordinates.items() <= cell.place.items()]
+        if len(found) != 1:
+            raise KeyError(f"{len(found)} cells at {coordinates}")
+        return found[0]
+
+
+def scaled(recording: Recording, *, loads: float = 1.0, runs: float = 1.0) -> Recording:
+    """The same recording on hardware whose loads and runs take so many times as long: a map at another scale.
+
+    Counts, failures and memory stay; rates are divided by `runs`. The digest is no file's any more, so it is "".
+    """
+    cells = tuple(
+        replace(cell, loads=tuple(_scaled_load(load, loads, runs) for load in cell.loads)) for cell in recording.cells
+    )
+    return replace(recording, cells=cells, digest="")
+
+
+def _scaled_load(load: RecordedLoad, loads: float, runs: float) -> RecordedLoad:
+    load_duration_s = load.effective.load_duration_s
+    return replace(
+        load,
+        load_s=load.load_s * loads,
+        failure_s=load.failure_s * runs,
+        effective=replace(load.effective, load_duration_s=None if load_duration_s is None else load_duration_s * loads),
+        runs=tuple(_scaled_run(run, runs) for run in load.runs),
+    )
+
+
+def _scaled_run(run: RecordedRun, factor: float) -> RecordedRun:
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return replace(
+        run,
+        prompt_eval_duration_s=times(run.prompt_eval_duration_s),
+        eval_duration_s=times(run.eval_duration_s),
+        total_duration_s=times(run.total_duration_s),
+        load_duration_s=times(run.load_duration_s),
+        client_duration_s=run.client_duration_s * factor,
+        ttft_s=times(run.ttft_s),
+        thinking_duration_s=times(run.thinking_duration_s),
+    )
+
+
+def _whole(value: Scalar) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
