@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Purpose
+from ollama_sweep.core.recording.model import Recording
 from ollama_sweep.store.file import Reading
-from ollama_sweep.store.loads import compared, further, spreads
+from ollama_sweep.store.loads import compared, further, recorded, spreads
+from ollama_sweep.store.rows import SweepRow
 
 
 class LoadsReading(Reading):
@@ -47,3 +49,8 @@ class LoadsReading(Reading):
         """What each load of each measured cell gave, by the cell's position."""
         with self._storage_errors():
             yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
+
+    def recording(self, sweep: SweepRow, remark: str = "") -> Recording:
+        """A sweep load by load. Raises ConfigError where there is nothing to record."""
+        with self._storage_errors():
+            return recorded.recording(self._connection, self._notes, sweep, remark)
