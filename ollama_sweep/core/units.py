@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 _GO_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|μs|ms|h|m|s)")
@@ -48,3 +49,13 @@ def format_rate(tokens_per_second: float) -> str:
         return f"{tokens_per_second:g}"
     decimals = max(0, 2 - math.floor(math.log10(tokens_per_second)))
     return f"{tokens_per_second:.{decimals}f}"
+
+
+def utc_text(now_s: float) -> str:
+    """A time of day, in seconds since 1970, as it is stored: ISO 8601 in UTC."""
+    return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds")
+
+
+def local_time(now_s: float) -> datetime:
+    """The same as the local time, without a zone."""
+    return datetime.fromtimestamp(now_s)

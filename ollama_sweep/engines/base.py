@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +25,7 @@ from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared.leftovers import end_process
 from ollama_sweep.engines.shared.look import Look
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.secrets import masked
 
 CONTEXT_PADDING = 256
@@ -40,6 +41,11 @@ class EngineInfo:
     version: str
     where: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def replays(self) -> str:
+        """What a replayed engine answers from, in words; "" for one that measures."""
+        return self.details.get("replays", "")
 
     @property
     def shown_version(self) -> str:
@@ -87,6 +93,7 @@ class EngineSettings:
     `trace` takes one line per started command (shown with --verbose). `managed` asks for a server of our own;
     `restart_command` brings a server that is down or stuck back. `api_key_env` names the variable with the key.
     `libllama` is the library that the person named on the command line: it is code, so no file may name one.
+    `clock` is that of the run; `recording` the file that is answered from, `recording_seed` what draws its loads.
     """
 
     host: str | None = None
@@ -104,6 +111,9 @@ class EngineSettings:
     folder: Path | None = None
     api_key_env: str | None = None
     libllama: str | None = None
+    clock: Clock = REAL
+    recording: str | None = None
+    recording_seed: int | None = None
 
 
 READ_AGAIN = (
@@ -149,6 +159,8 @@ class Engine(ABC):
     """The variable of the environment that names its server where the sweep does not."""
     is_scripted: ClassVar[bool] = False
     """It uses no hardware and no server, and stands for the server that the sweep names."""
+    is_replayed: ClassVar[bool] = False
+    """It answers from a recording: nothing of this computer is measured, and its clock runs as fast as it can."""
     loads_without_a_prompt: ClassVar[bool] = False
     """`prepare` loads a cell's num_ctx and num_batch by itself, so memory can be looked for by loads alone."""
     how_to_get_a_model: ClassVar[str] = ""
@@ -210,6 +222,17 @@ class Engine(ABC):
         May load the model with a very small context. Raises EngineUnavailable or CellFailed.
         """
         return None
+
+    def refuse(self, cells: Iterable[Cell], lengths: Mapping[int | None, int | None]) -> None:
+        """Raise ConfigError for a cell that it can say nothing of; asked before anything is made.
+
+        `lengths` are the wanted lengths of the prompt by the cells' `prompt_tokens`; None where it is another text.
+        """
+        return
+
+    def go_on(self, loads_of: Callable[[Cell], int]) -> None:
+        """Told before the first cell: how many loads of a cell have come to an end, also in earlier sessions."""
+        return
 
     def prepare(self, cell: Cell) -> Effective:
         """Load the cell's configuration, or keep it where it is loaded already. Raises CellFailed."""

@@ -25,7 +25,6 @@ import os
 import random
 import re
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.machine.clocks import REAL
 
 SCRIPT = "OLLAMA_SWEEP_FAKE"
 _FAILURES = {
@@ -279,10 +279,10 @@ class Engine(Base):
 
     def _take_time(self) -> None:
         cut = self._cut
-        cut.wait(float(self._script.get("seconds", 0)))
+        self._settings.clock.wait(cut, float(self._script.get("seconds", 0)))
         gate = self._script.get("gate")
         while not cut.is_set() and ((gate and not Path(gate).exists()) or self._is_waiting_for_others()):
-            time.sleep(0.01)
+            REAL.sleep(0.01)  # for a test that decides when
         if cut.is_set():
             raise CellFailed(Status.ERROR, "engine_died", "the request was cut short")
 

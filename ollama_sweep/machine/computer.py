@@ -118,6 +118,15 @@ class OtherMachine:
         return self.fingerprint()
 
 
+@dataclass(frozen=True)
+class RecordedMachine(OtherMachine):
+    """The computer on which a recording was made: a line is all that is known of it."""
+
+    def line(self) -> str:
+        """As `Machine` has it."""
+        return f"replayed: {self.where}"
+
+
 def free_memory() -> tuple[int | None, int]:
     """Bytes that are free now: of all GPUs together (None where one does not say), and of the computer."""
     import psutil

@@ -27,11 +27,15 @@ _WINDOW = re.compile(r"(?:([a-z]{3})(?:[-–]([a-z]{3}))? )?(\d\d?:\d\d) ?[-–]
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing may start now: why, until when (local time; None is unknown), and when to ask again."""
+    """Nothing may start now: why, until when (local time; None is unknown), and when to ask again.
+
+    `is_for_others`: it ends by what somebody else does, so the time that has to pass is real.
+    """
 
     reason: str
     until: datetime | None = None
     again_s: float = AGAIN_S
+    is_for_others: bool = False
 
 
 @dataclass(frozen=True)

@@ -314,8 +314,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "engine", Kind.WORD, Part.WHERE,
-        "`auto`, `ollama`, `ollama_http`, `libllama`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers` or "
-        "`fake` ([engines.md](engines.md)). What `auto` chose is kept for the sweep",
+        "`auto`, `ollama`, `ollama_http`, `libllama`, `openai`, `lmstudio`, `llamacpp`, `sentence_transformers`, "
+        "`replay` or `fake` ([engines.md](engines.md)). What `auto` chose is kept for the sweep",
         IDENTITY, default="auto", field="engine", example="auto",
         overrides=(Override("--engine", "auto, ollama, ollama_http, libllama, openai, lmstudio …"),),
     ),
@@ -346,6 +346,18 @@ KEYS: tuple[Key, ...] = (
         "engine_options", Kind.ENGINE_OPTIONS, Part.WHERE,
         "what only some engines know ([engines.md](engines.md)): `device`, `max_seq_length`, `trust_remote_code`",
         IDENTITY, field="engine_options", example="{device: cpu}",
+    ),
+    Key(
+        "recording", Kind.TEXT, Part.WHERE,
+        "for the engine `replay`: the recording that it answers from, a file of `export --format recording` "
+        "([engines.md](engines.md#replay))",
+        absent="none", example="quickstart.jsonl.gz",
+        overrides=(Override("--recording", "The recording that the engine replay answers from.", "FILE"),),
+    ),
+    Key(
+        "recording_seed", Kind.COUNT, Part.WHERE,
+        "for the engine `replay`: draw every load anew among those of its cell, by this number, LOW to HIGH",
+        absent="the loads come as they were recorded", low=0, high=2**31 - 1, example="1",
     ),
     Key(
         "interim", Kind.INTERVAL, Part.HOW,

@@ -16,13 +16,12 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
-from ollama_sweep.machine import computer
 from ollama_sweep.machine.sensing.thermometer import Thermometer
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.lengths import NoMemory
 from ollama_sweep.plan.memory import limits
-from ollama_sweep.plan.opening import engine_name, engine_settings, is_elsewhere, opened, pinned_engine
+from ollama_sweep.plan.opening import engine_name, engine_settings, machine_of, opened, pinned_engine
 from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
@@ -247,7 +246,7 @@ def _record(found: Survey, reader: Reader | None) -> limits.Record:
     """What ran out of memory before where this sweep would run; this computer is looked at only where there is any."""
     if reader is None or not reader.has_failures():
         return limits.Record()
-    here = computer.OtherMachine(found.info.where) if is_elsewhere(found.info) else computer.machine()
+    here = machine_of(found.info)
     return limits.Record(reader.known_failures(limits.surroundings(found.engine, found.info, here, found.modelfile)))
 
 

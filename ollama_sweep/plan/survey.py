@@ -126,19 +126,22 @@ class Survey:
             self.spec.prompt.source or "prompt",
         )
 
-    def _planned(self, cell: Cell) -> PlannedCell:
-        model, prompt = self.models[cell.model], self.prompts[cell.asked]
-        key = cell_key(
+    def key(self, cell: Cell) -> str:
+        """The identity of a cell's measurement."""
+        return cell_key(
             cell,
             engine=self.engine,
-            model_digest=model.digest,
+            model_digest=self.models[cell.model].digest,
             modelfile=self.modelfile,
-            prompt_hash=prompt.hash,
+            prompt_hash=self.prompts[cell.asked].hash,
             task_version=self.task_versions[cell.task],
         )
+
+    def _planned(self, cell: Cell) -> PlannedCell:
+        model, prompt = self.models[cell.model], self.prompts[cell.asked]
         fitting = self.fits(cell)
         return PlannedCell(
-            key=key,
+            key=self.key(cell),
             cell=cell,
             model_digest=model.digest,
             prompt_hash=prompt.hash,
@@ -183,6 +186,8 @@ class Survey:
             "host": masked(self.info.where),
             "cooldown": asdict(spec.cooldown),
             **self._reuse_picture(),
+            "models": {name: _facts(model) for name, model in self.models.items()},
+            **({"replays": self.info.replays} if self.info.replays else {}),
         }
 
 
@@ -223,6 +228,7 @@ def survey(
         for model in _models_of(spec, task)
         for length in spec.lengths_of(task)
     )
+    engine.refuse(grid.each_cell(spec), {length: spec.prompt_of(length).tokens for length in spec.lengths})
     models = {name: engine.model_info(name) for name in dict.fromkeys(model for _, model, _ in asked)}
     for model in models.values():
         _refuse_media(spec, model)
@@ -240,6 +246,16 @@ def asked_kinds(spec: SweepSpec) -> frozenset[str]:
 def _models_of(spec: SweepSpec, task: str) -> list[str]:
     own = spec.setups[task].model if task in spec.setups else ""
     return [own] if own else [str(name) for name in spec.dimensions.get("model", (spec.model,))]
+
+
+def _facts(model: ModelInfo) -> dict[str, object]:
+    """What the engine says of a model and no cell has."""
+    return {
+        "family": model.family,
+        "context_length": model.context_length,
+        "size_bytes": model.size_bytes,
+        "kv_bytes_per_token": model.kv_bytes_per_token,
+    }
 
 
 def _setup_picture(setup: Setup) -> list[object]:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from ollama_sweep.store.rows import SweepRow
 
 
+def replayed_words(row: SweepRow) -> str:
+    """A line that says of a replayed sweep what it is; "" for one that was measured."""
+    replays = row.spec.get("replays")
+    return f"Replayed from {replays}: nothing of it was measured here." if replays else ""
+
+
 def find_sweep(reader: Reader, config: str | None) -> SweepRow:
     """The sweep of a CONFIG or a name; left out, the one that ran last. Raises ConfigError."""
     if config is None:
@@ -66,7 +72,8 @@ def best(db: Path | str, sweep: str | None = None, metric: str | None = None) ->
     with Reader.open(Path(db)) as reader, reader.snapshot():
         row = find_sweep(reader, sweep)
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
-    return SweepBest(row.name, best_cells(results, metric, spreads), describe_best(results, metric, spreads))
+    text = "\n".join(filter(None, [describe_best(results, metric, spreads), replayed_words(row)]))
+    return SweepBest(row.name, best_cells(results, metric, spreads), text)
 
 
 def _results(db: Path | str, sweep: str | None) -> tuple[str, list[CellResult]]:

@@ -75,6 +75,8 @@ class SweepStatus:
     """Cells that were called done and are not in this file."""
     memory: tuple[str, ...] = ()
     """What `run --scan` found, a line for each combination."""
+    replays: str = ""
+    """What a replayed sweep answers from: its times are those of a clock of its own."""
 
     @property
     def total(self) -> int:
@@ -119,6 +121,7 @@ class SweepStatus:
             "missing_cells": self.missing_cells,
             "left_out": asdict(self.left_out),
             "memory": list(self.memory),
+            **({"replays": self.replays} if self.replays else {}),
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -174,6 +177,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         left_out=reader.left_out(row.sweep_id),
         missing_cells=reader.missing_cells(),
         memory=tuple(memory_words(reader.scanned_loads(row.sweep_id))),
+        replays=str(row.spec.get("replays") or ""),
     )
 
 
@@ -199,6 +203,8 @@ def _running(reader: Reader, row: SweepRow) -> Running | None:
     running = reader.running(row.sweep_id)
     if running is None:
         return None
+    if row.spec.get("replays"):  # it began by a clock that nobody sees from here
+        return Running(running.coordinates, running.number, 0.0)
     seconds = (datetime.now(UTC) - datetime.fromisoformat(running.started_at)).total_seconds()
     return Running(running.coordinates, running.number, max(0.0, seconds))
 

@@ -17,6 +17,7 @@ from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
 from ollama_sweep.core.summary import asked_s, energy_per_token, summarize, summarize_answers
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.files import too_many_files
 from ollama_sweep.machine.telemetry import NoTelemetry, Watch
 from ollama_sweep.plan import prompts
@@ -63,6 +64,7 @@ class Measuring:
     oom_kills: Callable[[], int] = system_oom_kills
     runs_spread: Callable[[], float] = lambda: 0.0
     watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
+    clock: Clock = REAL
 
     def outcome(self, cell: Cell, beside: Beside) -> Outcome:
         """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
@@ -190,6 +192,7 @@ class Measuring:
             emit=self.emit,
             first=max((run.number for run in earlier), default=0) + 1,
             asked_s=asked_s(earlier),
+            clock=self.clock,
         )
         for number in range(1, self.spec.warmup.minimum + 1):
             runs.extend(asking.warm_up(number))

@@ -28,6 +28,8 @@ def needs(spec: SweepSpec, info: EngineInfo, gpus: Callable[[], tuple[Gpu, ...]]
     from ollama_sweep.machine import computer, ports
     from ollama_sweep.machine.address import is_loopback
 
+    if info.replays:
+        return {}
     is_scripted = engines.facts(info.name).is_scripted
     address = info.where if "://" in info.where else spec.host if is_scripted and spec.host else ""
     is_found = address and info.details.get("server") != "own"

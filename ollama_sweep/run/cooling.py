@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.events import GoingOn, Notice, OnHold
-from ollama_sweep.core.units import format_duration
+from ollama_sweep.core.units import format_duration, local_time
 from ollama_sweep.machine import ports
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.sensing.thermometer import Thermometer
 from ollama_sweep.run import claims
 from ollama_sweep.run.stopping import StopNow, Stopping
@@ -62,13 +61,14 @@ class CoolDown:
     stopping: Stopping
     emit: Emit
     is_warm: bool = False
+    clock: Clock = REAL
     _ended_at: float | None = None
     _known: frozenset[str] = frozenset()
     _is_lost: bool = False
 
     def after_cell(self) -> None:
         """The rest begins."""
-        self._ended_at = time.monotonic()
+        self._ended_at = self.clock.monotonic_s()
 
     def before_control(self) -> None:
         """Rest after the cell that has just ended, so that the control cell is as cool as any other."""
@@ -81,27 +81,27 @@ class CoolDown:
             if self.wanted.gpu_c is not None:
                 self._known = frozenset(self._read())
         elif self.wanted.seconds is not None:
-            self._rest(self._ended_at + self.wanted.seconds - time.monotonic())
+            self._rest(self._ended_at + self.wanted.seconds - self.clock.monotonic_s())
         elif self.wanted.gpu_c is not None:
             self._wait_for_the_gpus(self.wanted.gpu_c)
 
     def _rest(self, seconds: float) -> None:
         if seconds <= 0:
             return
-        until = datetime.now() + timedelta(seconds=seconds)
+        until = local_time(self.clock.now_s() + seconds)
         self.emit(OnHold(f"resting {format_duration(self.wanted.seconds or seconds)} between cells (cooldown)", until))
-        pause(seconds, self.stopping)
+        pause(seconds, self.stopping, self.clock)
         self.emit(GoingOn())
 
     def _wait_for_the_gpus(self, gpu_c: int) -> None:
-        until, is_waiting = time.monotonic() + MOST_S, False
+        until, is_waiting = self.clock.monotonic_s() + MOST_S, False
         while True:
             found = self._read()
             warmest = max(found.values(), default=0.0)
             self.is_warm = self._lacks_some(found) or warmest > gpu_c
             if not self.is_warm or self._is_lost:
                 break
-            if time.monotonic() >= until:
+            if self.clock.monotonic_s() >= until:
                 waited = format_duration(MOST_S)
                 self.emit(Notice(f"Warning: the GPU is at {warmest:.0f} °C after {waited} and not at {gpu_c} °C: "
                                  "the next cell is measured all the same, with the flag warm"))  # fmt: skip
@@ -109,7 +109,7 @@ class CoolDown:
             if not is_waiting:
                 self.emit(OnHold(f"the GPU cools down from {warmest:.0f} to {gpu_c} °C (cooldown)"))
                 is_waiting = True
-            pause(AGAIN_S, self.stopping)
+            pause(AGAIN_S, self.stopping, self.clock)
         if is_waiting:
             self.emit(GoingOn())
 

@@ -7,7 +7,6 @@ tell: beyond one limit the cells that follow carry the flag `drifted`, beyond an
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from ollama_sweep.core.noise.drift import Drift, drift_of
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Outcome, Purpose, Status
 from ollama_sweep.core.summary import PROMPT_RATE
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
@@ -47,6 +47,7 @@ class DriftWatch:
     passes: int = 1
     rest: Callable[[], None] = lambda: None
     drift: Drift = field(default_factory=Drift)
+    clock: Clock = REAL
     _cells: int = 0
     _since: float = 0.0
     _made: int | None = None
@@ -62,7 +63,7 @@ class DriftWatch:
     def after_cell(self) -> None:
         """Count a finished cell; measure the control cell where that is due. Raises StopNow, EngineUnavailable."""
         self._cells += 1
-        self._since = self._since or time.monotonic()
+        self._since = self._since or self.clock.monotonic_s()
         if not self._is_due():
             return
         for left in range(MOST_PAUSES, -1, -1):
@@ -73,9 +74,9 @@ class DriftWatch:
                 break
             words = f"the speed has drifted by {self.drift.share:+.1%}"
             self.emit(OnHold(f"{words}; looking again in {PAUSE_S / 60:.0f} min (--no-pause goes on)"))
-            pause(PAUSE_S, self.stopping)
+            pause(PAUSE_S, self.stopping, self.clock)
             self.emit(GoingOn())
-        self._cells, self._since = 0, time.monotonic()
+        self._cells, self._since = 0, self.clock.monotonic_s()
 
     def correct(self) -> None:
         """Keep by how much each load was off, by all controls so far; trouble with the database is for whoever meets it
@@ -96,7 +97,7 @@ class DriftWatch:
             return self._is_next()
         if self.every.cells is not None and self._cells >= self.every.cells:
             return True
-        return self.every.seconds is not None and time.monotonic() - self._since >= self.every.seconds
+        return self.every.seconds is not None and self.clock.monotonic_s() - self._since >= self.every.seconds
 
     def _is_next(self) -> bool:
         """By themselves controls lie at the start, at the end and evenly between."""

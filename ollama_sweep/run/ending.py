@@ -57,6 +57,7 @@ class Files:
 def end_of(db: Path, name: str) -> Ending:
     """What came of a sweep. Raises ConfigError, StorageError."""
     from ollama_sweep.results.best import describe_best
+    from ollama_sweep.results.find import replayed_words
     from ollama_sweep.results.grids import length_of
     from ollama_sweep.results.pictures import is_many
     from ollama_sweep.store.reader import Reader
@@ -68,6 +69,7 @@ def end_of(db: Path, name: str) -> Ending:
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
     contexts = {(result.coordinates.get("num_ctx"), length_of(result)) for result in results}
     best = describe_best(results, spreads=spreads, contexts=len(contexts) <= SHOWN_CONTEXTS)
+    best = "\n".join(filter(None, [best, replayed_words(row)]))
     doubtful = sum(result.status.is_failure or bool(result.flags - {Flag.REUSED}) for result in results)
     return Ending(best, tuple(_summaries(db, name)), doubtful, row, results, spreads=spreads)
 

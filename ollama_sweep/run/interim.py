@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.events import CellFinished, Drawing, Drawn, Event, SweepStarted
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.stopping import Stopping
 
@@ -29,27 +29,29 @@ class InterimPictures:
         *,
         stopping: Stopping | None = None,
         emit: Callable[[Event], None] = lambda event: None,
+        clock: Clock = REAL,
     ) -> None:
         self._when, self._words, self._say = when, words, say
         self._stopping, self._emit = stopping or Stopping(), emit
+        self._clock = clock
         self._left = self._cells = 0
-        self._drawn_at = time.monotonic()
+        self._drawn_at = self._clock.monotonic_s()
         self._has_failed = False
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, SweepStarted):
-            self._left, self._drawn_at = event.total - event.done, time.monotonic()
+            self._left, self._drawn_at = event.total - event.done, self._clock.monotonic_s()
         elif isinstance(event, CellFinished) and not event.will_retry:
             self._left -= 1
             self._cells += 1
             if self._left > 0 and self._is_due() and not self._stopping.requested:
                 self._draw()
-                self._cells, self._drawn_at = 0, time.monotonic()
+                self._cells, self._drawn_at = 0, self._clock.monotonic_s()
 
     def _is_due(self) -> bool:
         if self._when.cells is not None:
             return self._cells >= self._when.cells
-        return self._when.seconds is not None and time.monotonic() - self._drawn_at >= self._when.seconds
+        return self._when.seconds is not None and self._clock.monotonic_s() - self._drawn_at >= self._when.seconds
 
     def _draw(self) -> None:
         self._emit(Drawing())

@@ -36,7 +36,7 @@ from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
 from ollama_sweep.core.units import format_duration
 from ollama_sweep.engines.base import Engine, EngineInfo
-from ollama_sweep.machine.clocks import suspended_s, time_of_day_ahead_s
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.conditions import Wait
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.machine.secrets import masked
@@ -129,8 +129,7 @@ class Execution:
     machine: Mapping[str, str] = field(default_factory=dict)
     wait_engine_s: float = 600.0
     wait_disk_s: float = 600.0
-    sleep_clock: Callable[[], float] = suspended_s
-    day_clock: Callable[[], float] = time_of_day_ahead_s
+    clock: Clock = REAL
     drift: DriftWatch | None = None
     cooling: CoolDown | None = None
     memory: MemoryWatch | None = None
@@ -214,7 +213,7 @@ class Execution:
             if wait.reason != said:
                 self.emit(OnHold(wait.reason, wait.until))
                 said = wait.reason
-            pause(wait.again_s, self.stopping)
+            pause(wait.again_s, self.stopping, REAL if wait.is_for_others else self.clock)
         if said is not None:
             self.emit(GoingOn())
 
@@ -249,7 +248,7 @@ class Execution:
 
     def _look_at_clock(self) -> None:
         """Durations are measured by a clock that nobody sets; times of day, and what is reckoned from them, are not."""
-        before_s, self._day_ahead_s = self._day_ahead_s, self.day_clock()
+        before_s, self._day_ahead_s = self._day_ahead_s, self.clock.day_ahead_s()
         jump_s = 0.0 if before_s is None else self._day_ahead_s - before_s
         if abs(jump_s) > CLOCK_JUMP_S:
             way = "forward" if jump_s > 0 else "back"
@@ -268,7 +267,7 @@ class Execution:
 
     def _look_at_engine(self) -> None:
         """Before anything is recorded the engine must answer; another version than before opens a new segment."""
-        info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s)
+        info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s, clock=self.clock)
         self._engine_version = info.version
         _, changed = self.store.segment(self.sweep_id, surroundings(info, self.machine))
         for change in changed:
@@ -281,7 +280,7 @@ class Execution:
         attempt_id = self._when_there_is_room(turn.begin)
         self.emit(_started(turn, cell, tried))
         reached("after_begin")
-        started, slept_s, stops = time.monotonic(), self.sleep_clock(), self.stopping.stops()
+        started, slept_s, stops = self.clock.monotonic_s(), self.clock.suspended_s(), self.stopping.stops()
         try:
             outcome = self._outcome(cell, beside)
         except StopNow:
@@ -291,9 +290,9 @@ class Execution:
             turn.give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
             self._wait_for_engine(error)
             return False
-        if self.sleep_clock() - slept_s > SUSPENDED_S:
+        if self.clock.suspended_s() - slept_s > SUSPENDED_S:
             outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
-        elif all(now > then for now, then in zip(self.stopping.stops(), stops, strict=True)):
+        elif self.clock.is_real and all(now > then for now, then in zip(self.stopping.stops(), stops, strict=True)):
             outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
         if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
             outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
@@ -307,7 +306,7 @@ class Execution:
         self._save(turn, attempt_id, cell, outcome, retry)
         reached("after_finish")
         self._missed = 0
-        took_s, reused = time.monotonic() - started, self._taken(turn, outcome, retry)
+        took_s, reused = self.clock.monotonic_s() - started, self._taken(turn, outcome, retry)
         self.emit(_finished(turn, cell, outcome, took_s, retry, self._seconds_left(), reused))
         if self.memory is not None:
             self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, self._engine_version))
@@ -334,12 +333,12 @@ class Execution:
 
     def _when_there_is_room(self, store: Callable[[], T]) -> T:
         """Store something; a full disk is waited for. Raises StorageError, Stopped."""
-        until = time.monotonic() + self.wait_disk_s
+        until = REAL.monotonic_s() + self.wait_disk_s
         while True:
             try:
                 return store()
             except StorageError as error:
-                if not error.no_space or time.monotonic() >= until:
+                if not error.no_space or REAL.monotonic_s() >= until:
                     raise
                 self.emit(Waiting(str(error), DISK_WAIT_S))
             pause(DISK_WAIT_S, self.stopping)
@@ -363,11 +362,11 @@ class Execution:
     def _wait_for_engine(self, error: EngineUnavailable) -> None:
         """An engine that answers and refuses the cell all the same is away too: its time runs until an attempt ends."""
         if not self._missed:
-            self._missed_since = time.monotonic()
-        left_s = self._missed_since + self.wait_engine_s - time.monotonic()
+            self._missed_since = self.clock.monotonic_s()
+        left_s = self._missed_since + self.wait_engine_s - self.clock.monotonic_s()
         first_wait_s = min(FIRST_WAIT_S * 2 ** min(self._missed, 10), LONGEST_WAIT_S)
         self._missed += 1
-        wait_for(self.engine.describe, self.stopping, self.emit, left_s, error, first_wait_s)
+        wait_for(self.engine.describe, self.stopping, self.emit, left_s, error, first_wait_s, self.clock)
         self.emit(Notice("The engine answers again"))
 
     def _check_for_bugs(self, outcome: Outcome) -> None:

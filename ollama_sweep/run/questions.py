@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.outcome import Answer, Effective, Run, Status
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.crew import Crew
 from ollama_sweep.machine.telemetry import Watch
 from ollama_sweep.plan import prompts
@@ -66,9 +66,13 @@ class Asking:
     emit: Callable[[Event], None]
     first: int = 1
     asked_s: float = 0.0
-    _zero: float = field(default_factory=time.monotonic, init=False)
+    clock: Clock = REAL
+    _zero: float = field(default=0.0, init=False)
     _over: threading.Event = field(default_factory=threading.Event, init=False)
     _judging: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._zero = self.clock.monotonic_s()
 
     def warm_up(self, number: int) -> Iterator[Run]:
         """One discarded run; one that fails is said and nothing more. Raises CellFailed where it takes the cell."""
@@ -88,7 +92,7 @@ class Asking:
         """Every question, so many times. Raises CellFailed where none was answered, or the engine is gone."""
         failure: CellFailed | None = None
         answered, reasons = 0, set[str]()
-        self._zero = time.monotonic() - self.asked_s
+        self._zero = self.clock.monotonic_s() - self.asked_s
         ask = self._in_turn if self.cell.concurrency == 1 else self._at_once
         with contextlib.closing(ask(self.sent.questions * rounds)) as asked:
             for run, last in asked:
@@ -133,11 +137,11 @@ class Asking:
 
     def _ask(self, question: Question, number: int) -> Asked:
         """A question until it is answered or its tries are used up."""
-        started = time.monotonic()
+        started = self.clock.monotonic_s()
         failure = self._too_long(question)
         tries = 0
         while failure is None or (tries <= self.setup.max_retries and failure.status is not Status.TRUNCATED):
-            if failure is not None and self._over.wait(RETRY_PAUSE_S):
+            if failure is not None and self.clock.wait(self._over, RETRY_PAUSE_S):
                 break
             tries += 1
             try:
@@ -151,7 +155,7 @@ class Asking:
         thought = failure.generation if isinstance(failure, OnlyThoughts) else None
         answer = Answer(question.id, question.category, question.text, failure=failure.error, tries=max(tries, 1),
                         thoughts=thought.thoughts if thought else "")  # fmt: skip
-        run = judge.unanswered(number, answer, time.monotonic() - started, failure.raw, thought)
+        run = judge.unanswered(number, answer, self.clock.monotonic_s() - started, failure.raw, thought)
         return replace(run, started_s=self._offset_s(question, started)), failure
 
     def _too_long(self, question: Question) -> CellFailed | None:
@@ -183,9 +187,11 @@ class Asking:
         if is_alone:
             self.watch.mark()
         nonce = prompts.new_nonce() if self.setup.is_fresh else ""
-        started = time.monotonic()
+        started = self.clock.monotonic_s()
         generation = self._generate(question, nonce)
-        started = max(started, time.monotonic() - generation.client_duration_s)  # one that had to wait was sent later
+        started = max(
+            started, self.clock.monotonic_s() - generation.client_duration_s
+        )  # one that had to wait was sent later
         peak_rss_bytes = self.watch.peak_since_mark() if is_alone else None
         with self._judging:
             run = self._judged(question, number, generation, nonce, warmup=warmup, tries=tries, peak=peak_rss_bytes)

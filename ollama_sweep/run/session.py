@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +22,10 @@ from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, CellResult, Status
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.core.text import in_short
+from ollama_sweep.core.units import utc_text
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
+from ollama_sweep.machine.clocks import Clock
 from ollama_sweep.machine.computer import Machine, OtherMachine
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 from ollama_sweep.plan import opening
@@ -154,6 +157,7 @@ class Session:
         ending: Callable[[Ended], None] = lambda ended: None,
     ) -> None:
         self.spec, self.db, self.options = spec, db, options
+        self.clock: Clock = opening.clock_of(spec)
         self.emit = self._emit = Listeners(listeners)
         self._ending = ending
         self._say, self._tell = say, tell
@@ -208,7 +212,13 @@ class Session:
     def _settings(self, ledger: Ledger | None = None) -> EngineSettings:
         options = self.options
         return engine_settings(
-            self.spec, ledger=ledger, say=self._say, trace=options.trace, remote=options.remote, setup=options.setup
+            self.spec,
+            ledger=ledger,
+            say=self._say,
+            trace=options.trace,
+            remote=options.remote,
+            setup=options.setup,
+            clock=self.clock,
         )
 
     def _measure(self, store: Store) -> None:
@@ -220,6 +230,7 @@ class Session:
             refuse_to_scan(name)
         self._tell_choice(name)
         engine = open_engine(name, settings)
+        self._set_clock(store, name)
         try:
             self._clear_leftovers(store, engine)
             info = self._wait_for(engine.describe)
@@ -229,6 +240,14 @@ class Session:
         finally:
             reached("before_close")
             engine.close()
+
+    def _set_clock(self, store: Store, name: str) -> None:
+        """What is stored has the times of the run's clock; one of its own goes on where it was before."""
+        if self.clock.is_real:
+            return
+        if last := store.last_moment(name):
+            self.clock.at_least(datetime.fromisoformat(last).timestamp())
+        store.tell_time_by(lambda: utc_text(self.clock.now_s()))
 
     def _before(self) -> SweepRow | None:
         """The sweep as an earlier session left it."""
@@ -257,7 +276,7 @@ class Session:
                 self._say(said)
 
     def _wait_for(self, ask: Callable[[], T]) -> T:
-        return wait_for(ask, self._stopping, self._emit, self.options.wait_engine_s)
+        return wait_for(ask, self._stopping, self._emit, self.options.wait_engine_s, clock=self.clock)
 
     @contextlib.contextmanager
     def _alone(self, info: EngineInfo) -> Iterator[None]:
@@ -272,8 +291,7 @@ class Session:
             yield
 
     def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo, celsius: cooling.Celsius) -> None:
-        is_elsewhere = opening.is_elsewhere(info)
-        here = computer.OtherMachine(info.where) if is_elsewhere else computer.machine()
+        is_elsewhere, here = opening.is_elsewhere(info), opening.machine_of(info)
         found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
         self.spec = found.spec
         where = limits.surroundings(found.engine, info, here, found.modelfile)
@@ -281,22 +299,19 @@ class Session:
         reached("plan_registered")
         others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
                         store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
+        engine.go_on(lambda cell: store.loads_ended(found.key(cell)))
         for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
             self._tell(line)
-        measuring = Measuring(
-            spec=self.spec,
-            sent=found.prompts,
-            tasks={task: tasks.load(task) for task in found.task_versions},
-            engine=engine,
-            emit=self._emit,
+        measuring = self._measuring(
+            found,
+            engine,
             has_gpu=bool(here.gpus),
             runs_spread=lambda: _runs_spread(store, sweep_id),
-            **(UNSEEN if is_elsewhere else {"watch": _watch(name)}),
+            **(UNSEEN if is_elsewhere else {"watch": _watch(name, self.clock)}),
         )
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
-        prunes = bool(self.spec.settings.get("prune"))
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
-        cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit)
+        cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit, clock=self.clock)
         control = self.spec.control
         if not self.options.scan:
             self._look_again(store, sweep_id)
@@ -308,7 +323,16 @@ class Session:
             cell_at=lambda position: store.planned(sweep_id, position).cell,
             measuring=measuring,
             drift=DriftWatch(
-                store, sweep_id, measuring, self._stopping, self._emit, control, pauses, passes, cooler.before_control
+                store,
+                sweep_id,
+                measuring,
+                self._stopping,
+                self._emit,
+                control,
+                pauses,
+                passes,
+                cooler.before_control,
+                clock=self.clock,
             ),
             following=Following(
                 store,
@@ -319,14 +343,26 @@ class Session:
                 self._cells(store, sweep_id),
             ),
             cooling=cooler,
-            memory=MemoryWatch(store, sweep_id, self._emit, where, free, prunes),
+            memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
             engine=engine,
             stopping=self._stopping,
             emit=self._emit,
             machine=here.fingerprint(),
             wait_engine_s=self.options.wait_engine_s,
-            may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere),
+            may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere, clock=self.clock),
+            clock=self.clock,
         ).run()
+
+    def _measuring(self, found: Survey, engine: Engine, **more: Any) -> Measuring:
+        return Measuring(
+            spec=self.spec,
+            sent=found.prompts,
+            tasks={task: tasks.load(task) for task in found.task_versions},
+            engine=engine,
+            emit=self._emit,
+            clock=self.clock,
+            **more,
+        )
 
     def _look_again(self, store: Store, sweep_id: int) -> None:
         """A second look belongs to the run that gives the last cell its first final state, or that is asked for it."""
@@ -390,9 +426,10 @@ def _runs_spread(store: Store, sweep_id: int) -> float:
     return found.runs.sigma if found is not None else 0.0
 
 
-def _watch(engine: str) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
+def _watch(engine: str, clock: Clock) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
     """What a cell is watched with. A scripted engine uses no processor, so nobody takes any of it away."""
-    return partial(Telemetry, cores=None) if engines.facts(engine).is_scripted else Telemetry
+    more: Mapping[str, Any] = {"cores": None} if engines.facts(engine).is_scripted else {}
+    return partial(Telemetry, clock=clock, **more)
 
 
 def _keep_prompts(store: Store, found: Survey) -> None:

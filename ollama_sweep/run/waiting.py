@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ollama_sweep.core.errors import EngineMissing, EngineUnavailable, Stopped
 from ollama_sweep.core.events import Event, Waiting
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.run.stopping import StopNow, Stopping
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+POLL_S = 0.2
+"""So often a wait looks whether somebody asks to stop."""
 
 Emit = Callable[[Event], None]
 T = TypeVar("T")
@@ -24,20 +26,21 @@ def wait_for(
     longest_s: float,
     error: EngineUnavailable | None = None,
     first_wait_s: float | None = None,
+    clock: Clock = REAL,
 ) -> T:
     """The answer of an engine that may be away for a while: asked again with growing pauses.
 
     `error` is a refusal just seen, so that the first question waits too. Raises the last EngineUnavailable when the
     engine stays away, at once where waiting cannot help (EngineMissing), and Stopped.
     """
-    wait_s, until = first_wait_s or FIRST_WAIT_S, time.monotonic() + longest_s
+    wait_s, until = first_wait_s or FIRST_WAIT_S, clock.monotonic_s() + longest_s
     while True:
         if error is not None:
-            left_s = until - time.monotonic()
+            left_s = until - clock.monotonic_s()
             if isinstance(error, EngineMissing) or left_s <= 0:
                 raise error
             emit(Waiting(str(error), min(wait_s, left_s)))
-            pause(min(wait_s, left_s), stopping)
+            pause(min(wait_s, left_s), stopping, clock)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         try:
             with stopping.interruptible():
@@ -48,13 +51,13 @@ def wait_for(
             error = again
 
 
-def pause(seconds: float, stopping: Stopping) -> None:
+def pause(seconds: float, stopping: Stopping, clock: Clock = REAL) -> None:
     """Let time pass. Raises Stopped as soon as a signal asks for it."""
-    until = time.monotonic() + seconds
-    while (left_s := until - time.monotonic()) > 0:
+    until = clock.monotonic_s() + seconds
+    while (left_s := until - clock.monotonic_s()) > 0:
         if stopping.requested:
             raise stopped(stopping)
-        time.sleep(min(0.2, left_s))
+        clock.sleep(min(POLL_S, left_s) if clock.is_real else left_s)
 
 
 def stopped(stopping: Stopping) -> Stopped:

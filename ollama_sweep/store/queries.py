@@ -180,6 +180,24 @@ def former_statuses(connection: sqlite3.Connection, cell_id: int, notes: Notes) 
     return frozenset(notes.rows("a status", values.status, values.rows_of(connection, sql, (cell_id,))))
 
 
+def last_moment(connection: sqlite3.Connection, engine: str) -> str | None:
+    """The latest time that is stored of this engine's sweeps."""
+    row = connection.execute(
+        """SELECT max(COALESCE(a.finished_at, a.started_at, s.last_run_at), s.last_run_at) FROM sweeps AS s
+            LEFT JOIN attempts AS a ON a.sweep_id = s.id WHERE s.engine = ? ORDER BY 1 DESC LIMIT 1""",
+        (engine,),
+    ).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def loads_ended(connection: sqlite3.Connection, key: str) -> int:
+    """How many attempts at a cell ended with what says something of it."""
+    rows = connection.execute(
+        "SELECT status FROM attempts WHERE cell_id = (SELECT id FROM cells WHERE key = ?)", (key,)
+    )
+    return sum(Status(status).counts for (status,) in rows)
+
+
 def prompt_tokens(
     connection: sqlite3.Connection, engine: str, model_digest: str, modelfile: str, prompt_hash: str
 ) -> int | None:

@@ -116,6 +116,18 @@ class Store:
         """Tell readers what this process waits for, "" while it measures; `Reader.writer` shows it."""
         self._lock.note(text)
 
+    def tell_time_by(self, now: Callable[[], str]) -> None:
+        """Store the times of another clock from now on, ISO 8601 in UTC."""
+        self._now = now
+
+    def last_moment(self, engine: str) -> str | None:
+        """The latest time that is stored of this engine's sweeps; None where there is none."""
+        return self._guard.read(queries.last_moment, engine)
+
+    def loads_ended(self, key: str) -> int:
+        """How many loads of a cell came to an end that says something of it."""
+        return self._guard.read(queries.loads_ended, key)
+
     def hurry_when(self, is_in_a_hurry: Callable[[], bool]) -> None:
         """Give up waiting for another program's write as soon as this is true."""
         self._guard.is_in_a_hurry = is_in_a_hurry

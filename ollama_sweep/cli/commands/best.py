@@ -32,7 +32,7 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     """
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.results.best import best_cells, describe_best
-    from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.results.find import find_sweep, replayed_words
     from ollama_sweep.results.grids import length_of, work_in_words
     from ollama_sweep.store.reader import Reader
 
@@ -42,13 +42,14 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
         row = find_sweep(reader, config)
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
         found = best_cells(results, metric, spreads)
-        tuned = tuned_modelfile(row, found.winner) if found.winner else ""
+        tuned = tuned_modelfile(row, found.winner) if found.winner and not replayed_words(row) else ""
     if output is not None and tuned:
         write_whole(output, tuned.encode())
     if as_json:
-        say_json({"sweep": row.name, **found.as_dict(), "modelfile": tuned})
+        replayed = {"replays": row.spec["replays"]} if replayed_words(row) else {}
+        say_json({"sweep": row.name, **found.as_dict(), "modelfile": tuned, **replayed})
         return
-    say_lines(describe_best(results, metric, spreads))
+    say_lines("\n".join(filter(None, [describe_best(results, metric, spreads), replayed_words(row)])))
     if tuned:
         length = length_of(found.winner) if found.winner else None
         of = "" if length is None else f" for {work_in_words('', length)}"

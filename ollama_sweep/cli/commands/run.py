@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ollama_sweep.run.detached import Start
     from ollama_sweep.run.listeners import Listener
     from ollama_sweep.run.notify import Notifier
-    from ollama_sweep.run.session import Ended, SessionOptions
+    from ollama_sweep.run.session import Ended, Session, SessionOptions
     from ollama_sweep.run.stopping import Stopping
 
 DEFAULT_OUT = "heatmaps"
@@ -97,7 +97,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         session = Session(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
         finishing = Finishing(db, spec.name, progress, given, session.emit, stopping)
         if not options.scan:
-            listeners += _company(spec, db, progress, given["out"], stopping, session.emit)
+            listeners += _company(spec, db, progress, given["out"], stopping, session)
         listeners.append(announcement)
         for listener in listeners:
             session.emit.add(listener)
@@ -166,17 +166,19 @@ def _finish_scan(ended: Ended, db: Path, progress: Progress, as_json: bool) -> N
 
 
 def _company(
-    spec: SweepSpec, db: Path, progress: Progress, out: Path, stopping: Stopping, emit: Listener
+    spec: SweepSpec, db: Path, progress: Progress, out: Path, stopping: Stopping, session: Session
 ) -> list[Listener]:
     """Who listens beside the terminal: the log's keeper, interim pictures, what each model came to."""
+    from ollama_sweep.plan import opening
     from ollama_sweep.run import detached
     from ollama_sweep.run.interim import InterimPictures
     from ollama_sweep.run.summaries import ModelSummaries
 
     words = [*detached.program_words(), "heatmap", spec.name, "--db", str(db), "--out", str(out)]
+    when = opening.interim_of(spec)
     return [
         detached.log_keeper(db),
-        InterimPictures(spec.interim, words, progress.line, stopping=stopping, emit=emit),
+        InterimPictures(when, words, progress.line, stopping=stopping, emit=session.emit, clock=session.clock),
         ModelSummaries(db, spec.name, progress.plain),
     ]
 

@@ -55,6 +55,7 @@ def lines_of(found: SweepStatus) -> list[str]:
         f"Sweep {found.sweep} on {found.engine}: {found.done} of {found.total} cells done",
         f"  {counts}",
         *([f"  {left_out_words(found.left_out)}"] if found.left_out.cells else []),
+        *([f"  replayed from {found.replays}"] if found.replays else []),
         *_process_lines(found),
     ]
     running = found.running
@@ -128,7 +129,9 @@ def _pace(found: SweepStatus) -> list[str]:
         line += f", about {_length(left)} left"
         if high:
             line += f" ({_length(low)} to {_length(high)})" if low else f" (up to {_length(high)})"
-        if found.process and not found.waiting:
+        if found.replays:
+            line += ", by the clock of the replay"
+        elif found.process and not found.waiting:
             line += f", done {_when(left)}"
     return [line]
 

@@ -28,7 +28,7 @@ class FailedIn(StrEnum):
 class RecordedRun:
     """One generation as the engine reported it. Counts in tokens, durations in seconds; None is unknown.
 
-    `doubt` is why the run was not believed, "" where it was.
+    `doubt` is why the run was not believed, "" where it was. `printed_rate` is kept where it is the doubt.
     """
 
     warmup: bool
@@ -44,6 +44,7 @@ class RecordedRun:
     ttft_s: float | None
     thinking_count: int | None = None
     thinking_duration_s: float | None = None
+    printed_rate: float | None = None
 
     @property
     def believed(self) -> bool:
@@ -123,12 +124,16 @@ class RecordedCell:
 
 @dataclass(frozen=True, slots=True)
 class RecordedModel:
-    """A model that was measured: its name without folders, its digest, and what the engine said of it."""
+    """A model that was measured: its name without folders, its digest, and what the engine said of it, where it did."""
 
     name: str
     digest: str
     quantization: str | None = None
     parameter_size: str | None = None
+    family: str | None = None
+    context_length: int | None = None
+    size_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
 
 
 @dataclass(frozen=True)

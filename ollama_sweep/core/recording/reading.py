@@ -43,7 +43,8 @@ MOST_CELLS = 100_000
 _HEAD = ("recording", "name", "engine", "engine_version", "machine", "has_gpu", "recorded_at", "remark", "models",
          "dimensions", "options", "server", "prompt_tokens", "timeout_s", "run_columns", "effective_columns",
          "cells")  # fmt: skip
-_MODEL = ("name", "digest", "quantization", "parameter_size")
+_MODEL = ("name", "digest", "quantization", "parameter_size", "family", "context_length", "size_bytes",
+          "kv_bytes_per_token")  # fmt: skip
 _CELL = ("at", "tokens", "loads")
 _CELL_MORE = ("model", "options", "server", "skipped")
 _LOAD = ("status", "load_s")
@@ -161,8 +162,10 @@ def _head(head: _Part) -> dict[str, Any]:
 
 def _model(part: _Part) -> RecordedModel:
     part.only(_MODEL)
-    quantization, size = (part.optional(name, _Part.text) for name in ("quantization", "parameter_size"))
-    return RecordedModel(part.text("name"), part.text("digest"), quantization, size)
+    texts = {name: part.optional(name, _Part.text) for name in ("quantization", "parameter_size", "family")}
+    sizes = {name: part.optional(name, lambda part, name: part.whole(name, BYTES_MOST))
+             for name in ("context_length", "size_bytes", "kv_bytes_per_token")}  # fmt: skip
+    return RecordedModel(part.text("name"), part.text("digest"), **texts, **sizes)
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,12 @@ class _Part:
         value = self.content.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= DURATION_MOST_S:
             raise self.bad(name, "seconds, 0 or more")
+        return float(value)
+
+    def number(self, name: str) -> float:
+        value = self.content.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= RATE_MOST:
+            raise self.bad(name, f"a number, 0 to {RATE_MOST:.0f}")
         return float(value)
 
     def word(self, name: str, kind: type[E], allowed: Collection[E]) -> E:
@@ -347,7 +356,10 @@ def _run(values: object, load: _Part) -> RecordedRun:
     for name, value in durations.items():
         if value is not None and value > request_s * REQUEST_SHARE + REQUEST_SLACK_S:
             raise part.bad(name, f"at most the time of the whole request ({request_s:.3g} s)")
-    run = RecordedRun(warmup=bool(part.whole("warmup", 1)), doubt=part.text("doubt"), **counts, **durations)
+    printed_rate = part.optional("printed_rate", _Part.number)
+    run = RecordedRun(
+        warmup=bool(part.whole("warmup", 1)), doubt=part.text("doubt"), printed_rate=printed_rate, **counts, **durations
+    )
     _check_rate(run, part)
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import asdict
 from typing import Any
 
 from ollama_sweep.core.options import Options, Scalar, asked_for
@@ -21,6 +22,7 @@ from ollama_sweep.core.recording.model import (
 RUN_COLUMNS = (
     "warmup", "doubt", "client_duration_s", "prompt_eval_count", "prompt_eval_duration_s", "cached_count", "eval_count",
     "eval_duration_s", "total_duration_s", "load_duration_s", "ttft_s", "thinking_count", "thinking_duration_s",
+    "printed_rate",
 )  # fmt: skip
 EFFECTIVE_COLUMNS = ("num_ctx", "num_batch", "size_bytes", "size_vram_bytes", "load_duration_s", "num_parallel")
 DIGITS = 6
@@ -74,12 +76,7 @@ def _common(recording: Recording, field: str) -> dict[str, Scalar]:
 
 
 def _model(model: RecordedModel) -> dict[str, Scalar]:
-    return {
-        "name": model.name,
-        "digest": model.digest,
-        "quantization": model.quantization,
-        "parameter_size": model.parameter_size,
-    }
+    return asdict(model)
 
 
 def _cell(cell: RecordedCell, common: dict[str, Scalar]) -> dict[str, Any]:

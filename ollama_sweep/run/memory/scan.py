@@ -7,7 +7,6 @@ load. Running out of memory is believed when it happens in two loads.
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -262,7 +261,7 @@ class Scan(Execution):
             self._look_at_clock()
             self._look_at_engine()
             self.emit(CellStarted(cell, tried + 1))
-            started = time.monotonic()
+            started = self.clock.monotonic_s()
             try:
                 with self.stopping.interruptible():
                     outcome = self.measuring.load(cell)
@@ -277,7 +276,7 @@ class Scan(Execution):
         self._when_there_is_room(lambda: self.store.save_scanned_load(self.sweep_id, load))
         reached("after_finish")
         again = load.result == OOM and tried + 1 < TRIES
-        took_s = time.monotonic() - started
+        took_s = self.clock.monotonic_s() - started
         self.emit(Loaded(cell, outcome, load.result, took_s, number, grid.most, will_retry=again))
         self._check_for_bugs(outcome)
         if outcome.status is Status.OK:

@@ -6,7 +6,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -36,7 +36,8 @@ _LOADS = f"""SELECT plan.position, a.id, a.status, a.reason, a.purpose, a.flags,
         CROSS JOIN attempts AS a ON a.cell_id = COALESCE(reused.original_id, plan.cell_id)
     WHERE plan.sweep_id = ? AND a.status IN ({_COUNTING}) ORDER BY plan.position, a.number"""  # noqa: S608 - our own
 _RUNS = """SELECT warmup, doubt, prompt_eval_count, cached_count, prompt_eval_duration_s, eval_count, eval_duration_s,
-        total_duration_s, load_duration_s, client_duration_s, ttft_s, thinking_count, thinking_duration_s
+        total_duration_s, load_duration_s, client_duration_s, ttft_s, thinking_count, thinking_duration_s,
+        CASE doubt WHEN 'printed_rate' THEN printed_rate END
     FROM runs WHERE attempt_id = ? ORDER BY warmup DESC, number, part"""
 _CELLS = """SELECT plan.position, plan.coordinates, COALESCE(plan.model, cells.model), cells.model_digest,
         cells.quantization, cells.parameter_size, cells.options, cells.server, cells.task, cells.prompt_hash,
@@ -63,6 +64,8 @@ def recording(connection: sqlite3.Connection, notes: Notes, sweep: SweepRow, rem
     surroundings = _surroundings(connection, notes, sweep.sweep_id)
     wanted = {prompt for _, (_, prompt) in cells}
     timeout_s = sweep.spec.get("timeout_s")
+    facts = sweep.spec.get("models")
+    models = {model.name: _with_facts(model, facts) for _, (model, _) in cells}
     return Recording(
         name=sweep.name,
         engine=sweep.engine,
@@ -75,9 +78,28 @@ def recording(connection: sqlite3.Connection, notes: Notes, sweep: SweepRow, rem
         dimensions=_dimensions(sweep, [cell for cell, _ in cells]),
         prompt_tokens=made_length(next(iter(wanted))) if len(wanted) == 1 else None,
         timeout_s=float(timeout_s) if isinstance(timeout_s, int | float) else None,
-        models=tuple({model.name: model for _, (model, _) in cells}.values()),
+        models=tuple(models.values()),
         cells=tuple(cell for cell, _ in cells),
     )  # fmt: skip
+
+
+def _with_facts(model: RecordedModel, facts: object) -> RecordedModel:
+    """With what the engine said of it when the sweep began, where that was kept."""
+    told = {model_label(name): one for name, one in facts.items()} if isinstance(facts, dict) else {}
+    mine = told.get(model.name)
+    mine = mine if isinstance(mine, dict) else {}
+    family = mine.get("family")
+    context_length, size_bytes, kv_bytes = (
+        value if isinstance(value := mine.get(name), int) else None
+        for name in ("context_length", "size_bytes", "kv_bytes_per_token")
+    )
+    return replace(
+        model,
+        family=family if isinstance(family, str) else None,
+        context_length=context_length,
+        size_bytes=size_bytes,
+        kv_bytes_per_token=kv_bytes,
+    )
 
 
 def _surroundings(connection: sqlite3.Connection, notes: Notes, sweep_id: int) -> Mapping[str, object]:
@@ -205,10 +227,13 @@ def _failed_in(status: Status, runs: Iterable[RecordedRun], effective: Effective
 
 
 def _run(warmup: object, doubt: object, *numbers: object) -> RecordedRun:
-    count, cached, prompt_s, answered, answer_s, total_s, load_s, client_s, ttft_s, thought, thinking_s = numbers
+    count, cached, prompt_s, answered, answer_s, total_s, load_s, client_s, ttft_s, thought, thinking_s, printed = (
+        numbers
+    )
     return RecordedRun(
         bool(warmup), values.text(doubt), values.optional_whole(count), values.optional_whole(cached),
         values.optional_number(prompt_s), values.optional_whole(answered), values.optional_number(answer_s),
         values.optional_number(total_s), values.optional_number(load_s), values.number(client_s),
         values.optional_number(ttft_s), values.optional_whole(thought), values.optional_number(thinking_s),
+        values.optional_number(printed),
     )  # fmt: skip
