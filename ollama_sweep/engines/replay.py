@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 
-from ollama_sweep.core.cell import PROMPT_TOKENS, Cell, content_hash
+from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS, Cell, content_hash
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, SweepError, nearest
 from ollama_sweep.core.finding import Finding, of_error, ok
 from ollama_sweep.core.generation import Generation
@@ -168,6 +168,8 @@ class Engine(Base):
     def refuse(self, cells: Iterable[Cell], lengths: Mapping[int | None, int | None]) -> None:
         self._lengths = lengths
         for cell in cells:
+            if cell.task != MAIN_TASK:
+                raise ConfigError(f"a recording holds no answers, so {cell.task} cannot be replayed", "task")
             found = self._cell(cell)
             if not found.loads and not found.is_skipped:
                 text = f"{cell.label()} was not measured in the recording; leave it out (exclude), or record it"

@@ -12,6 +12,7 @@ from pathlib import Path
 import plain_engine
 import psutil
 import pytest
+import recording_maker
 from book import Book
 from ollama_fixture import MODEL, VERSIONS, Servers, script_output, until
 
@@ -25,6 +26,7 @@ from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Run, Status, Summary
 from ollama_sweep.engines.base import READ_AGAIN, Engine, EngineInfo, EngineSettings, Kept
 from ollama_sweep.engines.shared.look import Look
+from ollama_sweep.machine.clocks import FastClock
 from ollama_sweep.plan import prompts
 
 QUESTION = "Name three rivers."
@@ -42,6 +44,8 @@ SYSTEM = (
 ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
 SCRIPTED = ("fake", "plain")
+REPLAYED = "replay"
+"""It makes nothing, holds nothing and has no texts: what is asked of those is not asked of it."""
 
 
 @dataclass
@@ -91,6 +95,7 @@ def workers(name: str) -> list[int]:
     params=[
         "fake",
         "plain",
+        REPLAYED,
         pytest.param("llamacpp", marks=pytest.mark.real),
         pytest.param(f"libllama {VERSIONS[0]}", marks=pytest.mark.real),
         *(pytest.param(f"ollama {version}", marks=pytest.mark.real) for version in VERSIONS),
@@ -101,7 +106,9 @@ def workers(name: str) -> list[int]:
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every engine in turn; whatever a test leaves open is closed."""
     kind, _, version = str(request.param).partition(" ")
-    maker = {"fake": fake, "plain": plain, "llamacpp": llamacpp, "libllama": libllama}.get(kind, ollama)
+    maker = {"fake": fake, "plain": plain, REPLAYED: replay, "llamacpp": llamacpp, "libllama": libllama}.get(
+        kind, ollama
+    )
     made: Subject = maker(request, version, kind)
     yield made
     for engine in made.made:
@@ -122,6 +129,23 @@ def fake(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
 
     script()
     return Subject(name, "m", "e", EngineSettings(), script=script)
+
+
+def replay(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
+    """A recording of the cells that are asked about here."""
+    if request.node.get_closest_marker("makes_something"):
+        pytest.skip("a recording makes nothing, holds nothing and has no texts")
+    short, long = (len(f"12345678 {text}".split()) for text in (QUESTION, TEXT))
+    file: Path = request.getfixturevalue("tmp_path") / "contract.jsonl"
+    file.write_text(
+        recording_maker.of_cells(
+            {(512, 128, 2): long, (512, 128, 6): long, (256, 16, 2): short, (256, 32, 2): short, (1024, 128, 2): long},
+            crashed=(256, 1, 2),
+            num_thread=1,
+        ),
+        "utf-8",
+    )
+    return Subject(name, "m", "e", EngineSettings(recording=str(file), clock=FastClock()))
 
 
 def plain(request: pytest.FixtureRequest, version: str, name: str) -> Subject:
@@ -291,6 +315,7 @@ def test_a_crash_takes_its_cell_and_nothing_else(subject: Subject) -> None:
     assert abs((measure(engine, sound, tokens).prompt_eval_count or 0) - tokens) <= judge.NONCE_TOLERANCE
 
 
+@pytest.mark.makes_something
 def test_closing_leaves_nothing_and_may_be_done_twice(subject: Subject) -> None:
     before = subject.world()
     subject.make().close()
@@ -304,6 +329,7 @@ def test_closing_leaves_nothing_and_may_be_done_twice(subject: Subject) -> None:
     engine.close()
 
 
+@pytest.mark.makes_something
 def test_what_a_dead_session_left_is_cleared_by_the_next(subject: Subject) -> None:
     before = subject.world()
     dead = subject.make()
@@ -320,6 +346,7 @@ def test_what_a_dead_session_left_is_cleared_by_the_next(subject: Subject) -> No
 # -- tasks: answers, system prompts, embeddings ------------------------------------------------------------------------
 
 
+@pytest.mark.makes_something
 def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) -> None:
     engine, cell = subject.make(), subject.cell(num_predict=12, temperature=0.0, seed=1)
     engine.prepare(cell)
@@ -333,6 +360,7 @@ def test_the_first_piece_of_an_answer_comes_before_the_last(subject: Subject) ->
     assert (found.vectors, found.is_estimated) == (None, False)
 
 
+@pytest.mark.makes_something
 def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
     engine, plain = subject.make(), subject.cell(num_ctx=512)
     told = replace(plain, system=SYSTEM)
@@ -345,6 +373,7 @@ def test_a_system_prompt_stands_before_the_question(subject: Subject) -> None:
     assert read == [lengths[0], lengths[1], lengths[0]]
 
 
+@pytest.mark.makes_something
 def test_cells_that_differ_in_their_task_only_share_a_load(subject: Subject) -> None:
     engine = subject.make()
     first = subject.cell(num_ctx=512)
@@ -362,6 +391,7 @@ def test_cells_that_differ_in_their_task_only_share_a_load(subject: Subject) -> 
     assert (subject.starts(), subject.loads()) == (starts, loads)
 
 
+@pytest.mark.makes_something
 def test_what_is_left_to_the_engine_is_its_own_choice(subject: Subject) -> None:
     engine, cell = subject.make(), subject.cell(num_ctx=0, num_batch=0)
     effective = engine.prepare(cell)
@@ -378,6 +408,7 @@ def needs_embeddings(subject: Subject) -> None:
         pytest.skip("this engine makes no embeddings, and a sweep that asks it for some is refused")
 
 
+@pytest.mark.makes_something
 def test_an_embedding_model_among_others(subject: Subject) -> None:
     needs_embeddings(subject)
     engine, plain = subject.make(), subject.cell()
@@ -412,6 +443,7 @@ def test_a_model_without_embeddings_says_so(subject: Subject) -> None:
     assert engine.generate(cell, "Hello", TIMEOUT_S).eval_count, "the next one is answered"
 
 
+@pytest.mark.makes_something
 def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: Subject) -> None:
     if subject.name in SCRIPTED:
         pytest.skip("the scripted engine has no longest text")
@@ -423,6 +455,7 @@ def test_a_text_too_long_to_embed_is_refused_and_never_cut_in_silence(subject: S
     assert (caught.value.status, caught.value.reason) == (Status.TRUNCATED, "does_not_fit")
 
 
+@pytest.mark.makes_something
 def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
     if subject.name in SCRIPTED:
         pytest.skip("the scripted engine's models do both")
@@ -436,6 +469,7 @@ def test_an_embedding_model_generates_nothing(subject: Subject) -> None:
     assert (caught.value.status, caught.value.reason) == (Status.ERROR, "capability")
 
 
+@pytest.mark.makes_something
 def test_two_models_are_counted_and_measured_in_turn(subject: Subject) -> None:
     """The scratch model and its runner are those of another model each time."""
     engine = subject.make()
@@ -449,6 +483,7 @@ def test_two_models_are_counted_and_measured_in_turn(subject: Subject) -> None:
         until("nothing is loaded", lambda: not subject.loads())
 
 
+@pytest.mark.makes_something
 def test_the_processes_that_hold_the_model(subject: Subject) -> None:
     engine = subject.make()
     engine.prepare(subject.cell())
@@ -461,7 +496,7 @@ def test_the_processes_that_hold_the_model(subject: Subject) -> None:
 
 
 def test_every_engine_in_the_package_is_under_the_contract() -> None:
-    covered = {"fake", "libllama", "llamacpp", "ollama", "ollama_http"}
+    covered = {"fake", "libllama", "llamacpp", "ollama", "ollama_http", REPLAYED}
     others = {"lmstudio", "openai", "sentence_transformers"}
     """What these can do depends on the server or the library behind them; they have suites of their own."""
     assert covered <= set(engines.known()) <= covered | others

@@ -15,6 +15,7 @@ from ollama_sweep.core.recording.model import (
     RecordedRun,
     Recording,
 )
+from ollama_sweep.core.recording.writing import written
 
 TOKENS = 1000
 CONTEXTS = tuple(range(1024, 40 * 1024, 1024))
@@ -96,6 +97,22 @@ def recording(
     )
 
 
-def with_cells(found: Recording, **changed: object) -> Recording:
-    """The same recording with something else of every cell."""
-    return replace(found, cells=tuple(replace(cell, **changed) for cell in found.cells))  # type: ignore[arg-type]
+def of_cells(lengths: Mapping[tuple[int, int, int], int], crashed: tuple[int, int, int], **options: int) -> str:
+    """The text of a recording of these (num_ctx, num_batch, num_predict), with the length of the prompt of each."""
+
+    def cell(place: tuple[int, int, int], tokens: int) -> RecordedCell:
+        num_ctx, num_batch, num_predict = place
+        answered = replace(run(0.5, tokens=tokens), eval_count=num_predict)
+        good = load(1.5, [answered, answered], Effective(num_ctx, num_batch, 98_000_000, 98_000_000, 1.0))
+        bad = replace(failed(1.0, Status.CRASHED, "assert"), effective=good.effective)
+        coordinates = (("num_ctx", num_ctx), ("num_batch", num_batch), ("num_predict", num_predict))
+        given = tuple(sorted({**dict(coordinates), **options}.items()))
+        return RecordedCell(coordinates, "m", given, (), tokens, False, (bad if place == crashed else good,))
+
+    whole = {**lengths, crashed: 1}
+    model = RecordedModel("m", "sha256:m", "Q4_1", "135M", "llama", 8192, 98_000_000, 23_040)
+    names = ("num_ctx", "num_batch", "num_predict")
+    values = {name: tuple(dict.fromkeys(place[at] for place in whole)) for at, name in enumerate(names)}
+    cells = tuple(cell(place, tokens) for place, tokens in whole.items())
+    found = replace(recording([1024], [32]), dimensions=values, prompt_tokens=None, models=(model,), cells=cells)
+    return written(found)
