@@ -145,6 +145,20 @@ def check_line(group: Group) -> list[str]:
     return [f"{group.label}, checks: {', '.join(words)}"] if words else []
 
 
+def cost_lines(group: Group) -> list[str]:
+    """What a model's answers cost, where prices are known."""
+    costs = group.costs
+    if costs is None or not costs.by_cell:
+        return []
+    unit = f" {costs.currency}" if costs.currency else ""
+    cells = list(costs.by_cell.values())
+    each = f"{sum(cells) / len(cells):.3g}{unit} a cell"
+    extent = f" ({min(cells):.3g}–{max(cells):.3g})" if min(cells) < max(cells) else ""
+    token = f"{costs.total / costs.tokens:.3g}{unit} a token, " if costs.tokens else ""
+    answer = f"{costs.total / costs.answers:.3g}{unit} an answer" if costs.answers else ""
+    return [f"{group.label}, cost: {costs.total:.3g}{unit} in all, {token}{answer}, {each}{extent}"]
+
+
 def unit_of(name: str) -> str:
     """The unit of a number by its name; "" where it has none."""
     return metric(_column(name)).unit

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.forecast import Took, Work
+from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
 from ollama_sweep.store import again, beside, kept, lock, one_cell, plans, queries, scans, schema, values
@@ -181,7 +182,7 @@ class Reader(LoadsReading, MemoryReading):
         return found
 
     def _cell_results(self, sql: str, *bound: Scalar) -> Iterator[CellResult]:
-        described = self._connection.execute(f"{sql} LIMIT 0", bound).description
+        described = self._connection.execute(f"SELECT * FROM ({sql}) LIMIT 0", bound).description
         columns = [column[0] for column in described[3:]]
         for coordinates, original, is_json, *rest in values.rows_of(self._connection, sql, bound):
             row = dict(zip(columns, rest, strict=True))
@@ -432,6 +433,11 @@ class Reader(LoadsReading, MemoryReading):
         """The last control measurements of the sweep, the newest first: when, and the drift as a share."""
         with self._storage_errors():
             return queries.drifts(self._connection, sweep_id, n, self._notes)
+
+    def control_points(self, sweep_id: int) -> list[Point]:
+        """The loads of the sweep's control cell in its last surroundings, its own first; seconds from that one."""
+        with self._storage_errors():
+            return queries.control_points(self._connection, sweep_id, self._notes)
 
     def waiting_copies(self, sweep_id: int) -> int:
         """How many pending cells of the sweep wait for the result of another one."""

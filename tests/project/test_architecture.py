@@ -20,7 +20,7 @@ KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai"), ("libllama", "oll
             ("libllama", "llamacpp")}  # fmt: skip
 """Another way to the same server, another server of the same protocol, and the library inside the two."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
-         "openai", "dotenv", "json_repair", "pynvml", "sentence_transformers", "torch"}  # fmt: skip
+         "openai", "dotenv", "json_repair", "jinja2", "pynvml", "sentence_transformers", "torch"}  # fmt: skip
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
 MOST_FILES = 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ollama_sweep.cli import shared
+from ollama_sweep.cli import repeating, shared
 from ollama_sweep.cli.terminal import say, say_exactly, say_json
 from ollama_sweep.core.errors import ConfigError
 
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from ollama_sweep.results.explain import Explained, ExplainedAttempt
     from ollama_sweep.store.one_cell import Place
     from ollama_sweep.store.reader import Reader
-    from ollama_sweep.store.rows import SweepRow
 
 RAW_LINES = 12
-TOP_KEYS = ("model", "num_ctx", "num_batch", "task")
-"""Dimensions that a sweep file names at its top; others stand under `dimensions`."""
 
 
 @click.command("explain", short_help="One cell: attempts, runs, flags, and how to repeat it.")
@@ -51,7 +48,7 @@ def command(cell: tuple[str, ...], sweep: str | None, wants_prompt: bool, db: Pa
     if wants_prompt:
         say_exactly(prompt)
         return
-    by_hand = _by_hand(row, found)
+    by_hand = repeating.commands(row, found.planned, found.place.coordinates)
     if as_json:
         say_json({**found.as_dict(), "by_hand": by_hand})
         return
@@ -68,29 +65,6 @@ def _prompt(reader: Reader, found: Explained) -> str:
         raise ConfigError("the prompt of this cell is not kept as one text: its task asks questions", "--prompt")
     runs = found.last.runs if found.last else ()
     return with_nonce(runs[-1].nonce if runs else "00000000", text)
-
-
-def _by_hand(row: SweepRow, found: Explained) -> list[str]:
-    """What repeats the cell without the tool, where its engine knows, and with it."""
-    import json
-    import shlex
-
-    from ollama_sweep import engines
-    from ollama_sweep.core.cell import PROMPT_TOKENS
-
-    lines = list(engines.facts(row.engine).by_hand(found.planned.cell.for_engine, str(row.spec.get("template") or "")))
-    coordinates = {"model": found.planned.cell.model, **found.place.coordinates}
-    sets = []
-    for name, value in coordinates.items():
-        key = (
-            "prompt.tokens"
-            if name == PROMPT_TOKENS
-            else name
-            if name in TOP_KEYS or name in dict(found.planned.cell.server)
-            else f"dimensions.{name}"
-        )
-        sets.append("--set " + shlex.quote(f"{key}={json.dumps([value], ensure_ascii=False)}"))
-    return [*lines, f"ollama-sweep run {shlex.quote(found.config)} --db again.db {' '.join(sets)}"]
 
 
 def _head(found: Explained) -> Iterator[str]:

@@ -15,9 +15,15 @@ from ollama_sweep.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import AnswerRow, CellResult
+    from ollama_sweep.results.explain import Explained
     from ollama_sweep.results.plots import Plot, PlotOptions
+    from ollama_sweep.results.plots.drift import Controls
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import SweepRow
 
 EVERY = "all"
+_MADE_HERE = ("cells", "answers", "controls", "cell")
+"""What plots take that this command has, as `plots` names it."""
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -30,6 +36,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @click.option("--x", default=None, metavar="DIMENSION", help="Across in grid. [default: num_ctx]")
 @click.option("--y", default=None, metavar="DIMENSION", help="Down in grid. [default: task]")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be given several times.")
+@click.option("--cell", "cells", multiple=True, metavar="CELL", help="Of cell: 'num_ctx=4096 num_batch=256', a key or "
+              "a position; may be given several times.  [default: the best]")  # fmt: skip
 @click.option("--prices", type=paths.SOURCE, default=None, metavar="FILE", help="Prices per model.")
 @click.option("--cost-per-token", type=float, default=None, metavar="X", help="The same price for every token.")
 @click.option("--csv", "csv_file", type=paths.SOURCE, default=None, metavar="FILE",
@@ -45,6 +53,7 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
     Example:
       ollama-sweep plot output_tokens_vs_latency
       ollama-sweep plot grid --x num_ctx --y task --metric quality
+      ollama-sweep plot cell --cell "num_ctx=4096 num_batch=256"
       ollama-sweep plot all --csv results_local.csv
     """
 
@@ -52,7 +61,8 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
         _list(as_json)
         return
     jobs = _jobs(name, given)
-    material = _of_csv(given["csv_file"], configs) if given["csv_file"] is not None else _of_sweeps(configs, db)
+    csv_file = given["csv_file"]
+    material = _of_csv(csv_file, configs) if csv_file is not None else _of_sweeps(configs, db, given["cells"])
     material = _of_tasks(material, given["tasks"])
     files = _draw(jobs, material, given["out"], f".{given['kind']}", is_all=name == EVERY)
     if as_json:
@@ -87,6 +97,8 @@ class Material:
     notes: list[str]
     machine: str = ""
     prompt_tokens: int | None = None
+    controls: Sequence[Controls] = ()
+    explained: Sequence[Explained] = ()
 
 
 def _list(as_json: bool) -> None:
@@ -122,8 +134,10 @@ def _jobs(name: str | None, given: dict[str, Any]) -> list[Job]:
     if name not in names:
         raise ConfigError(f"unknown plot {name}. Known: {', '.join(names)}.{nearest(name, names)}", "plot")
     plot = plots.load(name)
-    if plots.takes(plot) not in (plots.CELLS, plots.ANSWERS):
+    if plots.takes(plot) not in _MADE_HERE:
         raise ConfigError(f"{name} draws a comparison: ollama-sweep compare A B --picture FILE", "plot")
+    if given["cells"] and plots.takes(plot) != plots.CELL:
+        raise ConfigError(f"{name} does not take it; it is for cell", "--cell")
     chosen = {"metric": given["metric"], "x": given["x"], "y": given["y"], "prices": prices}
     for option, value in chosen.items():
         if value is not None and option not in plots.uses(plot):
@@ -138,32 +152,55 @@ def _every_job(options: PlotOptions) -> list[Job]:
     from ollama_sweep.results.plots.token_heatmap import METRICS
 
     jobs = []
-    for name in (name for name in plots.known() if plots.takes(plots.load(name)) in (plots.CELLS, plots.ANSWERS)):
+    for name in (name for name in plots.known() if plots.takes(plots.load(name)) in _MADE_HERE):
         metrics = [m for m in METRICS if m != "cost" or options.prices] if name == "token_heatmap" else [None]
         jobs += [Job(name, plots.load(name), replace(options, metric=metric)) for metric in metrics]
     return jobs
 
 
-def _of_sweeps(configs: Sequence[str], db: Path) -> Material:
+def _of_sweeps(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> Material:
     from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.results.plots.drift import Controls
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader, reader.snapshot():
         rows = [find_sweep(reader, config) for config in (configs or (None,))]
         rows = list({row.sweep_id: row for row in rows}.values())
-        cells = [cell for row in rows for cell in reader.results(row.sweep_id)]
+        by_sweep = {row.sweep_id: list(reader.results(row.sweep_id)) for row in rows}
         answers = [answer for row in rows for answer in reader.answers(row.sweep_id) if answer.answer.prompt]
+        controls = [
+            Controls(row.name, reader.control_points(row.sweep_id), row.machine,
+                     reader.spreads(row.sweep_id).get("prompt_eval_rate"))
+            for row in rows
+        ]  # fmt: skip
+        explained = [found for row in rows for found in _explained(reader, row, by_sweep[row.sweep_id], chosen)]
     machines = {row.machine for row in rows}
     tokens = rows[0].spec.get("prompt_tokens") if len(rows) == 1 else None
     return Material(
         "_vs_".join(row.name for row in rows),
         ", ".join(row.name for row in rows),
-        cells,
+        [cell for row in rows for cell in by_sweep[row.sweep_id]],
         answers,
         [],
         machine=machines.pop() if len(machines) == 1 else "several machines",
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
+        controls=controls,
+        explained=explained,
     )
+
+
+def _explained(reader: Reader, row: SweepRow, cells: Sequence[CellResult], chosen: Sequence[str]) -> list[Explained]:
+    """The cells that were chosen with all they have; else the best one, and none where nothing was measured."""
+    from ollama_sweep.results.best import best_cells
+    from ollama_sweep.results.explain import explain, find_place
+
+    words = [one.replace(",", " ").split() for one in chosen]
+    if not all(words):
+        raise ConfigError("names no cell; name it by NAME=VALUE …, a key or a position", "--cell")
+    if not words:
+        best = best_cells(cells).winner
+        words = [[str(best.row["position"])]] if best is not None else []
+    return [explain(reader, row, find_place(reader, row, one)) for one in words]
 
 
 def _of_csv(path: Path, configs: Sequence[str]) -> Material:
@@ -194,7 +231,7 @@ def _draw(jobs: Sequence[Job], material: Material, out: Path, suffix: str, *, is
     folder = inside(out, safe_name(material.name))
     files: list[Path] = []
     for job in jobs:
-        if is_all and not _says_something(job.name, material.cells):
+        if is_all and not _says_something(job.name, material):
             continue
         options = replace(
             job.options, sweep=material.sweep, machine=material.machine, prompt_tokens=material.prompt_tokens
@@ -210,11 +247,15 @@ def _draw(jobs: Sequence[Job], material: Material, out: Path, suffix: str, *, is
     return files
 
 
-def _says_something(plot: str, cells: Sequence[CellResult]) -> bool:
-    """Two plots are about a dimension that few sweeps have."""
+def _says_something(plot: str, material: Material) -> bool:
+    """Some plots are about what few sweeps have."""
     if plot == "grid":
-        return len({cell.task for cell in cells}) > 1
-    return plot != "concurrency" or any("concurrency" in cell.coordinates for cell in cells)
+        return len({cell.task for cell in material.cells}) > 1
+    if plot == "drift":
+        return any(len(one.points) > 1 for one in material.controls) or not material.sweep
+    if plot == "concurrency":
+        return any("concurrency" in cell.coordinates for cell in material.cells)
+    return True
 
 
 def _rows_of(job: Job, material: Material) -> Sequence[Any]:
@@ -228,4 +269,10 @@ def _rows_of(job: Job, material: Material) -> Sequence[Any]:
     if not material.sweep:
         of_answers = ", ".join(name for name in plots.known() if plots.takes(plots.load(name)) == plots.ANSWERS)
         raise ConfigError(f"{job.name} draws the cells of a sweep; a file has answers, for {of_answers}", "--csv")
+    if plots.takes(job.plot) == plots.CONTROLS:
+        return material.controls
+    if plots.takes(job.plot) == plots.CELL:
+        if not material.explained:
+            raise ConfigError(f"{material.name} has no measured cell yet; name one with --cell")
+        return material.explained
     return material.cells

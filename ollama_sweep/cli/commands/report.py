@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ollama_sweep.cli import paths, shared
-from ollama_sweep.cli.terminal import say, say_json, warn
+from ollama_sweep.cli.terminal import say, say_exactly, say_json, warn
 from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.command("report", short_help="What each task says per model; files, cost, analysis.")
 @click.argument("configs", nargs=-1, metavar="[CONFIG]...")
 @click.option("--out", type=paths.FOLDER, default=None, metavar="DIR", help="Write the files here.")
+@click.option("--html", type=paths.OUTPUT, default=None, metavar="FILE", help="Write all of it as a page: one file.")
+@click.option("--force", is_flag=True, help="Write over an existing page.")
+@click.option("--md", "as_md", is_flag=True, help="Print it as markdown, for an issue.")
 @click.option("--prices", type=paths.SOURCE, default=None, metavar="FILE", help="Prices per model.")
 @click.option("--cost-per-token", type=float, default=None, metavar="X", help="The same price for every token.")
 @click.option("--analysis-model", default=None, metavar="NAME", help="Let a model compare; auto: the best tested one.")
@@ -40,8 +43,25 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
     \b
     Example:
       ollama-sweep report configs/quickstart.yaml --out results
+      ollama-sweep report --html report.html
       ollama-sweep report --cost-per-token 0.0000005 --json
     """
+    page, as_md = given["html"], given["as_md"]
+    if as_md and (as_json or page is not None):
+        raise ConfigError(f"give one of --md and {'--json' if as_json else '--html'}", "--md")
+    if page is not None or as_md:
+        _shown(configs, db, given, as_json=as_json)
+        return
+    found = _collected(configs, db, given)
+    if as_json:
+        say_json(found.as_dict())
+        return
+    for line in lines_of(found):
+        say(line)
+
+
+def _collected(configs: Sequence[str], db: Path, given: dict[str, Any]) -> Report:
+    """What the tasks say, compared by a model and written as files where that is asked for."""
     from ollama_sweep.results.prices import price_table
     from ollama_sweep.results.report import collect, write_files
     from ollama_sweep.run import analyst
@@ -57,13 +77,35 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
 
     prices = price_table(given["prices"], given["cost_per_token"])
     found = collect(configs, db, prices=prices, out=out, analyse=None if asked is None else analyse)
-    if out is not None:
-        found = write_files(found, out)
-    if as_json:
-        say_json(found.as_dict())
+    return found if out is None else write_files(found, out)
+
+
+def _shown(configs: Sequence[str], db: Path, given: dict[str, Any], *, as_json: bool) -> None:
+    """The page or the markdown; files and an analysis beside it where they are asked for."""
+    from ollama_sweep.cli import repeating
+    from ollama_sweep.machine.files import write_whole
+    from ollama_sweep.results.page import making, markdown
+    from ollama_sweep.results.prices import price_table
+
+    target: Path | None = given["html"]
+    if target is not None:
+        making.check_free(target, force=given["force"])
+    prices = price_table(given["prices"], given["cost_per_token"])
+    read = making.read(configs, db, repeating.repeats)
+    wants_more = given["out"] is not None or given["analysis_model"] is not None
+    more = _collected(configs, db, given) if wants_more else None
+    analysis = more.analysis if more is not None else None
+    words = [analysis.readable, *([f"Note: {analysis.note}"] if analysis.note else [])] if analysis else []
+    if target is None:
+        say_exactly(markdown.markdown(read, prices=prices, analysis=words))
         return
-    for line in lines_of(found):
-        say(line)
+    write_whole(target, making.page(read, prices=prices, analysis=words))
+    files = [target, *(more.files if more is not None else ())]
+    if as_json:
+        say_json({"sweeps": [gathered.row.name for gathered, _ in read], "files": [str(file) for file in files]})
+        return
+    for file in files:
+        say(file)
 
 
 def _asked(given: dict[str, Any]) -> Asked:
@@ -84,7 +126,7 @@ def lines_of(found: Report) -> list[str]:
     """What a person reads."""
     from ollama_sweep.cli.tables import table
     from ollama_sweep.results.groups import PERCENTILE_METHOD
-    from ollama_sweep.results.words import at_once_lines, check_line, group_line, task_table
+    from ollama_sweep.results.words import at_once_lines, check_line, cost_lines, group_line, task_table
 
     lines = [f"Sweep {row.name} on {row.engine} ({row.machine})" for row in found.sweeps]
     lines += [drift_line(sweep, drifts) for sweep, drifts in found.drifts.items()]
@@ -139,17 +181,3 @@ def category_lines(group: Group) -> list[str]:
         parts += [f"score {score:.2f}"] if isinstance(score, float) else []
         lines.append(f"{group.label}, {name}: {', '.join(parts)}")
     return lines
-
-
-def cost_lines(group: Group) -> list[str]:
-    """What a model's answers cost, where prices are known."""
-    costs = group.costs
-    if costs is None or not costs.by_cell:
-        return []
-    unit = f" {costs.currency}" if costs.currency else ""
-    cells = list(costs.by_cell.values())
-    each = f"{sum(cells) / len(cells):.3g}{unit} a cell"
-    extent = f" ({min(cells):.3g}–{max(cells):.3g})" if min(cells) < max(cells) else ""
-    token = f"{costs.total / costs.tokens:.3g}{unit} a token, " if costs.tokens else ""
-    answer = f"{costs.total / costs.answers:.3g}{unit} an answer" if costs.answers else ""
-    return [f"{group.label}, cost: {costs.total:.3g}{unit} in all, {token}{answer}, {each}{extent}"]

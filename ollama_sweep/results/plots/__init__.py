@@ -3,8 +3,8 @@
 A file in this folder is a plot and its name is the file's name, apart from `shared` (what several plots use).
 
 A plot is a pure `collect(rows, options)` that says everything the picture will say, and a `draw(data, axes)`.
-Its rows are the cells of sweeps, or with `TAKES = ANSWERS` in its file their kept answers. What takes anything else is
-drawn by the command that has it.
+Its rows are the cells of sweeps, or what its file says with `TAKES`: kept answers, control loads, single cells. What
+takes anything else is drawn by the command that has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ollama_sweep.machine.plugins import Plugins
 from ollama_sweep.results.prices import PriceTable
 
 _PLUGINS = Plugins("plot", __name__, __path__)
-CELLS, ANSWERS = "cells", "answers"
+CELLS, ANSWERS, CONTROLS, CELL = "cells", "answers", "controls", "cell"
+"""What a plot is made of: cells of sweeps, kept answers, loads of control cells, single cells with all they have."""
 OPTIONS = frozenset({"metric", "x", "y", "prices"})
 """What a person may choose of PlotOptions."""
 
@@ -66,7 +67,7 @@ def load(name: str) -> Plot:
 
 
 def takes(plot: Plot) -> str:
-    """What a plot is made of: CELLS or ANSWERS."""
+    """What a plot is made of: CELLS, ANSWERS, CONTROLS, CELL, or what only its command has."""
     return str(getattr(plot, "TAKES", CELLS))
 
 

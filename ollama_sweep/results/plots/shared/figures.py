@@ -62,10 +62,15 @@ def picture(
     dpi: float | None = None,
     *,
     told_dpi: tuple[float, float] | None = None,
+    is_plain: bool = False,
 ) -> bytes:
-    """The bytes of one picture."""
+    """The bytes of one picture. `is_plain`: an svg of texts in a font of the reader, many times smaller."""
     stream = io.BytesIO()
     with style():
+        if is_plain:
+            from ollama_sweep.results.plots.shared import own_style
+
+            own_style.load().rcParams["svg.fonttype"] = "none"
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format, {})
         more = {"pil_kwargs": {"dpi": told_dpi, "compress_level": QUICK}} if told_dpi and file_format == "png" else {}
         make_figure().savefig(stream, format=file_format, dpi=dpi or DPI, metadata=stamp, **more)
