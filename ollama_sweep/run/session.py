@@ -312,7 +312,8 @@ class Session:
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
         cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit, clock=self.clock)
-        control = self.spec.control
+        drift = DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes,
+                           cooler.before_control, clock=self.clock)  # fmt: skip
         if not self.options.scan:
             self._look_again(store, sweep_id)
         kind = partial(Scan, found=found, is_done=self._take_scanned) if self.options.scan else Execution
@@ -322,18 +323,7 @@ class Session:
             spec=self.spec,
             cell_at=lambda position: store.planned(sweep_id, position).cell,
             measuring=measuring,
-            drift=DriftWatch(
-                store,
-                sweep_id,
-                measuring,
-                self._stopping,
-                self._emit,
-                control,
-                pauses,
-                passes,
-                cooler.before_control,
-                clock=self.clock,
-            ),
+            drift=drift,
             following=Following(
                 store,
                 sweep_id,
