@@ -70,7 +70,7 @@ def best_tables(number: str, cells: Sequence[CellResult]) -> Iterator[Table]:
             title = f"Best of each num_ctx{f': {work}' if work else ''}"
             head = [*((name, True) for name in names), (_head(of), True), ("range and runs", False),
                     ("cannot be told from it", False), ("flags", False)]  # fmt: skip
-            yield _table(f"{number}-best{count}", title, head, rows)
+            yield _table(f"{number}-best{count}", title, head, rows, is_long=len(rows) > 16)
 
 
 def _best_row(best: CellResult, tied: Sequence[CellResult], names: Sequence[str], of: Metric) -> tuple[str, ...]:

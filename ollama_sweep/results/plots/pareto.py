@@ -72,8 +72,8 @@ class ParetoData:
     def named(self) -> list[str]:
         """A line for each of them."""
         return [
-            f"{number}  {point.name}: {self.speed.with_unit(point.speed)}, {self.across.words} "
-            f"{self.across.with_unit(point.across)}"
+            f"{number}  {point.name}: {self.speed.with_unit(point.speed)}"
+            + ("" if self.across is CONTEXT else f", {self.across.words} {self.across.with_unit(point.across)}")
             for number, point in self.numbered
         ]
 
@@ -236,7 +236,6 @@ def make_figure(data: ParetoData) -> Any:
 def _draw(data: ParetoData, axes: Any) -> None:
     figures.draw_titles(axes, data.title, data.facts, figures.size_points(axes)[0])
     figures.plain_axes(axes, "both")
-    chart.name_axes(axes, chart.axis_words(data.across), chart.axis_words(data.speed))
     if data.notice:
         axes.set(xticks=[], yticks=[])
         figures.draw_notice(axes, data.notice)
@@ -250,8 +249,11 @@ def _draw(data: ParetoData, axes: Any) -> None:
     axes.errorbar(across, speeds, errors, linestyle="", color=PALETTE[1], elinewidth=1.6, capsize=3, marker="D",
                   markersize=7, markeredgecolor="black", markeredgewidth=0.7, zorder=4)  # fmt: skip
     axes.margins(0.06, 0.1)
-    if min(speeds) >= 0:
-        axes.set_ylim(bottom=0)
+    every = [*speeds, *(point.speed for point in data.rest), *(point.low for point in data.front)]
+    start, highest = chart.start_of_axis(min(every), max(every)), max([*every, *(point.high for point in data.front)])
+    axes.set_ylim(start, highest + 0.14 * (highest - start) or 1.0)
+    across_words = data.across.name if data.across is CONTEXT else chart.axis_words(data.across)
+    chart.name_axes(axes, across_words, f"{chart.axis_words(data.speed)}{', not from 0' if start else ''}")
     chart.value_ticks(axes.yaxis, data.speed)
     chart.value_ticks(axes.xaxis, data.across)
     for number, point in data.numbered:
