@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.outcome import FAILURES, Status
-from ollama_sweep.store import plans
+from ollama_sweep.store import checksum, plans
 from ollama_sweep.store.memory import pruning
 from ollama_sweep.store.memory.tables import LEFT_OUT
 from ollama_sweep.store.rows import PlannedCell
@@ -114,6 +114,9 @@ def apply(connection: sqlite3.Connection, sweep_id: int, wanted: Wanted) -> None
     for condition, _ in _RULES:
         sql = _ONCE_MORE if condition.startswith(_IS_OK) else _AGAIN
         connection.execute(sql.format(condition), values)
+    checksum.seal_rows(
+        connection, "further_loads", "sweep_id = ? AND state = 'waiting' AND checksum IS NULL", (sweep_id,)
+    )
     connection.execute(_LEAVE_OUT, values)
     plans.let_reuse(connection, sweep_id, reuses=wanted.reuses)
     pruning.apply(connection, sweep_id, is_wanted=wanted.prune)

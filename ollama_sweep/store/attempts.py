@@ -115,6 +115,7 @@ def save_control(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
             SELECT sweep_id, cell_id, segment_id, ?, ?, ?, id FROM attempts WHERE id = ?""",
         (outcome.summary.prompt_eval_rate, drift, now, attempt_id),
     )
+    checksum.seal_rows(connection, "controls", "id = last_insert_rowid()")
 
 
 def _store_attempt(connection: sqlite3.Connection, attempt_id: int, outcome: Outcome, now: str) -> None:

@@ -1,9 +1,12 @@
-"""A checksum over an attempt and all that belongs to it: what a disk or a copy has changed is found by it.
+"""A checksum over an attempt and all that belongs to it, and one of each row that belongs to none: what a disk or a
+copy has changed is found by it.
 
 It is made of the values as SQLite gives them back, and kept beside the attempt as text: the form, then a part for each
 kind of row, `2 cell:… attempt:… runs:… scores:… answers:… prompts:… telemetry:…`. A value that is NULL is left out, so
 a column that is NULL in old rows joins a list without a new form. A column that has a value in them, one that leaves a
 list, or a further table needs a new form: one more entry in `FORMS`, the last of which is written.
+
+Rows of the tables in `ROWS` have a column `checksum` of their own, over what is never changed in them.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -11,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _CELL = (
@@ -64,6 +68,23 @@ FORMS: Mapping[str, Mapping[str, _Part]] = {
     "2": {**_FORM_1, "telemetry": _Part("telemetry", ("series",), key="attempt_id")},
 }
 _NOW = list(FORMS)[-1]
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "plan": ("sweep_id", "position", "cell_id", "coordinates", "model", "same_as"),
+    "controls": ("sweep_id", "cell_id", "prompt_eval_rate", "drift", "measured_at"),
+    "load_values": ("attempt_id", "metric", "log_median", "runs", "squares"),
+    "corrections": ("attempt_id", "drift"),
+    "further_loads": ("sweep_id", "cell_id", "purpose", "number", "place", "reason", "choice"),
+    "second_looks": ("sweep_id", "share", "begun_at"),
+    "out_of_memory": (
+        "attempt_id", "is_fresh", "engine", "engine_version", "machine", "model_digest", "modelfile_hash", "num_ctx",
+        "num_batch", "load_options", "server", "gpu_free_bytes", "memory_free_bytes",
+    ),
+    "scans": (
+        "sweep_id", "combination", "num_ctx", "num_batch", "result", "reason", "error", "effective_num_ctx",
+        "effective_num_batch", "size_bytes", "size_vram_bytes", "load_duration_s", "scanned_at",
+    ),
+}  # fmt: skip
+"""Of each table what a row is sealed over: not what changes later, nor a reference that `recover` may empty."""
 
 
 def seal(connection: sqlite3.Connection, attempt_id: int) -> None:
@@ -71,6 +92,19 @@ def seal(connection: sqlite3.Connection, attempt_id: int) -> None:
     parts = FORMS[_NOW]
     text = " ".join([_NOW, *(f"{name}:{_digest(connection, part, attempt_id)}" for name, part in parts.items())])
     connection.execute("INSERT OR REPLACE INTO checksums (attempt_id, checksum) VALUES (?, ?)", (attempt_id, text))
+
+
+def seal_rows(connection: sqlite3.Connection, table: str, where: str, bound: Sequence[object] = ()) -> None:
+    """Store the checksums of rows that were just written; `where` may say `checksum IS NULL`, but has an index."""
+    names = ROWS[table]
+    connection.create_function("row_checksum", len(names), lambda *row: row_checksum(table, row), deterministic=True)
+    connection.execute(f"UPDATE {table} SET checksum = row_checksum({', '.join(names)}) WHERE {where}", bound)
+
+
+def row_checksum(table: str, row: Sequence[str | bytes | float | None]) -> int:
+    """Of the values of `ROWS`, in that order."""
+    known = zip(ROWS[table], row, strict=True)
+    return zlib.crc32(b" ".join(_text_of(name, value) for name, value in known if value is not None))
 
 
 def differing(connection: sqlite3.Connection, attempt_id: int, stored: str) -> Iterator[str]:

@@ -78,6 +78,7 @@ def replace_plan(
     if frontiers:
         connection.execute(_FIRST_OF_FRONTIER, {"sweep_id": sweep_id})
         connection.execute("UPDATE plan SET late = 2 WHERE sweep_id = ? AND late > 2", (sweep_id,))
+    checksum.seal_rows(connection, "plan", "sweep_id = ?", (sweep_id,))
     connection.execute(
         """INSERT INTO status_counts (sweep_id, status, cells)
             SELECT sweep_id, status, count(*) FROM plan JOIN cells ON cells.id = cell_id

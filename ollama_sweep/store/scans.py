@@ -12,7 +12,7 @@ from ollama_sweep.core.cell import Cell, content_hash
 from ollama_sweep.core.options import LOAD_OPTIONS, Scalar
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.machine import secrets
-from ollama_sweep.store import values
+from ollama_sweep.store import checksum, values
 from ollama_sweep.store.values import Notes
 
 FITS, SPILLED, OOM = "fits", "spilled", str(Status.OOM)
@@ -81,6 +81,7 @@ def save(connection: sqlite3.Connection, sweep_id: int, load: ScannedLoad, now: 
             SELECT id, segment_id, {", ".join("?" for _ in _COLUMNS)} FROM sweeps WHERE id = ?""",
         (*row, sweep_id),
     )
+    checksum.seal_rows(connection, "scans", "id = last_insert_rowid()")
 
 
 def loads(connection: sqlite3.Connection, notes: Notes, sweep_id: int, *, now_only: bool = False) -> list[ScannedLoad]:

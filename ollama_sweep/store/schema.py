@@ -331,10 +331,22 @@ END;
 """
 """Cells that have the result of another cell, and follow it; `same_as` is the first cell of the same configuration."""
 
+_ROW_CHECKSUMS = """
+ALTER TABLE plan ADD COLUMN checksum INTEGER;
+ALTER TABLE controls ADD COLUMN checksum INTEGER;
+ALTER TABLE load_values ADD COLUMN checksum INTEGER;
+ALTER TABLE corrections ADD COLUMN checksum INTEGER;
+ALTER TABLE further_loads ADD COLUMN checksum INTEGER;
+ALTER TABLE second_looks ADD COLUMN checksum INTEGER;
+ALTER TABLE out_of_memory ADD COLUMN checksum INTEGER;
+ALTER TABLE scans ADD COLUMN checksum INTEGER;
+"""
+"""What a row that belongs to no attempt's checksum must come to; NULL in rows of earlier versions."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
               ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
               ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
-              ("11_reused", _REUSED))  # fmt: skip
+              ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

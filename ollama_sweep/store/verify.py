@@ -76,7 +76,9 @@ def verify(connection: sqlite3.Connection) -> Verified:
     with contextlib.suppress(sqlite3.DatabaseError):
         tables = pages.tables_of(connection)
     with _bytes_for_texts(connection):
-        found = [*damage(connection), *differing_attempts(connection, counts), *_misplaced(connection)]
+        found = [*damage(connection), *differing_attempts(connection, counts)]
+        found += [one.difference for one in (*misplaced(connection), *differing_rows(connection))]
+        found += _unowned_results(connection)
         found += _unreadable_values(connection, tables, found)
     return Verified(counts.checked, counts.unchecked, tuple(found))
 
@@ -124,22 +126,57 @@ def differing_attempts(connection: sqlite3.Connection, counts: _Counts | None = 
         yield Difference("", {}, "", None, (f"attempt {attempt_id} of the table attempts is gone",), attempt_id)
 
 
-def _misplaced(connection: sqlite3.Connection) -> Iterator[Difference]:
-    """Places of a plan that say other values than their cell has."""
-    for place in misplaced(connection):
-        yield place.difference
-
-
 @dataclass(frozen=True)
-class Place:
-    """A place in a plan that is not where its cell belongs."""
+class WrongRow:
+    """A row that belongs to no attempt's checksum and is not what was written: its table, and which one it is."""
 
-    sweep_id: int
-    position: int
+    table: str
+    where: str
+    key: tuple[object, ...]
     difference: Difference
 
 
-def misplaced(connection: sqlite3.Connection) -> Iterator[Place]:
+_PLACE = "sweep_id = ? AND position = ?"
+_KEYS = {"plan": (("sweep_id", "position"), _PLACE), "load_values": (("attempt_id",), "attempt_id = ?")}
+"""What a load said is lost for each metric, and made again of its runs."""
+_NAMES = {"plan": "its place in the plan differs", "load_values": "what its load said differs",
+          "corrections": "its correction differs", "out_of_memory": "the record of its memory differs"}  # fmt: skip
+
+
+def differing_rows(connection: sqlite3.Connection) -> Iterator[WrongRow]:
+    """Rows that are not what their own checksums say; those of earlier versions have none."""
+    for table, names in checksum.ROWS.items():
+        key, where = _KEYS.get(table, (("rowid",), "rowid = ?"))
+        sql = f"SELECT {', '.join((*key, *names))}, checksum FROM main.{table} WHERE checksum IS NOT NULL"
+        for row in _rows(connection, sql):
+            values_ = row[len(key) : -1]
+            if checksum.row_checksum(table, values_) == row[-1]:
+                continue
+            found = _of_row(connection, table, row[: len(key)], dict(zip(names, values_, strict=True)))
+            yield WrongRow(table, where, row[: len(key)], found)
+
+
+def _of_row(connection: sqlite3.Connection, table: str, key: tuple[object, ...], row: Mapping[str, Any]) -> Difference:
+    """Which cell a row is about, as far as it still says so."""
+    if "attempt_id" in row:
+        return of_attempt(connection, row["attempt_id"], (_NAMES[table],))
+    sql = "SELECT (SELECT name FROM main.sweeps WHERE id = ?), (SELECT key FROM main.cells WHERE id = ?)"
+    sweep, cell = next(_rows(connection, sql, row["sweep_id"], row.get("cell_id")), ("", ""))
+    if table == "plan":
+        return Difference(_text(sweep), _object(row["coordinates"]), _text(cell), None, (_NAMES[table],))
+    return Difference(_text(sweep), {}, _text(cell), None, (f"row {key[0]} of the table {table} differs",))
+
+
+def _unowned_results(connection: sqlite3.Connection) -> Iterator[Difference]:
+    """Cells whose result is no attempt of theirs, nor of the cell whose result they take."""
+    sql = """SELECT key FROM main.cells LEFT JOIN main.attempts AS a ON a.id = attempt_id WHERE attempt_id IS NOT NULL
+        AND (a.cell_id IS NULL OR a.cell_id NOT IN
+            (cells.id, COALESCE((SELECT original_id FROM reused WHERE reused.cell_id = cells.id), cells.id)))"""
+    for (key,) in _rows(connection, sql):
+        yield Difference("", {}, f"cell {_text(key)}", None, ("its result is no attempt of its own",))
+
+
+def misplaced(connection: sqlite3.Connection) -> Iterator[WrongRow]:
     """The coordinates of a place are values of its cell: its context, its batch, its options."""
     sql = """SELECT sweep_id, position, sweeps.name, coordinates, key, num_ctx, num_batch, prompt_hash, options, server
         FROM main.plan JOIN main.cells ON cells.id = cell_id JOIN main.sweeps ON sweeps.id = sweep_id"""
@@ -151,7 +188,8 @@ def misplaced(connection: sqlite3.Connection) -> Iterator[Place]:
         wrong = [name for name, value in here.items() if name in cell and cell[name] != value]
         if wrong:
             what = tuple(f"its place in the plan says another {name} than the cell ({cell[name]})" for name in wrong)
-            yield Place(sweep_id, position, Difference(_text(sweep), here, _text(key), None, what))
+            found = Difference(_text(sweep), here, _text(key), None, what)
+            yield WrongRow("plan", _PLACE, (sweep_id, position), found)
 
 
 def _object(text: object) -> dict[str, object]:

@@ -29,6 +29,8 @@ DROP TRIGGER cells_reused;
 DROP TABLE reused;
 DROP TABLE scans;
 ALTER TABLE plan DROP COLUMN same_as;
+ALTER TABLE plan DROP COLUMN checksum;
+ALTER TABLE controls DROP COLUMN checksum;
 DROP TABLE corrections;
 DROP TABLE load_values;
 DROP TABLE spreads;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from ollama_sweep.core.noise.drift import line_of
-from ollama_sweep.store import queries, values
+from ollama_sweep.store import checksum, queries, values
 from ollama_sweep.store.values import Notes
 
 _HERE = """FROM attempts AS a JOIN sweeps AS s ON s.id = a.sweep_id AND s.segment_id = a.segment_id
@@ -38,3 +38,4 @@ def make(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> None:
             loads.append(own)
         made.append((number, sum(loads) / len(loads)))
     connection.executemany("INSERT INTO corrections (attempt_id, drift) VALUES (?, ?)", made)
+    checksum.seal_rows(connection, "corrections", f"attempt_id IN (SELECT a.id {_HERE})", (sweep_id,))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status
-from ollama_sweep.store import attempts, values
+from ollama_sweep.store import attempts, checksum, values
 from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED
 from ollama_sweep.store.values import Notes
 
@@ -113,7 +113,14 @@ def want_pass(connection: sqlite3.Connection, sweep_id: int, number: int, order:
         (number, number, sweep_id, number),
     )
     connection.execute("DROP TABLE places")
+    _seal(connection, sweep_id)
     return found.rowcount
+
+
+def _seal(connection: sqlite3.Connection, sweep_id: int) -> None:
+    """What waits since now gets its checksum."""
+    checksum.seal_rows(connection, "further_loads", f"sweep_id = ? AND state = '{WAITING}' AND checksum IS NULL",
+                       (sweep_id,))  # fmt: skip
 
 
 def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes: Iterable[Wish], loads: int) -> None:
@@ -129,6 +136,7 @@ def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes
                         AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = p.cell_id)""",
                 (stage, turn * len(asked) + place, wish.reason, stage, sweep_id, wish.position),
             )
+    _seal(connection, sweep_id)
 
 
 def drop_waiting(connection: sqlite3.Connection, sweep_id: int, purpose: Purpose) -> None:
@@ -210,6 +218,7 @@ def begin_look(connection: sqlite3.Connection, sweep_id: int, share: float, now:
     connection.execute(
         "INSERT INTO second_looks (sweep_id, share, stage, begun_at) VALUES (?, ?, 0, ?)", (sweep_id, share, now)
     )
+    checksum.seal_rows(connection, "second_looks", "id = last_insert_rowid()")
 
 
 def begin_stage(

@@ -15,7 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from ollama_sweep.core.noise.spread import Load, Spread, Spreads, Sums, half_width, sums_of
-from ollama_sweep.store import values
+from ollama_sweep.core.summary import PROMPT_RATE
+from ollama_sweep.store import checksum, values
 from ollama_sweep.store.loads import stored as stored_loads
 from ollama_sweep.store.loads.stored import StoredLoad
 from ollama_sweep.store.values import Notes
@@ -31,18 +32,29 @@ def add(connection: sqlite3.Connection, attempt_id: int, found: Mapping[str, Loa
     for metric, load in found.items():
         bound = {"metric": metric, "attempt_id": attempt_id}
         before = [Load(*said) for _, said in stored_loads.read(connection, _BESIDE, _SAID, bound=bound)]
-        connection.execute(
-            "INSERT INTO load_values (attempt_id, metric, log_median, runs, squares) VALUES (?, ?, ?, ?, ?)",
-            (attempt_id, metric, load.log_median, load.runs, load.squares),
-        )
+        keep(connection, attempt_id, metric, load)
         _add(connection, attempt_id, metric, sums_of([*before, load]).plus(sums_of(before), -1))
+
+
+def keep(connection: sqlite3.Connection, attempt_id: int, metric: str, load: Load) -> None:
+    """Store what a load said, and leave the spreads as they are."""
+    connection.execute(
+        "INSERT INTO load_values (attempt_id, metric, log_median, runs, squares) VALUES (?, ?, ?, ?, ?)",
+        (attempt_id, metric, load.log_median, load.runs, load.squares),
+    )
+    checksum.seal_rows(connection, "load_values", "attempt_id = ? AND metric = ?", (attempt_id, metric))
 
 
 def _add(connection: sqlite3.Connection, attempt_id: int, metric: str, more: Sums) -> None:
     place = _place(connection, attempt_id, metric)
     if place["segment_id"] is None:
         return
-    sums = _sums_at(connection, place).plus(more)
+    spreads = _save(connection, place, _sums_at(connection, place).plus(more))
+    shapes = connection.execute(f"SELECT loads, runs FROM intervals WHERE {_AT}", place).fetchall()
+    _set_factors(connection, place, spreads, shapes)
+
+
+def _save(connection: sqlite3.Connection, place: Mapping[str, object], sums: Sums) -> Spreads:
     spreads = sums.spreads
     connection.execute(
         f"""INSERT OR REPLACE INTO spreads (sweep_id, segment_id, metric, runs_spread, loads_spread, {", ".join(_SUMS)})
@@ -54,11 +66,11 @@ def _add(connection: sqlite3.Connection, attempt_id: int, metric: str, more: Sum
             "loads": spreads.loads.sigma if spreads.loads.df else None,
         },
     )
-    shapes = connection.execute(f"SELECT loads, runs FROM intervals WHERE {_AT}", place).fetchall()
-    _set_factors(connection, place, spreads, shapes)
+    return spreads
 
 
 _SUMS = ("runs_squares", "runs_df", "loads_squares", "loads_df", "of_medians")
+_KEY = ("sweep_id", "segment_id", "metric")
 _AT = "sweep_id = :sweep_id AND segment_id = :segment_id AND metric = :metric"
 
 
@@ -120,6 +132,24 @@ def _spreads(metric: object, runs: object, runs_df: object, loads: object, loads
     )
 
 
+_SHAPES = """SELECT DISTINCT a.sweep_id, a.segment_id, v.metric, COALESCE(a.loads, 1),
+        CASE WHEN EXISTS (SELECT 1 FROM load_values AS p WHERE p.attempt_id = a.id AND p.metric = ?)
+            THEN a.runs ELSE 0 END
+    FROM attempts AS a JOIN load_values AS v ON v.attempt_id = a.id WHERE a.segment_id IS NOT NULL"""
+
+
+def make_again(connection: sqlite3.Connection) -> None:
+    """All spreads and intervals anew, of what the loads said that are there: for a database that has lost some."""
+    connection.execute("DELETE FROM spreads")
+    connection.execute("DELETE FROM intervals")
+    rows = [_one(*row) for row in stored_loads.read(connection, _EACH, ("v.metric", *_SAID), _IN_GROUPS)]
+    for place, made in _sums_by_place(rows):
+        _save(connection, dict(zip(_KEY, place, strict=True)), made)
+    for *place, loads, runs in connection.execute(_SHAPES, (PROMPT_RATE,)).fetchall():
+        at = dict(zip(_KEY, place, strict=True))
+        _set_factors(connection, at, _sums_at(connection, at).spreads, [(loads, runs)])
+
+
 # -- once more, for `verify` -----------------------------------------------------------------------------------------
 
 
@@ -147,12 +177,18 @@ def stored(connection: sqlite3.Connection, notes: Notes) -> Iterator[StoredSprea
     """Every spread, with the sums of all its loads made again; one cell's loads in memory at a time."""
     with contextlib.suppress(sqlite3.DatabaseError):
         rows = notes.rows("a load", _one, stored_loads.read(connection, _EACH, ("v.metric", *_SAID), _IN_GROUPS))
-        for place, of_place in groupby(rows, key=lambda row: (row[0].sweep_id, row[0].segment_id, row[1])):
-            made = Sums()
-            for _, of_cell in groupby(of_place, key=lambda row: row[0].group):
-                made = made.plus(sums_of([load for _, _, load in of_cell]))
+        for place, made in _sums_by_place(rows):
             if found := notes.row("a spread", _stored, connection, place, made):
                 yield found
+
+
+def _sums_by_place(rows: Iterable[tuple[StoredLoad, str, Load]]) -> Iterator[tuple[tuple[Any, ...], Sums]]:
+    """Sweep, segment and metric, and the sums of all loads there; the rows are in that order."""
+    for place, of_place in groupby(rows, key=lambda row: (row[0].sweep_id, row[0].segment_id, row[1])):
+        made = Sums()
+        for _, of_group in groupby(of_place, key=lambda row: row[0].group):
+            made = made.plus(sums_of([load for _, _, load in of_group]))
+        yield place, made
 
 
 def _one(load: StoredLoad, said: tuple[Any, ...]) -> tuple[StoredLoad, str, Load]:
@@ -162,11 +198,14 @@ def _one(load: StoredLoad, said: tuple[Any, ...]) -> tuple[StoredLoad, str, Load
 
 def said_of(metric: object, log_median: object, runs: object, squares: object) -> tuple[str, Load]:
     """A row of `load_values`. Raises Unreadable."""
-    return values.text(metric), Load(values.number(log_median), values.whole(runs), values.number(squares))
+    found = Load(values.number(log_median), values.whole(runs), values.number(squares))
+    if found.runs < 1:
+        raise values.Unreadable("a load without runs")
+    return values.text(metric), found
 
 
 def _stored(connection: sqlite3.Connection, place: tuple[Any, ...], made: Sums) -> StoredSpread:
-    at = dict(zip(("sweep_id", "segment_id", "metric"), place, strict=True))
+    at = dict(zip(_KEY, place, strict=True))
     (sweep,) = connection.execute("SELECT name FROM sweeps WHERE id = ?", place[:1]).fetchone()
     sql = f"SELECT runs_spread, loads_spread, {', '.join(_SUMS)} FROM spreads WHERE {_AT}"
     runs, loads, *sums = connection.execute(sql, at).fetchone() or (None, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.machine.secrets import masked
-from ollama_sweep.store import values
+from ollama_sweep.store import checksum, values
 from ollama_sweep.store.values import Notes
 
 _KEEP = """INSERT INTO out_of_memory (attempt_id, is_fresh, engine, engine_version, machine, model_digest,
@@ -73,6 +73,7 @@ def keep(connection: sqlite3.Connection, attempt_id: int, failed: Failed) -> Non
         (failed.is_fresh, masked(where.engine_version), where.machine, content_hash(where.modelfile),
          failed.load_options, free.gpu_bytes, free.memory_bytes, attempt_id),
     )  # fmt: skip
+    checksum.seal_rows(connection, "out_of_memory", "attempt_id = ?", (attempt_id,))
 
 
 def known(connection: sqlite3.Connection, where: Surroundings, notes: Notes) -> list[KnownFailure]:

@@ -22,13 +22,16 @@ from typing import Any
 
 from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError
 from ollama_sweep.core.outcome import RETRIED, Answer, Effective, Flag, Line, Outcome, Run, Series, Status, Summary
-from ollama_sweep.store import attempts, lock, schema, verify
+from ollama_sweep.core.summary import own_load
+from ollama_sweep.store import attempts, lock, one_cell, schema, verify
 from ollama_sweep.store import file as files
 from ollama_sweep.store.beside import check_database
+from ollama_sweep.store.loads import spreads
 from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
+from ollama_sweep.store.values import Notes
 from ollama_sweep.store.writer import Store
 
 _MADE_ANEW = frozenset({"status_counts", "origin"})
@@ -170,11 +173,12 @@ class _Copying:
                 self.copied += is_stored
                 self.broken += not is_stored
 
-    def lose(self, new: sqlite3.Connection, where: str, *values: object) -> None:
-        """Take a row back that turned out to be nonsense."""
+    def lose(self, new: sqlite3.Connection, where: str, *values: object) -> int:
+        """Take a row back that turned out to be nonsense; how many these were."""
         gone = new.execute(f"DELETE FROM {self.table.name} WHERE {where}", values).rowcount
         self.copied -= gone
         self.broken += gone
+        return gone
 
     @property
     def lost(self) -> int | None:
@@ -244,7 +248,7 @@ def _name_lost_sweeps(connection: sqlite3.Connection) -> None:
 
 
 def _lose_what_differs(connection: sqlite3.Connection, copying: Mapping[str, _Copying]) -> list[verify.Difference]:
-    """A cell, an attempt or a place that is not what was written is lost; where only runs differ the result is kept."""
+    """A cell, an attempt or a row that is not what was written is lost; where only runs differ the result is kept."""
     found = list(verify.differing_attempts(connection))
     (attempts_there,) = connection.execute("SELECT count(*) FROM attempts").fetchone()
     lost = [one for one in found if one.is_lost and one.attempt_id is not None]
@@ -255,10 +259,8 @@ def _lose_what_differs(connection: sqlite3.Connection, copying: Mapping[str, _Co
             copying["cells"].lose(connection, "id = (SELECT cell_id FROM attempts WHERE id = ?)", one.attempt_id)
         else:
             copying["attempts"].lose(connection, "id = ?", one.attempt_id)
-    for place in list(verify.misplaced(connection)):
-        found.append(place.difference)
-        copying["plan"].lose(connection, "sweep_id = ? AND position = ?", place.sweep_id, place.position)
-    return found
+    rows = [*verify.misplaced(connection), *verify.differing_rows(connection)]
+    return found + [row.difference for row in rows if copying[row.table].lose(connection, row.where, *row.key)]
 
 
 def _drop_orphans(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> dict[str, int]:
@@ -305,12 +307,26 @@ _MEASURE_AGAIN = f"""UPDATE cells SET status = 'pending', reason = '', runs = 0,
     WHERE attempt_id IS NULL AND status NOT IN ('pending', 'started', 'skipped') AND reason <> '{schema.PARKED}'"""
 
 
+def _make_loads_again(connection: sqlite3.Connection) -> None:
+    """What a load said comes of its runs: it is made again where it is lost and they are not."""
+    sql = """SELECT id FROM attempts WHERE status = 'ok' AND loads IS NOT NULL
+        AND id NOT IN (SELECT attempt_id FROM load_values)"""
+    lacking = {attempt_id for (attempt_id,) in connection.execute(sql)}
+    if not lacking:
+        return
+    for one in one_cell.stored_attempts(connection, Notes(Path())):  # nobody is told twice
+        for metric, load in own_load(one.runs).items() if one.attempt_id in lacking else ():
+            spreads.keep(connection, one.attempt_id, metric, load)
+
+
 def _settle(connection: sqlite3.Connection) -> int:
     """Make everything that is kept twice fit again; how many cells lost their result and are pending again."""
     connection.execute(_SETTLE[0])
     pending_again = connection.execute(_MEASURE_AGAIN).rowcount
     for sql in _SETTLE[1:]:
         connection.execute(sql)
+    _make_loads_again(connection)
+    spreads.make_again(connection)
     for (dimensions,) in connection.execute("SELECT dimensions FROM sweeps").fetchall():
         schema.add_view_columns(connection, json.loads(dimensions), "dimension")
     scores = connection.execute("SELECT DISTINCT name FROM scores WHERE part = ?", (attempts.WHOLE,)).fetchall()

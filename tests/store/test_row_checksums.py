@@ -1,0 +1,101 @@
+"""Rows that belong to no attempt: a value that was changed in one is found, and is lost where it is recovered."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import Program, json_of
+
+from ollama_sweep.store import checksum, verify
+
+CELLS = 8
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A sweep with control measurements that drift, two passes, a second look, a scan, and cells without memory."""
+    made = Program(tmp_path_factory.mktemp("rows"))
+    made.script(noise=0.01, oom_above=1024 * 64, slows={"after": 5, "factor": 0.8})
+    config = made.grid(
+        num_ctx=[512, 1024], num_batch=[32, 64, 128, 256], control=1, second_look="50%", passes=2, interim="off"
+    )
+    made("run", config, "--no-pause").must()
+    made("run", config, "--scan").must()
+    yield made
+    made.close()
+
+
+def changed(value: object) -> object:
+    """Another value of the same type, as near as a bit."""
+    if isinstance(value, int):
+        return value ^ 1
+    if isinstance(value, float):
+        return value * 1.0001 or 0.5
+    digit = re.search(r"\d|[a-z]", str(value))
+    return f"{value}x" if digit is None else str(value).replace(digit.group(), chr(ord(digit.group()) ^ 1), 1)
+
+
+def test_every_value_that_was_changed_is_found(measured: Program) -> None:
+    found, missed = verify.verify, []
+    with contextlib.closing(sqlite3.connect(measured.folder / "sweeps.db", isolation_level=None)) as connection:
+        assert found(connection).differences == ()
+        connection.execute("BEGIN")
+        for table, names in checksum.ROWS.items():
+            count = "SELECT count(*), count(checksum) FROM"
+            (rows, sealed) = connection.execute(f"{count} {table}").fetchone()
+            assert (table, rows) == (table, sealed)
+            assert rows, table
+            for name in names:
+                connection.execute("SAVEPOINT before")
+                (value,) = connection.execute(f"SELECT {name} FROM {table} LIMIT 1").fetchone()
+                new = 1 if value is None else changed(value)
+                with contextlib.suppress(sqlite3.IntegrityError):  # the file's own rules keep it out
+                    key = "position" if table == "plan" else "rowid"
+                    connection.execute(f"UPDATE {table} SET {name} = ? WHERE {key} = (SELECT min({key}) FROM {table})",
+                                       (new,))  # fmt: skip
+                    missed += [] if list(verify.differing_rows(connection)) else [f"{table}.{name}"]
+                connection.execute("ROLLBACK TO before")
+        connection.execute("ROLLBACK")
+    assert missed == []
+
+
+def test_a_position_that_was_changed_is_told_and_not_shown_as_true(measured: Program, tmp_path: Path) -> None:
+    path = measured.folder / "moved.db"
+    path.write_bytes((measured.folder / "sweeps.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE plan SET position = 64 WHERE position = 0")
+    said = measured("verify", "--db", "moved.db").must(4).stdout
+    assert "sweep grid: num_ctx 512, num_batch 32: its place in the plan differs" in said
+    found = json_of(measured("recover", "--db", "moved.db", "--to", "whole.db", "--json"))
+    assert [one["what"] for one in found["differences"]] == [["its place in the plan differs"]]
+    assert [row["position"] for row in measured.rows("whole.db")] == [*range(1, CELLS)]
+    measured("verify", "--db", "whole.db").must()
+
+
+def test_a_result_of_another_cell_is_told(measured: Program) -> None:
+    path = measured.folder / "swapped.db"
+    path.write_bytes((measured.folder / "sweeps.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("""UPDATE cells SET attempt_id = (SELECT attempt_id FROM cells AS other WHERE status = 'ok'
+            AND other.id <> cells.id) WHERE id = 1""")
+    assert "its result is no attempt of its own" in measured("verify", "--db", "swapped.db").must(4).stdout
+
+
+def test_what_is_left_after_a_loss_agrees_with_itself(measured: Program) -> None:
+    """Spreads and intervals are those of the loads that are there; what no load said is not told as a load's."""
+    path = measured.folder / "lost.db"
+    path.write_bytes((measured.folder / "sweeps.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE status = 'ok')")
+        connection.execute("UPDATE load_values SET squares = squares + 1, runs = 0 WHERE attempt_id = 2")
+        connection.execute("UPDATE intervals SET factor = 9")
+    measured("verify", "--db", "lost.db").must(4)
+    measured("recover", "--db", "lost.db", "--to", "left.db").must()
+    measured("verify", "--db", "left.db").must()
+    wide = measured.rows("left.db", "SELECT max(factor) AS most FROM intervals")
+    assert wide[0]["most"] < 9
