@@ -12,7 +12,8 @@ CONFIG ?= configs/quickstart.yaml
 SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 run_extras := llamacpp
 dev_extras := dev,llamacpp
-side_by_side := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Half of the time a test waits for its disk or its children: half as many more than there are cores.
+side_by_side := --numprocesses $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )) --maxprocesses 4 --dist worksteal
 # On real engines a file's tests stay together: they share what took long to measure.
 real_side_by_side := --numprocesses auto --maxprocesses 2 --dist loadfile
 

@@ -114,7 +114,7 @@ def test_a_database_that_died_while_it_was_made_is_made_again(program: Program) 
     check_whole(program)
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_kills_at_random_lose_nothing_and_repeat_nothing(rounds: int, program: Program) -> None:
     chance = random.Random(50)
     config = program.grid(num_ctx=list(range(512, 512 + 4 * rounds)), warmup=1, repeats=1)

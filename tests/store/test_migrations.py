@@ -157,6 +157,8 @@ def dies_at(path: Path, statement: int) -> bool:
 
 
 def test_a_death_at_any_statement_leaves_the_old_version_or_the_new_one(program: Program, old: Path) -> None:
+    import sqlite_utils  # once, and not anew by each child
+
     before, kept = program.rows(sql=FINISHED), old.with_name("kept.db")
     shutil.copy(old, kept)
     seen: list[int] = []

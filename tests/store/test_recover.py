@@ -172,7 +172,7 @@ def cut_off(chance: random.Random, data: bytearray) -> None:
     del data[chance.randrange(len(data) // 3, len(data)) :]
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(more, marks=pytest.mark.slow) for more in range(2, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in range(1, 9))])
 @pytest.mark.parametrize("kind", [zeros, one_page, torn_page, many_pages, cut_off])
 def test_what_comes_through_is_right_and_the_rest_is_measured_again(
     kind: Callable[[random.Random, bytearray], None], seed: int, copied: Program, measured: Program
