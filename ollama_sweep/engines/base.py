@@ -261,6 +261,10 @@ class Engine(ABC):
         """The ids of the processes that hold the model; their children count as well. Empty where that is not known."""
         return ()
 
+    def others_loaded(self) -> tuple[str, ...]:
+        """Models of others that are loaded beside ours now. Empty where that is not known. Raises EngineUnavailable."""
+        return ()
+
     def release(self, *, failed: bool) -> None:
         """End the load at hand; after a failure bring the engine to rest first. Raises EngineUnavailable."""
         return

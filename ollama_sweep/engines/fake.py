@@ -5,6 +5,7 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `oom_above` (num_ctx x num_batch that no longer fits); `spill_above` (the same, for part of the model on the CPU);
 `slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
+`visitor_since`: another client's model is loaded beside ours from so many generations of a process on;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `together`: no request is answered before so many are in flight, once;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
@@ -276,6 +277,10 @@ class Engine(Base):
 
     def processes(self) -> tuple[int, ...]:
         return (os.getpid(),)
+
+    def others_loaded(self) -> tuple[str, ...]:
+        since = self._script.get("visitor_since")
+        return ("theirs",) if since is not None and self._generated >= since else ()
 
     def _take_time(self) -> None:
         cut = self._cut

@@ -231,7 +231,9 @@ def _reach(found: Sequence[ScannedLoad]) -> str:
     on_gpu = [load for load in fitted if load.result == FITS]
     if len(on_gpu) == len(fitted):
         return words
-    return f"{words}, on the GPU up to {place_words(_largest(on_gpu))}" if on_gpu else f"{words}, never all on the GPU"
+    return (
+        f"{words}, on the GPU up to {place_words(_largest(on_gpu))}" if on_gpu else f"{words}, no load all on the GPU"
+    )
 
 
 def _largest(loads: Sequence[ScannedLoad]) -> ScannedLoad:

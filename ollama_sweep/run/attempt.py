@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_sweep.core import judge, stats, thoughts
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.errors import CellFailed, EngineMissing, SweepError, keeping
+from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable, SweepError, keeping
 from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
 from ollama_sweep.core.summary import asked_s, energy_per_token, summarize, summarize_answers
@@ -27,6 +28,8 @@ from ollama_sweep.run.questions import Asking
 from ollama_sweep.run.stopping import StopNow
 from ollama_sweep.run.turns import Beside
 from ollama_sweep.tasks.base import Task
+
+LOOK_EVERY_S = 1.0
 
 
 def system_oom_kills() -> int:
@@ -49,6 +52,29 @@ def _parallel(cell: Cell, effective: Effective) -> dict[str, float]:
     if effective.num_parallel is None or not asked & {"concurrency", "num_parallel"}:
         return {}
     return {"effective_num_parallel": effective.num_parallel}
+
+
+@dataclass
+class Surroundings:
+    """What is seen beside a cell while it is measured: what telemetry watches, and models of others on the engine's
+    server. A client that comes after the load is no less in the way than one that was there before."""
+
+    engine: Engine
+    watch: Watch
+    others: set[str] = field(default_factory=set)
+    _looked_at: float = -float("inf")
+
+    def look(self, *, is_last: bool = False) -> None:
+        """Between two runs, at most once in `LOOK_EVERY_S`, and after the last one."""
+        if is_last or time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            with contextlib.suppress(CellFailed, EngineUnavailable):
+                self.others.update(gate.names("others_loaded", self.engine.others_loaded()))
+            self._looked_at = time.monotonic()
+
+    def beside(self, effective: Effective) -> Effective:
+        """What a load uses, with whoever was seen beside it."""
+        more = sorted(self.others.difference(effective.others_loaded))
+        return replace(effective, others_loaded=(*effective.others_loaded, *more))
 
 
 @dataclass(frozen=True)
@@ -74,16 +100,20 @@ class Measuring:
         runs: list[Run] = []
         effective, killed_before = Effective(), self.oom_kills()
         watch = self.watch(self.engine.processes)
+        around = Surroundings(self.engine, watch)
         try:
             watch.begin_load()
             effective = gate.effective(self.engine.prepare(cell.for_engine))
             reached("after_prepare")
             watch.start()
-            self._collect_runs(cell, runs, beside.runs, effective, watch)
+            self._collect_runs(cell, runs, beside.runs, effective, around)
             seen = watch.stop()
+            around.look(is_last=True)
+            effective = around.beside(effective)
             return replace(self._judged(cell, runs, beside, effective, seen), series=watch.series())
         except CellFailed as failure:
             killed, seen = self.oom_kills() - killed_before, watch.stop()
+            effective = around.beside(effective)
             return replace(self._failed(cell, failure, runs, effective, killed, seen), series=watch.series())
         except (StopNow, SweepError, MemoryError):
             raise
@@ -161,23 +191,24 @@ class Measuring:
         )
 
     def _collect_runs(
-        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, around: Surroundings
     ) -> None:
         if not self._sent(cell).is_own_prompt:
-            return self._ask_questions(cell, runs, earlier, effective, watch)
+            return self._ask_questions(cell, runs, earlier, effective, around)
         while judge.wants_warmup(_rates(runs), self.spec.warmup.minimum, self.spec.warmup.maximum, self.runs_spread()):
             runs.append(self._run(cell, len(runs) + 1, warmup=True))
         reached("after_warmup")
-        watch.begin_runs()
+        around.watch.begin_runs()
         wanted = max(1, self.spec.repeats.minimum - len(earlier))
         while self._wants_more(runs, wanted, len(earlier)):
             number = len(earlier) + 1 + sum(not run.warmup for run in runs)
             runs.append(self._run(cell, number, warmup=False))
+            around.look()
             reached("after_run")
         return None
 
     def _ask_questions(
-        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, watch: Watch
+        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, around: Surroundings
     ) -> None:
         setup, sent = self.spec.setups[cell.task], self._sent(cell)
         asking = Asking(
@@ -188,7 +219,7 @@ class Measuring:
             sent=sent,
             engine=self.engine,
             timeout_s=self.spec.timeout_s,
-            watch=watch,
+            watch=around.watch,
             emit=self.emit,
             first=max((run.number for run in earlier), default=0) + 1,
             asked_s=asked_s(earlier),
@@ -197,11 +228,12 @@ class Measuring:
         for number in range(1, self.spec.warmup.minimum + 1):
             runs.extend(asking.warm_up(number))
         reached("after_warmup")
-        watch.begin_runs()
+        around.watch.begin_runs()
         rounds = (setup.repeats or self.spec.repeats.minimum) - len(earlier) // len(sent.questions)  # answered or not
         with contextlib.closing(asking.ask_all(max(1, rounds))) as asked:
             for run in asked:
                 runs.append(run)
+                around.look()
                 reached("after_run")
 
     def _wants_more(self, runs: Sequence[Run], wanted: int, earlier: int) -> bool:

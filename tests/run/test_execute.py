@@ -493,6 +493,14 @@ def test_a_clock_that_was_held_down_is_a_flag_and_the_number_stays(program: Prog
     assert "throttled: the hardware lowered its clock" in program("best").must().stdout
 
 
+def test_a_model_of_others_that_comes_after_the_load_flags_every_cell_that_it_stands_beside(program: Program) -> None:
+    """Four runs a cell: it is there from the second run of the second cell on."""
+    program.script(visitor_since=6)
+    program("run", program.grid()).must()
+    assert [(row["status"], row["flags"]) for row in program.rows()] == [("ok", ""), *[("ok", "shared_gpu")] * 3]
+    assert "loaded beside it: theirs" in program("explain", "num_ctx=512", "num_batch=4").must().stdout
+
+
 def test_a_program_that_begins_to_compute_on_the_gpu_flags_the_cells_that_it_touched(program: Program) -> None:
     """From the third cell on a program of others is on the engine's GPU; the fake engine is the sweep's own process."""
     program.script(cells={CELLS[3]: ["timeout"]})

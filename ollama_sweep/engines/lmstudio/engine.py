@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
@@ -141,8 +141,14 @@ class Engine(Base):
         return Effective(
             num_ctx=num_ctx,
             load_duration_s=duration_s,
-            others_loaded=tuple(sorted(name for name in loaded if name != self._identifier)),
+            others_loaded=self._others(loaded),
         )
+
+    def _others(self, loaded: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(name for name in loaded if name != self._identifier))
+
+    def others_loaded(self) -> tuple[str, ...]:
+        return self._others(self._lms.loaded())
 
     def _load(self, model: str, num_ctx: int) -> float:
         """Load in place of what is loaded, and see that it answers; the load's seconds. Raises CellFailed."""

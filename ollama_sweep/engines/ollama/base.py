@@ -22,6 +22,7 @@ from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, Kept, ModelInfo
+from ollama_sweep.engines.ollama.listed import Loaded
 from ollama_sweep.engines.ollama.look import OllamaLook
 from ollama_sweep.engines.ollama.output import clean, error_text
 from ollama_sweep.engines.ollama.processes import batch_of, family, parallel_of
@@ -264,12 +265,7 @@ class OllamaEngine(Engine):
 
     def _read_back(self, cell: Cell, target: Target) -> Effective:
         """What /api/ps says of our model; num_batch, which it leaves out, by llama.cpp's rule or the runner's words."""
-        entries = self._server.loaded()
-        ours = [entry for entry in entries if is_named(entry, target.name)]
-        own_names = {target.name, *self._held, *self._bases.values()}
-        others = [entry.name for entry in entries if not any(is_named(entry, name) for name in own_names)]
-        if not ours and len(others) == 1:
-            ours, others = [entry for entry in entries if entry.name in others], []
+        ours, others = self._whose(target)
         if not ours:
             return Effective(load_duration_s=self._load_duration_s, others_loaded=tuple(others))
         num_ctx = ours[0].context_length
@@ -285,6 +281,19 @@ class OllamaEngine(Engine):
             others_loaded=tuple(others),
             num_parallel=parallel_of(self._serving()),
         )
+
+    def _whose(self, target: Target) -> tuple[list[Loaded], list[str]]:
+        """What is loaded for this target, and the names of what is loaded for others. Raises EngineUnavailable."""
+        entries = self._server.loaded()
+        ours = [entry for entry in entries if is_named(entry, target.name)]
+        own_names = {target.name, *self._held, *self._bases.values()}
+        others = [entry.name for entry in entries if not any(is_named(entry, name) for name in own_names)]
+        if not ours and len(others) == 1:
+            return [entry for entry in entries if entry.name in others], []
+        return ours, others
+
+    def others_loaded(self) -> tuple[str, ...]:
+        return tuple(self._whose(self._current[1])[1]) if self._current is not None else ()
 
     @property
     def _hides_cached(self) -> bool:

@@ -324,6 +324,13 @@ def storable(failure: CellFailed) -> CellFailed:
     return CellFailed(status, reason, error, raw)
 
 
+def names(what: str, found: object) -> tuple[str, ...]:
+    """Names as an engine gives them. Raises Nonsense."""
+    if not isinstance(found, tuple):
+        raise BadValue(what, type(found).__name__, "a tuple of names")
+    return tuple(text(what, name) for name in found)
+
+
 def effective(found: object) -> Effective:
     """What an engine says a load really uses, each field typed and possible. Raises CellFailed (parse_error)."""
     with of_cell():
@@ -335,6 +342,6 @@ def effective(found: object) -> Effective:
             size_bytes=size_bytes("size_bytes", found.size_bytes),
             size_vram_bytes=size_bytes("size_vram_bytes", found.size_vram_bytes),
             load_duration_s=duration_s("load_duration_s", found.load_duration_s),
-            others_loaded=tuple(text("others_loaded", name) for name in found.others_loaded),
+            others_loaded=names("others_loaded", found.others_loaded),
             num_parallel=length("num_parallel", found.num_parallel),
         )
