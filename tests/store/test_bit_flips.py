@@ -42,7 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def results(path: Path) -> Results:
     """By cell, without the intervals: they are those of the loads that are left."""
-    names = [name for (name,) in rows(path, "SELECT name FROM pragma_table_info('results')")]
+    names = [str(name) for (name,) in rows(path, "SELECT name FROM pragma_table_info('results')")]
     kept = ", ".join(name for name in names if not name.endswith(("_low", "_high")))
     return {row[0]: row[1:] for row in rows(path, RESULTS.replace("*", kept))}
 
