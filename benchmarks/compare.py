@@ -7,14 +7,15 @@ whose file says nothing of control, passes and second look: that one's loads tel
 others of the same choice.
 
 With --real the same sweep is measured twice on one server, in turns, so that nothing but noise differs (A/A); then with
-one thread against two.
+one thread against two. What is measured stays in --folder, where the same command goes on after it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from typing import Any
 import _common
 import numpy as np
 
+import ollama_sweep
+from ollama_sweep.core.errors import Stopped
 from ollama_sweep.core.noise.spread import Load, load_of, spreads_of, value_of
 from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.results import second_look
+from ollama_sweep.run.session import SessionOptions
 
 CELLS, LOADS, RUNS = 200, 0.012, 0.015
 MODEL = "bench-base"
@@ -38,7 +42,7 @@ num_batch: [32, 128]
 num_predict: 2
 num_thread: {threads}
 warmup: 1
-repeats: {repeats}
+repeats: 3
 control: off
 second_look: off
 interim: off
@@ -104,7 +108,10 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--real", action="store_true", help="measure on a real engine in place of the simulation")
     parser.add_argument("--pairs", type=int, default=10, help="A/A pairs with --real (default 10)")
     parser.add_argument("--loads", type=int, default=3, help="loads of each cell with --real (default 3)")
-    parser.add_argument("--words", type=int, default=200, help="length of the prompt with --real (default 200)")
+    parser.add_argument("--words", type=int, default=100, help="length of the prompt with --real (default 100)")
+    parser.add_argument(
+        "--folder", type=Path, help="where --real keeps its databases (default: a new one, then removed)"
+    )
     return parser, parser.parse_args()
 
 
@@ -187,21 +194,14 @@ def simulate(options: argparse.Namespace) -> None:
 # -- on a real engine --------------------------------------------------------------------------------------------------
 
 
-def measure(folder: Path, names: Sequence[str], loads: int, env: Mapping[str, str], words: Sequence[str]) -> None:
-    """Each sweep of these files into its own database, in turns: A B B A …; a further load is one more repeat."""
+def measure(folder: Path, names: Sequence[str], loads: int, host: str, ollama: Path) -> None:
+    """Each sweep of these files into its own database, in turns: A B B A …; a further load is one more pass."""
+    options = SessionOptions(no_pause=True)
     for number in range(loads):
         for name in names if number % 2 == 0 else names[::-1]:
-            file, db = folder / f"{name}.yaml", folder / f"{name}.db"
-            argv = [*_common.SWEEP, "run", str(file), "--db", str(db), "--set", f"repeats={number + 2}", *words]
-            _common.must(_common.timed(argv, folder=folder, env=env))
-
-
-def verdicts_of(folder: Path, a: str, b: str) -> dict[str, Any]:
-    """What `compare` says of two of them."""
-    words = ["compare", str(folder / f"{a}.db"), str(folder / f"{b}.db"), "--json"]
-    ended = _common.must(_common.timed([*_common.SWEEP, *words], folder=folder))
-    (part,) = json.loads(ended.output)["parts"]
-    return dict(part)
+            spec = ollama_sweep.load(folder / f"{name}.yaml", passes=number + 1, host=host, ollama=str(ollama))
+            ollama_sweep.measure(spec, folder / f"{name}.db", options=options)
+            print(f"{name}: pass {number + 1} of {loads}", file=sys.stderr, flush=True)
 
 
 def real_row(what: str, part: Mapping[str, Any], began: float) -> list[str]:
@@ -215,25 +215,31 @@ def real_row(what: str, part: Mapping[str, Any], began: float) -> list[str]:
     return [what, said or "nothing", str(left_out), change, noise, f"{time.monotonic() - began:.0f} s"]
 
 
-def on_a_real_engine(options: argparse.Namespace) -> None:
+def on_a_real_engine(options: argparse.Namespace, folder: Path) -> None:
     """A/A pairs, then one thread against two."""
     binary, model = _common.script_output("get_ollama", "--print"), _common.script_output("get_model")
     rows, alarms = [], 0
-    with _common.temporary_folder() as folder, _common.ollama_server(binary, folder / "server") as server:
+    with _common.ollama_server(binary, folder / "server") as server:
         (folder / "Modelfile").write_text(f"FROM {model}\n", "utf-8")
         server.command("create", MODEL, "-f", str(folder / "Modelfile"))
-        words = ["--host", server.host, "--ollama", str(server.binary), "--no-pause"]
-        pairs = [(f"A/A {number}", "a", "b", 1, 1) for number in range(1, options.pairs + 1)]
+        os.environ.update(server.environment())
+        pairs = [(f"A/A {number}", f"a{number}", f"b{number}", 1, 1) for number in range(1, options.pairs + 1)]
         for what, a, b, *threads in [*pairs, ("1 thread, then 2", "one", "two", 1, 2)]:
             began = time.monotonic()
             for name, count in zip((a, b), threads, strict=True):
-                (folder / f"{name}.db").unlink(missing_ok=True)
-                text = GRID.format(model=MODEL, threads=count, repeats=2, prompt=" ".join(["lamp"] * options.words))
+                text = GRID.format(model=MODEL, threads=count, prompt=" ".join(["lamp"] * options.words))
                 (folder / f"{name}.yaml").write_text(f"name: {name}\n{text}", "utf-8")
-            measure(folder, (a, b), options.loads, server.environment(), words)
-            part = verdicts_of(folder, a, b)
-            alarms += what.startswith("A/A") and bool(part["counts"]["slower"] + part["counts"]["faster"])
-            rows.append(real_row(what, part, began))
+            try:
+                measure(folder, (a, b), options.loads, server.host, server.binary)
+            except Stopped as stop:
+                raise SystemExit(f"{stop}; with --folder the same command goes on") from None
+            (part,) = ollama_sweep.compare(str(folder / f"{a}.db"), str(folder / f"{b}.db")).parts
+            found = part.as_dict()
+            counts: Any = found["counts"]
+            alarms += what.startswith("A/A") and bool(counts["slower"] + counts["faster"])
+            rows.append(real_row(what, found, began))
+            print(", ".join(rows[-1]), flush=True)
+    print()
     _common.table(["pair", "cells", "left out", "over all", "runs / loads", "took"], rows)
     print(f"\nA/A pairs with an alarm: {alarms} of {options.pairs}")
 
@@ -241,8 +247,12 @@ def on_a_real_engine(options: argparse.Namespace) -> None:
 def main() -> None:
     parser, options = parse_arguments()
     _common.head(parser)
-    if options.real:
-        on_a_real_engine(options)
+    if options.real and options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        on_a_real_engine(options, options.folder.absolute())
+    elif options.real:
+        with _common.temporary_folder() as folder:
+            on_a_real_engine(options, folder)
     else:
         simulate(options)
 
