@@ -7,6 +7,11 @@ again, and of the best; how wide the intervals are against those of spreads that
 the cell that is called best is slower than the truly best, with a second look and with as many seconds spent on one
 more run in every third cell instead.
 
+Then the same cells on a machine that becomes 8 % slower meanwhile (evenly, in one step, there and back): by how much
+the map is wrong (RMS of the logarithms about the truth, what all have in common taken off) measured column by column,
+in a shuffled order, in three shuffled passes, and column by column with the rate that is corrected by the control
+cell; and how often intervals hold the truth with and without the correction.
+
     python benchmarks/believed.py --sweeps 400
 """
 
@@ -15,10 +20,12 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.judge import wants_warmup
+from ollama_sweep.core.noise.drift import Point, line_of
 from ollama_sweep.core.noise.spread import MEDIAN_VARIANCE, Load, Spreads, half_width, load_of, spreads_of, value_of
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.stats import best_set
@@ -46,6 +53,10 @@ class Cell:
         return value_of(self.loads)
 
     @property
+    def position(self) -> int:
+        return self.place[0] * ROWS + self.place[1]
+
+    @property
     def runs(self) -> int:
         return sum(load.runs for load in self.loads)
 
@@ -57,7 +68,7 @@ class Cell:
             task="prompt_eval", status=Status.OK,
             metrics={METRIC: self.value, f"{METRIC}_low": self.value / math.exp(half), "looks": self.looks,
                      f"{METRIC}_high": self.value * math.exp(half), "runs": self.runs, "loads": len(self.loads)},
-            row={"position": self.place[0] * ROWS + self.place[1]},
+            row={"position": self.position},
         )  # fmt: skip
 
     def is_held(self, spreads: Spreads) -> bool:
@@ -119,9 +130,12 @@ def _look_again(machine: Machine, cells: list[Cell], spreads: Spreads, loads: in
     known, by_metric = {cell.place: cell for cell in cells}, {METRIC: spreads}
     doubts = second_look.doubts([cell.result(spreads) for cell in cells], by_metric, loads)
     chosen = [known[_place(doubt.cell)] for doubt in doubts]
+    before = {cell.place: cell.loads for cell in chosen}
     for cell in chosen:
         cell.loads, cell.looks = [machine.load(cell.truth)], 1
-    (best,) = second_look.best_ones([cell.result(spreads) for cell in cells])
+    leading = [known[_place(doubt.cell)] for doubt in doubts if doubt.reason == second_look.AMONG_THE_BEST]
+    of_all = {cell.position: {METRIC: value_of([*before[cell.place], *cell.loads])} for cell in leading}
+    (best,) = second_look.best_ones([cell.result(spreads) for cell in cells], of_all)
     winner = known[_place(best.cell)]
     each = min(second_look.MOST_OF_THE_BEST, max(1, loads - len(chosen)))
     winner.loads, winner.looks = [machine.load(winner.truth) for _ in range(each)], 2
@@ -130,6 +144,89 @@ def _look_again(machine: Machine, cells: list[Cell], spreads: Spreads, loads: in
 
 def _place(result: CellResult) -> tuple[int, int]:
     return int(str(result.coordinates["num_ctx"])), int(str(result.coordinates["num_batch"]))
+
+
+# -- a machine that drifts ---------------------------------------------------------------------------------------------
+
+DRIFTS: Mapping[str, Callable[[float], float]] = {
+    "none": lambda share: 0.0,
+    "evenly": lambda share: math.log1p(-0.08 * share),
+    "one step": lambda share: math.log1p(-0.08) * (share > 0.5),
+    "there and back": lambda share: math.log1p(-0.08 * math.sin(math.pi * share)),
+}
+"""The logarithm of the machine's speed at a share of the sweep's time, by a drift of 8 % in all."""
+
+
+@dataclass
+class Maps:
+    """What sweeps came to on one machine: how wrong their maps are, by how they were made, and what intervals hold."""
+
+    wrong: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    held: list[float] = field(default_factory=list)
+    held_corrected: list[float] = field(default_factory=list)
+    corrects: list[bool] = field(default_factory=list)
+
+
+def drifting(machine: Machine, drift: Callable[[float], float], maps: Maps) -> None:
+    """One sweep in each way of making it."""
+    cells = grid()
+    places = range(len(cells))
+    for name, passes, is_shuffled in (("shuffled", 1, True), ("three passes", 3, True)):
+        loads: list[list[Load]] = [[] for _ in places]
+        for turn in range(passes):
+            order = machine.draw.sample(places, len(cells)) if is_shuffled else list(places)
+            for number, place in enumerate(order):
+                share = (turn + number / len(cells)) / passes
+                loads[place].append(machine.load(cells[place].truth * math.exp(drift(share))))
+        maps.wrong[name].append(_wrong(cells, [math.log(value_of(one)) for one in loads]))
+    _with_control(machine, drift, maps, cells)
+
+
+def _with_control(machine: Machine, drift: Callable[[float], float], maps: Maps, cells: list[Cell]) -> None:
+    wanted, total = controls_wanted(len(cells)), len(cells)
+    control, points = list[Load](), list[Point]()
+    for number, cell in enumerate(cells):
+        share = number / total
+        cell.loads = [machine.load(cell.truth * math.exp(drift(share)))]
+        points += [] if points else [Point(0.0, cell.value)]
+        if len(control) < min(wanted, 1 + (wanted - 1) * (number + 1) // total):
+            control.append(machine.load(cells[0].truth * math.exp(drift(share))))
+            points.append(Point(share, value_of(control[-1:])))
+    spreads = spreads_of([[*cells[0].loads, *control], *([*cell.loads] for cell in cells[1:])])
+    half, line = half_width(spreads, runs=RUNS, loads=1) or 0.0, line_of(points)
+    logs = [math.log(cell.value) for cell in cells]
+    better = [log - math.log1p(line.correction(number / total)) * line.is_better for number, log in enumerate(logs)]
+    maps.wrong["column-first"].append(_wrong(cells, logs))
+    maps.wrong["with control"].append(_wrong(cells, better))
+    maps.corrects.append(line.is_better)
+    maps.held.append(_mean([abs(off) <= half for off in _off(cells, logs)]))
+    maps.held_corrected.append(_mean([abs(off) <= half for off in _off(cells, better)]))
+
+
+def _off(cells: Sequence[Cell], logs: Sequence[float]) -> list[float]:
+    """By how much each lies off the truth, what all have in common taken off."""
+    off = [log - math.log(cell.truth) for cell, log in zip(cells, logs, strict=True)]
+    return [one - _mean(off) for one in off]
+
+
+def _wrong(cells: Sequence[Cell], logs: Sequence[float]) -> float:
+    return math.sqrt(_mean([off**2 for off in _off(cells, logs)]))
+
+
+def print_drifts(sweeps: int) -> None:
+    ways = "column-first   shuffled   three passes   with control"
+    print(f"\ndrift of 8 %     loads   {ways}   cells held   corrected   corrects")
+    for name, drift in DRIFTS.items():
+        for noise in (0.0, 0.01, 0.05):
+            machine, maps = Machine(11, noise), Maps()
+            for _ in range(sweeps):
+                drifting(machine, drift, maps)
+            wrong = [f"{100 * _mean(maps.wrong[way]):5.2f} %"
+                     for way in ("column-first", "shuffled", "three passes", "with control")]  # fmt: skip
+            said = "   ".join(word.rjust(width) for word, width in zip(wrong, (12, 8, 12, 12), strict=True))
+            print(f"{name:<14} ± {100 * noise:3g} %   {said}   "
+                  f"{100 * _mean(maps.held):8.1f} %   {100 * _mean(maps.held_corrected):7.1f} %   "
+                  f"{100 * _mean(maps.corrects):6.0f} %")  # fmt: skip
 
 
 def warm_up(seed: int, penalty: float, decay: float) -> float:
@@ -163,6 +260,7 @@ def main() -> None:
     for penalty, decay in ((0.4, 0.0), (0.4, 0.3), (0.4, 0.5)):
         left = _mean([warm_up(seed, penalty, decay) for seed in range(asked.sweeps)])
         print(f"first run {100 * penalty:g} % slower, then {decay:g} of that each time: {100 * left:.2f} % left")
+    print_drifts(asked.sweeps)
 
 
 if __name__ == "__main__":

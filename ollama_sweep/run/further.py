@@ -6,7 +6,7 @@ Everything that it decides is in the database before it is done, so that a later
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.events import Notice
@@ -23,7 +23,10 @@ FIRST_STAGE, LAST_STAGE = 1, 2
 
 @dataclass
 class Following:
-    """The further loads of a sweep. `results` are its cells as they stand now; `positions` how many the plan has."""
+    """The further loads of a sweep. `results` are its cells as they stand now; `positions` how many the plan has.
+
+    `doubtful` is the same, and which are off their neighbours by position where that cannot be seen of these cells.
+    """
 
     store: Store
     sweep_id: int
@@ -31,6 +34,7 @@ class Following:
     emit: Emit
     results: Callable[[], Sequence[CellResult]]
     positions: int
+    doubtful: Callable[[], tuple[Sequence[CellResult], Mapping[int, float] | None]]
 
     def __call__(self) -> FurtherLoad | None:
         """The load whose turn is next; None where nothing is left to do."""
@@ -64,16 +68,18 @@ class Following:
             return False
         loads = self._loads_left(look)
         if look.stage < FIRST_STAGE:
-            doubts = second_look.doubts(self.results(), self.store.spreads(self.sweep_id), loads)
+            results, off = self.doubtful()
+            doubts = second_look.doubts(results, self.store.spreads(self.sweep_id), loads, off)
             self._begin(look, FIRST_STAGE, doubts, 1)
         else:
-            best = second_look.best_ones(self.results())
+            of_all_loads = self.store.of_all_loads(self.sweep_id, second_look.AMONG_THE_BEST)
+            best = second_look.best_ones(self.results(), of_all_loads)
             each = min(second_look.MOST_OF_THE_BEST, max(1, loads // max(1, len(best))))
             self._begin(look, LAST_STAGE, best[: max(1, loads)], each)
         return True
 
     def _begin(self, look: Look, stage: int, doubts: Sequence[Doubt], loads: int) -> None:
-        wishes = [Wish(_position(doubt.cell), doubt.reason) for doubt in doubts]
+        wishes = [Wish(second_look.position_of(doubt.cell), doubt.reason) for doubt in doubts]
         self.store.begin_stage(look.look_id, stage, wishes, loads=loads)
         if wishes:
             limit = format_duration(self._budget_s(look))
@@ -116,7 +122,3 @@ class Following:
             return True
         kept_s = 0.0 if is_last else self._seconds_per_load()
         return self._spent_s() + kept_s < self._budget_s(look)
-
-
-def _position(cell: CellResult) -> int:
-    return int(cell.row["position"] or 0)

@@ -331,6 +331,7 @@ class Session:
                 self._emit,
                 lambda: self._results(store, sweep_id),
                 self._cells(store, sweep_id),
+                lambda: self._doubtful(store, sweep_id),
             ),
             cooling=cooler,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
@@ -374,6 +375,23 @@ class Session:
             else:
                 found = reader.results(sweep_id)
             return [result for result in found if not result.reused_from]  # the cell that was measured stands for it
+
+    def _doubtful(self, store: Store, sweep_id: int) -> tuple[Sequence[CellResult], Mapping[int, float] | None]:
+        """The same, and of very many those that are off their neighbours, by position and share."""
+        from ollama_sweep.results.pictures import is_many
+
+        results = self._results(store, sweep_id)
+        if not is_many(store.counts(sweep_id)):
+            return results, None
+        from ollama_sweep.results.large import columns
+        from ollama_sweep.results.second_look import position_of
+
+        with Reader.open(self.db) as reader:
+            found = columns.off_neighbours(columns.read(reader, reader.sweep(self.spec.name)))
+            worst = sorted(found, key=lambda position: -abs(found[position]))[:MOST_REMARKABLE]
+            known = {position_of(result) for result in results}
+            more = [reader.result(sweep_id, position) for position in worst if position not in known]
+        return [*results, *(result for result in more if not result.reused_from)], found
 
     @staticmethod
     def _cells(store: Store, sweep_id: int) -> int:

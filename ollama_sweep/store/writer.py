@@ -378,6 +378,10 @@ class Store:
         """Whether a load of this stage of a second look has been made."""
         return self._guard.read(further.has_looked, look_id, stage)
 
+    def of_all_loads(self, sweep_id: int, reason: str) -> Mapping[int, Mapping[str, float]]:
+        """What cells that the last second look chose for this reason come to by all their loads, by position."""
+        return self._guard.read(further.of_all_loads, sweep_id, reason)
+
     def drop_second_look(self, sweep_id: int) -> None:
         """What still waits in the stage at hand is not measured."""
         self._guard.write(lambda connection: further.drop_waiting(connection, sweep_id, Purpose.SECOND_LOOK))

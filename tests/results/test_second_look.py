@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -103,3 +104,16 @@ def test_the_best_in_words_says_both_spreads_or_that_loads_are_not_known() -> No
     text = describe_best(unknown, None, {"prompt_eval_rate": Spreads(Spread(0.01, 100))})
     assert "Spread: runs ± 1 %, loads not known." in text
     assert "how far loads differ is not known" in text
+
+
+def test_which_of_the_leading_group_is_measured_again_is_told_by_all_their_loads() -> None:
+    """What was measured before the choice is no part of a value, and tells cells apart that were chosen alike."""
+    results = [replace(one, row={"position": n}) for n, one in enumerate(
+        [cell(1024, 512, 330.0, looks=1), cell(2048, 512, 320.0, looks=1), cell(3072, 512, 300.0)])]  # fmt: skip
+    of_all = {0: {"prompt_eval_rate": 318.0}, 1: {"prompt_eval_rate": 321.0}}
+    assert [doubt.cell.key for doubt in best_ones(results)] == ["1024 512"]
+    assert [doubt.cell.key for doubt in best_ones(results, of_all)] == ["2048 512"]
+    lucky = replace(cell(4096, 512, 332.0), row={"position": 9})
+    assert [doubt.cell.key for doubt in best_ones([*results, lucky], of_all)] == ["2048 512"]
+    beyond = replace(lucky, metrics=cell(4096, 512, 400.0).metrics)
+    assert [doubt.cell.key for doubt in best_ones([*results, beyond], of_all)] == ["4096 512"]

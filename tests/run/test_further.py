@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from store_helpers import stranger
 from sweeping import Program, json_of, label, program
+
+from ollama_sweep.results import pictures
 
 CELLS: Mapping[str, Any] = {"num_ctx": [512, 1024, 2048], "num_batch": [2, 4]}
 PURPOSES = "SELECT COALESCE(purpose, 'own') AS purpose, count(*) AS n FROM attempts WHERE status = 'ok' GROUP BY 1"
@@ -127,6 +130,38 @@ def test_more_runs_that_could_not_be_made_are_not_tried_at_every_start(program: 
         program("run", program.grid(num_ctx=512, num_batch=2, repeats=repeats)).must()
         assert len(program.rows(sql="SELECT 1 FROM attempts WHERE purpose = 'repeats'")) == tried
     assert program.cells()[512, 2]["runs"] == 3
+
+
+def test_the_best_of_the_leading_group_is_told_by_the_loads_before_and_after_the_choice(program: Program) -> None:
+    program.script(noise=0.15)
+    keys: Mapping[str, Any] = {"num_ctx": [512, 1024, 1536, 2048], "num_batch": [4], "control": 1, "warmup": 0,
+                               "repeats": 1}  # fmt: skip
+    program("run", program.grid(**keys, second_look="100%"), "--no-pause").must()
+    (chosen,) = program.rows(sql="SELECT DISTINCT cell_id FROM further_loads WHERE number = 2")
+    means = program.rows(
+        sql="""SELECT a.cell_id, avg(log_median) AS mean FROM attempts AS a JOIN load_values ON attempt_id = a.id
+            WHERE a.purpose IS NOT 'control' AND COALESCE(choice, 0) < 2 AND a.cell_id IN (
+                SELECT cell_id FROM further_loads WHERE reason = 'among the best' AND state = 'done') GROUP BY 1"""
+    )
+    assert len(means) > 1
+    assert max(means, key=lambda row: row["mean"])["cell_id"] == chosen["cell_id"]
+
+
+@pytest.mark.parametrize("many", [20_000, 1])
+def test_a_cell_off_its_neighbours_is_looked_at_again_also_in_a_very_large_sweep(
+    many: int, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MANY", many)
+    config = program.grid(num_ctx=[512, 1024, 1536, 2048], num_batch=[2, 4, 6, 8], control=4, repeats=1, warmup=0)
+    program("run", config).must()
+    with stranger(program.folder / "sweeps.db") as connection:
+        sql = "SELECT attempt_id FROM cells JOIN plan ON cell_id = cells.id WHERE position = 6"
+        connection.execute(f"UPDATE attempts SET prompt_eval_rate = prompt_eval_rate * 0.7 WHERE id = ({sql})")
+    program("run", config, "--second-look", "--set", "second_look=100%").must()
+    (row,) = program.rows(
+        sql="SELECT position, reason FROM further_loads AS f JOIN plan USING (cell_id) WHERE reason LIKE '%neighbours'"
+    )
+    assert (row["position"], row["reason"]) == (6, "-27% off its neighbours")
 
 
 def test_controls_are_loads_with_their_runs_at_the_start_the_end_and_between(program: Program) -> None:

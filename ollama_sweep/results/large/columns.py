@@ -16,6 +16,7 @@ import numpy as np
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric, metric
+from ollama_sweep.core.noise import neighbours
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
@@ -149,8 +150,34 @@ def _floats(reader: Reader, name: str, column: Sequence[Any]) -> Any:
 # -- pictures and tables ---------------------------------------------------------------------------------------------
 
 
+def off_neighbours(found: Columns) -> dict[int, float]:
+    """Cells that are off what their neighbours say, by position, and by what share: a few of each grid."""
+    off: dict[int, float] = {}
+    status = found.coded["status"]
+    for where, _ in _combinations(found):
+        one = found.metrics[str(found.coded["task"].words[found.coded["task"].codes[where[0]]])]
+        is_ok = np.array([word == Status.OK for word in status.words], bool)[status.codes[where]]
+        rates = found.numbers[one.name][where] if one.name in found.numbers else np.full(len(where), np.nan)
+        (columns, across), (rows, down) = (_ranked(found, name, where) for name in (X, Y))
+        at = np.zeros((len(columns), len(rows)), np.int64)
+        at[across, down] = where
+        logs = np.full(at.shape, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs[across, down] = np.where(is_ok & (rates > 0), np.log(rates), np.nan)
+        runs, loads = (np.nan_to_num(found.numbers[name], nan=1.0)[at] for name in ("runs", "loads"))
+        sigmas = neighbours.sigma(found.spreads.get(one.name), runs, loads)
+        off |= {int(at[x, y]): share for x, y, share in neighbours.off(logs, sigmas)}
+    return off
+
+
 def parts_of(found: Columns, machine: str) -> Iterator[Part]:
     """One part per combination of the dimensions other than num_ctx and num_batch, in the order of the plan."""
+    for where, combination in _combinations(found):
+        yield _part(found, where, combination, machine)
+
+
+def _combinations(found: Columns) -> Iterator[tuple[Any, tuple[tuple[str, Scalar], ...]]]:
+    """The rows of each, and what it combines."""
     row, coded = found.row, found.coded
     several = {name: len(coded[name].values) > 1 for name in found.names}
     models = np.unique(coded["task"].codes.astype(np.int64) * len(coded["model"].values) + coded["model"].codes)
@@ -168,8 +195,7 @@ def parts_of(found: Columns, machine: str) -> Iterator[Part]:
         if not len(where):
             continue
         pairs = ((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
-        combination = tuple(filter(is_told, pairs))
-        yield _part(found, where, combination, machine)
+        yield where, tuple(filter(is_told, pairs))
 
 
 def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...], machine: str) -> Part:

@@ -4,14 +4,17 @@ While it waits, runs, fails or is killed its cell keeps status, value and place.
 because of the value before it, so it begins a new `choice`: the cell's value is that of the loads made after it.
 """
 
+# ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status
 from ollama_sweep.store import attempts, checksum, values
+from ollama_sweep.store.loads import stored
 from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED
 from ollama_sweep.store.values import Notes
 
@@ -253,6 +256,28 @@ def has_looked(connection: sqlite3.Connection, look_id: int, stage: int) -> bool
         JOIN attempts AS a ON a.id = f.attempt_id AND a.started_at >= l.begun_at
         WHERE l.id = ? AND f.purpose = 'second_look' AND f.number = ? AND f.state IN ('done', 'failed'))"""
     return bool(connection.execute(sql, (look_id, stage)).fetchone()[0])
+
+
+def of_all_loads(connection: sqlite3.Connection, sweep_id: int, reason: str) -> dict[int, dict[str, float]]:
+    """What cells of the last second look that were chosen for this reason come to by all their loads of the segment at
+    hand, those before the choice as well: by position and metric.
+    """
+    tables = f"""sweeps AS s JOIN second_looks AS l ON l.id = (SELECT max(id) FROM second_looks WHERE sweep_id = s.id)
+        JOIN further_loads AS f ON f.sweep_id = s.id AND f.purpose = 'second_look' AND f.reason = :reason
+        JOIN attempts AS its ON its.id = f.attempt_id AND its.started_at >= l.begun_at AND f.state = 'done'
+        JOIN plan AS p ON p.sweep_id = s.id AND p.cell_id = f.cell_id
+        JOIN attempts AS a ON {stored.same_time("a", "its")} AND a.status = 'ok' AND {stored.gives_value_sql("a")}
+        JOIN load_values AS v ON v.attempt_id = a.id WHERE s.id = :sweep"""
+    found: dict[int, dict[str, dict[int, float]]] = {}
+    bound = {"sweep": sweep_id, "reason": reason}
+    for load, (position, metric, log_median) in stored.read(
+        connection, tables, ("p.position", "v.metric", "v.log_median"), "p.position", bound
+    ):
+        found.setdefault(position, {}).setdefault(metric, {})[load.attempt_id] = log_median
+    return {
+        position: {metric: math.exp(math.fsum(logs.values()) / len(logs)) for metric, logs in by_metric.items()}
+        for position, by_metric in found.items()
+    }
 
 
 def made(connection: sqlite3.Connection, sweep_id: int) -> dict[Purpose | None, int]:
