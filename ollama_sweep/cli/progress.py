@@ -48,7 +48,7 @@ class Progress:
         self._total = self._done = self._failed = 0
         self._seconds_left: float | None = None
         self._cell: Cell | None = None
-        self._doing = ""
+        self._doing = self._arm = ""
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -73,7 +73,7 @@ class Progress:
             case Drifted():
                 beyond = f"beyond {100 * event.limit:.0f} %: cells from now on carry the flag drifted"
                 word = beyond if event.has_drifted else f"within {100 * event.limit:.0f} %"
-                self.line(f"control cell {event.cell.label()}: {event.drift:+.1%} since the first time, {word}")
+                self.line(f"control cell {_label(event)}: {event.drift:+.1%} since the first time, {word}")
             case Notice():
                 self.line(event.text)
             case SweepFinished():
@@ -91,18 +91,19 @@ class Progress:
         again = " (tried again)" if event.will_retry else ""
         again += f" (and {event.reused} more of the same configuration)" if event.reused else ""
         left = f", {self._left()} left" if self._total > self._done and self._live is None else ""
-        self.line(f"{head}  {event.cell.label()}: {said(event.outcome)}{again}{left}")
+        self.line(f"{head}  {_label(event)}: {said(event.outcome)}{again}{left}")
 
     def _started(self, event: CellStarted | FurtherStarted) -> None:
         why = f"{event.reason}, " if isinstance(event, FurtherStarted) else ""
         again = f", attempt {event.attempt}" if event.attempt > 1 else ""
         self._cell, self._doing = event.cell, f"{why}loading{again}"
+        self._arm = f"{event.arm}  " if event.arm else ""
 
     def _looked_again(self, event: FurtherFinished) -> None:
         """A cell that is done and counted."""
         self._seconds_left, self._cell = event.seconds_left, None
         again = " (tried again)" if event.will_retry else ""
-        self.line(f"again  {event.cell.label()}: {said(event.outcome)}{again}  ({event.reason})")
+        self.line(f"again  {_label(event)}: {said(event.outcome)}{again}  ({event.reason})")
 
     def _loaded(self, event: Loaded) -> None:
         self._done += not event.will_retry
@@ -138,7 +139,7 @@ class Progress:
             return
         parts = [f"{self._left()} left"] if self._seconds_left is not None else []
         parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [self._cell.label(), self._doing] if self._cell else []
+        parts += [f"{self._arm}{self._cell.label()}", self._doing] if self._cell else []
         self._do(partial(self._live.show, self._done, self._total, "  ".join(parts)))
 
     def _do(self, writing: Callable[[], None]) -> None:
@@ -166,6 +167,11 @@ class Progress:
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.write("warning: no space left where the output goes; the sweep goes on\n")
                 sys.stderr.flush()
+
+
+def _label(event: CellFinished | FurtherFinished | Drifted) -> str:
+    """The cell, of a pair with the letter of its arm in front."""
+    return f"{event.arm}  {event.cell.label()}" if event.arm else event.cell.label()
 
 
 class _LiveLine:

@@ -10,6 +10,7 @@ import click
 
 from ollama_sweep.cli import paths, task_options
 from ollama_sweep.cli.terminal import warn
+from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
@@ -73,10 +74,29 @@ def sweep_options(command: F) -> F:
     return click.argument("config", required=False, type=paths.CONFIG)(command)
 
 
+def pair_option(command: F) -> F:
+    """--pair, for the commands that measure or say what would be measured."""
+    return click.option(
+        "--pair", "pair", nargs=2, type=paths.SOURCE, default=None, metavar="A.yaml B.yaml",
+        help="Two sweep files, measured in turns and compared.",
+    )(command)  # fmt: skip
+
+
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
-    """The checked sweep of a CONFIG and the command line. Raises ConfigError."""
-    from ollama_sweep.plan.config import load_spec
+    """The checked sweep of a CONFIG and the command line, or of --pair. Raises ConfigError."""
+    from ollama_sweep.plan.pairs.arms import of_files
     from ollama_sweep.plan.setups import with_tasks
+
+    files = given.get("pair")
+    if not files:
+        return with_tasks(_read(config, given))
+    if config is not None:
+        raise ConfigError(f"names both sweep files; leave out {config}", "--pair")
+    return with_tasks(of_files(*(_read(file, given) for file in files)))
+
+
+def _read(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
+    from ollama_sweep.plan.config import load_spec
 
     path = config
     if path is None and Path(DEFAULT_CONFIG).exists():
@@ -86,7 +106,7 @@ def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     if typed := task_options.given_of(given):
         more = task_options.settings_of(spec, typed)
         spec = load_spec(path, {**overrides, "set": (*(given.get("settings") or ()), *more)}, max_cells=max_cells)
-    return with_tasks(spec)
+    return spec
 
 
 def overrides_of(given: Mapping[str, Any]) -> dict[str, object]:

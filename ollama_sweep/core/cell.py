@@ -98,10 +98,20 @@ def _whole(value: Scalar) -> int:
     return value
 
 
-def cell_key(cell: Cell, *, engine: str, model_digest: str, modelfile: str, prompt_hash: str, task_version: int) -> str:
+def cell_key(
+    cell: Cell,
+    *,
+    engine: str,
+    model_digest: str,
+    modelfile: str,
+    prompt_hash: str,
+    task_version: int,
+    arm: str = "",
+) -> str:
     """The identity of a cell's measurement: content, canonical and versioned, never a position in a grid.
 
-    `modelfile` is the canonical text of the template without FROM and without the options set by the sweep.
+    `modelfile` is the canonical text of the template without FROM and without the options set by the sweep. `arm` is
+    that of a pair where both arms would have one key; it is in no other.
     """
     content = {
         "engine": engine,
@@ -113,6 +123,7 @@ def cell_key(cell: Cell, *, engine: str, model_digest: str, modelfile: str, prom
         "task_version": task_version,
         "task_options": _canonical(cell.task_options),
         "prompt": prompt_hash,
+        **({"arm": arm} if arm else {}),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"

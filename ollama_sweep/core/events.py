@@ -1,4 +1,7 @@
-"""What happens during a sweep, for whoever shows it: the terminal now, a page or a notebook as well."""
+"""What happens during a sweep, for whoever shows it: the terminal now, a page or a notebook as well.
+
+`arm` is `a` or `b` where two sweeps are measured in turns, "" else.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class SweepStarted:
 class CellStarted:
     cell: Cell
     attempt: int
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class RunFinished:
     number: int
     warmup: bool
     rate: float | None
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class CellFinished:
     will_retry: bool
     seconds_left: float | None = None
     reused: int = 0
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class FurtherStarted:
     purpose: Purpose
     reason: str
     attempt: int
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class FurtherFinished:
     will_retry: bool
     reason: str
     seconds_left: float | None = None
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,7 @@ class Drifted:
     drift: float
     has_drifted: bool
     limit: float = 0.03
+    arm: str = ""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Purpose(StrEnum):
     PASS = "pass"  # noqa: S105 - no password
     SECOND_LOOK = "second_look"
     CONTROL = "control"
+    PAIR = "pair"
 
 
 class Flag(StrEnum):

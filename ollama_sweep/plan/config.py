@@ -45,6 +45,7 @@ from ollama_sweep.plan.keys import (
     Kind,
 )
 from ollama_sweep.plan.models import ALL, is_cloud
+from ollama_sweep.plan.pairs import arms as pairs
 from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, Exclusion, PromptSpec, SweepSpec
 
 _Entries = Mapping[str, Node]
@@ -92,7 +93,9 @@ def values_of(name: str, node: Node) -> tuple[Scalar, ...]:
 def spec_of(
     entries: _Entries, path: Path | None, overrides: Mapping[str, object], *, max_cells: int = 2_000_000
 ) -> SweepSpec:
-    """The checked sweep of these keys; see `load_spec`. Raises ConfigError."""
+    """The checked sweep of these keys, or the pair; see `load_spec`. Raises ConfigError."""
+    if pairs.PAIR in entries:
+        return pairs.of_entries(entries, lambda own: spec_of(own, path, overrides, max_cells=max_cells), _replace)
     _check_keys(entries, path)
     spec = _without_files(entries, path, max_cells)
     template_path, template = fields.template(entries.get("modelfile"), bool(overrides.get("allow_local_gguf")))

@@ -15,7 +15,7 @@ from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
 from ollama_sweep.tasks.base import Setup
 
 NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
-_INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
+INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
 """What no change of needs another load."""
 FEWEST_CELLS = 5
 """A smaller sweep would be made of controls; it has none by itself."""
@@ -90,7 +90,7 @@ def _asked(spec: SweepSpec) -> list[Options]:
 
 def _outer(spec: SweepSpec) -> dict[str, Sequence[Scalar]]:
     """All other dimensions, outermost first, with their values in order."""
-    return {name: _in_order(spec, name) for name in nesting(spec) if name not in _INNERMOST}
+    return {name: _in_order(spec, name) for name in nesting(spec) if name not in INNERMOST}
 
 
 def controls_wanted(loads: int) -> int:
@@ -108,8 +108,8 @@ def nesting(spec: SweepSpec) -> tuple[str, ...]:
     """Dimension names, outermost first: server settings, model, others as written, sizes, what loads nothing."""
     server = [name for name in spec.dimensions if is_server_setting(name)]
     main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
-    further = [name for name in spec.dimensions if name not in (*server, "model", *main, *_INNERMOST)]
-    names = [*server, "model", *further, *main, *_INNERMOST]
+    further = [name for name in spec.dimensions if name not in (*server, "model", *main, *INNERMOST)]
+    names = [*server, "model", *further, *main, *INNERMOST]
     return tuple(name for name in names if name in spec.dimensions)
 
 

@@ -45,6 +45,7 @@ class Kind(StrEnum):
     ENGINE_OPTIONS = "what only some engines know"
     THOUGHT = "true, false, or how hard"
     SECTION = "other keys"
+    PAIR = "a key with two values"
 
 
 TEXTS = frozenset({Kind.WORD, Kind.MODEL, Kind.MODELFILE, Kind.TEXT, Kind.PROMPT, Kind.ADDRESS, Kind.CHOICE})
@@ -212,6 +213,12 @@ KEYS: tuple[Key, ...] = (
         "options of the tasks by name, such as `chat: {num_predict: 50}`; each task checks its own. On the command "
         "line: `--set tasks.chat.num_predict=50`",
         IDENTITY, field="setups", example="{chat: {num_predict: 50, temperature: 0}}",
+    ),
+    Key(
+        "pair", Kind.PAIR, Part.WHAT,
+        "two sweeps in place of one, `NAME.a` and `NAME.b`, that differ in a key: `{KEY: [x, y]}`. They are measured "
+        "in turns, load by load, so that what the machine does meanwhile meets both: [compare.md](compare.md#pairs)",
+        absent="none", field="arms", example="{ollama: [ollama-0.33, ollama-0.34]}",
     ),
     Key(
         "dimensions", Kind.SECTION, Part.WHAT,

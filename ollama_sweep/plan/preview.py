@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.lengths import NoMemory
 from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, machine_of, opened, pinned_engine
+from ollama_sweep.plan.pairs.arms import in_words
 from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
@@ -115,6 +116,9 @@ class Preview:
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
     memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
     yet, where `measured_once` is true.
+
+    A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
+    the time are those of both, `first` is in turns, all else is that of the first arm.
     """
 
     sweep: str
@@ -148,10 +152,21 @@ class Preview:
     last: Last = Last()
     measured_once: bool = False
     saved: int = 0
+    pair: str = ""
+    arms: tuple[Preview, ...] = ()
+    matched: int = 0
+    first_positions: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """For machines."""
-        return asdict(self)
+        """For machines; what only a pair has is left out elsewhere."""
+        found = asdict(self)
+        del found["first_positions"]
+        if not self.arms:
+            for name in ("pair", "arms", "matched"):
+                del found[name]
+        else:
+            found["arms"] = [arm.as_dict() for arm in self.arms]
+        return found
 
 
 def preview(
@@ -170,11 +185,44 @@ def preview(
     """
     reader = None if db is None else Reader.if_there(Path(db))
     with reader or contextlib.nullcontext():
-        settings = engine_settings(spec, say=say, trace=trace, remote=remote, setup=setup)
-        name = engine_name(spec, settings, pinned_engine(reader, spec.name))
-        with opened(name, settings) as engine:
-            found = survey(spec, name, engine, reader or NoMemory(), say)
-        return preview_of(found, reader)
+        found = []
+        for one in spec.arms or (spec,):
+            settings = engine_settings(one, say=say, trace=trace, remote=remote, setup=setup)
+            name = engine_name(one, settings, pinned_engine(reader, one.name))
+            with opened(name, settings) as engine:
+                found.append(survey(one, name, engine, reader or NoMemory(), say))
+        return _of_pair(spec, found[0], found[1], reader) if spec.arms else preview_of(found[0], reader)
+
+
+def _of_pair(spec: SweepSpec, a: Survey, b: Survey, reader: Reader | None) -> Preview:
+    """Both arms of a pair, put together."""
+    from ollama_sweep.plan.pairs.matching import joined
+
+    *found, places = joined(a, b)
+    arms = [preview_of(one, reader) for one in found]
+    left = [arm.seconds_left for arm in arms if arm.seconds_left is not None]
+    return replace(
+        arms[0],
+        sweep=spec.name,
+        cells=sum(arm.cells for arm in arms),
+        done=sum(arm.done for arm in arms),
+        to_run=sum(arm.to_run for arm in arms),
+        first=tuple(islice(_in_turns(arms, places.loads), SHOWN_CELLS)),
+        seconds_left=sum(left) if len(left) == len(arms) else None,
+        pair=in_words(spec),
+        arms=tuple(arms),
+        matched=places.matched,
+    )
+
+
+def _in_turns(arms: Sequence[Preview], loads: Sequence[Sequence[int]]) -> Iterator[str]:
+    """The first cells of both as they will be measured, each with its arm."""
+    of_both = [
+        (loads[number][position], (number + loads[number][position]) % 2, position, f"{'ab'[number]} {label}")
+        for number, arm in enumerate(arms)
+        for position, label in zip(arm.first_positions, arm.first, strict=False)
+    ]
+    return (label for _, _, _, label in sorted(of_both))
 
 
 def preview_of(found: Survey, reader: Reader | None) -> Preview:
@@ -207,7 +255,8 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         done=seen.cells - to_run - seen.unfit - saved - len(left_out.places),
         to_run=to_run,
         why=dict(seen.why),
-        first=tuple([*seen.first, *seen.late_first][:SHOWN_CELLS]),
+        first=tuple([label for _, label in [*seen.first, *seen.late_first]][:SHOWN_CELLS]),
+        first_positions=tuple([position for position, _ in [*seen.first, *seen.late_first]][:SHOWN_CELLS]),
         changes=tuple(changes(row.spec, found)) if row else (),
         does_not_fit=_together(seen.does_not_fit),
         repeating=tuple(repeating),
@@ -274,8 +323,8 @@ class _Seen:
     saved: int = 0
     same: int = 0
     why: Counter[str] = field(default_factory=Counter)
-    first: list[str] = field(default_factory=list)
-    late_first: list[str] = field(default_factory=list)
+    first: list[tuple[int, str]] = field(default_factory=list)
+    late_first: list[tuple[int, str]] = field(default_factory=list)
     late: int = 0
     work: Counter[Work] = field(default_factory=Counter)
     frontiers: set[int] = field(default_factory=set)
@@ -340,7 +389,7 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         seen.frontiers.add(planned.frontier)
         first = seen.late_first if planned.frontier else seen.first
         if len(first) < SHOWN_CELLS:
-            first.append(cell.label())
+            first.append((seen.cells - 1, cell.label()))
     seen.contexts[cell.model].add(cell.num_ctx)
     if found.prompts[cell.asked].is_own_prompt:
         if is_unfilled(cell.num_batch, tokens):

@@ -172,6 +172,12 @@ def _task_options() -> Json:
     return {"type": ["object", "null"], "properties": shared}
 
 
+def _pair(_: Key) -> Json:
+    """A key, or a part of one such as `prompt.tokens`, with two values."""
+    two: Json = {"type": "array", "minItems": 2, "maxItems": 2}
+    return {"type": "object", "minProperties": 1, "additionalProperties": two}
+
+
 _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.WHOLE: _limited,
     Kind.NUMBER: _limited,
@@ -199,4 +205,5 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
         {one.name: _described(one, _value(one)) for one in ENGINE_OPTIONS.values()}
     ),
     Kind.SECTION: _section,
+    Kind.PAIR: _pair,
 }

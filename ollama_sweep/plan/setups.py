@@ -22,6 +22,9 @@ def with_tasks(spec: SweepSpec) -> SweepSpec:
 
     What a named engine cannot have is refused here as well, before anything waits for a server.
     """
+    if spec.arms:
+        arms = tuple(with_tasks(arm) for arm in spec.arms)
+        return replace(arms[0], name=spec.name, arm=None, arms=arms)
     refuse_settings_of_a_strange_server(spec, spec.engine)
     at_once.refuse_engine(spec, spec.engine, engines.facts(spec.engine))
     setups = set_up(spec.task_names, spec.task_options)

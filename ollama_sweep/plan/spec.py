@@ -98,6 +98,19 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """Which of the two sweeps of a pair this is: `a` or `b`, the pair's name, and what this one has of its own.
+
+    `again` is what `run` takes in place of a sweep file, "" where the file says all.
+    """
+
+    letter: str
+    pair: str
+    what: str
+    again: str = ""
+
+
+@dataclass(frozen=True)
 class SweepSpec:
     """One sweep. `dimensions` maps each swept name to its values, in the order the file gives them.
 
@@ -105,6 +118,8 @@ class SweepSpec:
     options that are not swept, num_predict among them where only the main task runs. `model` is "" where `model` is a
     dimension. `task_options` is what the file says under `tasks:`, by task; `setups` what the tasks make of it
     (`survey.with_tasks`).
+
+    A pair has its two sweeps in `arms`, each of which has an `arm`; all else of it but the name is that of the first.
     """
 
     model: str = field(metadata=IDENTITY)
@@ -143,6 +158,8 @@ class SweepSpec:
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     libllama: str | None = field(default=None, metadata=RUNTIME)
     """A library to load: code, so only the command line or a program gives it, and never a key."""
+    arm: Arm | None = field(default=None, metadata=RUNTIME)
+    arms: tuple[SweepSpec, ...] = field(default=(), metadata=RUNTIME)
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,24 @@ from ollama_sweep.plan.lengths import Counting, PromptMemory, SentPrompt, questi
 from ollama_sweep.plan.models import resolved
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.store.again import Wanted
-from ollama_sweep.store.rows import PlannedCell
+from ollama_sweep.store.rows import PAIR, PlannedCell
 from ollama_sweep.tasks.base import Setup
 
 _MEDIA = re.compile(r"(?:[./~\\]|[A-Za-z]:)\S*?\.(?:png|jpe?g|webp|wav)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ArmOfPair:
+    """What the other arm of a pair makes of a survey: where both would have one key, the arm is part of it.
+
+    `twins` says so for each position of the plan, `other` is the fingerprint of the other arm. `cells` are the plan in
+    the pair's order where that is not its own.
+    """
+
+    letter: str
+    other: str
+    twins: Sequence[int]
+    cells: Sequence[Cell] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,12 @@ class Survey:
     models: Mapping[str, ModelInfo]
     prompts: Mapping[tuple[str, str, int | None], SentPrompt]
     modelfile: str
+    arm: ArmOfPair | None = None
 
     def each_cell(self) -> Iterator[Cell]:
         """Every cell in order, one after the other: a sweep of a million cells is never in memory."""
-        return grid.each_cell(self.spec)
+        cells = self.arm.cells if self.arm is not None else None
+        return grid.each_cell(self.spec) if cells is None else iter(cells)
 
     @cached_property
     def task_versions(self) -> dict[str, int]:
@@ -70,6 +86,7 @@ class Survey:
             "exclude": [exclusion.text for exclusion in spec.exclude],
             "order": spec.order,
             **self._reuse_picture(),
+            **({"arm": [self.arm.letter, self.arm.other]} if self.arm is not None else {}),
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"{KEY_VERSION}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
@@ -107,8 +124,8 @@ class Survey:
         Raises ConfigError at the end where no cell fits.
         """
         fitting, same = 0, _Same(self)
-        for cell in grid.each_cell(self.spec):
-            planned = self._planned(cell)
+        for number, cell in enumerate(self.each_cell()):
+            planned = self._planned(cell, self.arm.letter if self.arm is not None and self.arm.twins[number] else "")
             fitting += planned.status is Status.PENDING
             yield same.marked(planned) if self.spec.reuse_duplicates else planned
         if not fitting:
@@ -126,8 +143,20 @@ class Survey:
             self.spec.prompt.source or "prompt",
         )
 
-    def key(self, cell: Cell) -> str:
-        """The identity of a cell's measurement."""
+    def plain_keys(self, cells: Iterable[Cell]) -> Iterator[str]:
+        """The keys of these cells as they are in a sweep that is no arm of a pair."""
+        return (self.key(cell) for cell in cells)
+
+    def own_key(self, cell: Cell) -> str:
+        """The key that a cell has in this plan, where the arm is part of every key or of none."""
+        return self.key(cell, self._arm_of_all)
+
+    @cached_property
+    def _arm_of_all(self) -> str:
+        return self.arm.letter if self.arm is not None and all(self.arm.twins) else ""
+
+    def key(self, cell: Cell, arm: str = "") -> str:
+        """The identity of a cell's measurement; `arm` where both arms of a pair would have one key."""
         return cell_key(
             cell,
             engine=self.engine,
@@ -135,13 +164,14 @@ class Survey:
             modelfile=self.modelfile,
             prompt_hash=self.prompts[cell.asked].hash,
             task_version=self.task_versions[cell.task],
+            **({"arm": arm} if arm else {}),
         )
 
-    def _planned(self, cell: Cell) -> PlannedCell:
+    def _planned(self, cell: Cell, arm: str) -> PlannedCell:
         model, prompt = self.models[cell.model], self.prompts[cell.asked]
         fitting = self.fits(cell)
         return PlannedCell(
-            key=self.key(cell),
+            key=self.key(cell, arm),
             cell=cell,
             model_digest=model.digest,
             prompt_hash=prompt.hash,
@@ -188,6 +218,7 @@ class Survey:
             **self._reuse_picture(),
             "models": {name: _facts(model) for name, model in self.models.items()},
             **({"replays": self.info.replays} if self.info.replays else {}),
+            **({PAIR: asdict(spec.arm)} if spec.arm is not None else {}),
         }
 
 

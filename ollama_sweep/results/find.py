@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,27 +24,72 @@ def replayed_words(row: SweepRow) -> str:
 
 
 def find_sweep(reader: Reader, config: str | None) -> SweepRow:
-    """The sweep of a CONFIG or a name; left out, the one that ran last. Raises ConfigError."""
+    """The sweep of a CONFIG or a name; left out, the one that ran last. Raises ConfigError, also for a pair."""
+    found = find_sweeps(reader, config)
+    if len(found) > 1:
+        names = " or ".join(row.name for row in found)
+        raise ConfigError(f"{pair_of(found)} is a pair of two sweeps; name one of them: {names}")
+    return found[0]
+
+
+def find_sweeps(reader: Reader, config: str | None) -> list[SweepRow]:
+    """The same; of a pair both sweeps, by the pair's name or its file. Raises ConfigError."""
     if config is None:
         last = reader.last_sweep()
         if last is None:
             raise ConfigError("no sweep has run in this database yet. Start with: sweep.py run CONFIG")
-        return last
+        return _arms(reader, last.in_pair.pair) if last.in_pair else [last]
     names = {row.name for row in reader.sweeps()}
-    return reader.sweep(config if config in names else name_of(config))
+    if config in names:
+        return [reader.sweep(config)]
+    name, is_pair = _meant(config)
+    arms = _arms(reader, name) if is_pair or name not in names else []
+    return arms or [reader.sweep(name)]
+
+
+def apart(db: Path, configs: Sequence[str]) -> list[Sequence[str]]:
+    """What is shown together: these sweeps, but those of a pair one by one: no mean and no picture mixes its arms."""
+    if len(configs) > 1:
+        return [configs]
+    with Reader.open(db) as reader:
+        found = find_sweeps(reader, configs[0] if configs else None)
+    return [(row.name,) for row in found] if len(found) > 1 else [configs]
+
+
+def pair_of(rows: Sequence[SweepRow]) -> str:
+    """The name of the pair that these are both sweeps of, "" for anything else."""
+    found = {row.in_pair.pair for row in rows if row.in_pair}
+    return found.pop() if len(rows) > 1 and len(found) == 1 and all(row.in_pair for row in rows) else ""
+
+
+def pair_words(rows: Sequence[SweepRow]) -> str:
+    """`Pair grid: a is num_thread 1, b is num_thread 2`."""
+    said = ", ".join(f"{row.in_pair.letter} is {row.in_pair.what}" for row in rows if row.in_pair)
+    return f"Pair {pair_of(rows)}: {said}"
+
+
+def _arms(reader: Reader, pair: str) -> list[SweepRow]:
+    """The sweeps of a pair, a first; one where the other was not begun."""
+    found = [row for row in reader.sweeps() if row.in_pair and row.in_pair.pair == pair]
+    return sorted(found, key=lambda row: row.name)
 
 
 def name_of(config: str) -> str:
     """The name of the sweep in a sweep file; of a file that is not there the one it would have. Raises ConfigError."""
+    return _meant(config)[0]
+
+
+def _meant(config: str) -> tuple[str, bool]:
+    """That name, and whether the file says that it is a pair's."""
     path = Path(config)
     if not path.is_file():
-        return path.stem if path.suffix in (".yaml", ".yml") else config
+        return path.stem if path.suffix in (".yaml", ".yml") else config, False
     from ollama_sweep.core import strict_yaml
     from ollama_sweep.machine import files
 
     root = strict_yaml.parse(files.read_text(path, 1), str(path))
     entries = root.value if root is not None and isinstance(root.value, dict) else {}
-    return str(entries["name"].value) if "name" in entries else path.stem
+    return str(entries["name"].value) if "name" in entries else path.stem, "pair" in entries
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.forecast import OF_WORK, Forecast, forecast, rests_s
-from ollama_sweep.results.find import find_sweep
+from ollama_sweep.results.find import find_sweep, pair_of
 from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
 from ollama_sweep.store.reader import Reader
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ollama_sweep.core.noise.spread import Spreads
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Purpose, Status
-    from ollama_sweep.store.rows import FailedAttempt, Holder, SweepRow
+    from ollama_sweep.store.rows import FailedAttempt, Holder, InPair, SweepRow
 
 SHOWN_ERRORS = 3
 
@@ -77,6 +77,8 @@ class SweepStatus:
     """What `run --scan` found, a line for each combination."""
     replays: str = ""
     """What a replayed sweep answers from: its times are those of a clock of its own."""
+    pair: InPair | None = None
+    """Which arm of which pair it is."""
 
     @property
     def total(self) -> int:
@@ -122,6 +124,7 @@ class SweepStatus:
             "left_out": asdict(self.left_out),
             "memory": list(self.memory),
             **({"replays": self.replays} if self.replays else {}),
+            "pair": asdict(self.pair) if self.pair else None,
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -151,7 +154,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         sweep=row.name,
         engine=row.engine,
         machine=row.machine,
-        config=row.config_path,
+        config=(row.in_pair.again if row.in_pair else "") or row.config_path,
         database=reader.path,
         counts={status: counts[status] for status in sorted(counts, key=_rank)},
         running=running,
@@ -178,7 +181,58 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         missing_cells=reader.missing_cells(),
         memory=tuple(memory_words(reader.scanned_loads(row.sweep_id))),
         replays=str(row.spec.get("replays") or ""),
+        pair=row.in_pair,
     )
+
+
+@dataclass(frozen=True)
+class PairStatus:
+    """Where both sweeps of a pair stand, which are measured in turns."""
+
+    name: str
+    arms: tuple[SweepStatus, ...]
+
+    @property
+    def total(self) -> int:
+        """The cells of both."""
+        return sum(arm.total for arm in self.arms)
+
+    @property
+    def done(self) -> int:
+        """Those of both with a final state."""
+        return sum(arm.done for arm in self.arms)
+
+    @property
+    def at(self) -> SweepStatus:
+        """The arm that is measured now; else the first that is not done, else the last."""
+        running = [arm for arm in self.arms if arm.running]
+        return next(iter(running or [arm for arm in self.arms if arm.done < arm.total]), self.arms[-1])
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of both together."""
+        left = [arm.time.seconds_left for arm in self.arms]
+        return None if None in left else sum(seconds or 0.0 for seconds in left)
+
+    @property
+    def text(self) -> str:
+        """`Pair grid: a is num_thread 1, b is num_thread 2; 3 of 8 cells done`."""
+        said = ", ".join(f"{arm.pair.letter} is {arm.pair.what}" for arm in self.arms if arm.pair)
+        return f"Pair {self.name}: {said}; {self.done} of {self.total} cells done, in turns"
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        at = self.at
+        return {
+            "pair": self.name, "total": self.total, "done": self.done, "failed": sum(arm.failed for arm in self.arms),
+            "seconds_left": self.seconds_left, "process": at.as_dict()["process"], "waiting": at.waiting,
+            "paused": at.is_paused, "arms": [arm.as_dict() for arm in self.arms],
+        }  # fmt: skip
+
+
+def status_of_pair(reader: Reader, rows: Sequence[SweepRow]) -> PairStatus:
+    """The status of both sweeps of a pair of an open database."""
+    return PairStatus(pair_of(rows), tuple(status_of(reader, row) for row in rows))
 
 
 def _rests_s(reader: Reader, row: SweepRow, cells: int) -> float:
@@ -196,7 +250,9 @@ def _rank(status: Status) -> tuple[bool, int]:
 
 def _other_sweep(reader: Reader, row: SweepRow, holder: Holder) -> OtherSweep | None:
     last = reader.last_sweep()
-    return OtherSweep(last.name, holder.pid) if last is not None and last.sweep_id != row.sweep_id else None
+    if last is None or last.sweep_id == row.sweep_id or pair_of([row, last]):
+        return None
+    return OtherSweep(last.name, holder.pid)
 
 
 def _running(reader: Reader, row: SweepRow) -> Running | None:

@@ -35,6 +35,8 @@ class Following:
     results: Callable[[], Sequence[CellResult]]
     positions: int
     doubtful: Callable[[], tuple[Sequence[CellResult], Mapping[int, float] | None]]
+    order: Sequence[int] | None = None
+    """The positions that a pass shuffles, where they are not simply all of them; those below 0 are none."""
 
     def __call__(self) -> FurtherLoad | None:
         """The load whose turn is next; None where nothing is left to do."""
@@ -50,7 +52,7 @@ class Following:
     def _next_pass(self) -> bool:
         """Begin the next pass over the grid that is not done; False where all are."""
         for number in range(2, self.passes + 1):
-            order = list(range(self.positions))
+            order = list(range(self.positions)) if self.order is None else [*self.order]
             random.Random(number).shuffle(order)  # noqa: S311 - an order, the same at every start
             if count := self.store.want_pass(self.sweep_id, number, order):
                 self.emit(Notice(f"Pass {number} of {self.passes}: {count} cells once more, in another order"))

@@ -135,6 +135,8 @@ class Execution:
     memory: MemoryWatch | None = None
     may_start: Callable[[], Wait | None] = lambda: None
     following: Callable[[], FurtherLoad | None] = lambda: None
+    left_beside: Callable[[], float | None] = lambda: 0.0
+    watches_clock: bool = True
     _engine_version: str = ""
     _bugs: int = 0
     _missed: int = 0
@@ -146,27 +148,47 @@ class Execution:
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
-        counts, total, done = self._counts()
-        self.emit(SweepStarted(self.spec.name, total, done, counts, self._seconds_left(begins=True)))
+        self.emit(self.started())
         try:
             while (turn := self._next()) is not None:
-                if self.stopping.requested:
-                    self._stop()
-                self._hold()
-                self._measure(turn)
+                self.take(turn)
         finally:
-            if self.drift is not None and not self.stopping.now:
-                self.drift.correct()
-        self._look_at_clock()
+            self.correct()
+        self.look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
+
+    def started(self) -> SweepStarted:
+        """Where the sweep stands before its first cell."""
+        counts, total, done = self._counts()
+        return SweepStarted(self.spec.name, total, done, counts, self.seconds_left(begins=True))
+
+    def take(self, turn: Turn) -> None:
+        """Measure one load, once nothing holds it up. Raises as `run`."""
+        if self.stopping.requested:
+            self._stop()
+        self._hold()
+        self._measure(turn)
+
+    def correct(self) -> None:
+        """By what the controls say of the drift."""
+        if self.drift is not None and not self.stopping.now:
+            self.drift.correct()
 
     def _next(self) -> Turn | None:
         """A pending cell, or a cell that wants a further load; None where nothing is left."""
+        return self.own_turn() or self.further_turn()
+
+    def own_turn(self) -> OwnTurn | None:
+        """The pending cell whose turn is next."""
         pending = self.store.next_pending(self.sweep_id)
-        if pending is not None:
-            pending = self.memory.turn(pending) if self.memory else pending
-            return OwnTurn(self.store, self.sweep_id, pending, self.spec.timeout_s)
-        load = self.following()
+        if pending is None:
+            return None
+        pending = self.memory.turn(pending) if self.memory else pending
+        return OwnTurn(self.store, self.sweep_id, pending, self.spec.timeout_s)
+
+    def further_turn(self, load: FurtherLoad | None = None) -> FurtherTurn | None:
+        """This further load, or else the one that is next once no cell is pending."""
+        load = load or self.following()
         return None if load is None else FurtherTurn(self.store, self.sweep_id, load, self.spec.timeout_s)
 
     def _counts(self) -> tuple[Mapping[Status, int], int, int]:
@@ -174,7 +196,12 @@ class Execution:
         counts = self.store.counts(self.sweep_id)
         return counts, sum(counts.values()), sum(count for status, count in counts.items() if status.is_final)
 
-    def _seconds_left(self, *, begins: bool = False) -> float | None:
+    def _all_seconds_left(self) -> float | None:
+        """Of this sweep, and of the one that it is measured in turns with."""
+        own, beside = self.seconds_left(), self.left_beside()
+        return None if own is None or beside is None else own + beside
+
+    def seconds_left(self, *, begins: bool = False) -> float | None:
         """With the rests between the cells; there is none before the first."""
         _, total, done = self._counts()
         if self._waiting is None:
@@ -209,7 +236,7 @@ class Execution:
         said = None
         while (wait := self.may_start()) is not None:
             if said is None:
-                self._unload()
+                self.unload()
             if wait.reason != said:
                 self.emit(OnHold(wait.reason, wait.until))
                 said = wait.reason
@@ -217,7 +244,8 @@ class Execution:
         if said is not None:
             self.emit(GoingOn())
 
-    def _unload(self) -> None:
+    def unload(self) -> None:
+        """Nothing of this engine is loaded any more. Raises Stopped."""
         with contextlib.suppress(EngineUnavailable):
             try:
                 with self.stopping.interruptible():
@@ -234,10 +262,10 @@ class Execution:
     def _measure(self, turn: Turn) -> None:
         """Attempts at one cell until one counts and needs no retry."""
         cell = self.cell_at(turn.position)
-        self._look_at_clock()
+        self.look_at_clock()
         self._look_at_engine()
         if turn.further is not None:
-            self._unload()  # what is loaded by chance would be no further load
+            self.unload()  # what is loaded by chance would be no further load
         for tried in range(self.spec.retries + 1):
             retry = self._attempt(turn, cell, tried)
             if not retry or self.stopping.requested:
@@ -246,8 +274,10 @@ class Execution:
         if self.cooling is not None:
             self.cooling.after_cell()
 
-    def _look_at_clock(self) -> None:
+    def look_at_clock(self) -> None:
         """Durations are measured by a clock that nobody sets; times of day, and what is reckoned from them, are not."""
+        if not self.watches_clock:
+            return
         before_s, self._day_ahead_s = self._day_ahead_s, self.clock.day_ahead_s()
         jump_s = 0.0 if before_s is None else self._day_ahead_s - before_s
         if abs(jump_s) > CLOCK_JUMP_S:
@@ -307,7 +337,7 @@ class Execution:
         reached("after_finish")
         self._missed = 0
         took_s, reused = self.clock.monotonic_s() - started, self._taken(turn, outcome, retry)
-        self.emit(_finished(turn, cell, outcome, took_s, retry, self._seconds_left(), reused))
+        self.emit(_finished(turn, cell, outcome, took_s, retry, self._all_seconds_left(), reused))
         if self.memory is not None:
             self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, self._engine_version))
         if not retry:

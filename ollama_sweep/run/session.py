@@ -103,12 +103,13 @@ def failures(names: Collection[str], where: str) -> frozenset[Status]:
 @dataclass(frozen=True)
 class Ended:
     """How a session ended. `sweep` is None where it was stopped before its sweep was registered; `scanned` is what a
-    scan has found."""
+    scan has found. Of a pair `arms` are its two sweeps, the counts those of both, and `sweep` the first."""
 
     sweep: SweepRow | None
     counts: Mapping[Status, int]
     stopped: Stopped | None = None
     scanned: tuple[Scanned, ...] = ()
+    arms: tuple[Ended, ...] = ()
 
 
 def measure(
@@ -132,10 +133,20 @@ def measure(
         heard(Notice(line))
 
     ready = spec if set(spec.task_names) <= set(spec.setups) else with_tasks(spec)
-    ended = Session(ready, Path(db), options or SessionOptions(), (heard,), say=say, tell=say, stopping=stopping).run()
+    make = session_of(ready)
+    ended = make(ready, Path(db), options or SessionOptions(), (heard,), say=say, tell=say, stopping=stopping).run()
     if ended.stopped is not None:
         raise ended.stopped
     return ended
+
+
+def session_of(spec: SweepSpec) -> type[Session]:
+    """The kind of session that measures a sweep, or a pair."""
+    if not spec.arms:
+        return Session
+    from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
+
+    return PairSession
 
 
 class Session:
@@ -171,8 +182,7 @@ class Session:
 
     def run(self) -> Ended:
         """Measure to the end, or until somebody stops it. Raises whatever else ends a sweep before its time."""
-        self._check_engine()
-        cooling.check(self.spec)
+        self.check()
         is_new = not self.db.exists()
         store = Store.open(self.db, allow_network=self.options.allow_network_db, say=self._say)
         store.hurry_when(lambda: self._stopping.now)
@@ -202,14 +212,16 @@ class Session:
             row = reader.sweep_if_there(self.spec.name)
             return Ended(row, reader.counts(row.sweep_id) if row else {}, stopped, self._scanned)
 
-    def _check_engine(self) -> None:
-        """An unknown engine, no program or a wrong host are found before the database is made."""
+    def check(self) -> None:
+        """An unknown engine, no program or a wrong host are found before the database is made. Raises ConfigError."""
         if self.spec.engine != engines.AUTO and self.spec.engine not in engines.known():
-            engines.load(self.spec.engine, self._settings())
+            engines.load(self.spec.engine, self.settings())
         if self.options.scan and self.spec.engine != engines.AUTO:
             refuse_to_scan(self.spec.engine)
+        cooling.check(self.spec)
 
-    def _settings(self, ledger: Ledger | None = None) -> EngineSettings:
+    def settings(self, ledger: Ledger | None = None) -> EngineSettings:
+        """What its engine is told."""
         options = self.options
         return engine_settings(
             self.spec,
@@ -223,20 +235,20 @@ class Session:
 
     def _measure(self, store: Store) -> None:
         self._emit.add(WaitingNote(store.note))
-        settings = self._settings(ShieldedLedger(store, self._stopping))
-        before = self._before()
+        settings = self.settings(ShieldedLedger(store, self._stopping))
+        before = self.before()
         name = engine_name(self.spec, settings, before.engine if before else None)
         if self.options.scan:
             refuse_to_scan(name)
-        self._tell_choice(name)
+        self.tell_choice(name)
         engine = open_engine(name, settings)
         self._set_clock(store, name)
         try:
-            self._clear_leftovers(store, engine)
-            info = self._wait_for(engine.describe)
+            self.clear_leftovers(store, engine)
+            info = self.wait_for(engine.describe)
             celsius = cooling.celsius_of(self.spec, info)
-            with self._alone(info):
-                self._sweep(store, name, engine, info, celsius)
+            with self.alone([(self.spec, info)]):
+                self.execution(store, engine, celsius, self.survey(store, name, engine)).run()
         finally:
             reached("before_close")
             engine.close()
@@ -249,12 +261,16 @@ class Session:
             self.clock.at_least(datetime.fromisoformat(last).timestamp())
         store.tell_time_by(lambda: utc_text(self.clock.now_s()))
 
-    def _before(self) -> SweepRow | None:
-        """The sweep as an earlier session left it."""
+    def before(self) -> SweepRow | None:
+        """The sweep as an earlier session left it. Raises ConfigError where it is an arm of a pair and this is not."""
         with Reader.open(self.db) as reader:
-            return reader.sweep_if_there(self.spec.name)
+            row = reader.sweep_if_there(self.spec.name)
+        if row is not None:
+            _refuse_strange_arm(self.spec, row)
+        return row
 
-    def _tell_choice(self, name: str) -> None:
+    def tell_choice(self, name: str) -> None:
+        """Say which engine `auto` has chosen, where that is a surprise."""
         if self.spec.engine == engines.AUTO and name == engines.FALLBACK:
             self._tell(
                 "No Ollama was found, so the embedded llama.cpp measures. For Ollama install it from ollama.com "
@@ -263,9 +279,11 @@ class Session:
         elif self.spec.engine == engines.AUTO and name == engines.BY_HOST:
             self._tell("No ollama program is here, so the server is asked directly (engine ollama_http).")
 
-    def _clear_leftovers(self, store: Store, engine: Engine) -> None:
-        """Remove what a killed session left, before anything new is made."""
+    def clear_leftovers(self, store: Store, engine: Engine, *, at: str | None = None) -> None:
+        """Remove what a killed session left, before anything new is made; `at`: only what is on that server."""
         for leftover in store.leftovers():
+            if at is not None and leftover.details.get("host") != at:
+                continue
             try:
                 said = engine.clear(leftover)
             except SweepError as error:
@@ -275,31 +293,48 @@ class Session:
             if said:
                 self._say(said)
 
-    def _wait_for(self, ask: Callable[[], T]) -> T:
+    def wait_for(self, ask: Callable[[], T]) -> T:
+        """The answer of an engine that may be away for a while. Raises EngineUnavailable, Stopped."""
         return wait_for(ask, self._stopping, self._emit, self.options.wait_engine_s, clock=self.clock)
 
     @contextlib.contextmanager
-    def _alone(self, info: EngineInfo) -> Iterator[None]:
-        """The server and the hardware are this sweep's alone, and the computer stays awake. Raises DatabaseInUse."""
-        for line in claims.other_host(self.spec, info):
-            self._tell(line)
-        needs = claims.needs(self.spec, info, computer.gpus)
+    def alone(self, whose: Sequence[tuple[SweepSpec, EngineInfo]]) -> Iterator[None]:
+        """Servers and hardware are this session's alone, and the computer stays awake. Raises DatabaseInUse."""
+        needs: dict[str, str] = {}
+        for spec, info in whose:
+            for line in claims.other_host(spec, info):
+                self._tell(line)
+            needs |= claims.needs(spec, info, computer.gpus)
         with contextlib.ExitStack() as stack:
             stack.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
             if self.options.keep_awake:
                 stack.enter_context(keep_awake.kept_awake(self._say))
             yield
 
-    def _sweep(self, store: Store, name: str, engine: Engine, info: EngineInfo, celsius: cooling.Celsius) -> None:
+    def survey(self, store: Store, name: str, engine: Engine) -> Survey:
+        """What must be known of the sweep. Raises ConfigError, EngineUnavailable."""
+        return self.wait_for(lambda: survey(self.spec, name, engine, store, self._say))
+
+    def execution(
+        self,
+        store: Store,
+        engine: Engine,
+        celsius: cooling.Celsius,
+        found: Survey,
+        order: Sequence[int] | None = None,
+    ) -> Execution:
+        """The sweep registered, with everything that measures it. `order` are the positions that a pass shuffles."""
+        info = found.info
         is_elsewhere, here = opening.is_elsewhere(info), opening.machine_of(info)
-        found = self._wait_for(lambda: survey(self.spec, name, engine, store, self._say))
         self.spec = found.spec
         where = limits.surroundings(found.engine, info, here, found.modelfile)
         sweep_id = self._register(store, found, here, where)
+        if self.spec.arm is not None:
+            store.want_in_turn(sweep_id)
         reached("plan_registered")
         others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
                         store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
-        engine.go_on(lambda cell: store.loads_ended(found.key(cell)))
+        engine.go_on(lambda cell: store.loads_ended(found.own_key(cell)))
         for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
             self._tell(line)
         measuring = self._measuring(
@@ -307,7 +342,7 @@ class Session:
             engine,
             has_gpu=bool(here.gpus),
             runs_spread=lambda: _runs_spread(store, sweep_id),
-            **(UNSEEN if is_elsewhere else {"watch": _watch(name, self.clock)}),
+            **(UNSEEN if is_elsewhere else {"watch": _watch(found.engine, self.clock)}),
         )
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
@@ -316,8 +351,9 @@ class Session:
                            cooler.before_control, clock=self.clock)  # fmt: skip
         if not self.options.scan:
             self._look_again(store, sweep_id)
+        kind: Callable[..., Execution]
         kind = partial(Scan, found=found, is_done=self._take_scanned) if self.options.scan else Execution
-        kind(
+        return kind(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
@@ -332,6 +368,7 @@ class Session:
                 lambda: self._results(store, sweep_id),
                 self._cells(store, sweep_id),
                 lambda: self._doubtful(store, sweep_id),
+                order,
             ),
             cooling=cooler,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
@@ -342,7 +379,7 @@ class Session:
             wait_engine_s=self.options.wait_engine_s,
             may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere, clock=self.clock),
             clock=self.clock,
-        ).run()
+        )
 
     def _measuring(self, found: Survey, engine: Engine, **more: Any) -> Measuring:
         return Measuring(
@@ -401,7 +438,7 @@ class Session:
         self._scanned = found
 
     def _register(self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings) -> int:
-        before = self._before()
+        before = self.before()
         for line in changes(before.spec, found) if before else []:
             self._tell(f"Changed since the last run: {line}")
         _keep_prompts(store, found)
@@ -426,6 +463,16 @@ class Session:
             record = limits.Record(store.known_failures(where))
             sweep_id = store.register_sweep(header, record.behind(found.planned()), **wanted)
         return sweep_id
+
+
+def _refuse_strange_arm(spec: SweepSpec, row: SweepRow) -> None:
+    """No sweep takes the place of one that is measured in another way. Raises ConfigError."""
+    known, wanted = row.in_pair, spec.arm.pair if spec.arm is not None else ""
+    if known is not None and known.pair != wanted:
+        text = f"{spec.name} is arm {known.letter} of the pair {known.pair}, which is measured as a whole"
+        raise ConfigError(f"{text}; give this sweep another name", "name")
+    if known is None and wanted:
+        raise ConfigError(f"there is a sweep {spec.name} that is no arm of a pair; give the pair another name", "name")
 
 
 def _runs_spread(store: Store, sweep_id: int) -> float:

@@ -10,6 +10,30 @@ from ollama_sweep.core.noise.spread import Load
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Purpose, Run, Status
 
+PAIR = "pair"
+"""What the settings of a sweep that is an arm of a pair have of that: `letter`, `pair` (its name) and `what`."""
+
+
+@dataclass(frozen=True)
+class InPair:
+    """Which arm of which pair a sweep is: `a` or `b`, the pair's name, and what this arm has of its own, in words.
+
+    `again` is what `run` takes in place of a sweep file, "" where the file says all.
+    """
+
+    letter: str
+    pair: str
+    what: str
+    again: str = ""
+
+
+def in_pair(spec: Mapping[str, object]) -> InPair | None:
+    """What the settings of a sweep say of that; None for one that is measured alone."""
+    found = spec.get(PAIR)
+    if not isinstance(found, dict) or found.get("letter") not in ("a", "b"):
+        return None
+    return InPair(str(found["letter"]), *(str(found.get(name, "")) for name in ("pair", "what", "again")))
+
 
 @dataclass(frozen=True)
 class SweepHeader:
@@ -111,6 +135,11 @@ class SweepRow:
     created_at: str
     last_run_at: str
     pid: int | None
+
+    @property
+    def in_pair(self) -> InPair | None:
+        """Which arm of which pair it is; None for a sweep that is measured alone."""
+        return in_pair(self.spec)
 
 
 @dataclass(frozen=True)

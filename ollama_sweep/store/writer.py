@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -343,9 +343,16 @@ class Store:
 
     # --- further loads
 
-    def next_further(self, sweep_id: int) -> FurtherLoad | None:
-        """The further load whose turn is next."""
-        return self._guard.read(further.following, sweep_id)
+    def next_further(self, sweep_id: int, purposes: Collection[Purpose] = ()) -> FurtherLoad | None:
+        """The further load whose turn is next, of all or of those that were made for this."""
+        return self._guard.read(further.following, sweep_id, purposes)
+
+    def want_in_turn(self, sweep_id: int) -> int:
+        """Cells of an arm that only other sweeps have measured are loaded again, in turn with the other arm; how many.
+
+        They keep their value until then.
+        """
+        return self._guard.write(lambda connection: further.want_in_turn(connection, sweep_id))
 
     def waiting_loads(self, sweep_id: int) -> Mapping[Purpose, int]:
         """How many further loads wait, by what they are made for."""

@@ -74,7 +74,16 @@ def test_a_row_says_what_the_key_is_for_and_what_it_allows(key: Key) -> None:
 
 @each_key
 def test_every_kind_has_a_reader(key: Key) -> None:
-    by_config = {Kind.WHOLE, Kind.NUMBER, Kind.MODEL, Kind.MODELFILE, Kind.PROMPT, Kind.EXCLUSIONS, Kind.TASKS}
+    by_config = {
+        Kind.PAIR,
+        Kind.WHOLE,
+        Kind.NUMBER,
+        Kind.MODEL,
+        Kind.MODELFILE,
+        Kind.PROMPT,
+        Kind.EXCLUSIONS,
+        Kind.TASKS,
+    }
     assert key.kind in {*by_config, Kind.SECTION, *fields.READERS}
 
 
@@ -96,6 +105,6 @@ def test_the_examples_are_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).write_text("FROM m\n")
     monkeypatch.chdir(tmp_path)
-    given = {key.name: node(key.example, key.name) for key in KEYS if key.kind is not Kind.SECTION}
+    given = {key.name: node(key.example, key.name) for key in KEYS if key.kind not in (Kind.SECTION, Kind.PAIR)}
     spec = config.spec_of({**given, "model": node("m", "model")}, None, {})
     assert spec.task_names == ("prompt_eval", "chat")

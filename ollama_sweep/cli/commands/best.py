@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import CellResult
+    from ollama_sweep.results.best import Best
+    from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
 
@@ -31,29 +35,59 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
       ollama-sweep best configs/quickstart.yaml -o modelfiles/tuned
     """
     from ollama_sweep.machine.files import write_whole
-    from ollama_sweep.results.best import best_cells, describe_best
-    from ollama_sweep.results.find import find_sweep, replayed_words
-    from ollama_sweep.results.grids import length_of, work_in_words
+    from ollama_sweep.results.find import find_sweep, find_sweeps, pair_of, pair_words
     from ollama_sweep.store.reader import Reader
 
     if output is not None and output.exists() and not force:
         raise ConfigError("exists; use --force", str(output))
     with Reader.open(db) as reader:
-        row = find_sweep(reader, config)
-        results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
-        found = best_cells(results, metric, spreads)
-        tuned = tuned_modelfile(row, found.winner) if found.winner and not replayed_words(row) else ""
-    if output is not None and tuned:
-        write_whole(output, tuned.encode())
+        rows = find_sweeps(reader, config) if output is None else [find_sweep(reader, config)]
+        found = [_of_sweep(reader, row, metric) for row in rows]
+    if output is not None and found[0].modelfile:
+        write_whole(output, found[0].modelfile.encode())
     if as_json:
-        replayed = {"replays": row.spec["replays"]} if replayed_words(row) else {}
-        say_json({"sweep": row.name, **found.as_dict(), "modelfile": tuned, **replayed})
+        each = [{"sweep": one.sweep, **one.best.as_dict(), "modelfile": one.modelfile, **one.replayed} for one in found]
+        say_json({"pair": pair_of(rows), "sweeps": each} if len(each) > 1 else each[0])
         return
-    say_lines("\n".join(filter(None, [describe_best(results, metric, spreads), replayed_words(row)])))
-    if tuned:
-        length = length_of(found.winner) if found.winner else None
-        of = "" if length is None else f" for {work_in_words('', length)}"
-        say_lines(f"\nTuned Modelfile{of}{f', saved as {output}' if output else ''}:\n\n{tuned}\n")
+    if len(found) > 1:
+        say_lines(f"{pair_words(rows)}\n")
+    for one in found:
+        say_lines("\n".join(one.lines(output, is_named=len(found) > 1)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The best cells of a sweep, the same in words, and the Modelfile that uses them."""
+
+    sweep: str
+    best: Best
+    text: str
+    modelfile: str
+    replayed: Mapping[str, object]
+
+    def lines(self, output: Path | None, *, is_named: bool) -> list[str]:
+        """What a person reads."""
+        from ollama_sweep.results.grids import length_of, work_in_words
+
+        lines = [f"Sweep {self.sweep}", self.text] if is_named else [self.text]
+        if self.modelfile:
+            length = length_of(self.best.winner) if self.best.winner else None
+            of = "" if length is None else f" for {work_in_words('', length)}"
+            saved = f", saved as {output}" if output else ""
+            lines.append(f"\nTuned Modelfile{of}{saved}:\n\n{self.modelfile}\n")
+        return lines
+
+
+def _of_sweep(reader: Reader, row: SweepRow, metric: str | None) -> _Found:
+    from ollama_sweep.results.best import best_cells, describe_best
+    from ollama_sweep.results.find import replayed_words
+
+    results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+    found = best_cells(results, metric, spreads)
+    words = replayed_words(row)
+    tuned = tuned_modelfile(row, found.winner) if found.winner and not words else ""
+    text = "\n".join(filter(None, [describe_best(results, metric, spreads), words]))
+    return _Found(row.name, found, text, tuned, {"replays": row.spec["replays"]} if words else {})
 
 
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:

@@ -102,7 +102,7 @@ def _needs_file(given: dict[str, Any]) -> bool:
 
 def _row(config: Path | None, db: Path) -> SweepRow | None:
     """The sweep of the database that is meant, as far as there is one; what is wrong with it is said elsewhere."""
-    from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.results.find import find_sweeps
     from ollama_sweep.store.reader import Reader
 
     try:
@@ -110,7 +110,7 @@ def _row(config: Path | None, db: Path) -> SweepRow | None:
         if reader is None:
             return None
         with reader:
-            return find_sweep(reader, None if config is None else str(config))
+            return find_sweeps(reader, None if config is None else str(config))[0]
     except (SweepError, OSError):
         return None
 

@@ -47,7 +47,7 @@ def command(
     from ollama_sweep.machine.files import write_whole
     from ollama_sweep.machine.places import STDOUT
     from ollama_sweep.results.export import export
-    from ollama_sweep.results.find import find_sweep
+    from ollama_sweep.results.find import find_sweep, find_sweeps
     from ollama_sweep.store.reader import Reader
 
     if output is not None and str(output) in STDOUT:
@@ -59,11 +59,12 @@ def command(
     if kind == "recording" and layout != "full":
         raise ConfigError(f"{layout} exists for json only, not for a recording", "--layout")
     with Reader.open(db) as reader, reader.snapshot():
-        row = find_sweep(reader, config)
+        is_one = kind == "recording" or layout == "simple"
+        rows = [find_sweep(reader, config)] if is_one else find_sweeps(reader, config)
         if kind == "recording":
-            text = written(reader.recording(row, remark))
+            text = written(reader.recording(rows[0], remark))
         else:
-            text = export(list(reader.results(row.sweep_id)), kind, layout)
+            text = export([result for row in rows for result in reader.results(row.sweep_id)], kind, layout)
     if output is None:
         say_lines(text)
     else:

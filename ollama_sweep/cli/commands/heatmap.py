@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ollama_sweep.cli import paths, shared
 from ollama_sweep.cli.terminal import say, say_json
 from ollama_sweep.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import SweepRow
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -28,24 +33,29 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
       ollama-sweep heatmap --metric load_duration_s
     """
     from ollama_sweep.machine.files import try_folder
-    from ollama_sweep.results.find import find_sweep
-    from ollama_sweep.results.pictures import FROM_COLUMNS, draw_sweep, is_many
+    from ollama_sweep.results.find import find_sweeps, pair_of
     from ollama_sweep.store.reader import Reader
 
     if f".{kind}" not in SUFFIXES:
         raise ConfigError(f"{kind} is not a kind of picture. Allowed: png, svg, pdf", "--format")
     with Reader.open(db) as reader:
-        row = find_sweep(reader, config)
+        rows = find_sweeps(reader, config)
         try_folder(out, "--out")
-        if is_many(reader.counts(row.sweep_id), FROM_COLUMNS):
-            from ollama_sweep.results.large import files as large
-
-            files = large.draw_sweep(reader, row, out, metric=metric, suffix=f".{kind}")
-        else:
-            results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
-            files = draw_sweep(row, results, out, metric=metric, suffix=f".{kind}", spreads=spreads)
+        files = [file for row in rows for file in _draw(reader, row, out, metric, f".{kind}")]
     if as_json:
-        say_json({"sweep": row.name, "files": [str(file) for file in files]})
+        name = {"sweep": rows[0].name} if len(rows) == 1 else {"pair": pair_of(rows)}
+        say_json({**name, "files": [str(file) for file in files]})
     else:
         for file in files:
             say(file)
+
+
+def _draw(reader: Reader, row: SweepRow, out: Path, metric: str | None, suffix: str) -> list[Path]:
+    from ollama_sweep.results.pictures import FROM_COLUMNS, draw_sweep, is_many
+
+    if is_many(reader.counts(row.sweep_id), FROM_COLUMNS):
+        from ollama_sweep.results.large import files as large
+
+        return large.draw_sweep(reader, row, out, metric=metric, suffix=suffix)
+    results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+    return draw_sweep(row, results, out, metric=metric, suffix=suffix, spreads=spreads)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Show what a run would do: cells, order, memory, what is done.")
 @shared.sweep_options
+@shared.pair_option
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
@@ -41,8 +42,27 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     if as_json:
         say_json(found.as_dict(), indent=2)
         return
-    for line in [*_lines(found), *_scanned(db, found.sweep)]:
-        say(line)
+    if found.arms:
+        for line in _pair_lines(found):
+            say(line)
+    for one in found.arms or (found,):
+        for line in [*_lines(one), *_scanned(db, one.sweep)]:
+            say(line)
+
+
+def _pair_lines(found: Preview) -> list[str]:
+    """What a pair is, and the order of its two sweeps, which follow one by one."""
+    from ollama_sweep.core.units import format_duration
+
+    counts = f"{found.cells} cells of both, {found.done} done, {found.to_run} to run"
+    lines = [
+        f"Pair {found.sweep}: {found.pair}",
+        f"{counts}; {found.matched} cells on both arms, in turns A B B A, a load a turn",
+    ]
+    lines += [f"  first: {'; '.join(found.first)}"] if found.first else []
+    if found.seconds_left is not None:
+        lines.append(f"Time left for both: about {format_duration(found.seconds_left)}, at the rate so far")
+    return [*lines, ""]
 
 
 def _scanned(db: Path, sweep: str) -> list[str]:

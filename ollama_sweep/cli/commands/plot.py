@@ -62,17 +62,23 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
         return
     jobs = _jobs(name, given)
     csv_file = given["csv_file"]
-    material = _of_csv(csv_file, configs) if csv_file is not None else _of_sweeps(configs, db, given["cells"])
-    material = _of_tasks(material, given["tasks"])
-    files = _draw(jobs, material, given["out"], f".{given['kind']}", is_all=name == EVERY)
+    found = [_of_csv(csv_file, configs)] if csv_file is not None else _each(configs, db, given["cells"])
+    drawn = []
+    for material in [_of_tasks(one, given["tasks"]) for one in found]:
+        files = _draw(jobs, material, given["out"], f".{given['kind']}", is_all=name == EVERY)
+        drawn.append((material, files))
     if as_json:
-        paths = [str(file) for file in files]
-        say_json({"plot": name, "sweep": material.name, "files": paths, "notes": material.notes})
+        each = [
+            {"plot": name, "sweep": one.name, "files": [str(file) for file in files], "notes": one.notes}
+            for one, files in drawn
+        ]
+        say_json(each[0] if len(each) == 1 else {"plot": name, "sweeps": each})
         return
-    for note in material.notes:
-        warn(f"Note: {note}")
-    for file in files:
-        say(file)
+    for material, files in drawn:
+        for note in material.notes:
+            warn(f"Note: {note}")
+        for file in files:
+            say(file)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,13 @@ def _every_job(options: PlotOptions) -> list[Job]:
         metrics = [m for m in METRICS if m != "cost" or options.prices] if name == "token_heatmap" else [None]
         jobs += [Job(name, plots.load(name), replace(options, metric=metric)) for metric in metrics]
     return jobs
+
+
+def _each(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> list[Material]:
+    """These sweeps together, those of a pair one by one."""
+    from ollama_sweep.results.find import apart
+
+    return [_of_sweeps(together, db, chosen) for together in apart(db, configs)]
 
 
 def _of_sweeps(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> Material:

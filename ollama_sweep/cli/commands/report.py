@@ -52,11 +52,15 @@ def command(configs: tuple[str, ...], db: Path, as_json: bool, **given: Any) -> 
     if page is not None or as_md:
         _shown(configs, db, given, as_json=as_json)
         return
-    found = _collected(configs, db, given)
+    from ollama_sweep.results.find import apart
+
+    is_plain = given["out"] is None and given["analysis_model"] is None
+    found = [_collected(one, db, given) for one in (apart(db, configs) if is_plain else [configs])]
     if as_json:
-        say_json(found.as_dict())
+        said = [one.as_dict() for one in found]
+        say_json(said[0] if len(said) == 1 else {"reports": said})
         return
-    for line in lines_of(found):
+    for line in [line for one in found for line in ("", *lines_of(one))][1:]:
         say(line)
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,13 @@ from ollama_sweep.core.errors import ConfigError, NotBelieved, Stopped
 
 if TYPE_CHECKING:
     from ollama_sweep.cli.progress import Progress
+    from ollama_sweep.core.events import Event
     from ollama_sweep.plan.spec import SweepSpec
     from ollama_sweep.run.detached import Start
+    from ollama_sweep.run.ending import Ending, Files
     from ollama_sweep.run.listeners import Listener
     from ollama_sweep.run.notify import Notifier
+    from ollama_sweep.run.pairs.ending import Compared
     from ollama_sweep.run.session import Ended, Session, SessionOptions
     from ollama_sweep.run.stopping import Stopping
 
@@ -32,6 +35,7 @@ DEFAULT_OUT = "heatmaps"
 
 @click.command("run", short_help="Start a sweep or go on with it.")
 @shared.sweep_options
+@shared.pair_option
 @click.option("--retry", "retry", default="", metavar="STATUSES", help="Run failed cells again, e.g. oom,timeout.")
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
 @click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
@@ -62,12 +66,13 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
       ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
       ollama-sweep run configs/default.yaml --scan
       ollama-sweep run configs/default.yaml --detach
+      ollama-sweep run --pair before.yaml after.yaml
       ollama-sweep run --interactive
     """
     from ollama_sweep.cli.progress import Progress
     from ollama_sweep.machine import files
     from ollama_sweep.run import detached, notify
-    from ollama_sweep.run.session import Session
+    from ollama_sweep.run.session import session_of
     from ollama_sweep.run.stopping import Stopping
 
     options = _options(given)
@@ -76,7 +81,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     announcement = detached.Announcement.take_over()
     send = notify.sender()
     files.try_folder(given["out"], "--out")
-    files.try_folder(files.inside(given["out"], files.safe_name(spec.name)), "--out")
+    for name in _names(spec):
+        files.try_folder(files.inside(given["out"], files.safe_name(name)), "--out")
     if given["detach"] and not announcement.is_owed:
         _detach(db, given["allow_network_db"], given["as_json"])
         return
@@ -94,8 +100,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
             elif ended.sweep is not None:
                 finishing.finish(told if ended.stopped is None else None)
 
-        session = Session(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
-        finishing = Finishing(db, spec.name, progress, given, session.emit, stopping)
+        session = session_of(spec)(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
+        finishing = Finishing(db, spec.name, progress, given, session.emit, stopping, _names(spec))
         if not options.scan:
             listeners += _company(spec, db, progress, given["out"], stopping, session)
         listeners.append(announcement)
@@ -104,11 +110,16 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         ended = session.run()
         finishing.check()
         if ended.stopped is not None:
-            again = _again(spec, db, given["interactive"]) + (" --scan" if options.scan else "")
+            again = _again(spec, db, given) + (" --scan" if options.scan else "")
             raise Stopped(f"{ended.stopped}. Go on with: {again}", ended.stopped.exit_code - 128)
         if finishing.is_cut:
             number = stopping.signal_number or signal.SIGINT
             raise Stopped("stopped while the pictures were drawn; everything is measured and saved", number)
+
+
+def _names(spec: SweepSpec) -> tuple[str, ...]:
+    """The sweeps that a run measures: one, or the two of a pair."""
+    return tuple(arm.name for arm in spec.arms) or (spec.name,)
 
 
 def _options(given: dict[str, Any]) -> SessionOptions:
@@ -179,14 +190,26 @@ def _company(
     return [
         detached.log_keeper(db),
         InterimPictures(when, words, progress.line, stopping=stopping, emit=session.emit, clock=session.clock),
-        ModelSummaries(db, spec.name, progress.plain),
+        *(_of_arm(arm, ModelSummaries(db, arm.name, progress.plain)) for arm in spec.arms or (spec,)),
     ]
 
 
-def _again(spec: SweepSpec, db: Path, interactive: bool) -> str:
-    words = ["ollama-sweep run", str(spec.config_path or "")]
+def _of_arm(spec: SweepSpec, listener: Listener) -> Listener:
+    """A listener that hears of the cells of one sweep of a pair only."""
+    letter = spec.arm.letter if spec.arm is not None else ""
+
+    def listen(event: Event) -> None:
+        if getattr(event, "arm", letter) == letter:
+            listener(event)
+
+    return listen
+
+
+def _again(spec: SweepSpec, db: Path, given: dict[str, Any]) -> str:
+    arm = spec.arms[0].arm if spec.arms else None
+    words = ["ollama-sweep run", (arm.again if arm is not None else "") or str(spec.config_path or "")]
     words += [f"--db {db}"] if str(db) != shared.DEFAULT_DB else []
-    words += ["--interactive (with the same answers)"] if interactive else []
+    words += ["--interactive (with the same answers)"] if given["interactive"] else []
     return " ".join(words)
 
 
@@ -200,8 +223,14 @@ class Finishing:
     given: dict[str, Any]
     emit: Listener
     stopping: Stopping
+    names: tuple[str, ...]
     doubtful: int = 0
     is_cut: bool = False
+
+    @property
+    def is_pair(self) -> bool:
+        """Two sweeps were measured in turns."""
+        return len(self.names) > 1
 
     def finish(self, told: Notifier | None) -> None:
         """Also of a sweep that was stopped. A file that cannot be written is a warning: what was measured is there."""
@@ -213,18 +242,47 @@ class Finishing:
         from ollama_sweep.run.ending import end_of, files_of
 
         out: Path = self.given["out"]
-        end = end_of(self.db, self.name)
-        self.doubtful = end.doubtful
-        for line in [*end.summaries, *end.best.splitlines()]:
-            self.progress.plain(line)
+        ends = [end_of(self.db, name) for name in self.names]
+        self.doubtful = sum(end.doubtful for end in ends)
+        for end in ends:
+            self._say_best(end)
+        compared = self._compared()
         if told is not None:
-            told.done(end.best)
+            told.done("\n".join([end.best for end in ends] + (compared.summary() if compared else [])))
         self.emit(Drawing())
-        written = files_of(end, self.db, out, self.stopping, is_stopped)
+        written = [files_of(end, self.db, out, self.stopping, is_stopped) for end in ends]
         self.emit(Drawn())
-        files = [*written.pictures, *written.tables]
         if self.given["as_json"]:
-            say_json({"sweep": self.name, "best": end.best, "files": [str(file) for file in files]})
+            self._say_json(ends, written, compared)
+        for files in written:
+            self._say_files(files)
+        self.is_cut = any(files.is_cut for files in written)
+        if compared:
+            for line in compared.lines(self.db):
+                self.progress.plain(line)
+
+    def _say_best(self, end: Ending) -> None:
+        head = [f"Sweep {end.row.name}:"] if self.is_pair else []
+        for line in [*head, *end.summaries, *end.best.splitlines()]:
+            self.progress.plain(line)
+
+    def _compared(self) -> Compared | None:
+        """What the two sweeps of a pair say of each other."""
+        from ollama_sweep.run.pairs.ending import compared
+
+        return compared(self.db, self.names) if self.is_pair else None
+
+    def _say_json(self, ends: Sequence[Ending], written: Sequence[Files], compared: Compared | None) -> None:
+        each: list[dict[str, object]] = [
+            {"sweep": end.row.name, "best": end.best, "files": [str(file) for file in (*one.pictures, *one.tables)]}
+            for end, one in zip(ends, written, strict=True)
+        ]
+        if not self.is_pair:
+            say_json(each[0])
+            return
+        say_json({"pair": self.name, "sweeps": each, "compare": compared.as_dict() if compared else None})
+
+    def _say_files(self, written: Files) -> None:
         for failure in written.failures:
             self.progress.plain(f"Warning: {failure}")
         if written.is_cut or written.failures:
@@ -232,8 +290,8 @@ class Finishing:
             self.progress.plain(f"Warning: {what}. Again with: ollama-sweep {shlex.join(self._again())}")
         if written.pictures:
             self.progress.plain(f"Picture: {written.pictures[0]}")
-        self.progress.plain(f"Database: {self.db}   tables: {files[0].parent if files else out}")
-        self.is_cut = written.is_cut
+        files = [*written.pictures, *written.tables]
+        self.progress.plain(f"Database: {self.db}   tables: {files[0].parent if files else self.given['out']}")
 
     def _again(self) -> list[str]:
         """`heatmap` with what this run was given."""

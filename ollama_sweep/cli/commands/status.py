@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from ollama_sweep.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
-    from ollama_sweep.results.status import SweepStatus
-    from ollama_sweep.store.rows import LeftOut
+    from ollama_sweep.results.status import PairStatus, SweepStatus
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.store.rows import LeftOut, SweepRow
 
 
 @click.command("status", short_help="Counts, the running cell, rate, time left.")
@@ -29,12 +30,11 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
     Example:
       ollama-sweep status configs/quickstart.yaml --json
     """
-    from ollama_sweep.results.find import find_sweep
-    from ollama_sweep.results.status import status_of
+    from ollama_sweep.results.find import find_sweeps
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader, reader.snapshot():
-        found = status_of(reader, find_sweep(reader, config))
+        found = read(reader, find_sweeps(reader, config))
         warnings = reader.warnings()
     if as_json:
         say_json(found.as_dict())
@@ -48,15 +48,33 @@ def command(config: str | None, db: Path, as_json: bool) -> None:
 # -- in words --------------------------------------------------------------------------------------------------------
 
 
-def lines_of(found: SweepStatus) -> list[str]:
+def read(reader: Reader, rows: Sequence[SweepRow]) -> SweepStatus | PairStatus:
+    """Where a sweep stands, or both of a pair."""
+    from ollama_sweep.results.status import status_of, status_of_pair
+
+    return status_of(reader, rows[0]) if len(rows) == 1 else status_of_pair(reader, rows)
+
+
+def lines_of(found: SweepStatus | PairStatus) -> list[str]:
     """What a person reads."""
+    from ollama_sweep.results.status import PairStatus
+
+    if not isinstance(found, PairStatus):
+        return _lines(found, _process_lines(found))
+    lines = [found.text, *_process_lines(found.at if found.done < found.total else found.arms[-1])]
+    if found.seconds_left:
+        lines.append(f"Both: about {_length(found.seconds_left)} left")
+    return lines + [line for arm in found.arms for line in ("", *_lines(arm, []))]
+
+
+def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
     counts = ", ".join(f"{count} {status}" for status, count in found.counts.items())
     lines = [
         f"Sweep {found.sweep} on {found.engine}: {found.done} of {found.total} cells done",
         f"  {counts}",
         *([f"  {left_out_words(found.left_out)}"] if found.left_out.cells else []),
         *([f"  replayed from {found.replays}"] if found.replays else []),
-        *_process_lines(found),
+        *process,
     ]
     running = found.running
     if running:
@@ -80,7 +98,8 @@ def lines_of(found: SweepStatus) -> list[str]:
 
 def _further(found: SweepStatus) -> list[str]:
     """What is measured beside each cell's own load: what waits, and what it has cost."""
-    words = {"pass": "further passes", "second_look": "a second look", "repeats": "more runs", "control": "controls"}
+    words = {"pass": "further passes", "second_look": "a second look", "repeats": "more runs", "control": "controls",
+             "pair": "turns of the pair"}  # fmt: skip
     lines = []
     if found.waiting_loads:
         parts = [f"{count} for {words[str(purpose)]}" for purpose, count in found.waiting_loads.items()]

@@ -12,7 +12,7 @@ from ollama_sweep.cli.terminal import say
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable
 
 if TYPE_CHECKING:
-    from ollama_sweep.results.status import SweepStatus
+    from ollama_sweep.results.status import PairStatus, SweepStatus
 
 NOW_S = 60.0
 """A sweep that is told to stop now may need some time to bring its engine to rest."""
@@ -59,21 +59,29 @@ def command(now: bool, no_wait: bool, db: Path) -> None:
         say(line)
 
 
-def _status(db: Path) -> SweepStatus | None:
-    """That of the sweep that ran last; None where none has."""
-    from ollama_sweep.results.status import status_of
+def _status(db: Path) -> SweepStatus | PairStatus | None:
+    """That of the sweep or the pair that ran last; None where none has."""
+    from ollama_sweep.cli.commands.status import read
+    from ollama_sweep.results.find import find_sweeps
     from ollama_sweep.store.reader import Reader
 
     with Reader.open(db) as reader, reader.snapshot():
-        last = reader.last_sweep()
-        return status_of(reader, last) if last else None
+        return read(reader, find_sweeps(reader, None)) if reader.last_sweep() else None
+
+
+def _at(found: SweepStatus | PairStatus) -> SweepStatus:
+    """The sweep that is measured, of a pair the one whose turn it is."""
+    from ollama_sweep.results.status import PairStatus
+
+    return found.at if isinstance(found, PairStatus) else found
 
 
 def _cell(db: Path) -> str:
     from ollama_sweep.cli.commands.status import label
     from ollama_sweep.core.units import format_duration
 
-    found = _status(db)
+    both = _status(db)
+    found = _at(both) if both is not None else None
     if found is None or found.running is None:
         return ""
     running, usual_s = found.running, found.time.seconds_per_cell
@@ -90,4 +98,4 @@ def _ended(db: Path) -> list[str]:
     counts = f"{found.done} of {found.total} cells are done"
     if found.done == found.total:
         return [f"Ended: {counts}"]
-    return [f"Stopped: {counts}. Go on with: ollama-sweep run {found.config}{db_words(db)}"]
+    return [f"Stopped: {counts}. Go on with: ollama-sweep run {_at(found).config}{db_words(db)}"]

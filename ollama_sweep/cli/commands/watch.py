@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ollama_sweep.results.plots.heatmap import HeatmapData
-    from ollama_sweep.results.status import SweepStatus
+    from ollama_sweep.results.status import PairStatus, SweepStatus
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
@@ -77,35 +77,41 @@ class View:
 
         from ollama_sweep.cli.commands.status import lines_of
         from ollama_sweep.cli.map import Look, draw
+        from ollama_sweep.results.status import PairStatus
 
-        found = self._read()
+        both = self._read()
+        found = both.at if isinstance(both, PairStatus) else both
         wide = max(10, width - 1)
-        said = [part for line in lines_of(found)
+        said = [part for line in lines_of(both)
                 for part in textwrap.wrap(printable(line, sys.stdout), wide, subsequent_indent="    ")]  # fmt: skip
         is_ascii = printable("★", sys.stdout) != "★"
         chosen = self._chosen(found)
         room = height - len(said) - 2
         if chosen is not None:
             look = Look(width - 1, min(room, len(chosen.rows) + 2), colour=colour, ascii_only=is_ascii)
-            said += ["", *self._title(chosen, width - 1), *draw(chosen, look)]
+            arm = [f"Arm {found.pair.letter}: {found.pair.what}"[: width - 1]] if found.pair else []
+            said += ["", *arm, *self._title(chosen, width - 1), *draw(chosen, look)]
         elif found.total > MAP_CELLS:
             said += ["", f"(a map of more than {MAP_CELLS} cells: ollama-sweep heatmap)"]
         return said
 
-    def _read(self) -> SweepStatus:
-        from ollama_sweep.results.find import find_sweep
-        from ollama_sweep.results.status import status_of
+    def _read(self) -> SweepStatus | PairStatus:
+        from ollama_sweep.cli.commands.status import read
+        from ollama_sweep.results.find import find_sweeps
+        from ollama_sweep.results.status import PairStatus
         from ollama_sweep.store.reader import Reader
 
         state = self.changed()
         with Reader.open(self._db) as reader, reader.snapshot():
-            row = find_sweep(reader, self._config)
-            self.status = found = status_of(reader, row)
+            rows = find_sweeps(reader, self._config)
+            both = read(reader, rows)
+            self.status = found = both.at if isinstance(both, PairStatus) else both
+            row = next(row for row in rows if row.name == found.sweep)
             if state != self._maps_of and time.monotonic() >= self._next_maps_at:
                 if found.total <= MAP_CELLS:
                     self._read_maps(reader, row)
                 self._maps_of = state
-        return found
+        return both
 
     def _read_maps(self, reader: Reader, row: SweepRow) -> None:
         from ollama_sweep.results.plots import PlotOptions, heatmap

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ollama_sweep import tasks
@@ -155,9 +156,9 @@ def _earlier_version(attempt: StoredAttempt, task: Task | None) -> int | None:
         return None
     cell = Cell((), known["model"], options, attempt.task, task_options, server)
     for modelfile in ("", known["modelfile"]):
-        for version in range(1, now):
+        for version, arm in product(range(1, now), ("", "a", "b")):
             made = cell_key(cell, engine=attempt.engine, model_digest=known["model_digest"], modelfile=modelfile,
-                            prompt_hash=known["prompt_hash"], task_version=version)  # fmt: skip
+                            prompt_hash=known["prompt_hash"], task_version=version, arm=arm)  # fmt: skip
             if made == attempt.key:
                 return version
     return None

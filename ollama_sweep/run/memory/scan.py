@@ -211,7 +211,7 @@ class Scan(Execution):
         total = sum(grid.most for grid in grids)
         self.emit(SweepStarted(self.spec.name, total, 0, {Status.PENDING: total}))
         self.is_done(tuple(grid.scanned(self._scan(grid)) for grid in grids))
-        self._look_at_clock()
+        self.look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
 
     def _grids(self) -> Iterator[_Grid]:
@@ -258,7 +258,7 @@ class Scan(Execution):
             if self.stopping.requested:
                 self._stop()
             self._hold()
-            self._look_at_clock()
+            self.look_at_clock()
             self._look_at_engine()
             self.emit(CellStarted(cell, tried + 1))
             started = self.clock.monotonic_s()
@@ -280,7 +280,7 @@ class Scan(Execution):
         self.emit(Loaded(cell, outcome, load.result, took_s, number, grid.most, will_retry=again))
         self._check_for_bugs(outcome)
         if outcome.status is Status.OK:
-            self._unload()
+            self.unload()
         else:
             self._bring_to_rest()
         return load

@@ -7,9 +7,10 @@ because of the value before it, so it begins a new `choice`: the cell's value is
 # ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status
@@ -21,11 +22,12 @@ from ollama_sweep.store.values import Notes
 WAITING, DONE, FAILED, DROPPED = "waiting", "done", "failed", "dropped"
 
 NEXT = """
-SELECT f.id, f.cell_id, c.key, p.position, f.purpose, f.number, f.reason, COALESCE(f.choice, a.choice, 0)
+SELECT f.id, f.cell_id, c.key, p.position, f.purpose, f.number, f.reason, COALESCE(f.choice, a.choice, 0), f.place
 FROM further_loads AS f INDEXED BY further_loads_waiting CROSS JOIN cells AS c ON c.id = f.cell_id
     CROSS JOIN attempts AS a ON a.id = c.attempt_id
     CROSS JOIN plan AS p INDEXED BY plan_cell ON p.cell_id = f.cell_id AND p.sweep_id = f.sweep_id
-WHERE f.sweep_id = ? AND f.state = 'waiting' AND c.status = 'ok' ORDER BY f.place, f.id LIMIT 1
+WHERE f.sweep_id = ? AND f.state = 'waiting' AND c.status = 'ok' AND (? = '[]' OR f.purpose IN
+    (SELECT value FROM json_each(?))) ORDER BY f.place, f.id LIMIT 1
 """
 
 
@@ -33,7 +35,8 @@ WHERE f.sweep_id = ? AND f.state = 'waiting' AND c.status = 'ok' ORDER BY f.plac
 class FurtherLoad:
     """A load that a cell with a value is to have.
 
-    `number` is that of the pass or stage; `choice` how often the cell was chosen for its value, this time included.
+    `number` is that of the pass or stage, `place` its place in that; `choice` how often the cell was chosen for its
+    value, this time included.
     """
 
     further_id: int
@@ -44,6 +47,7 @@ class FurtherLoad:
     number: int
     reason: str
     choice: int
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def of_cell(connection: sqlite3.Connection, key: str, notes: Notes) -> list[Made
     return list(notes.rows("a further load", made, values.rows_of(connection, sql, (key,))))
 
 
-def following(connection: sqlite3.Connection, sweep_id: int) -> FurtherLoad | None:
-    """The one whose turn is next; None where no cell of the plan waits for one."""
-    row = connection.execute(NEXT, (sweep_id,)).fetchone()
+def following(connection: sqlite3.Connection, sweep_id: int, purposes: Collection[Purpose] = ()) -> FurtherLoad | None:
+    """The one whose turn is next, of those made for this where anything is named; None where no cell waits for one."""
+    wanted = json.dumps(sorted(purposes))
+    row = connection.execute(NEXT, (sweep_id, wanted, wanted)).fetchone()
     if row is None:
         return None
     number, cell_id, key, position, purpose, *rest = row
@@ -124,6 +129,26 @@ def _seal(connection: sqlite3.Connection, sweep_id: int) -> None:
     """What waits since now gets its checksum."""
     checksum.seal_rows(connection, "further_loads", f"sweep_id = ? AND state = '{WAITING}' AND checksum IS NULL",
                        (sweep_id,))  # fmt: skip
+
+
+def want_in_turn(connection: sqlite3.Connection, sweep_id: int) -> int:
+    """Every measured cell of the plan of which the sweep has no load of its own is to have one; how many are new."""
+    found = connection.execute(
+        """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason)
+            SELECT p.sweep_id, p.cell_id, 'pair', 1, min(p.position), 'in turn with the other arm'
+            FROM plan AS p JOIN cells AS c ON c.id = p.cell_id
+            WHERE p.sweep_id = :sweep AND c.status = 'ok' AND c.attempt_id IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = p.cell_id)
+                AND NOT EXISTS (SELECT 1 FROM attempts AS a WHERE a.cell_id = p.cell_id AND a.sweep_id = :sweep
+                    AND a.status = 'ok' AND a.purpose IS NOT 'control')
+                AND NOT EXISTS (SELECT 1 FROM further_loads AS f INDEXED BY further_loads_cell
+                    WHERE f.cell_id = p.cell_id AND f.sweep_id = :sweep AND f.purpose = 'pair'
+                        AND f.state <> 'dropped')
+            GROUP BY p.cell_id""",
+        {"sweep": sweep_id},
+    )
+    _seal(connection, sweep_id)
+    return found.rowcount
 
 
 def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes: Iterable[Wish], loads: int) -> None:
