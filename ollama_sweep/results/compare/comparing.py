@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -18,6 +18,7 @@ from ollama_sweep.results.compare import gathering, rule
 from ollama_sweep.results.compare.matching import ALLOWED, Key, Matched, coordinates_of, matched
 from ollama_sweep.results.compare.rule import Change, Judged, Limits, Noise, Verdict
 from ollama_sweep.results.compare.sides import Side, find_sides
+from ollama_sweep.results.compare.turns import Turns, pair_of
 from ollama_sweep.store.beside import DEFAULT_DB
 from ollama_sweep.store.loads.compared import PlanCell
 
@@ -64,6 +65,8 @@ class Part:
     cells: tuple[ComparedCell, ...]
     over_all: Judged | None
     change: Change | None
+    turns: Turns = field(default_factory=Turns)
+    """What turns say, where both are the arms of a pair."""
 
     @property
     def is_speed(self) -> bool:
@@ -97,6 +100,7 @@ class Part:
             "task": self.task, "metric": self.metric.name, "unit": self.metric.unit, "better": self.metric.better,
             "spreads": {side: _spreads_dict(self, number) for number, side in enumerate("ab")},
             "loads_known": not self.needs_loads or self.noise.is_known, "in_turns": self.in_turns,
+            "turns": _turns_dict(self.turns),
             "over_all": _judged_dict(self, self.over_all) | {"cells": sum(map(_is_measured, self.cells))},
             "counts": {self.word(verdict): count for verdict, count in self.counts().items()},
             "left_out": self.left_out(), "cells": [_cell_dict(self, cell) for cell in self.cells],
@@ -145,7 +149,7 @@ class Comparison:
         return {
             "a": self.a.as_dict(), "b": self.b.as_dict(), "threshold": self.threshold,
             "parts": [part.as_dict() for part in self.parts], "only_a": self.only_a, "only_b": self.only_b,
-            "notes": list(self.notes),
+            "notes": list(self.notes), "pair": pair_of(self.a, self.b) or None,
         }  # fmt: skip
 
 
@@ -248,6 +252,7 @@ def _part(
         in_turns=found.in_turns,
         cells=tuple(_cell(key, cells, found, judged, left_out) for key, cells in pairs.items()),
         over_all=rule.judge_one(found.over_all, limits, missing=found.missing), change=found.over_all,
+        turns=found.turns,
     )  # fmt: skip
 
 
@@ -314,9 +319,26 @@ def _notes(a: Side, b: Side, parts: Sequence[Part]) -> Iterator[str]:
         yield f"the surroundings differ: {', '.join(changed)}"
     if any(part.noise.is_shared and part.noise.is_known for part in parts):
         yield "one side has too few loads of its own, so the loads of both speak for both"
-    if any(part.needs_loads and part.change and not part.in_turns for part in parts):
+    if pair := pair_of(a, b):
+        yield from _turns_notes(pair, parts)
+    elif any(part.needs_loads and part.change and not part.in_turns for part in parts):
         yield ("A and B were measured one after the other: what all cells have in common may be the machine's drift, "
                "which only turns taken side by side can tell apart")  # fmt: skip
+
+
+def _turns_notes(pair: str, parts: Sequence[Part]) -> Iterator[str]:
+    alone = sum(part.turns.alone for part in parts)
+    known = [part.turns for part in parts if part.turns.turns]
+    if known or any(part.in_turns for part in parts):
+        yield (
+            f"A and B are the pair {pair}, measured in turns, A B B A: what the machine did meanwhile met both, so a "
+            "change is what differs between them and not the time they were measured at"
+        )
+    if alone and known:
+        loads = f"{alone} load{'s' if alone != 1 else ''}"
+        yield f"{loads} had none of the other arm beside it (a second look, a retry, or a run that went on later)"
+    if known and not any(turns.are_known for turns in known):
+        yield "what turns differ by is not known, because too few cells had several: each arm is judged by its loads"
 
 
 def surroundings(a: Side, b: Side) -> list[str]:
@@ -334,6 +356,16 @@ def _spreads_dict(part: Part, number: int) -> dict[str, object]:
         return {"runs": None, "runs_df": 0, "loads": None, "loads_df": 0}
     spreads = (part.noise.a, part.noise.b)[number]
     return {**_spread_dict("runs", spreads.runs), **_spread_dict("loads", spreads.loads)}
+
+
+def _turns_dict(turns: Turns) -> dict[str, object] | None:
+    """None for two sweeps that are no pair."""
+    if not turns.pair:
+        return None
+    return {
+        "pair": turns.pair, "turns": turns.turns, "alone": turns.alone, "cells": len(turns.changes),
+        "spread": turns.spread.sigma if turns.spread.df else None, "df": turns.spread.df,
+    }  # fmt: skip
 
 
 def _spread_dict(name: str, spread: Spread) -> dict[str, object]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.noise.spread import Load, Spreads, load_of, spreads_of
 from ollama_sweep.core.stats import median
-from ollama_sweep.results.compare import rule
+from ollama_sweep.results.compare import rule, turns
 from ollama_sweep.results.compare.matching import Key
 from ollama_sweep.results.compare.rule import Answered, Change, Measured, Noise
 from ollama_sweep.results.compare.sides import Side
+from ollama_sweep.results.compare.turns import Timed, Turns
 from ollama_sweep.store.loads.compared import LoadRow, PlanCell
 
 Pairs = Mapping[Key, tuple[PlanCell, PlanCell]]
@@ -33,6 +34,7 @@ class Gathered:
     values: tuple[dict[Key, float], dict[Key, float]] = field(default_factory=lambda: ({}, {}))
     rests_on: tuple[dict[Key, tuple[int, int]], dict[Key, tuple[int, int]]] = field(default_factory=lambda: ({}, {}))
     over_all: Change | None = None
+    turns: Turns = field(default_factory=Turns)
     needs_loads: bool = True
     times: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
 
@@ -102,21 +104,33 @@ def _runs(
     """Cells whose runs are the same thing again; of each only what it comes to is kept."""
     measured: list[dict[Key, Measured]] = []
     spreads: list[Spreads] = []
+    pair = turns.pair_of(*sides)
+    kept: tuple[dict[Key, list[Timed]], dict[Key, list[Timed]]] = ({}, {})
     for number, side in enumerate(sides):
         of_side: dict[Key, Measured] = {}
         measured.append(of_side)
-        spreads.append(spreads_of(_noted(side, places[number], metric, of_side, found.times[number])))
+        into = kept[number] if pair else None
+        spreads.append(spreads_of(_noted(side, places[number], metric, of_side, found.times[number], into)))
     found.noise = rule.noise_of(*spreads)
+    found.turns = turns.turns_of(pair, *kept)
     _judgeable(found, measured[0], measured[1], wanted)
 
 
 def _noted(
-    side: Side, places: Places, metric: Metric, measured: dict[Key, Measured], times: list[str]
+    side: Side,
+    places: Places,
+    metric: Metric,
+    measured: dict[Key, Measured],
+    times: list[str],
+    kept: dict[Key, list[Timed]] | None,
 ) -> Iterator[list[Load]]:
+    """The loads that tell how far loads differ; of a pair each is `kept` with its time."""
     for key, rows in _loads_of(side, places, metric, times):
         own = _above_zero([row for row in rows if row.is_value])
         if key is not None and own:
             measured[key] = rule.measured(own)
+        if key is not None and kept is not None:
+            kept[key] = [turns.timed(row, load) for row in rows for load in _above_zero([row])]
         for choice in sorted({row.choice for row in rows}):
             yield _above_zero([row for row in rows if row.choice == choice])
 
@@ -129,8 +143,10 @@ def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measu
             found.rests_on[side].setdefault(key, (one.runs, one.loads))
     both = [(key, one, b[key]) for key, one in a.items() if key in b and key in wanted]
     for key, of_a, of_b in both:
-        found.changes[key] = rule.change(of_a, of_b, found.noise)
-    found.over_all = rule.change_over_all([(of_a, of_b) for _, of_a, of_b in both], found.noise)
+        found.changes[key] = found.turns.changes.get(key) or rule.change(of_a, of_b, found.noise)
+    found.over_all = found.turns.over_all([found.changes[key] for key, _, _ in both]) or rule.change_over_all(
+        [(of_a, of_b) for _, of_a, of_b in both], found.noise
+    )
 
 
 # -- answers to questions ----------------------------------------------------------------------------------------------

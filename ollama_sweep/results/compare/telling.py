@@ -83,6 +83,11 @@ def _noise(part: Part) -> Iterator[str]:
         yield f"Loads not known: cannot tell. {needed} would say how far loads differ ({so_far} so far)."
         return
     yield f"Noise of A: {spreads_words(part.noise.a)}; of B: {spreads_words(part.noise.b)}."
+    turns = part.turns
+    if turns.changes:
+        spread = f"± {percent(turns.spread.sigma)} ({turns.spread.df} degrees of freedom)"
+        cells = f"{len(turns.changes)} cell{'s' if len(turns.changes) != 1 else ''}"
+        yield f"Turns: {turns.turns}, whose differences scatter by {spread}; {cells} judged by them."
 
 
 def spreads_words(spreads: Spreads) -> str:
