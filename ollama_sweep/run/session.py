@@ -329,14 +329,8 @@ class Session:
         self.spec = found.spec
         where = limits.surroundings(found.engine, info, here, found.modelfile)
         sweep_id = self._register(store, found, here, where)
-        if self.spec.arm is not None:
-            store.want_in_turn(sweep_id)
-        reached("plan_registered")
-        others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
-                        store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
+        self._tell_first(store, sweep_id, found, here)
         engine.go_on(lambda cell: store.loads_ended(found.own_key(cell)))
-        for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
-            self._tell(line)
         measuring = self._measuring(
             found,
             engine,
@@ -360,16 +354,7 @@ class Session:
             cell_at=lambda position: store.planned(sweep_id, position).cell,
             measuring=measuring,
             drift=drift,
-            following=Following(
-                store,
-                sweep_id,
-                passes,
-                self._emit,
-                lambda: self._results(store, sweep_id),
-                self._cells(store, sweep_id),
-                lambda: self._doubtful(store, sweep_id),
-                order,
-            ),
+            following=self._following(store, sweep_id, order),
             cooling=cooler,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
             engine=engine,
@@ -391,6 +376,18 @@ class Session:
             clock=self.clock,
             **more,
         )
+
+    def _tell_first(self, store: Store, sweep_id: int, found: Survey, here: Machine | OtherMachine) -> None:
+        others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
+                        store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
+        for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
+            self._tell(line)
+
+    def _following(self, store: Store, sweep_id: int, order: Sequence[int] | None) -> Following:
+        passes = int(self.spec.settings.get("passes") or 1)
+        cells = self._cells(store, sweep_id)
+        results, doubtful = (lambda: self._results(store, sweep_id)), (lambda: self._doubtful(store, sweep_id))
+        return Following(store, sweep_id, passes, self._emit, results, cells, doubtful, order)
 
     def _look_again(self, store: Store, sweep_id: int) -> None:
         """A second look belongs to the run that gives the last cell its first final state, or that is asked for it."""
@@ -462,6 +459,9 @@ class Session:
         if sweep_id is None:
             record = limits.Record(store.known_failures(where))
             sweep_id = store.register_sweep(header, record.behind(found.planned()), **wanted)
+        if self.spec.arm is not None:
+            store.want_in_turn(sweep_id)
+        reached("plan_registered")
         return sweep_id
 
 

@@ -118,7 +118,8 @@ class TakingTurns:
 def _stage(turn: Turn) -> tuple[int, int, int]:
     assert isinstance(turn, FurtherTurn)
     load = turn.further
-    return _PHASES.get(load.purpose, 0), load.number, load.place
+    first = 1 if load.purpose is Purpose.PASS else 0  # the first place of a pass, and of a stage
+    return _PHASES.get(load.purpose, 0), load.number, load.place - first
 
 
 def order_of(places: Places, number: int) -> list[int]:
