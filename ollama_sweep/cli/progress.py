@@ -49,6 +49,7 @@ class Progress:
         self._seconds_left: float | None = None
         self._cell: Cell | None = None
         self._doing = self._arm = ""
+        self._is_for_a_goal = False
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -91,11 +92,15 @@ class Progress:
         again = " (tried again)" if event.will_retry else ""
         again += f" (and {event.reused} more of the same configuration)" if event.reused else ""
         left = f", {self._left()} left" if self._total > self._done and self._live is None else ""
+        left = "" if event.seconds_left is None and self._is_for_a_goal else left
         self.line(f"{head}  {_label(event)}: {said(event.outcome)}{again}{left}")
 
     def _started(self, event: CellStarted | FurtherStarted) -> None:
         why = f"{event.reason}, " if isinstance(event, FurtherStarted) else ""
         again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        if isinstance(event, CellStarted) and event.reason:
+            self._is_for_a_goal = True
+            self.line(f"next  {event.cell.label()}: {event.reason}")
         self._cell, self._doing = event.cell, f"{why}loading{again}"
         self._arm = f"{event.arm}  " if event.arm else ""
 

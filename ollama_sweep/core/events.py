@@ -29,9 +29,12 @@ class SweepStarted:
 
 @dataclass(frozen=True)
 class CellStarted:
+    """`reason` says why it is this one where a planner chose it, "" for its turn in the plan."""
+
     cell: Cell
     attempt: int
     arm: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ollama_sweep.machine import secrets
 from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.machine.files import check_file, expanded, read_text
 from ollama_sweep.plan import fields as fields
+from ollama_sweep.plan import goals
 from ollama_sweep.plan.exclude import parse_exclusion
 from ollama_sweep.plan.keys import (
     ALIASES,
@@ -136,7 +137,10 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         config_path=path,
         warnings=_oversized_batch(axes, {**options, **length}, exclude),
     )
-    return replace(spec, **_fields_of(entries))
+    spec = replace(spec, **_fields_of(entries))
+    if spec.goal is not None:
+        goals.check(spec.goal, spec, entries["goal"].place)
+    return spec
 
 
 def _fields_of(entries: _Entries) -> dict[str, Any]:
@@ -191,7 +195,10 @@ def _given(overrides: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], N
         if given is not None:
             source = str(given)
             value = source if key.kind in TEXTS else strict_yaml.scalar(source)
-            yield (key.name, override.part) if override.part else (key.name,), Node(value, override.option, 0, source)
+            node = Node(value, override.option, 0, source)
+            if key.kind is Kind.GOAL:
+                node = strict_yaml.parse(source, override.option, numbered=False) or node
+            yield (key.name, override.part) if override.part else (key.name,), node
     for text in cast("tuple[str, ...]", overrides.get("set") or ()):
         name, equals, source = text.partition("=")
         if not equals or not _SET_KEY.fullmatch(name):

@@ -12,6 +12,7 @@ from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.strict_yaml import Node
+from ollama_sweep.core.surface.goal import KINDS, LARGEST, OFF, Goal
 from ollama_sweep.core.text import one_line
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine import env
@@ -28,6 +29,8 @@ USUAL_RUNS = {Kind.WARMUP: Warmup().minimum, Kind.REPEATS: Repeats().minimum}
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _MODELFILE_MB, _PROMPT_MB = 1, 16
+_GOAL_PARTS = ("ttft_s", "rate")
+_LONGEST_TTFT_S = 7 * 86400
 
 
 def unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown key") -> ConfigError:
@@ -39,6 +42,12 @@ def unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown ke
     if name == PROMPT_TOKENS:
         return node.error(f"{name} is the name of the dimension; it is written as prompt: {{tokens: [1024, 8192]}}")
     return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
+
+
+def percent_of(text: str) -> float | None:
+    """The share that `90%` says; None for what is no percentage."""
+    found = _PERCENT.fullmatch(text)
+    return float(found.group(1)) / 100 if found else None
 
 
 def read(key: Key, node: Node) -> object:
@@ -83,10 +92,10 @@ def share(node: Node, key: Key) -> float:
     """A percentage, 0 for off."""
     if node.value == "off":
         return 0.0
-    found = _PERCENT.fullmatch(node.source)
-    if not found or not 0 < float(found.group(1)) <= 100:
+    found = percent_of(node.source)
+    if found is None or not 0 < found <= 1:
         raise node.error(f"{key.name}: {node.shown} is not known; write a percentage of 100% at most, like 10%, or off")
-    return float(found.group(1)) / 100
+    return found
 
 
 def repeats(node: Node, key: Key) -> Repeats:
@@ -109,10 +118,10 @@ def repeats(node: Node, key: Key) -> Repeats:
     minimum, maximum = (count(parts[part], f"repeats.{part}", 3, key.low, key.high) for part in ("min", "max"))
     if maximum < minimum:
         raise parts["max"].error(f"repeats.max: {maximum} is smaller than min {minimum}")
-    until = _PERCENT.fullmatch(parts["until"].source)
-    if not until or not 0 < float(until.group(1)) < 100:
+    until = percent_of(parts["until"].source)
+    if until is None or not 0 < until < 1:
         raise parts["until"].error("repeats.until: write a percentage like 2%")
-    return Repeats(minimum, maximum, float(until.group(1)) / 100, is_auto=False)
+    return Repeats(minimum, maximum, until, is_auto=False)
 
 
 def choice(node: Node, key: Key) -> str | bool:
@@ -275,6 +284,48 @@ def cooldown(node: Node, key: Key) -> Cooldown:
     return Cooldown(gpu_c=count(node.value["gpu_c"], f"{key.name}.gpu_c", 60, key.low, key.high))
 
 
+def goal_of(node: Node, key: Key) -> Goal:
+    """The name of a goal, `{largest: {ttft_s: 10, rate: 90%}}`, or off."""
+    is_given = not node.line
+    if isinstance(node.value, dict):
+        if len(node.value) != 1:
+            raise node.error(f"{key.name}: write one goal, such as {{largest: {{ttft_s: 10, rate: 90%}}}}")
+        ((name, inner),) = node.value.items()
+        _known_goal(inner, name)
+        if name != LARGEST and inner.value is not None:
+            raise inner.error(f"{key.name}: {name} has no parts; {LARGEST} has {' and '.join(_GOAL_PARTS)}")
+        return _largest(inner, is_given=is_given) if name == LARGEST else Goal(name, is_given=is_given)
+    name = node.line_of_text(key.name)
+    _known_goal(node, name)
+    return Goal(name, is_given=is_given)
+
+
+def _known_goal(node: Node, name: str) -> None:
+    if name not in (*KINDS, OFF):
+        hint = nearest(name, (*KINDS, OFF))
+        raise node.error(f"goal: {name} is not known; known are {', '.join(KINDS)} and {OFF}.{hint}")
+
+
+def _largest(node: Node, *, is_given: bool) -> Goal:
+    if node.value is None:
+        return Goal(LARGEST, is_given=is_given)
+    if not isinstance(node.value, dict):
+        raise node.mismatch(f"goal.{LARGEST}", "write {ttft_s: 10, rate: 90%}")
+    found = Goal(LARGEST, is_given=is_given)
+    for part, inner in node.value.items():
+        if part not in _GOAL_PARTS:
+            raise inner.error(f"goal.{LARGEST}: unknown key {part}.{nearest(part, _GOAL_PARTS)}")
+    rate, ttft_s = found.rate, found.ttft_s
+    if "rate" in node.value:
+        share = percent_of(node.value["rate"].source)
+        if share is None or not 0 < share <= 1:
+            raise node.value["rate"].error(f"goal.{LARGEST}.rate: write a percentage of 100% at most, like 90%")
+        rate = share
+    if "ttft_s" in node.value:
+        ttft_s = float(node.value["ttft_s"].within(f"goal.{LARGEST}.ttft_s", float, 0.001, _LONGEST_TTFT_S))
+    return Goal(LARGEST, rate, ttft_s, is_given=is_given)
+
+
 def _counted(node: Node, key: Key) -> int:
     example = key.default if isinstance(key.default, int) else USUAL_RUNS.get(key.kind, key.low or 0)
     return count(node, key.name, example, key.low, key.high)
@@ -295,6 +346,7 @@ READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.REPEATS: repeats,
     Kind.SHARE: share,
     Kind.COOLDOWN: cooldown,
+    Kind.GOAL: goal_of,
     Kind.ENGINE_OPTIONS: engine_options,
     Kind.THOUGHT: thought,
 }

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from ollama_sweep.core import options
 from ollama_sweep.core.options import Option, Scalar
+from ollama_sweep.core.surface import goal
 
 IDENTITY, RUNTIME = "identity", "runtime"
 EFFORTS = ("low", "medium", "high")
@@ -41,6 +42,7 @@ class Kind(StrEnum):
     COOLDOWN = "a time, the warmth of the GPUs, or off"
     PROMPT = "a path, text or tokens"
     EXCLUSIONS = "comparisons"
+    GOAL = "map, best, per-context, largest, or off"
     TASKS = "options by task"
     ENGINE_OPTIONS = "what only some engines know"
     THOUGHT = "true, false, or how hard"
@@ -303,6 +305,14 @@ KEYS: tuple[Key, ...] = (
         "true: cells that are the same configuration once the engine has clamped them are measured once. The others "
         "take that result and carry the flag `reused`",
         default=False, field="reuse_duplicates", example="false",
+    ),
+    Key(
+        "goal", Kind.GOAL, Part.HOW,
+        "what the sweep is for, where not every cell is wanted in full: `" + "`, `".join(goal.KINDS) + "`, or "
+        "`{largest: {ttft_s: 10, rate: 90%}}`; `off`: every cell. A goal is kept: the next run goes on with it. "
+        "[goals.md](goals.md) has them all",
+        absent="every cell", choices=goal.KINDS, field="goal", example="off",
+        overrides=(Override("--goal", "What is wanted: map, best, per-context, largest, or off.", "GOAL"),),
     ),
     Key(
         "quiet_hours", Kind.HOURS, Part.WHEN,

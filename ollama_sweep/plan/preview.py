@@ -19,6 +19,7 @@ from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine.sensing.thermometer import Thermometer
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.changes import changes
+from ollama_sweep.plan.goals import Expected, check, expected
 from ollama_sweep.plan.lengths import NoMemory
 from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, machine_of, opened, pinned_engine
@@ -26,6 +27,7 @@ from ollama_sweep.plan.pairs.arms import in_words
 from ollama_sweep.plan.spec import Cooldown, SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
+from ollama_sweep.store.goals.keeping import settled
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import PlannedCell, SweepRow
 
@@ -115,7 +117,8 @@ class Preview:
     `repeats` counts the groups of cells that are the same configuration once the engine has clamped them; `repeating`
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
     memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
-    yet, where `measured_once` is true.
+    yet, where `measured_once` is true. `goal`: how many of them a planner usually chooses; None where there is no
+    goal.
 
     A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
     the time are those of both, `first` is in turns, all else is that of the first arm.
@@ -156,10 +159,11 @@ class Preview:
     arms: tuple[Preview, ...] = ()
     matched: int = 0
     first_positions: tuple[int, ...] = ()
+    goal: Expected | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For machines; what only a pair has is left out elsewhere."""
-        found = asdict(self)
+        found = {**asdict(self), "goal": self.goal.as_dict() if self.goal else None}
         del found["first_positions"]
         if not self.arms:
             for name in ("pair", "arms", "matched"):
@@ -278,7 +282,18 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         last=_last(seen, record, reader, stored),
         measured_once=spec.reuse_duplicates,
         saved=saved,
+        goal=_expected(spec, reader, row),
     )
+
+
+def _expected(spec: SweepSpec, reader: Reader | None, row: SweepRow | None) -> Expected | None:
+    """What the goal that a run would have usually needs."""
+    stored = reader.goal(row.sweep_id) if reader and row else None
+    wanted, _ = settled(spec.goal, stored)
+    if wanted is None or wanted.is_off:
+        return None
+    check(wanted, spec)
+    return expected(wanted, spec)
 
 
 def _rests_s(wanted: Cooldown, reader: Reader | None, row: SweepRow | None, cells: int) -> float:

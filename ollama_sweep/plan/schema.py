@@ -156,6 +156,14 @@ def _repeats(key: Key) -> Json:
     return _any(_limited(key), bounds, _AUTO)
 
 
+def _goal(key: Key) -> Json:
+    names: Json = {"enum": [*key.choices, "off"]}
+    parts = _mapping({"ttft_s": {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}, "rate": _SHARE})
+    largest: Json = {**parts, "type": ["object", "null"]}
+    kinds: dict[str, Json] = {name: largest if name == "largest" else {"type": "null"} for name in key.choices}
+    return _any(names, _mapping(kinds) | {"minProperties": 1, "maxProperties": 1})
+
+
 def _tasks(_: Key) -> Json:
     """The tasks here share most of their options; tasks of others may have any."""
     known = dict.fromkeys(sorted(own()), _ref("task_options"))
@@ -200,6 +208,7 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     Kind.COOLDOWN: lambda key: _any(_SECONDS, _DURATION, {"const": "off"}, _mapping({"gpu_c": _limited(key)})),
     Kind.PROMPT: _prompt,
     Kind.EXCLUSIONS: lambda key: _any(_EXCLUSION, {"type": "array", "items": _EXCLUSION}),
+    Kind.GOAL: _goal,
     Kind.TASKS: _tasks,
     Kind.ENGINE_OPTIONS: lambda key: _mapping(
         {one.name: _described(one, _value(one)) for one in ENGINE_OPTIONS.values()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.tasks.base import Setup
 
@@ -153,6 +154,7 @@ class SweepSpec:
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     ollama: str | None = field(default=None, metadata=RUNTIME)
     api_key_env: str | None = field(default=None, metadata=RUNTIME)
+    goal: Goal | None = field(default=None, metadata=RUNTIME)
     settings: Mapping[str, Scalar] = field(default_factory=dict, metadata=RUNTIME)
     """Keys of the table that have no field here, by name; None where one is not given and has no default."""
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)

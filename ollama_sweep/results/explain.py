@@ -352,6 +352,9 @@ def _attempts(reader: Reader, sweep: str, place: Place, turn: str) -> list[Expla
         before = found[-1].attempt if found else None
         further = attempt.purpose is not None
         why = _why_further(attempt, wanted.get(attempt.attempt_id)) if further else _why(attempt, before, turn)
+        if chosen := reader.chosen(attempt.attempt_id):
+            first = "" if why == turn else f"{why}; "
+            why = f"{first}for the goal {chosen.goal}: {chosen.reason}; then: {chosen.how_far}"
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
         number = attempt.attempt_id

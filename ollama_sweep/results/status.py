@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ollama_sweep.core.noise.spread import Spreads
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Purpose, Status
+    from ollama_sweep.store.goals.keeping import KeptGoal
     from ollama_sweep.store.rows import FailedAttempt, Holder, InPair, SweepRow
 
 SHOWN_ERRORS = 3
@@ -79,6 +80,8 @@ class SweepStatus:
     """What a replayed sweep answers from: its times are those of a clock of its own."""
     pair: InPair | None = None
     """Which arm of which pair it is."""
+    goal: KeptGoal | None = None
+    """What the sweep is for; None for all of its cells."""
 
     @property
     def total(self) -> int:
@@ -125,6 +128,7 @@ class SweepStatus:
             "memory": list(self.memory),
             **({"replays": self.replays} if self.replays else {}),
             "pair": asdict(self.pair) if self.pair else None,
+            "goal": self.goal.as_dict() if self.goal else None,
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -149,6 +153,11 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
     further = reader.waiting_loads(row.sweep_id)
     left = sum(count for status, count in counts.items() if not status.is_final) + sum(further.values())
     left -= reader.waiting_copies(row.sweep_id)
+    goal = reader.goal(row.sweep_id)
+    goal = None if goal is None or goal.goal.is_off else goal
+    chooses = goal is not None and not goal.goal.wants_all
+    if chooses:
+        left = sum(further.values()) if goal is not None and goal.has_ended else 0
     log = beside.log_path(reader.path)
     return SweepStatus(
         sweep=row.name,
@@ -158,18 +167,12 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         database=reader.path,
         counts={status: counts[status] for status in sorted(counts, key=_rank)},
         running=running,
-        next=reader.next_cell(row.sweep_id),
+        next=None if goal is not None else reader.next_cell(row.sweep_id),
         process=process,
         other_sweep=other,
         waiting=process.note if process else "",
         is_paused=beside.paused_since(reader.path) is not None,
-        time=forecast(
-            reader.history(row.sweep_id),
-            left,
-            running.seconds if running else 0.0,
-            _rests_s(reader, row, left if process and not running else left - 1),
-            reader.work_left(row.sweep_id) if OF_WORK & set(row.dimensions) else None,
-        ),
+        time=_time(reader, row, left, running, is_open=chooses, is_between=process is not None and running is None),
         drift=next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         last_run_at=row.last_run_at,
         log=log if log.exists() else None,
@@ -182,6 +185,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         memory=tuple(memory_words(reader.scanned_loads(row.sweep_id))),
         replays=str(row.spec.get("replays") or ""),
         pair=row.in_pair,
+        goal=goal,
     )
 
 
@@ -233,6 +237,21 @@ class PairStatus:
 def status_of_pair(reader: Reader, rows: Sequence[SweepRow]) -> PairStatus:
     """The status of both sweeps of a pair of an open database."""
     return PairStatus(pair_of(rows), tuple(status_of(reader, row) for row in rows))
+
+
+def _time(
+    reader: Reader, row: SweepRow, left: int, running: Running | None, *, is_open: bool, is_between: bool
+) -> Forecast:
+    """What is left takes so long; where a planner chooses (`is_open`) nobody knows how many cells there will be."""
+    begun_s = running.seconds if running else 0.0
+    found = forecast(
+        reader.history(row.sweep_id),
+        left,
+        begun_s,
+        _rests_s(reader, row, left if is_between else left - 1),
+        reader.work_left(row.sweep_id) if OF_WORK & set(row.dimensions) else None,
+    )
+    return Forecast(found.seconds_per_cell) if is_open and not left else found
 
 
 def _rests_s(reader: Reader, row: SweepRow, cells: int) -> float:

@@ -16,6 +16,7 @@ from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailabl
 from ollama_sweep.core.events import Event, Notice, RunFinished
 from ollama_sweep.core.outcome import Effective, Outcome, Run, Status
 from ollama_sweep.core.summary import asked_s, energy_per_token, summarize, summarize_answers
+from ollama_sweep.core.surface.goal import FULL, Runs
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.machine.clocks import REAL, Clock
@@ -40,6 +41,15 @@ def system_oom_kills() -> int:
         return 0
     counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
     return int(counts[0]) if counts else 0
+
+
+def _is_enough(runs: Sequence[Run], asked: Runs) -> bool:
+    """As many runs as a planner wants of this cell, and the first of them is what it expected."""
+    measured = [run for run in runs if not run.warmup]
+    if asked.most is None or len(measured) != asked.most:
+        return False
+    first = measured[0]
+    return first.believed and first.prompt_eval_rate is not None and asked.agrees(first.prompt_eval_rate)
 
 
 def _rates(runs: Sequence[Run]) -> list[float]:
@@ -92,10 +102,10 @@ class Measuring:
     watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
     clock: Clock = REAL
 
-    def outcome(self, cell: Cell, beside: Beside) -> Outcome:
+    def outcome(self, cell: Cell, beside: Beside, wanted: Runs = FULL) -> Outcome:
         """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
 
-        `beside` are former loads of this cell, which its numbers speak for as well.
+        `beside` are former loads of this cell, which its numbers speak for as well; `wanted` is how often it is run.
         """
         runs: list[Run] = []
         effective, killed_before = Effective(), self.oom_kills()
@@ -106,7 +116,7 @@ class Measuring:
             effective = gate.effective(self.engine.prepare(cell.for_engine))
             reached("after_prepare")
             watch.start()
-            self._collect_runs(cell, runs, beside.runs, effective, around)
+            self._collect_runs(cell, runs, beside.runs, effective, around, wanted)
             seen = watch.stop()
             around.look(is_last=True)
             effective = around.beside(effective)
@@ -191,16 +201,26 @@ class Measuring:
         )
 
     def _collect_runs(
-        self, cell: Cell, runs: list[Run], earlier: Sequence[Run], effective: Effective, around: Surroundings
+        self,
+        cell: Cell,
+        runs: list[Run],
+        earlier: Sequence[Run],
+        effective: Effective,
+        around: Surroundings,
+        asked: Runs,
     ) -> None:
         if not self._sent(cell).is_own_prompt:
             return self._ask_questions(cell, runs, earlier, effective, around)
-        while judge.wants_warmup(_rates(runs), self.spec.warmup.minimum, self.spec.warmup.maximum, self.runs_spread()):
+        while asked.warmup and judge.wants_warmup(
+            _rates(runs), self.spec.warmup.minimum, self.spec.warmup.maximum, self.runs_spread()
+        ):
             runs.append(self._run(cell, len(runs) + 1, warmup=True))
         reached("after_warmup")
         around.watch.begin_runs()
         wanted = max(1, self.spec.repeats.minimum - len(earlier))
-        while self._wants_more(runs, wanted, len(earlier)):
+        if asked.is_once_where_spilled and judge.is_spilled(cell, effective, has_gpu=self.has_gpu):
+            asked = Runs(most=1)
+        while not _is_enough(runs, asked) and self._wants_more(runs, wanted, len(earlier)):
             number = len(earlier) + 1 + sum(not run.warmup for run in runs)
             runs.append(self._run(cell, number, warmup=False))
             around.look()

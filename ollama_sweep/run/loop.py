@@ -34,6 +34,7 @@ from ollama_sweep.core.events import (
 from ollama_sweep.core.forecast import OF_WORK, Work, forecast, rests_s
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
+from ollama_sweep.core.surface.goal import Runs
 from ollama_sweep.core.units import format_duration
 from ollama_sweep.engines.base import Engine, EngineInfo
 from ollama_sweep.machine.clocks import REAL, Clock
@@ -45,6 +46,7 @@ from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.cooling import CoolDown
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.memory.watch import MemoryWatch
+from ollama_sweep.run.planners.steering import Steering
 from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
@@ -102,7 +104,8 @@ class ShieldedLedger:
 
 def _started(turn: Turn, cell: Cell, tried: int) -> CellStarted | FurtherStarted:
     if turn.further is None:
-        return CellStarted(cell, turn.attempts + tried + 1)
+        reason = f"{turn.chosen.reason} ({turn.chosen.how_far})" if turn.chosen and not tried else ""
+        return CellStarted(cell, turn.attempts + tried + 1, reason)
     return FurtherStarted(cell, turn.further.purpose, turn.further.reason, tried + 1)
 
 
@@ -137,6 +140,7 @@ class Execution:
     following: Callable[[], FurtherLoad | None] = lambda: None
     left_beside: Callable[[], float | None] = lambda: 0.0
     watches_clock: bool = True
+    steering: Steering | None = None
     _engine_version: str = ""
     _bugs: int = 0
     _missed: int = 0
@@ -179,12 +183,17 @@ class Execution:
         return self.own_turn() or self.further_turn()
 
     def own_turn(self) -> OwnTurn | None:
-        """The pending cell whose turn is next."""
-        pending = self.store.next_pending(self.sweep_id)
+        """The pending cell whose turn is next, by the order of the plan, or by a planner for a goal."""
+        chosen = self.steering.next() if self.steering is not None else None
+        pending = chosen.pending if chosen is not None else None
+        if self.steering is None:
+            pending = self.store.next_pending(self.sweep_id)
         if pending is None:
             return None
-        pending = self.memory.turn(pending) if self.memory else pending
-        return OwnTurn(self.store, self.sweep_id, pending, self.spec.timeout_s)
+        turn = self.memory.turn(pending) if self.memory else pending
+        if chosen is None or turn is not pending:
+            return OwnTurn(self.store, self.sweep_id, turn, self.spec.timeout_s)
+        return OwnTurn(self.store, self.sweep_id, turn, self.spec.timeout_s, None, chosen.why, chosen.runs)
 
     def further_turn(self, load: FurtherLoad | None = None) -> FurtherTurn | None:
         """This further load, or else the one that is next once no cell is pending."""
@@ -204,6 +213,8 @@ class Execution:
     def seconds_left(self, *, begins: bool = False) -> float | None:
         """With the rests between the cells; there is none before the first."""
         _, total, done = self._counts()
+        if self.steering is not None and not self.steering.wants_all:
+            return None
         if self._waiting is None:
             self._waiting = self.store.waiting_copies(self.sweep_id)
         wanted, left = self.spec.cooldown, total - done - self._waiting
@@ -312,7 +323,7 @@ class Execution:
         reached("after_begin")
         started, slept_s, stops = self.clock.monotonic_s(), self.clock.suspended_s(), self.stopping.stops()
         try:
-            outcome = self._outcome(cell, beside)
+            outcome = self._outcome(cell, beside, turn.runs)
         except StopNow:
             turn.give_up(attempt_id, "stopped")
             self._stop()
@@ -373,9 +384,9 @@ class Execution:
                 self.emit(Waiting(str(error), DISK_WAIT_S))
             pause(DISK_WAIT_S, self.stopping)
 
-    def _outcome(self, cell: Cell, beside: Beside) -> Outcome:
+    def _outcome(self, cell: Cell, beside: Beside, wanted: Runs) -> Outcome:
         with self.stopping.interruptible():
-            return self.measuring.outcome(cell, beside)
+            return self.measuring.outcome(cell, beside, wanted)
 
     # -- the surroundings ----------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ from ollama_sweep.run.listeners import Listener, Listeners, WaitingNote, guarded
 from ollama_sweep.run.loop import Execution, ShieldedLedger
 from ollama_sweep.run.memory.scan import Scan, Scanned, refuse_to_scan
 from ollama_sweep.run.memory.watch import MemoryWatch
+from ollama_sweep.run.planners.aiming import Aim, aim_of
+from ollama_sweep.run.planners.steering import Steering
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
 from ollama_sweep.store.beside import DEFAULT_DB
@@ -70,7 +72,8 @@ class SessionOptions:
     `retry`: failures that are run again, by their names. `scan`: no cell is measured; the model is only loaded, to find
     how far memory reaches (`run.scan`). `remote`: a host may be another machine. `setup`: an engine may download a
     model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`: cells that nobody
-    should believe are measured again, also where everything is done. `trace` gets a line for each command and request.
+    should believe are measured again, also where everything is done. `within_s`: so long may cells be begun, which
+    makes the sweep's goal `map` where it has none. `trace` gets a line for each command and request.
     Raises ConfigError for a name that is no failure.
     """
 
@@ -83,6 +86,7 @@ class SessionOptions:
     keep_awake: bool = False
     no_pause: bool = False
     second_look: bool = False
+    within_s: float | None = None
     allow_network_db: bool = False
     trace: Say = silent
 
@@ -328,7 +332,8 @@ class Session:
         is_elsewhere, here = opening.is_elsewhere(info), opening.machine_of(info)
         self.spec = found.spec
         where = limits.surroundings(found.engine, info, here, found.modelfile)
-        sweep_id = self._register(store, found, here, where)
+        aim = self._aim(self.before())
+        sweep_id = self._register(store, found, here, where, is_once=aim.chosen is not None)
         self._tell_first(store, sweep_id, found, here)
         engine.go_on(lambda cell: store.loads_ended(found.own_key(cell)))
         measuring = self._measuring(
@@ -338,13 +343,14 @@ class Session:
             runs_spread=lambda: _runs_spread(store, sweep_id),
             **(UNSEEN if is_elsewhere else {"watch": _watch(found.engine, self.clock)}),
         )
+        steering = self._steering(store, sweep_id, aim)
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
         cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit, clock=self.clock)
         drift = DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes,
                            cooler.before_control, clock=self.clock)  # fmt: skip
         if not self.options.scan:
-            self._look_again(store, sweep_id)
+            self._look_again(store, sweep_id, steering)
         kind: Callable[..., Execution]
         kind = partial(Scan, found=found, is_done=self._take_scanned) if self.options.scan else Execution
         return kind(
@@ -356,6 +362,7 @@ class Session:
             drift=drift,
             following=self._following(store, sweep_id, order),
             cooling=cooler,
+            steering=steering,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
             engine=engine,
             stopping=self._stopping,
@@ -389,14 +396,32 @@ class Session:
         results, doubtful = (lambda: self._results(store, sweep_id)), (lambda: self._doubtful(store, sweep_id))
         return Following(store, sweep_id, passes, self._emit, results, cells, doubtful, order)
 
-    def _look_again(self, store: Store, sweep_id: int) -> None:
-        """A second look belongs to the run that gives the last cell its first final state, or that is asked for it."""
+    def _aim(self, before: SweepRow | None) -> Aim:
+        with Reader.open(self.db) as reader:
+            return aim_of(self.spec, reader.goal(before.sweep_id) if before else None, self.options.within_s)
+
+    def _steering(self, store: Store, sweep_id: int, aim: Aim) -> Steering | None:
+        """Who chooses the cells; None for the order of the plan."""
+        if self.options.scan:
+            return None
+        aim.keep(store, sweep_id)
+        if aim.chosen is None:
+            return None
+        self._tell(aim.words)
+        return Steering(store, sweep_id, aim.chosen, self._emit, aim.within_s, self.clock.monotonic_s)
+
+    def _look_again(self, store: Store, sweep_id: int, steering: Steering | None) -> None:
+        """A second look belongs to the run that gives the last cell its first final state, or that is asked for it.
+
+        For a goal, to the run that reaches it: of the cells that were measured.
+        """
+        has_more = store.wants_first_state(sweep_id) and (steering is None or not steering.is_reached())
         share = float(self.spec.settings.get("second_look") or 0.0)
         look = store.second_look(sweep_id)
         is_open = look is not None and not look.is_over
         if is_open and not share and not self.options.second_look:
             store.end_look(sweep_id)
-        elif not is_open and (self.options.second_look or (share and store.wants_first_state(sweep_id))):
+        elif not is_open and (self.options.second_look or (share and has_more)):
             store.begin_look(sweep_id, share or SECOND_LOOK)
 
     def _results(self, store: Store, sweep_id: int) -> Sequence[CellResult]:
@@ -434,7 +459,10 @@ class Session:
     def _take_scanned(self, found: tuple[Scanned, ...]) -> None:
         self._scanned = found
 
-    def _register(self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings) -> int:
+    def _register(
+        self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings, *, is_once: bool
+    ) -> int:
+        """`is_once`: for a goal one run of a cell may be enough."""
         before = self.before()
         for line in changes(before.spec, found) if before else []:
             self._tell(f"Changed since the last run: {line}")
@@ -450,7 +478,7 @@ class Session:
         )
         wanted: Mapping[str, Any] = {
             "timeout_s": self.spec.timeout_s,
-            "repeats_minimum": self.spec.repeats.minimum,
+            "repeats_minimum": 1 if is_once else self.spec.repeats.minimum,
             "retry": failures(self.options.retry, "retry"),
             "prune": bool(self.spec.settings.get("prune")),
             "keeps_statuses": self.options.scan,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
+from ollama_sweep.core.surface.goal import FULL, Runs
+from ollama_sweep.store.goals.keeping import Chosen
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.rows import PendingCell
 from ollama_sweep.store.writer import Store
@@ -44,6 +46,16 @@ class Turn(Protocol):
         """None for a cell's own load."""
         ...
 
+    @property
+    def chosen(self) -> Chosen | None:
+        """Why a planner chose it; None where none did."""
+        ...
+
+    @property
+    def runs(self) -> Runs:
+        """How often it is run."""
+        ...
+
     def beside(self) -> Beside: ...
     def begin(self) -> int: ...
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None: ...
@@ -59,6 +71,8 @@ class OwnTurn:
     pending: PendingCell
     timeout_s: float
     further: None = None
+    chosen: Chosen | None = None
+    runs: Runs = FULL
 
     @property
     def cell_id(self) -> int:
@@ -80,7 +94,7 @@ class OwnTurn:
         return Beside(self.store.believed_runs(self.cell_id))
 
     def begin(self) -> int:
-        return self.store.begin_attempt(self.sweep_id, self.cell_id, timeout_s=self.timeout_s)
+        return self.store.begin_attempt(self.sweep_id, self.cell_id, timeout_s=self.timeout_s, chosen=self.chosen)
 
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None:
         """The checkpoint: a cell that is tried again, or whose attempt says nothing of it, is pending."""
@@ -101,6 +115,8 @@ class FurtherTurn:
     further: FurtherLoad
     timeout_s: float
     attempts: int = 0
+    chosen: None = None
+    runs: Runs = FULL
 
     @property
     def cell_id(self) -> int:

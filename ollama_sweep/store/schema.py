@@ -20,6 +20,7 @@ from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
+from ollama_sweep.store.goals.tables import GOALS
 from ollama_sweep.store.loads.tables import CORRECTIONS, LOADS
 from ollama_sweep.store.memory.tables import LEFT_OUT, MEMORY, SHOWN
 
@@ -346,7 +347,7 @@ ALTER TABLE scans ADD COLUMN checksum INTEGER;
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
               ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
               ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
-              ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS))  # fmt: skip
+              ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS), ("13_goals", GOALS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

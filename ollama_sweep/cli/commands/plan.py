@@ -98,10 +98,27 @@ def _lines(found: Preview) -> list[str]:
     if found.saved:
         lines.append(f"Saved: {found.saved} cells take the result of another one of the same configuration")
     lines += _warnings(found)
+    lines += _goal(found)
     lines += _further(found)
-    if found.seconds_left is not None:
+    if found.seconds_left is not None and found.goal is None:
         lines.append(f"Time left: about {format_duration(found.seconds_left)}, at the rate so far")
     return lines
+
+
+def _goal(found: Preview) -> list[str]:
+    """What the sweep is for, and how many of its cells that usually takes."""
+    from ollama_sweep.core.units import format_duration
+
+    goal = found.goal
+    if goal is None:
+        return []
+    many = f"{goal.low} to {goal.high}" if goal.low < goal.high else str(goal.low)
+    took = ""
+    if found.seconds_left is not None and found.to_run:
+        each_s = found.seconds_left / found.to_run
+        took = f", {format_duration(goal.low * each_s)} to {format_duration(goal.high * each_s)} at the rate so far"
+        took = took if goal.low < goal.high else f", at most {format_duration(goal.high * each_s)} at the rate so far"
+    return [f"Goal {goal.goal}: usually {many} of {found.cells} cells{took} ({goal.note})"]
 
 
 def _further(found: Preview) -> list[str]:

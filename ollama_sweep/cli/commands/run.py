@@ -41,6 +41,7 @@ DEFAULT_OUT = "heatmaps"
 @click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
 @click.option("--strict", is_flag=True, help="Exit 6 when some cells failed or are not believed.")
 @click.option("--scan", is_flag=True, help="Only find how far memory reaches, by loads without a prompt.")
+@click.option("--within", default=None, metavar="TIME", help="The best use of so long, for the goal (else: map).")
 @click.option("--no-pause", is_flag=True, help="Go on, with flags, when the machine has become much slower or faster.")
 @click.option(
     "--second-look", is_flag=True, help="Measure the cells again that lead or are doubted, also if all is done."
@@ -64,6 +65,8 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     Example:
       ollama-sweep run configs/quickstart.yaml
       ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
+      ollama-sweep run configs/default.yaml --goal best
+      ollama-sweep run configs/default.yaml --goal map --within 2h
       ollama-sweep run configs/default.yaml --scan
       ollama-sweep run configs/default.yaml --detach
       ollama-sweep run --pair before.yaml after.yaml
@@ -127,11 +130,14 @@ def _options(given: dict[str, Any]) -> SessionOptions:
 
     if given["scan"] and given["retry"]:
         raise ConfigError("not together with --scan, which measures no cell", "--retry")
+    if given["scan"] and given["within"] is not None:
+        raise ConfigError("not together with --scan, which measures no cell", "--within")
     retry = [name.strip() for name in given["retry"].split(",") if name.strip()]
     return SessionOptions(
         retry=failures(retry, "--retry"),
         scan=given["scan"],
         wait_engine_s=_seconds(given["wait_engine"]),
+        within_s=_within(given["within"]),
         remote=given["remote"],
         setup=given["setup"],
         share_server=given["share_server"],
@@ -143,13 +149,20 @@ def _options(given: dict[str, Any]) -> SessionOptions:
     )
 
 
-def _seconds(text: str) -> float:
+def _within(text: str | None) -> float | None:
+    found = None if text is None else _seconds(text, "--within")
+    if found is not None and found <= 0:
+        raise ConfigError(f"{text}: must be more than 0", "--within")
+    return found
+
+
+def _seconds(text: str, option: str = "--wait-engine") -> float:
     from ollama_sweep.core.units import parse_duration_s
 
     try:
         return float(text) if text.replace(".", "", 1).isdigit() else parse_duration_s(text)
     except ValueError:
-        raise ConfigError(f"{text}: write seconds (600) or a time like 10m", "--wait-engine") from None
+        raise ConfigError(f"{text}: write seconds (600) or a time like 10m", option) from None
 
 
 def _interview(config: Path | None, given: dict[str, Any]) -> SweepSpec:

@@ -74,6 +74,7 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         f"  {counts}",
         *([f"  {left_out_words(found.left_out)}"] if found.left_out.cells else []),
         *([f"  replayed from {found.replays}"] if found.replays else []),
+        *goal_lines(found),
         *process,
     ]
     running = found.running
@@ -94,6 +95,19 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         first = next(iter(error.error.strip().splitlines()), "")
         lines.append(f"  {error.status}: {label(error.coordinates)}: {first[:140]}")
     return lines
+
+
+def goal_lines(found: SweepStatus) -> list[str]:
+    """What the sweep is for, and how far that is."""
+    goal = found.goal
+    if goal is None:
+        return []
+    if not goal.has_ended:
+        return [f"Goal {goal.goal.words}: {goal.says or 'no cell was chosen yet'}"]
+    word = "reached" if goal.is_reached else "not reached"
+    left = found.total - found.done
+    end = "" if goal.goal.wants_all or not left else f". Every cell with: ollama-sweep run {found.config} --goal map"
+    return [f"Goal {goal.goal.words} {word}, {left} of {found.total} not measured: {goal.says}{end}"]
 
 
 def _further(found: SweepStatus) -> list[str]:
@@ -128,7 +142,7 @@ def _process_lines(found: SweepStatus) -> list[str]:
         elif found.is_paused:
             lines.append(f"A pause is asked for: it waits before its next cell. Go on with: ollama-sweep continue{end}")
         return lines
-    if found.done >= found.total:
+    if found.done >= found.total or (found.goal is not None and found.goal.is_reached and not found.waiting_loads):
         return []
     if other:
         return [f"Not running: pid {other.pid} runs sweep {other.sweep} in this database"]

@@ -44,6 +44,11 @@ def _normal(value: Scalar) -> Scalar:
 
 def refuse_strangers(a: SweepSpec, b: SweepSpec, place: str) -> None:
     """Raise ConfigError for two sweeps that `compare` would not compare, as far as the files say."""
+    for spec in (a, b):
+        if spec.goal is not None and not spec.goal.is_off:
+            raise ConfigError(
+                "the sweeps of a pair are measured in turns, so no planner can choose cells for a goal", place
+            )
     if AUTO not in (a.engine, b.engine) and a.engine != b.engine:
         raise ConfigError(f"{a.engine} and {b.engine}: numbers of two engines are not compared", place)
     for name in dict.fromkeys([*a.dimensions, *b.dimensions]):

@@ -65,6 +65,8 @@ class PairSession(Session):
         stopping: Stopping | None = None,
         ending: Callable[[Ended], None] = lambda ended: None,
     ) -> None:
+        if options.within_s is not None:
+            raise ConfigError(f"{spec.name} is a pair, and no planner can choose the cells of its turns", "--within")
         if options.scan:
             raise ConfigError(f"{spec.name} is a pair; scan its sweeps one by one, without the pair", "--scan")
         super().__init__(spec, db, options, listeners, say=say, tell=tell, stopping=stopping, ending=ending)

@@ -1,0 +1,95 @@
+"""The goal `best`: a cell that no other one beats by more than 5 %, assuming a smooth surface.
+
+The next cell is the one from which most is to be expected for its seconds: the expected improvement, times the chance
+that it fits, divided by the seconds it will take. It ends where in at most one of twenty surfaces that agree with what
+was measured an unmeasured cell is more than 5 % faster than the best measured one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ollama_sweep.run.planners import base
+from ollama_sweep.run.planners.base import AT_ONCE, CLOSE, DRAWN, Next, Problem, Reached, Surface
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+LEAST = 5
+"""Of fewer measured cells nothing is said."""
+
+
+def decide(problem: Problem) -> Next | Reached:
+    """The next cell, or that the best one is found."""
+    first = base.start(problem)
+    if first is not None and problem.has_time():
+        return base.first_one(problem, first)
+    found = base.surface(problem)
+    if found is None:
+        index = base.smallest(problem)
+        if index is None or not problem.has_time():
+            return Reached("no cell has given a rate", failed=True)
+        return base.likeliest(problem, index)
+    if not problem.is_open.any():
+        return _end(found, "every cell was measured")
+    left = chance_of_better(found)
+    how_far = f"a cell that is more than {100 * CLOSE:.0f} % faster is left with {base.percent(left)}"
+    if left <= problem.doubt and len(found.measured) >= LEAST:
+        return _end(found, how_far)
+    return step(found, how_far) or _end(found, f"the time is over; {how_far}")
+
+
+def step(found: Surface, how_far: str) -> Next | None:
+    """The cell from which most is to be expected; None where no time is left for one."""
+    problem = found.problem
+    values = improvement(found) * found.chance / problem.seconds(found.mean)
+    values[~problem.is_open] = -1.0
+    if problem.left_s is not None:
+        values[problem.seconds(found.mean) > problem.left_s] = -1.0
+    index = int(values.argmax())
+    if values[index] < 0:
+        return None
+    rate = math.exp(found.mean[index])
+    gain = math.exp(found.mean[index] - found.mean[found.best]) - 1
+    why = (
+        f"expected {rate:.3g} tokens/s ± {100 * 2 * found.deviation[index]:.0f} % ({100 * gain:+.0f} % on the best so "
+        f"far), fits with {base.percent(float(found.chance[index]))}: most to gain for its time"
+    )
+    return Next(problem.places[index].position, why, how_far, base.once(problem))
+
+
+def improvement(found: Surface) -> Numbers:
+    """How much faster than the best measured one each place is expected to be, as a share; nothing for slower."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    scaled = (found.mean - found.mean[found.best]) / found.deviation
+    density = np.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi)
+    gained: Numbers = found.deviation * (scaled * ndtr(scaled) + density)
+    return np.maximum(gained, 1e-12)
+
+
+def chance_of_better(found: Surface) -> float:
+    """How likely an open place is more than 5 % faster than the best measured one."""
+    import numpy as np
+
+    problem, best = found.problem, found.best
+    hopes = found.mean + 2.5 * found.deviation
+    hopes[~problem.is_open | (found.chance < 0.02)] = -math.inf
+    most = [int(index) for index in np.argsort(-hopes)[:AT_ONCE] if hopes[index] > found.mean[best] - 0.1]
+    if not most:
+        return 0.0
+    drawn = found.smooth.draws([best, *most], DRAWN)
+    luck = (np.arange(len(drawn)) * 0.618034) % 1.0  # memory decides for all places at once
+    fits = found.chance[most][None, :] > luck[:, None]
+    better = (drawn[:, 1:] > drawn[:, :1] + math.log(1 + CLOSE)) & fits
+    return float(better.any(axis=1).mean())
+
+
+def _end(found: Surface, says: str) -> Reached:
+    place = found.problem.places[found.best]
+    return Reached(f"{base.words(place)} is the best ({says}, assuming a smooth surface)", (place.position,))
