@@ -79,6 +79,7 @@ def draw_each(
         machine=row.machine,
         spreads=spreads or {},
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
+        predicts=bool(row.spec.get("goal")),
     )
     plot = plots.load("heatmap")
     each = getattr(plot, "save_each", plot.save_all)

@@ -21,6 +21,7 @@ from ollama_sweep.core.events import Notice
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, CellResult, Status
 from ollama_sweep.core.summary import PROMPT_RATE
+from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.core.text import in_short
 from ollama_sweep.core.units import utc_text
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
@@ -333,7 +334,7 @@ class Session:
         self.spec = found.spec
         where = limits.surroundings(found.engine, info, here, found.modelfile)
         aim = self._aim(self.before())
-        sweep_id = self._register(store, found, here, where, is_once=aim.chosen is not None)
+        sweep_id = self._register(store, found, here, where, aim.chosen)
         self._tell_first(store, sweep_id, found, here)
         engine.go_on(lambda cell: store.loads_ended(found.own_key(cell)))
         measuring = self._measuring(
@@ -460,9 +461,9 @@ class Session:
         self._scanned = found
 
     def _register(
-        self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings, *, is_once: bool
+        self, store: Store, found: Survey, here: Machine | OtherMachine, where: Surroundings, goal: Goal | None
     ) -> int:
-        """`is_once`: for a goal one run of a cell may be enough."""
+        """For a goal one run of a cell may be enough."""
         before = self.before()
         for line in changes(before.spec, found) if before else []:
             self._tell(f"Changed since the last run: {line}")
@@ -471,14 +472,14 @@ class Session:
             name=self.spec.name,
             engine=found.engine,
             config_path=str(self.spec.config_path or ""),
-            spec=found.picture(),
+            spec={**found.picture(), **({"goal": goal.words} if goal is not None else {})},
             plan_fingerprint=found.fingerprint,
             machine=here.line(),
             dimensions=nesting(self.spec),
         )
         wanted: Mapping[str, Any] = {
             "timeout_s": self.spec.timeout_s,
-            "repeats_minimum": 1 if is_once else self.spec.repeats.minimum,
+            "repeats_minimum": 1 if goal is not None else self.spec.repeats.minimum,
             "retry": failures(self.options.retry, "retry"),
             "prune": bool(self.spec.settings.get("prune")),
             "keeps_statuses": self.options.scan,

@@ -243,7 +243,7 @@ def test_the_legend_has_only_what_occurs() -> None:
 
 def test_the_legend_explains_every_look() -> None:
     found = entries(one(every_look()))
-    assert {entry.look for entry in found} == set(Look)
+    assert {entry.look for entry in found} == set(Look) - {Look.PREDICTED}, "that one needs a sweep with a goal"
     assert found[0].text.startswith("best: num_ctx ")
     assert {entry.symbol for entry in found} == {"", *SYMBOLS.values()}
 

@@ -31,6 +31,7 @@ class PlotOptions:
 
     `metric` None: the one that the plot, or the task of a grid, is about. `x` and `y` are dimensions; "" is what the
     plot takes by itself. `prices` are needed for costs; `spreads` are those of the sweep's runs and loads, by metric.
+    `predicts`: pending cells of a map are drawn as what they are likely to be.
     """
 
     metric: str | None = None
@@ -41,6 +42,7 @@ class PlotOptions:
     x: str = ""
     y: str = ""
     prices: PriceTable | None = None
+    predicts: bool = False
 
 
 class Plot(Protocol):

@@ -21,6 +21,7 @@ from ollama_sweep.results.plots.shared.text import LINE, fit, width
 RED, DARK_RED, PALE_RED = "#d00000", "#8d0801", "#fff3f2"
 GREY, LIGHT_GREY, TEXT_GREY, INK = "#cfcfcf", "#f1f1f1", "#6a6a6a", "#1c1c1c"
 BLUE = "#0b61a4"
+PALE_GREEN = "#d3e8df"
 HATCHES = {Look.SPILLED: "////", Look.CLAMPED: "...."}
 STAR, CROSS, NO_BREAK = "★", "✗", "\u00a0"
 SHORT = {
@@ -70,7 +71,9 @@ def draw_cells(data: HeatmapData, axes: Any, norm: Normalize, colours: Colormap,
             if mark is None:
                 continue
             box = Box(column, row, wide, high)
-            if mark.value is None:
+            if mark.predicted is not None:
+                _draw_predicted(axes, box, mark, lighter(colours(norm(mark.predicted))), value_size)
+            elif mark.value is None:
                 _draw_without_value(axes, box, mark)
             else:
                 _draw_measured(axes, box, mark, colours(norm(mark.value)), value_size)
@@ -102,6 +105,21 @@ def _draw_measured(axes: Any, box: Box, mark: CellMark, colour: tuple[float, ...
         if detail.size >= SMALLEST_DETAIL and _height([*parts, detail]) <= box.height * 0.92:
             parts.append(detail)
     _write(axes, box, parts, halo=colour)
+
+
+def _draw_predicted(axes: Any, box: Box, mark: CellMark, colour: tuple[float, ...], size: float) -> None:
+    """Lighter than a measured one, with its interval."""
+    axes.add_patch(box.rectangle(0.3, facecolor=colour, edgecolor="none", zorder=1.5))
+    parts = [Part(mark.label, min(size, _in_one_line(mark.label, box.width, box.height)) * 0.8, INK)]
+    detail = Part(mark.detail, min(10.0, box.width * 0.9 / width(mark.detail, 1.0)), INK)
+    if detail.size >= SMALLEST_DETAIL and _height([*parts, detail]) <= box.height * 0.92:
+        parts.append(detail)
+    _write(axes, box, parts)
+
+
+def lighter(colour: Sequence[float]) -> tuple[float, ...]:
+    """Two thirds of the way to white: dark type is readable on every such colour."""
+    return tuple(c + (1 - c) * 0.72 for c in colour[:3])
 
 
 def _best_parts(box: Box, text: str, size: float, ink: str) -> list[Part]:

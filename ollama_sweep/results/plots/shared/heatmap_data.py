@@ -15,6 +15,7 @@ from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, by_work, flags_of, in_words, make_grids, progress
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_size
+from ollama_sweep.results.plots.shared.predicted import predicted
 from ollama_sweep.results.plots.shared.scale import Scale, scale_of
 
 
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     SKIPPED = "skipped"
     PENDING = "pending"
     RUNNING = "running"
+    PREDICTED = "predicted"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class CellMark:
     """One cell of the picture. `label` is what stands in it, `detail` what stands below where there is room.
 
     `sure` is the detail with how sure it is, for the legend.
+
+    `predicted` is what a cell that was not measured is likely to be; its value is None.
 
     A measured cell without a value was measured but has no believed number for this metric.
     """
@@ -45,6 +49,7 @@ class CellMark:
     flags: frozenset[Flag] = frozenset()
     best: bool = False
     tied: bool = False
+    predicted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,8 @@ def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y:
         place: _mark(result, metric, prompt_tokens, best=id(result) in best_keys, tied=id(result) in tied_keys)
         for place, result in grid.cells.items()
     }
+    if options.predicts and (x, y) == (X, Y):
+        marks |= _predictions(grid, metric, options)
     return HeatmapData(
         columns=grid.columns,
         rows=grid.rows,
@@ -161,6 +168,16 @@ def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y:
         y=y,
         task=next(iter(tasks)) if len(tasks) == 1 else "",
     )
+
+
+def _predictions(grid: Grid, metric: Metric, options: PlotOptions) -> dict[Place, CellMark]:
+    """What pending cells are likely to be."""
+    found = predicted(grid, metric.name, options.spreads.get(metric.name))
+    return {
+        place: CellMark(Kind.PREDICTED, metric.text(one.rate), predicted=one.rate,
+                        detail=f"{metric.text(one.low)}–{metric.text(one.high)}")
+        for place, one in found.items()
+    }  # fmt: skip
 
 
 def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best: bool, tied: bool) -> CellMark:

@@ -35,6 +35,7 @@ from ollama_sweep.results.plots.shared.heatmap_cells import (
     HATCHES,
     INK,
     LIGHT_GREY,
+    PALE_GREEN,
     PALE_RED,
     RED,
     STAR,
@@ -215,7 +216,8 @@ def draw_legend(
 
 def draw_handle(own: Any, entry: Entry, at: float, middle: float) -> None:
     """The little picture of a look."""
-    faces = {Look.FAILED: PALE_RED, Look.SKIPPED: LIGHT_GREY, Look.PENDING: GREY, Look.RUNNING: GREY}
+    faces = {Look.FAILED: PALE_RED, Look.SKIPPED: LIGHT_GREY, Look.PENDING: GREY, Look.RUNNING: GREY,
+             Look.PREDICTED: PALE_GREEN}  # fmt: skip
     edges = {Look.FAILED: RED, Look.RUNNING: BLUE, Look.BEST: "black", Look.TIED: "black", Look.NO_VALUE: GREY}
     lines = {Look.BEST: 2.4, Look.TIED: 1.5, Look.FAILED: 1.2, Look.RUNNING: 1.2, Look.NO_VALUE: 1.4}
     dashes = {Look.FAILED: (0, (3, 1.5)), Look.ABSENT: (0, (1, 2))}

@@ -28,6 +28,7 @@ class Look(StrEnum):
     NO_VALUE = "no value"
     RUNNING = "running"
     PENDING = "pending"
+    PREDICTED = "predicted"
     ABSENT = "absent"
 
 
@@ -114,6 +115,9 @@ def _not_there(data: HeatmapData) -> Iterator[Entry]:
         yield Entry(Look.NO_VALUE, f"measured, but no believed {data.metric.name} ({without})")
     if data.marked(Kind.RUNNING):
         yield Entry(Look.RUNNING, "running now")
+    likely = len(data.marked(Kind.PREDICTED))
+    if likely:
+        yield Entry(Look.PREDICTED, f"lighter: not measured, but predicted, assuming a smooth surface ({likely})")
     pending = len(data.marked(Kind.PENDING))
     if pending:
         yield Entry(Look.PENDING, f"not measured yet ({pending})")
