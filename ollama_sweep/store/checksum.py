@@ -96,9 +96,16 @@ def seal(connection: sqlite3.Connection, attempt_id: int) -> None:
 
 def seal_rows(connection: sqlite3.Connection, table: str, where: str, bound: Sequence[object] = ()) -> None:
     """Store the checksums of rows that were just written; `where` may say `checksum IS NULL`, but has an index."""
-    names = ROWS[table]
-    connection.create_function("row_checksum", len(names), lambda *row: row_checksum(table, row), deterministic=True)
-    connection.execute(f"UPDATE {table} SET checksum = row_checksum({', '.join(names)}) WHERE {where}", bound)
+    names, function = ROWS[table], f"{table}_checksum"
+    sql = f"UPDATE {table} SET checksum = {function}({', '.join(names)}) WHERE {where}"
+    try:
+        connection.execute(sql, bound)
+    except sqlite3.OperationalError as error:
+        if "no such function" not in str(error):
+            raise
+        # Once for a connection: SQLite takes no function a second time while somebody still reads rows.
+        connection.create_function(function, len(names), lambda *row: row_checksum(table, row), deterministic=True)
+        connection.execute(sql, bound)
 
 
 def row_checksum(table: str, row: Sequence[str | bytes | float | None]) -> int:

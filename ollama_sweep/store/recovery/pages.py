@@ -68,12 +68,19 @@ def _table(connection: sqlite3.Connection, name: str, sql: str, root: int) -> Ta
 
 
 def copy_damaged(path: Path, copy: Path) -> int:
-    """Copy a database and its log; what the disk does not give becomes zeros. Returns how many bytes that is."""
-    return sum(
+    """Copy a database and its log; what the disk does not give becomes zeros. Returns how many bytes that is.
+
+    A file that was cut off inside a page ends before it: SQLite would take what is missing of a row for zeros.
+    """
+    lost = sum(
         _copy_file(source, target)
         for source, target in ((path, copy), (files.wal_path(path), files.wal_path(copy)))
         if source.exists()
     )
+    size = copy.stat().st_size
+    if size > PAGE_BYTES:
+        os.truncate(copy, size - size % PAGE_BYTES)
+    return lost
 
 
 def _copy_file(source: Path, target: Path) -> int:
