@@ -111,7 +111,14 @@ def spec_of(
         template=template,
         prompt=prompt,
         libllama=None if libllama is None else str(libllama),
+        warnings=(*spec.warnings, *_unused_recording(spec)),
     )
+
+
+def _unused_recording(spec: SweepSpec) -> Iterator[str]:
+    """A recording does not make a sweep a replay."""
+    if spec.settings.get("recording") is not None and not engines.facts(spec.engine).is_replayed:
+        yield f"recording is only for `engine: replay`; the engine {spec.engine} measures, and does not read it"
 
 
 def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> SweepSpec:

@@ -152,7 +152,8 @@ def test_every_shipped_config_loads(config_file: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     spec = config.load_spec(config_file, {"model": "m"})
     assert bool(spec.prompt.text or spec.prompt.tokens or any(spec.lengths)) is ("prompt_eval" in spec.task_names)
-    assert spec.warnings == ()
+    of_another_engine = config_file.stem == "all_keys"  # it names a recording, which only a replay reads
+    assert all("recording" in warning and of_another_engine for warning in spec.warnings)
 
 
 @pytest.mark.parametrize(

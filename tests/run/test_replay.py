@@ -205,3 +205,10 @@ def test_a_recording_may_be_packed(program: Program) -> None:
     packed_bytes = (program.folder / "packed.jsonl.gz").read_bytes()
     assert gzip.decompress(packed_bytes) == (program.folder / "plain.jsonl").read_bytes()
     program("run", "--recording", program.folder / "plain.jsonl", replay(program, small(), "second")).must()
+
+
+def test_a_recording_alone_makes_no_replay(program: Program) -> None:
+    config = program.grid(recording="nowhere.jsonl")
+    for command in ("plan", "run"):
+        done = program(command, config).must()
+        assert "recording is only for `engine: replay`; the engine fake measures" in done.stdout + done.stderr
