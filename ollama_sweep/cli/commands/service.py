@@ -63,7 +63,7 @@ def _plan(words: tuple[str, ...]) -> Plan:
     if given.get("detach"):
         raise ConfigError("a service needs no --detach", "--detach")
     spec = shared.spec_from(given["config"], given)
-    config = [] if given["config"] else [str(spec.config_path)]
+    config = [] if given["config"] or given["pair"] else [str(spec.config_path)]
     return service.Plan(
         name=spec.name,
         words=(*_program(program_words()), "run", *config, *words),
