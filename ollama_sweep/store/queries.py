@@ -153,7 +153,7 @@ def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> di
     rows = values.rows_of(
         connection,
         f"""SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, count(*)
-            FROM (SELECT cell_id, coordinates FROM plan INDEXED BY plan_pending WHERE sweep_id = ? AND pending = 1
+            FROM (SELECT cell_id, coordinates FROM main.plan INDEXED BY plan_pending WHERE sweep_id = ? AND pending = 1
                 ORDER BY position LIMIT {WORK_SEEN}) AS plan JOIN cells ON cells.id = plan.cell_id GROUP BY 1, 2, 3""",
         (sweep_id,),
     )

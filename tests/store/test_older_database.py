@@ -52,6 +52,8 @@ READS_SINCE_11 = (
     ["status", "looked"],
     ["status", "waiting", "--json"],
     ["status", "pruned"],
+    ["status", "lengths"],
+    ["status", "at_once", "--json"],
     ["best", "looked"],
     ["best", "lengths", "--json"],
     ["best", "at_once"],
@@ -69,25 +71,21 @@ READS_SINCE_11 = (
     ["plot", "concurrency", "at_once", "--out", "elsewhere"],
 )
 """What reads sweeps that only version 11 could measure."""
-LATER = """
-ALTER TABLE sweeps ADD COLUMN later TEXT;
-ALTER TABLE cells ADD COLUMN later TEXT NOT NULL DEFAULT 'as before';
-ALTER TABLE plan ADD COLUMN later TEXT;
-ALTER TABLE status_counts ADD COLUMN later TEXT;
-ALTER TABLE attempts ADD COLUMN later_rate REAL;
-ALTER TABLE runs ADD COLUMN later TEXT;
-ALTER TABLE scores ADD COLUMN later TEXT;
-ALTER TABLE raw_outputs ADD COLUMN later TEXT;
-ALTER TABLE answers ADD COLUMN later TEXT;
-ALTER TABLE prompts ADD COLUMN later TEXT;
-ALTER TABLE prompt_tokens ADD COLUMN later TEXT;
-ALTER TABLE made_prompts ADD COLUMN later TEXT;
-ALTER TABLE ledger ADD COLUMN later TEXT;
-ALTER TABLE controls ADD COLUMN later TEXT;
-ALTER TABLE segments ADD COLUMN later TEXT;
-ALTER TABLE view_columns ADD COLUMN later TEXT;
-CREATE TABLE later (cell_id INTEGER NOT NULL REFERENCES cells (id), at TEXT NOT NULL) STRICT;
-"""
+OWN_COLUMN = {"cells": "later TEXT NOT NULL DEFAULT 'as before'", "attempts": "later_rate REAL"}
+
+
+def _later() -> str:
+    """A migration that adds a column to every table, and a table."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as latest:
+        latest.executescript("".join(script for _, script in schema.MIGRATIONS))
+        names = [name for (name,) in latest.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    added = [f"ALTER TABLE {name} ADD COLUMN {OWN_COLUMN.get(name, 'later TEXT')};" for name in names
+             if not name.startswith("sqlite_")]  # fmt: skip
+    table = "CREATE TABLE later (cell_id INTEGER NOT NULL REFERENCES cells (id), at TEXT NOT NULL) STRICT;"
+    return "\n".join([*added, table])
+
+
+LATER = _later()
 """A version to come, which adds a column to every table, and a table; see `later`."""
 DRAWS = ("doctor", "heatmap", "plot")
 READS_OF = [
