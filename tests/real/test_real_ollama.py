@@ -2,156 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
 import signal
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import psutil
 import pytest
-from ollama_fixture import (
-    MODEL,
-    ROOT,
-    VERSIONS,
-    PromptRead,
-    RealOllama,
-    Servers,
-    free_port,
-    is_answering,
-    stand_still,
-    until,
-)
-from sweep_runner import ONE_LOAD, Started, Sweep, statuses
+from ollama_fixture import VERSIONS, RealOllama, Servers, free_port, until
+from real_sweeps import OPENING_TOKENS, PATIENCE_S, QUICK, assert_nothing_left, held_client, picture_table
+from sweep_runner import Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-SHIPPED = (ROOT / "prompts" / "p.txt").read_text("utf-8")
-PROMPT = {"text": SHIPPED.partition("\n\n")[0]}
-"""Many times longer than what stays cached, and shorter than the one that ships."""
-OPENING_TOKENS = 8
-"""So much of the chat template stands before the nonce, at most, and stays cached."""
-SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
-QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread": 1, **ONE_LOAD}
-"""One thread: two that wait for each other are slow where other tests keep the cores busy."""
-CONTEXTS, BATCHES = [1024, 4096], [16, 128]
 LIMIT_AS = 500_000_000
 """Between what a runner takes with num_ctx 1024 and num_batch 64 (285 MB) and with 8192 of both (811 MB)."""
-PATIENCE_S = 900.0
-"""How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
-
-Log = dict[tuple[int, int], list[PromptRead]]
-Cells = dict[tuple[int, int], dict[str, Any]]
-
-
-def picture_table(sweep: Sweep, name: str = "grid") -> dict[tuple[int, int], str]:
-    """The picture as a table, by (num_ctx, num_batch)."""
-    with (sweep.folder / "heatmaps" / name / "results_table.csv").open(newline="", encoding="utf-8") as file:
-        head, *body = csv.reader(file)
-    return {(int(num_ctx), int(row[0])): cell for row in body for num_ctx, cell in zip(head[1:], row[1:], strict=True)}
 
 
 def counts(sweep: Sweep) -> dict[str, int]:
     """What `status --json` counts."""
     found = json.loads(sweep("status", "--json").must().stdout)["counts"]
     return {status: number for status, number in found.items() if number}
-
-
-def assert_nothing_left(server: RealOllama, sweep: Sweep) -> None:
-    """No scratch model, no loaded model, no process."""
-    assert set(server.installed()) == {f"{MODEL}:latest"}
-    assert server.ps() == []
-    assert sweep.left_running() == []
-    until("the last llama-server has ended", lambda: not server.runner_pids())
-
-
-# -- a sweep of four cells, twice ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Twice:
-    """The same four cells in two databases, one after the other on one server, each with its part of the log."""
-
-    first: Cells
-    first_log: Log
-    again: Cells
-    again_log: Log
-    runs_again: list[dict[str, Any]]
-    slowest_run_s: float
-    table: dict[tuple[int, int], str]
-    picture: bytes
-
-
-@pytest.fixture(scope="module")
-def twice_by_version() -> dict[str, Twice]:
-    return {}
-
-
-@pytest.fixture(params=VERSIONS)
-def twice(
-    request: pytest.FixtureRequest, real_ollama: Servers, tmp_path: Path, twice_by_version: dict[str, Twice]
-) -> Twice:
-    """Measured at the first use for each version."""
-    version = str(request.param)
-    if version not in twice_by_version:
-        with contextlib.closing(Sweep(tmp_path)) as sweep:
-            twice_by_version[version] = measure_twice(real_ollama(version), sweep)
-    return twice_by_version[version]
-
-
-def measure_twice(server: RealOllama, sweep: Sweep) -> Twice:
-    keys = {**QUICK, "prompt": PROMPT, "warmup": 1, "repeats": 2}
-    config = sweep.config(num_ctx=CONTEXTS, num_batch=BATCHES, **keys)
-    start, sweep.draws = server.log_size(), True
-    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
-    middle, sweep.draws = server.log_size(), False
-    picture = sweep.folder / "heatmaps" / "grid" / "heatmap_highlighted.png"
-    again = ["--db", "again.db", "--out", "again", "--set", "repeats=1"]
-    sweep("run", config, *server.sweep_options(), *again, timeout_s=PATIENCE_S).must()
-    assert_nothing_left(server, sweep)
-    runs = sweep.rows(sql="select * from runs")
-    return Twice(
-        first=sweep.cells(),
-        first_log=server.prompts(start, middle),
-        again=sweep.cells("again.db"),
-        again_log=server.prompts(middle),
-        runs_again=sweep.rows("again.db", "select * from runs"),
-        slowest_run_s=max(run["client_duration_s"] for run in runs),
-        table=picture_table(sweep),
-        picture=picture.read_bytes(),
-    )
-
-
-def test_all_cells_are_measured_and_drawn(twice: Twice) -> None:
-    assert twice.picture.startswith(b"\x89PNG")
-    assert set(statuses(twice.first.values()).values()) == {"ok"}
-    assert set(twice.first) == {(num_ctx, num_batch) for num_ctx in CONTEXTS for num_batch in BATCHES}
-    for place, row in twice.first.items():
-        assert row["runs"] == 2
-        assert row["effective_num_ctx"] == row["num_ctx"]
-        assert row["size_bytes"] > 90_000_000
-        assert row["load_duration_s"] > 0
-        assert float(twice.table[place]) == pytest.approx(row["prompt_eval_rate"], rel=1e-4)
-
-
-def test_median_rates_agree_with_the_log_of_llama_server(twice: Twice) -> None:
-    for place, row in twice.first.items():
-        warmup, *measured = twice.first_log[place]
-        assert len(measured) == 2, f"{place}: {warmup}, {measured}"
-        assert row["prompt_eval_rate"] == pytest.approx(median(read.rate for read in measured), rel=0.03), place
-
-
-def test_the_same_sweep_again_is_not_inflated(twice: Twice) -> None:
-    for place, row in twice.again.items():
-        reads = twice.again_log[place]
-        assert row["status"] == "ok"
-        assert all(read.tokens >= row["prompt_eval_count"] - OPENING_TOKENS for read in reads), f"{place}: {reads}"
-        assert row["prompt_eval_rate"] == pytest.approx(reads[-1].rate, rel=0.03), place
-    for run in twice.runs_again:
-        assert (run["cached_count"] or 0) <= OPENING_TOKENS, run
 
 
 # -- failures are results --------------------------------------------------------------------------------------------
@@ -211,56 +81,6 @@ def test_what_has_no_memory_in_two_real_loads_leaves_larger_ones_out(real_ollama
     assert_nothing_left(server, sweep)
 
 
-def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
-    twice: Twice, request: pytest.FixtureRequest, real_ollama: Servers, sweep: Sweep
-) -> None:
-    """It has runs enough that one of them is under way when it is stopped, on any machine."""
-    server = real_ollama(request.node.callspec.params["twice"])
-    timeout_s = max(10, round(2 * twice.slowest_run_s))
-    config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 8})
-    start = server.log_size()
-    started = sweep.start("run", config, *server.sweep_options(), "--timeout", str(timeout_s))
-    runner = until("it stands still in a run", lambda: stopped_in_a_run(server, start), PATIENCE_S, 0.01)
-    started.wait(PATIENCE_S).must()
-
-    stopped, following = sweep.cells()[1024, 16], sweep.cells()[1024, 64]
-    assert (stopped["status"], stopped["attempts"], following["status"]) == ("timeout", 1, "ok")
-    assert picture_table(sweep)[1024, 16] == "Timeout or no output"
-    (timed_out,) = sweep.rows(
-        sql="select *, julianday(finished_at) - julianday(started_at) as days from attempts where status = 'timeout'"
-    )
-    assert timeout_s - 1 < timed_out["days"] * 86400
-    reads = server.prompts(start)[1024, 64]
-    assert all(read.tokens >= following["prompt_eval_count"] - OPENING_TOKENS for read in reads)
-    assert following["prompt_eval_rate"] == pytest.approx(median(read.rate for read in reads), rel=0.03)
-    assert not runner.is_running()
-    assert_nothing_left(server, sweep)
-
-
-def stopped_in_a_run(server: RealOllama, start: int) -> psutil.Process | None:
-    """The runner, once it was stopped while it answered."""
-
-    def is_in_a_run() -> bool:
-        return is_answering(server.log_text(start), "-c 1024", "-b 16")
-
-    for runner in map(psutil.Process, server.runner_pids() if is_in_a_run() else ()):
-        if stand_still(runner):
-            if is_in_a_run():
-                return runner
-            runner.resume()
-    return None
-
-
-def test_a_prompt_that_fits_one_context_only_skips_the_other(server: RealOllama, sweep: Sweep) -> None:
-    config = sweep.config(**{**QUICK, "prompt": {"text": SHIPPED[:1600]}, "num_ctx": [256, 1024], "num_batch": [64]})
-    sweep("run", config, *server.sweep_options(), timeout_s=PATIENCE_S).must()
-    skipped, fits = sweep.cells()[256, 64], sweep.cells()[1024, 64]
-    assert (skipped["status"], skipped["reason"], skipped["attempts"]) == ("skipped", "does_not_fit", 0)
-    assert fits["status"] == "ok"
-    assert picture_table(sweep)[256, 64] == "Does not fit"
-    assert "does not fit" in sweep("plan", config, *server.sweep_options()).must().stdout
-
-
 def test_one_load_serves_every_length_of_the_prompt(server: RealOllama, sweep: Sweep) -> None:
     """A longer prompt after a shorter one is read whole, and each rate is that of llama-server.
 
@@ -317,18 +137,6 @@ def kill_in_mid_cell(sweep: Sweep, *words: str, env: dict[str, str] | None = Non
     client.resume()
     assert len(sweep.rows(sql="select * from attempts where status = 'started'")) == 1
     return sweep.rows(sql="select * from attempts where status = 'ok'")
-
-
-def held_client(sweep: Sweep, started: Started) -> psutil.Process | None:
-    """The `ollama run` of a cell after the first one; it stands still, so that its cell does not end."""
-    assert started.is_running(), started.wait()
-    if not sweep.rows_now("select id from attempts where status = 'ok'"):
-        return None
-    for process in psutil.Process(started.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if " run ollama-sweep-scratch" in " ".join(process.cmdline()) and stand_still(process):
-                return process
-    return None
 
 
 def assert_went_on(sweep: Sweep, finished: list[dict[str, Any]]) -> None:

@@ -255,11 +255,15 @@ class RealOllama:
         with urllib.request.urlopen(f"http://{self.host}{path}", timeout=60) as answer:
             return json.load(answer)
 
+    def post(self, path: str, **body: Any) -> Any:
+        """The answer to a POST, as another client of this server gets it."""
+        question = json.dumps(body).encode()
+        with urllib.request.urlopen(f"http://{self.host}{path}", question, timeout=120) as answer:
+            return json.load(answer)
+
     def load(self, model: str) -> None:
         """Load a model, to stay for a while; nothing is generated."""
-        question = json.dumps({"model": model, "keep_alive": "5m"}).encode()
-        with urllib.request.urlopen(f"http://{self.host}/api/generate", question, timeout=120) as answer:
-            assert json.load(answer)["done_reason"] == "load"
+        assert self.post("/api/generate", model=model, keep_alive="5m")["done_reason"] == "load"
 
     def unload_all(self) -> None:
         """Nothing is loaded afterwards; an engine that loads nothing itself leaves its model for minutes."""
