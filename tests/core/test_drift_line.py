@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
+from statistics import fmean, stdev
 
 import pytest
 
 from ollama_sweep.core.noise.drift import Point, drift_of, line_of
-from ollama_sweep.core.noise.spread import Spread, Spreads
+from ollama_sweep.core.noise.spread import Spread, Spreads, half_width, load_of, spreads_of
 
 
 def controls(draw: random.Random, count: int, *, drift: float = 0.0, noise: float = 0.015) -> list[Point]:
@@ -62,6 +64,30 @@ def test_a_corrected_map_is_nearer_to_the_truth_and_a_steady_one_is_left_alone()
     assert off_by(corrected, middle) < 0.7 * off_by(measured, middle)
     steady = [line_of(controls(draw, 25)).is_better for _ in range(100)]
     assert sum(steady) <= 10
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda x: -0.08 * x, lambda x: -0.08 * (x > 0.5), lambda x: -0.08 * math.sin(3.14 * x)]
+)
+def test_a_drift_of_8_percent_is_taken_off_a_map_and_its_intervals_hold(shape: Callable[[float], float]) -> None:
+    """A small form of benchmarks/believed.py: cells of equal speed, one load each, the control after every twelfth."""
+    draw, raw, better, held = random.Random(5), [], [], []
+    for _ in range(10):
+        level = [math.log1p(shape(n / 200)) + draw.gauss(0, 0.01) for n in range(200)]
+        loads = [load_of([math.exp(one + draw.gauss(0, 0.01)) for _ in range(3)]) for one in level]
+        control = [load_of([math.exp(math.log1p(shape(n / 200)) + draw.gauss(0, 0.015)) for _ in range(3)])
+                   for n in range(0, 200, 12)]  # fmt: skip
+        line = line_of([Point(12.0 * n, math.exp(one.log_median)) for n, one in enumerate(control)])
+        half = half_width(spreads_of([[one] for one in loads] + [control]), runs=3, loads=1)
+        assert line.is_better
+        assert half is not None
+        logs = [one.log_median for one in loads]
+        corrected = [log - math.log1p(line.correction(n)) for n, log in enumerate(logs)]
+        raw.append(stdev(logs))
+        better.append(stdev(corrected))
+        held += [abs(log - fmean(corrected)) <= half for log in corrected]
+    assert fmean(better) < 0.65 * fmean(raw)
+    assert fmean(held) > 0.95
 
 
 def test_the_line_is_level_before_the_first_and_after_the_last_control() -> None:
