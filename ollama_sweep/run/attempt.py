@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,15 +70,16 @@ class Surroundings:
 
     engine: Engine
     watch: Watch
+    clock: Clock = REAL
     others: set[str] = field(default_factory=set)
     _looked_at: float = -float("inf")
 
     def look(self, *, is_last: bool = False) -> None:
         """Between two runs, at most once in `LOOK_EVERY_S`, and after the last one."""
-        if is_last or time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+        if is_last or self.clock.monotonic_s() - self._looked_at >= LOOK_EVERY_S:
             with contextlib.suppress(CellFailed, EngineUnavailable):
                 self.others.update(gate.names("others_loaded", self.engine.others_loaded()))
-            self._looked_at = time.monotonic()
+            self._looked_at = self.clock.monotonic_s()
 
     def beside(self, effective: Effective) -> Effective:
         """What a load uses, with whoever was seen beside it."""
@@ -110,7 +110,7 @@ class Measuring:
         runs: list[Run] = []
         effective, killed_before = Effective(), self.oom_kills()
         watch = self.watch(self.engine.processes)
-        around = Surroundings(self.engine, watch)
+        around = Surroundings(self.engine, watch, self.clock)
         try:
             watch.begin_load()
             effective = gate.effective(self.engine.prepare(cell.for_engine))
