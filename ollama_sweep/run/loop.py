@@ -105,7 +105,7 @@ class ShieldedLedger:
 def _started(turn: Turn, cell: Cell, tried: int) -> CellStarted | FurtherStarted:
     if turn.further is None:
         reason = f"{turn.chosen.reason} ({turn.chosen.how_far})" if turn.chosen and not tried else ""
-        return CellStarted(cell, turn.attempts + tried + 1, reason)
+        return CellStarted(cell, turn.attempts + tried + 1, reason=reason)
     return FurtherStarted(cell, turn.further.purpose, turn.further.reason, tried + 1)
 
 

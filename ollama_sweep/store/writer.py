@@ -18,14 +18,12 @@ from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
-from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, beside, imported, plans, queries, scans, schema, values
 from ollama_sweep.store import file as files
-from ollama_sweep.store.goals import cells as goal_cells
 from ollama_sweep.store.goals import keeping
-from ollama_sweep.store.goals.cells import GoalCell
-from ollama_sweep.store.goals.keeping import Chosen, KeptGoal
+from ollama_sweep.store.goals.keeping import Chosen
+from ollama_sweep.store.goals.writing import GoalWriting
 from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.lock import WriterLock
@@ -50,7 +48,7 @@ def system_boot_id() -> str | None:
         return None
 
 
-class Store:
+class Store(GoalWriting):
     """The database, open for writing; made by `Store.open`. Also an `engine.Ledger`."""
 
     def __init__(self, path: Path, guard: Guard, lock: WriterLock, say: Callable[[str], None]) -> None:
@@ -427,30 +425,6 @@ class Store:
     def former_statuses(self, cell_id: int) -> frozenset[Status]:
         """How the cell's ended attempts ended."""
         return self._guard.read(queries.former_statuses, cell_id, self._notes)
-
-    # --- goals
-
-    def goal(self, sweep_id: int) -> KeptGoal | None:
-        """What the sweep is for; None for all of its cells."""
-        return self._guard.read(keeping.goal, sweep_id, self._notes)
-
-    def keep_goal(self, sweep_id: int, goal: Goal, of_file: str) -> None:
-        """The sweep is for this from now on."""
-        now = self._now()
-        self._guard.write(lambda connection: keeping.keep_goal(connection, sweep_id, goal, of_file, now))
-
-    def end_goal(self, sweep_id: int, says: str, answers: Iterable[str], *, is_reached: bool) -> None:
-        """What the goal came to, and the keys of the cells that it names."""
-        now, named = self._now(), list(answers)
-        self._guard.write(lambda connection: keeping.end(connection, sweep_id, says, named, now, is_reached=is_reached))
-
-    def goal_cells(self, sweep_id: int) -> list[GoalCell]:
-        """Every cell of the plan as a planner sees it."""
-        return self._guard.read(goal_cells.cells, sweep_id, self._notes)
-
-    def goal_kinds(self, sweep_id: int) -> dict[int, str]:
-        """By position what a cell is beside its num_ctx and num_batch."""
-        return self._guard.read(goal_cells.kinds, sweep_id)
 
     # --- memory
 
