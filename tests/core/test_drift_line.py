@@ -49,6 +49,14 @@ def test_of_few_controls_the_noise_is_that_of_all_loads() -> None:
     assert drift_of(points[:1]).share == 0.0
 
 
+def test_where_loads_are_not_known_two_controls_differ_by_as_much_as_their_runs_do() -> None:
+    two = [Point(0.0, 107.0), Point(26.0, 88.0)]
+    noisy = drift_of(two, Spreads(Spread(0.09, 5), Spread(0.14, 1)))
+    assert 0.08 < noisy.error < 0.11
+    assert not noisy.is_flagged
+    assert drift_of(two, Spreads(Spread(0.01, 5), Spread(0.14, 1))).is_too_far
+
+
 def off_by(rates: dict[float, float], truth: float) -> float:
     return math.sqrt(sum(math.log(rate / truth) ** 2 for rate in rates.values()) / len(rates))
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ollama_sweep.core.noise.spread import Spreads, standard_error
+from ollama_sweep.core.noise.spread import Spread, Spreads, standard_error
 from ollama_sweep.core.stats import MEDIAN_TO_SIGMA, median
 
 FLAGGED, FLAGGED_ERRORS = 0.03, 2.0
@@ -104,7 +104,11 @@ def drift_of(points: Sequence[Point], spreads: Spreads | None = None) -> Drift:
 
 
 def _known_noise(spreads: Spreads | None) -> float:
-    return standard_error(spreads, runs=3, loads=1) if spreads is not None and spreads.are_loads_known else 0.0
+    """Of one load; where it is not known how far loads differ, as much as its runs alone make it differ."""
+    if spreads is None:
+        return 0.0
+    known = spreads if spreads.are_loads_known else replace(spreads, loads=Spread())
+    return standard_error(known, runs=3, loads=1)
 
 
 def _noise(logs: Sequence[float]) -> float:
