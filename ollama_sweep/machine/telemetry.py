@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from ollama_sweep.machine.sensing.series import STEP_S, Collector
 
 EVERY_S = 0.5
 TREE_EVERY_S = 5.0
-STOP_S = 2.0
+STOP_S = 5.0
 
 Pids = Callable[[], tuple[int, ...]]
 Cores = Callable[[Sequence[int]], CoreTime | None]
@@ -209,7 +210,7 @@ class Telemetry:
     def _wait_for_threads(self) -> None:
         for meter in self._meters:
             meter.end()
-        until = self._clock.monotonic_s() + STOP_S
+        until = time.monotonic() + STOP_S  # threads take real time, whatever clock the sweep goes by
         for meter in self._meters:
             meter.wait(until)
         if self._thread is not None and self._thread.is_alive():
