@@ -37,7 +37,7 @@ def decide(problem: Problem) -> Next | Reached:
     if not problem.is_open.any():
         return _end(found, "every cell was measured")
     left = chance_of_better(found)
-    how_far = f"a cell that is more than {100 * CLOSE:.0f} % faster is left with {base.percent(left)}"
+    how_far = f"chance of a cell more than {100 * CLOSE:.0f} % faster: {base.percent(left)}"
     if left <= problem.doubt and len(found.measured) >= LEAST:
         return _end(found, how_far)
     return step(found, how_far) or _end(found, f"the time is over; {how_far}")
@@ -57,7 +57,7 @@ def step(found: Surface, how_far: str) -> Next | None:
     gain = math.exp(found.mean[index] - found.mean[found.best]) - 1
     why = (
         f"expected {rate:.3g} tokens/s ± {100 * 2 * found.deviation[index]:.0f} % ({100 * gain:+.0f} % on the best so "
-        f"far), fits with {base.percent(float(found.chance[index]))}: most to gain for its time"
+        f"far), {base.percent(float(found.chance[index]))} that it fits: most to gain for its time"
     )
     return Next(problem.places[index].position, why, how_far, base.once(problem))
 
