@@ -131,12 +131,12 @@ def test_two_models_at_every_task_and_every_file_and_picture_of_it(server: RealO
 
 
 def assert_everything_is_drawn(sweep: Sweep) -> None:
-    """Each plot has a picture of its own, but those of a dimension that the sweep has not, and of two sweeps."""
+    """Each plot has a picture of its own, but those of a dimension or controls that it has not, and of two sweeps."""
     listed = sweep("plot", "--list").must().stdout
     sweep("plot", "all", "--out", "pictures", "--cost-per-token", "0.000001", timeout_s=PATIENCE_S).must()
     drawn = {path.stem for path in (sweep.folder / "pictures").rglob("*.png") if path.read_bytes()[1:4] == b"PNG"}
     names = [line.split()[0] for line in listed.splitlines() if line.strip()]
-    others = {"concurrency", "ratio"}
+    others = {"concurrency", "ratio", "drift"}
     assert others < set(names)
     assert not [stem for stem in drawn if stem.startswith(tuple(others))]
     for name in (name for name in names if name not in others):
