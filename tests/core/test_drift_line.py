@@ -52,9 +52,17 @@ def test_of_few_controls_the_noise_is_that_of_all_loads() -> None:
 def test_where_loads_are_not_known_two_controls_differ_by_as_much_as_their_runs_do() -> None:
     two = [Point(0.0, 107.0), Point(26.0, 88.0)]
     noisy = drift_of(two, Spreads(Spread(0.09, 5), Spread(0.14, 1)))
+    assert noisy.error is not None
     assert 0.08 < noisy.error < 0.11
     assert not noisy.is_flagged
     assert drift_of(two, Spreads(Spread(0.01, 5), Spread(0.14, 1))).is_too_far
+
+
+@pytest.mark.parametrize("spreads", [None, Spreads(Spread(), Spread())])
+def test_where_nothing_is_known_of_chance_a_drift_is_not_said_to_be_sure(spreads: Spreads | None) -> None:
+    found = drift_of([Point(0.0, 107.0), Point(26.0, 88.0)], spreads)
+    assert found.words == "-17.8% (error not known)"
+    assert found.is_flagged
 
 
 def off_by(rates: dict[float, float], truth: float) -> float:

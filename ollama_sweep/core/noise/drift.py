@@ -32,10 +32,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Drift:
-    """How much faster (+) or slower (-) the machine is now than at the start, as a share, and how uncertain that is."""
+    """How much faster (+) or slower (-) the machine is now than at the start, as a share, and how uncertain that is.
+
+    `error` is None where nothing is known of chance yet.
+    """
 
     share: float = 0.0
-    error: float = 0.0
+    error: float | None = None
 
     @property
     def is_flagged(self) -> bool:
@@ -45,12 +48,22 @@ class Drift:
     @property
     def limit(self) -> float:
         """From here on cells are flagged."""
-        return max(FLAGGED, FLAGGED_ERRORS * self.error)
+        return max(FLAGGED, FLAGGED_ERRORS * (self.error or 0.0))
 
     @property
     def is_too_far(self) -> bool:
         """So far that it is better to wait."""
-        return abs(self.share) > max(PAUSED, PAUSED_ERRORS * self.error)
+        return abs(self.share) > self.pause_limit
+
+    @property
+    def pause_limit(self) -> float:
+        """From here on it is better to wait."""
+        return max(PAUSED, PAUSED_ERRORS * (self.error or 0.0))
+
+    @property
+    def words(self) -> str:
+        """`-4.1% ± 1.2%`."""
+        return f"{self.share:+.1%} " + ("(error not known)" if self.error is None else f"± {self.error:.1%}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +113,13 @@ def drift_of(points: Sequence[Point], spreads: Spreads | None = None) -> Drift:
     count = max(1, min(3, len(logs) // 4))
     share = math.expm1(_mean(logs[-count:]) - logs[0])
     noise = _noise(logs) if len(logs) >= FEWEST_POINTS else _known_noise(spreads)
-    return Drift(share, noise * math.sqrt(1 + 1 / count))
+    return Drift(share, None if noise is None else noise * math.sqrt(1 + 1 / count))
 
 
-def _known_noise(spreads: Spreads | None) -> float:
+def _known_noise(spreads: Spreads | None) -> float | None:
     """Of one load; where it is not known how far loads differ, as much as its runs alone make it differ."""
-    if spreads is None:
-        return 0.0
+    if spreads is None or not (spreads.are_loads_known or spreads.runs.df):
+        return None
     known = spreads if spreads.are_loads_known else replace(spreads, loads=Spread())
     return standard_error(known, runs=3, loads=1)
 

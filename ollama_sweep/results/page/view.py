@@ -133,7 +133,7 @@ def facts(gathered: Gathered) -> Iterator[tuple[str, str]]:
         flagged = (
             f"{'beyond' if about.is_flagged else 'within'} the ± {about.limit:.1%} from which on cells are flagged"
         )
-        yield "drift", f"{about.share:+.1%} ± {about.error:.1%} over {len(gathered.points)} control loads, {flagged}"
+        yield "drift", f"{about.words} over {len(gathered.points)} control loads, {flagged}"
 
 
 def _counted(counts: Mapping[Status, int]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.core.noise.drift import PAUSED, PAUSED_ERRORS, Point, drift_of, line_of
+from ollama_sweep.core.noise.drift import Point, drift_of, line_of
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.units import format_rate
 from ollama_sweep.machine.files import safe_name
@@ -80,13 +80,13 @@ def _data(one: Controls) -> DriftData:
     unit, seconds, _ = next(unit for unit in UNITS if points[-1].at_s <= unit[2])
     facts = (
         f"{len(points)} loads, the first {format_rate(points[0].rate)} tokens/s",
-        f"now {about.share:+.1%} ± {about.error:.1%}",
+        f"now {about.words}",
         *named,
     )
     return DriftData(
         title, facts, unit, tuple(point.at_s / seconds for point in points),
         tuple(point.rate / points[0].rate - 1 for point in points), tuple(math.expm1(log - first) for log in line.logs),
-        line.error, about.limit, max(PAUSED, PAUSED_ERRORS * about.error),
+        line.error, about.limit, about.pause_limit,
     )  # fmt: skip
 
 
