@@ -53,7 +53,10 @@ class Next:
 
 @dataclass(frozen=True)
 class Reached:
-    """The goal is reached, or cannot be (`failed`). `answers` are the positions that it names."""
+    """The goal is reached, or it is not (`failed`): it cannot be, or the time is over.
+
+    `answers` are the positions that it names; where the time is over, what leads so far.
+    """
 
     says: str
     answers: tuple[int, ...] = ()

@@ -40,7 +40,7 @@ def decide(problem: Problem) -> Next | Reached:
     how_far = f"chance of a cell more than {100 * CLOSE:.0f} % faster: {base.percent(left)}"
     if left <= problem.doubt and len(found.measured) >= LEAST:
         return _end(found, how_far)
-    return step(found, how_far) or _end(found, f"the time is over; {how_far}")
+    return step(found, how_far) or _end(found, f"the time is over; {how_far}", is_over=True)
 
 
 def step(found: Surface, how_far: str) -> Next | None:
@@ -90,6 +90,7 @@ def chance_of_better(found: Surface) -> float:
     return float(better.any(axis=1).mean())
 
 
-def _end(found: Surface, says: str) -> Reached:
-    place = found.problem.places[found.best]
-    return Reached(f"{base.words(place)} is the best ({says}, assuming a smooth surface)", (place.position,))
+def _end(found: Surface, says: str, *, is_over: bool = False) -> Reached:
+    place, so_far = found.problem.places[found.best], " so far" if is_over else ""
+    what = f"{base.words(place)} is the best{so_far} ({says}, assuming a smooth surface)"
+    return Reached(what, (place.position,), failed=is_over)

@@ -72,15 +72,18 @@ class _Search:
         holds = self._chances()
         left = self._any
         how_far = self._how_far(left)
-        if left <= self.problem.doubt and len(self.found.measured) >= min(LEAST, len(self.problem.places)):
-            shaken = best.chance_of_better(self.found) if self._held else 0.0
-            if self._held and shaken > 3 * self.problem.doubt:
-                step = best.step(self.found, how_far)
-                if step is not None:
-                    why = f"the best rate is not sure yet: {step.why}"
-                    return replace(step, why=why)
+        if left > self.problem.doubt:
+            return self._step(holds, how_far) or self._end(f"the time is over; {how_far}", is_over=True)
+        if len(self.found.measured) < LEAST:
+            step = self._step(holds, how_far)
+            if step is not None:
+                return step
+        if not self._held or best.chance_of_better(self.found) <= 3 * self.problem.doubt:
             return self._end(how_far)
-        return self._step(holds, how_far) or self._end(f"the time is over; {how_far}")
+        step = best.step(self.found, how_far)
+        if step is None:
+            return self._end(f"the time is over, and the best rate is not sure yet; {how_far}", is_over=True)
+        return replace(step, why=f"the best rate is not sure yet: {step.why}")
 
     def _chances(self) -> Numbers:
         """How likely each place beyond holds what is asked for; `_any` that one of them does."""
@@ -131,14 +134,15 @@ class _Search:
             return f"no num_ctx holds what is asked for yet; one may with {base.percent(left)}"
         return f"num_ctx {self._largest} holds what is asked for; a larger one may with {base.percent(left)}"
 
-    def _end(self, says: str) -> Reached:
+    def _end(self, says: str, *, is_over: bool = False) -> Reached:
         if not self._held:
-            return Reached(f"no num_ctx holds what is asked for ({self._words()})", failed=True)
+            return Reached(says if is_over else f"no num_ctx holds what is asked for ({self._words()})", failed=True)
+        so_far = " so far" if is_over else ""
         there = [i for i in self._held if self.problem.places[i].num_ctx == self._largest]
         index = max(there, key=lambda i: (self.found.mean[i], -i))
         place = self.problem.places[index]
-        return Reached(f"{base.words(place)} is the largest with {self._words()} ({says}, assuming a smooth surface)",
-                       (place.position,))  # fmt: skip
+        what = f"{base.words(place)} is the largest{so_far} with {self._words()} ({says}, assuming a smooth surface)"
+        return Reached(what, (place.position,), failed=is_over)
 
     def _words(self) -> str:
         parts = [f"{100 * self.asked.rate:g} % of the best rate", "nothing spilled"]

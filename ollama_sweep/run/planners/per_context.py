@@ -40,7 +40,7 @@ def decide(problem: Problem) -> Next | Reached:
         return Reached(f"{how_far} (assuming a smooth surface)", columns.answers())
     chosen = columns.next()
     if chosen is None:
-        return Reached(f"the time is over; {how_far} (assuming a smooth surface)", columns.answers())
+        return Reached(f"the time is over; {how_far} (assuming a smooth surface)", columns.answers(), failed=True)
     index, why = chosen
     return Next(problem.places[index].position, why, how_far, base.once(problem))
 

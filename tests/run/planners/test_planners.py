@@ -129,6 +129,23 @@ def test_a_time_is_kept_and_spent_on_what_says_most(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [BEST, MAP, PER_CONTEXT, LARGEST])
+def test_where_the_time_is_over_first_the_goal_is_not_reached(kind: str) -> None:
+    found = play(Truth(CONTEXTS, BATCHES), Goal(kind), within_s=300)
+    assert found.ended.failed
+    assert "the time is over" in found.ended.says
+    assert bool(found.answers) == (kind != MAP), "what leads so far is named"
+
+
+def test_largest_says_that_the_time_is_over_only_where_there_is_one() -> None:
+    """Three measured cells settle it: beyond the smallest num_ctx everything is slow."""
+    truth = Truth((2048, 65536), BATCHES, lambda ctx, batch: smooth_rate(ctx, batch) * (1 if ctx < 4096 else 0.01))
+    found = play(truth, Goal(LARGEST))
+    assert {place.num_ctx for place in found.answers} == {2048}
+    assert not found.ended.failed
+    assert "the time is over" not in found.ended.says
+
+
+@pytest.mark.parametrize("kind", [BEST, MAP, PER_CONTEXT, LARGEST])
 def test_a_planner_answers_the_same_to_the_same_results_in_any_order(kind: str) -> None:
     truth, goal = SPILLING, Goal(kind)
     played = play(truth, Goal(BEST))
