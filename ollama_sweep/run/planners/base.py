@@ -116,6 +116,11 @@ class Problem:
         """The measured places of these kinds."""
         return [(place, found) for place, found in self.known if found.known in known and found.is_measured]
 
+    @cached_property
+    def rated(self) -> list[tuple[Place, Found]]:
+        """The measured places that have a rate, spilled ones among them."""
+        return self.of(Known.FITS, Known.SPILLED)
+
     # -- costs ---------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -173,12 +178,10 @@ class Surface:
         return max(self.measured, key=lambda index: (self.mean[index], -index))
 
 
-def surface(problem: Problem) -> Surface | None:
-    """None as long as no place has a rate."""
+def surface(problem: Problem) -> Surface:
+    """Raises ValueError as long as no place has a rate."""
     fits = problem.of(Known.FITS)
-    used = fits or problem.of(Known.FITS, Known.SPILLED)
-    if not used:
-        return None
+    used = fits or problem.rated
     chance = problem.fitting.chance if fits else problem.fitting.loads
     smooth = Smooth(problem.places, used, problem.noise)
     mean, deviation = smooth.said()
@@ -188,6 +191,7 @@ def surface(problem: Problem) -> Surface | None:
 
 STARTS = ((0.2, 0.7), (0.2, 1.0), (0.65, 0.45), (0.0, 0.25))
 """The first places, as shares of the way along num_ctx and num_batch: far apart, and likely to fit."""
+FIRST = "one of the first cells, far from each other"
 
 
 def start(problem: Problem, wanted: int = len(STARTS)) -> int | None:
@@ -269,13 +273,15 @@ def spread_out(values: Sequence[int]) -> Iterator[int]:
         parts *= 2
 
 
-def first_one(problem: Problem, index: int) -> Next:
-    """One of the first cells of a goal."""
-    why = "one of the first cells, far from each other"
-    return Next(problem.places[index].position, why, "the first cells", once(problem))
-
-
-def likeliest(problem: Problem, index: int) -> Next:
-    """A cell that most likely fits, while nothing has given a rate."""
+def opening(problem: Problem, wanted: int = len(STARTS)) -> Next | Reached | None:
+    """One of the first cells, or one that most likely fits while none has a rate; None where enough was measured."""
+    first = start(problem, wanted)
+    if first is not None and problem.has_time():
+        return Next(problem.places[first].position, FIRST, "the first cells", once(problem))
+    if problem.rated:
+        return None
+    index = smallest(problem)
+    if index is None or not problem.has_time():
+        return Reached("no cell has given a rate", failed=True)
     why = "no cell has given a rate yet; this one most likely fits"
     return Next(problem.places[index].position, why, "no cell has given a rate")

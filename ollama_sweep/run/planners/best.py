@@ -25,15 +25,10 @@ LEAST = 5
 
 def decide(problem: Problem) -> Next | Reached:
     """The next cell, or that the best one is found."""
-    first = base.start(problem)
-    if first is not None and problem.has_time():
-        return base.first_one(problem, first)
+    opening = base.opening(problem)
+    if opening is not None:
+        return opening
     found = base.surface(problem)
-    if found is None:
-        index = base.smallest(problem)
-        if index is None or not problem.has_time():
-            return Reached("no cell has given a rate", failed=True)
-        return base.likeliest(problem, index)
     if not problem.is_open.any():
         return _end(found, "every cell was measured")
     left = chance_of_better(found)

@@ -27,16 +27,8 @@ LEAST = 4
 
 def decide(problem: Problem, asked: Goal) -> Next | Reached:
     """The next cell, or what the largest num_ctx is, or that none holds what is asked for."""
-    first = base.start(problem, 3)
-    if first is not None and problem.has_time():
-        return base.first_one(problem, first)
-    found = base.surface(problem)
-    if found is None:
-        index = base.smallest(problem)
-        if index is None or not problem.has_time():
-            return Reached("no cell has given a rate", failed=True)
-        return base.likeliest(problem, index)
-    return _Search(found, asked).decide()
+    opening = base.opening(problem, 3)
+    return opening if opening is not None else _Search(base.surface(problem), asked).decide()
 
 
 class _Search:

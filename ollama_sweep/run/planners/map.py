@@ -55,11 +55,11 @@ def _most_unknown(problem: Problem) -> tuple[int, str] | None:
     """For a limit of time: the cell that nothing says much of yet, for its seconds."""
     first = base.start(problem)
     if first is not None:
-        return (first, "one of the first cells, far from each other") if problem.has_time() else None
-    found = base.surface(problem)
-    if found is None:
+        return (first, base.FIRST) if problem.has_time() else None
+    if not problem.rated:
         index = base.smallest(problem)
         return (index, "no cell has given a rate yet") if index is not None and problem.has_time() else None
+    found = base.surface(problem)
     seconds = problem.seconds(found.mean)
     values = found.deviation * problem.fitting.loads / seconds
     values[~problem.is_open] = -1.0

@@ -26,14 +26,9 @@ LIKELY = 0.5
 
 def decide(problem: Problem) -> Next | Reached:
     """The next cell, or that every column has its fastest."""
-    first = base.start(problem)
-    if first is not None and problem.has_time():
-        return base.first_one(problem, first)
-    if not problem.of(Known.FITS, Known.SPILLED):
-        index = base.smallest(problem)
-        if index is None or not problem.has_time():
-            return Reached("no cell has given a rate", failed=True)
-        return base.likeliest(problem, index)
+    opening = base.opening(problem)
+    if opening is not None:
+        return opening
     columns = Columns(problem)
     how_far = columns.how_far()
     if not columns.doubtful:
@@ -52,7 +47,7 @@ class Columns:
         import numpy as np
 
         self._np, self.problem = np, problem
-        fits, all_rates = problem.of(Known.FITS), problem.of(Known.FITS, Known.SPILLED)
+        fits, all_rates = problem.of(Known.FITS), problem.rated
         self._smooth = Smooth(problem.places, fits or all_rates, problem.noise)
         self.mean, self.deviation = self._smooth.said()
         self.chance = (problem.fitting.chance if fits else problem.fitting.loads).copy()
