@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ollama_sweep.run.planners import base
-from ollama_sweep.run.planners.base import AT_ONCE, CLOSE, DRAWN, Next, Problem, Reached, Surface
+from ollama_sweep.run.planners.base import AT_ONCE, CLOSE, Next, Problem, Reached, Surface
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,11 +78,7 @@ def chance_of_better(found: Surface) -> float:
     most = [int(index) for index in np.argsort(-hopes)[:AT_ONCE] if hopes[index] > found.mean[best] - 0.1]
     if not most:
         return 0.0
-    drawn = found.smooth.draws([best, *most], DRAWN)
-    luck = (np.arange(len(drawn)) * 0.618034) % 1.0  # memory decides for all places at once
-    fits = found.chance[most][None, :] > luck[:, None]
-    better = (drawn[:, 1:] > drawn[:, :1] + math.log(1 + CLOSE)) & fits
-    return float(better.any(axis=1).mean())
+    return base.chance_of_faster(found.smooth, found.chance, best, most)
 
 
 def _end(found: Surface, says: str, *, is_over: bool = False) -> Reached:

@@ -96,8 +96,7 @@ class _Search:
         enough = drawn[:, 1:] >= drawn[:, :1] + math.log(self.asked.rate)
         if self.asked.ttft_s is not None:
             enough &= drawn[:, 1:] >= math.log(self.problem.each_run_s / self.asked.ttft_s)
-        luck = (np.arange(len(drawn)) * 0.618034) % 1.0
-        both = enough & (found.chance[some][None, :] > luck[:, None])
+        both = enough & base.that_fit(found.chance[some], DRAWN)
         self._any = float(both.any(axis=1).mean())
         holds[some] = both.mean(axis=0)
         return holds

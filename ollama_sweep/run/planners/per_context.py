@@ -104,7 +104,7 @@ class Columns:
         return self._miss[ctx]
 
     def _chance_of_better(self, ctx: int) -> float:
-        np, answer = self._np, self.answer(ctx)
+        answer = self.answer(ctx)
         others = [i for i in self._columns[ctx] if self._can(i) and self.chance[i] > 0.02]
         if answer is None or not others:
             return 0.0 if answer is not None else 1.0
@@ -112,11 +112,7 @@ class Columns:
         hopes = self.mean[others] + 2.5 * self.deviation[others]
         if hopes.max() < margin:
             return 0.0
-        drawn = self._smooth.draws([answer, *others], DRAWN // 2)
-        luck = (np.arange(len(drawn)) * 0.618034) % 1.0
-        fits = self.chance[others][None, :] > luck[:, None]
-        better = (drawn[:, 1:] > drawn[:, :1] + math.log(1 + CLOSE)) & fits
-        return float(better.any(axis=1).mean())
+        return base.chance_of_faster(self._smooth, self.chance, answer, others, DRAWN // 2)
 
     def next(self) -> tuple[int, str] | None:
         """The index of the cell that comes next, and why; None where no time is left for one."""
