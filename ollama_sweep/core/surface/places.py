@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ollama_sweep.core.noise.spread import MEDIAN_VARIANCE, Spreads
+
 
 class Known(StrEnum):
     """What a measured place has shown. `TRIED` says nothing of memory or speed: a time limit, a crash."""
@@ -64,10 +66,18 @@ class Noise:
     runs: float | None = None
     loads: float | None = None
 
+    @classmethod
+    def of(cls, spreads: Spreads | None) -> Noise:
+        """What a sweep knows of it."""
+        if spreads is None:
+            return cls()
+        runs = spreads.runs.sigma if spreads.runs.df else None
+        return cls(runs, spreads.loads.sigma if spreads.are_loads_known else None)
+
     def variance(self, found: Found) -> float:
         """Of a place's value; where a spread is not known, as much as is usual."""
         runs, loads = self.runs or USUAL_RUNS, self.loads or USUAL_LOADS
-        return 1.57 * runs**2 / max(1, found.runs) + loads**2 / max(1, found.loads)
+        return MEDIAN_VARIANCE * runs**2 / max(1, found.runs) + loads**2 / max(1, found.loads)
 
     @property
     def is_known(self) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.events import Notice
-from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.places import Noise
@@ -103,7 +102,7 @@ class Steering:
             places=tuple(cell.place for cell in group),
             open=frozenset(cell.place.position for cell in group if cell.is_open),
             results={cell.place.position: cell.found for cell in group if cell.found is not None and not cell.is_open},
-            noise=noise_of(self.store.spreads(self.sweep_id).get(PROMPT_RATE)),
+            noise=Noise.of(self.store.spreads(self.sweep_id).get(PROMPT_RATE)),
             doubt=STILL if self._was_reached else DOUBT,
             left_s=None if self.within_s is None else max(0.0, self._begun_s + self.within_s - self.clock()),
         )
@@ -126,11 +125,3 @@ class Steering:
         over = "" if self.within_s is None else f" within {format_duration(self.within_s)}"
         more = "" if self.goal.kind == MAP or not left else ". Every cell with: --goal map"
         self.emit(Notice(f"{word}{over}, {left} of {len(cells)} not measured. {self.goal.words}: {says}{more}"))
-
-
-def noise_of(spreads: Spreads | None) -> Noise:
-    """What is known of chance in the surroundings at hand."""
-    if spreads is None:
-        return Noise()
-    return Noise(spreads.runs.sigma if spreads.runs.df else None,
-                 spreads.loads.sigma if spreads.are_loads_known else None)  # fmt: skip

@@ -45,7 +45,7 @@ def predicted(grid: Grid, metric: str, spreads: Spreads | None) -> Mapping[Place
     whole = [pair for pair in known if pair[1].known is Known.FITS and pair[1].is_measured]
     if len(whole) < FEWEST:
         return {}
-    means, deviations = Smooth(where, whole, _noise(spreads)).said()
+    means, deviations = Smooth(where, whole, Noise.of(spreads)).said()
     chance = fitting(where, known).chance
     return {
         cell: _prediction(float(means[number]), float(deviations[number]))
@@ -69,13 +69,6 @@ def _found(cell: CellResult) -> Found | None:
     size, numbers = cell.metrics.get("size_bytes"), cell.metrics
     return Found(known, numbers.get(PROMPT_RATE), int(numbers.get("runs", 1)), int(numbers.get("loads", 1)),
                  None if size is None else int(size))  # fmt: skip
-
-
-def _noise(spreads: Spreads | None) -> Noise:
-    if spreads is None:
-        return Noise()
-    runs = spreads.runs.sigma if spreads.runs.df else None
-    return Noise(runs, spreads.loads.sigma if spreads.are_loads_known else None)
 
 
 def _prediction(mean: float, deviation: float) -> Prediction:
