@@ -409,7 +409,7 @@ class Session:
         if aim.chosen is None:
             return None
         self._tell(aim.words)
-        return Steering(store, sweep_id, aim.chosen, self._emit, aim.within_s, self.clock.monotonic_s)
+        return Steering(store, sweep_id, aim.chosen, self._emit, aim.within_s, self.clock)
 
     def _look_again(self, store: Store, sweep_id: int, steering: Steering | None) -> None:
         """A second look belongs to the run that gives the last cell its first final state, or that is asked for it.

@@ -5,7 +5,6 @@ All that decides lies in the database: whoever goes on after a crash chooses as 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.places import Noise
 from ollama_sweep.core.units import format_duration
+from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.run.planners import best, largest, per_context
 from ollama_sweep.run.planners import map as whole_map
 from ollama_sweep.run.planners.base import DOUBT, STILL, Next, Problem, Reached
@@ -52,14 +52,14 @@ class Steering:
     goal: Goal
     emit: Emit
     within_s: float | None = None
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = REAL
     _begun_s: float = field(init=False)
     _kinds: Mapping[int, str] | None = None
     _has_ended: bool = False
     _was_reached: bool = False
 
     def __post_init__(self) -> None:
-        self._begun_s = self.clock()
+        self._begun_s = self.clock.monotonic_s()
 
     @property
     def wants_all(self) -> bool:
@@ -104,7 +104,9 @@ class Steering:
             results={cell.place.position: cell.found for cell in group if cell.found is not None and not cell.is_open},
             noise=Noise.of(self.store.spreads(self.sweep_id).get(PROMPT_RATE)),
             doubt=STILL if self._was_reached else DOUBT,
-            left_s=None if self.within_s is None else max(0.0, self._begun_s + self.within_s - self.clock()),
+            left_s=None
+            if self.within_s is None
+            else max(0.0, self._begun_s + self.within_s - self.clock.monotonic_s()),
         )
 
     def _choice(self, group: Sequence[GoalCell], found: Next) -> Choice:
