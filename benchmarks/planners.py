@@ -68,7 +68,7 @@ class Truth:
         seconds = self.load_s + (len(rates) + wanted.warmup) * run_s
         warming = chance.gauss(0, 1.3 * self.runs_spread) if wanted.warmup else None
         rate, size = sorted(rates)[len(rates) // 2], self.sizes[index]
-        return Found(known, rate, len(rates), 1, size, None, seconds, self.load_s, self.count, None, warming)
+        return Found(known, rate, len(rates), 1, size, seconds, self.load_s, self.count, None, warming)
 
     def _rates(self, index: int, chance: random.Random) -> list[float]:
         if self.drawn is not None:

@@ -1,4 +1,4 @@
-"""Made maps with a known truth: what planners are tried on, by tests and by the benchmark."""
+"""Made maps with a known truth: what planners are tried on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Truth:
         before = [random.gauss(0, 1.3 * self.runs_spread)] if runs.warmup else []
         seconds = self.load_s + (len(rates) + len(before)) * self.count / self.true(place)
         return Found(
-            known, sorted(rates)[len(rates) // 2], len(rates), 1, int(self.size(place) * 1e6), None, seconds,
+            known, sorted(rates)[len(rates) // 2], len(rates), 1, int(self.size(place) * 1e6), seconds,
             self.load_s, self.count, None, before[0] if before else None,
         )  # fmt: skip
 

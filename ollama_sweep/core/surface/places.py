@@ -42,7 +42,6 @@ class Found:
     runs: int = 0
     loads: int = 0
     size_bytes: int | None = None
-    vram_bytes: int | None = None
     seconds: float = 0.0
     load_s: float | None = None
     count: int | None = None

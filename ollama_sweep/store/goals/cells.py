@@ -32,7 +32,7 @@ _KINDS = f"""SELECT plan.position, {KIND} FROM plan JOIN cells ON cells.id = pla
 _CELLS = """SELECT plan.position, cells.id, cells.key, cells.attempts, cells.num_ctx, cells.num_batch,
     plan.pending = 1 AND plan.skip IS NULL AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = cells.id),
     CASE WHEN a.id IS NULL OR cells.status <> a.status THEN NULL ELSE cells.status END, COALESCE(a.flags, ''),
-    a.prompt_eval_rate, a.runs, COALESCE(a.loads, 1), a.size_bytes, a.size_vram_bytes, a.load_duration_s,
+    a.prompt_eval_rate, a.runs, COALESCE(a.loads, 1), a.size_bytes, a.load_duration_s,
     a.prompt_eval_count, (julianday(a.finished_at) - julianday(a.started_at)) * 86400.0,
     (SELECT avg(ttft_s) FROM runs WHERE attempt_id = a.id AND warmup = 0),
     (SELECT prompt_eval_rate FROM runs WHERE attempt_id = a.id AND warmup = 1 ORDER BY number LIMIT 1)
@@ -68,13 +68,13 @@ def _cell(
 def _found(status: Status, flags: frozenset[Flag], numbers: tuple[Any, ...]) -> Found | None:
     if not status.is_final or status is Status.SKIPPED:
         return None
-    rate, runs, loads, size, vram, load_s, count, seconds, ttft_s, first = map(values.optional_number, numbers)
+    rate, runs, loads, size, load_s, count, seconds, ttft_s, first = map(values.optional_number, numbers)
     if status is not Status.OK:
         known = Known.FAILED if status is Status.OOM else Known.TRIED
         return Found(known, loads=1, seconds=max(0.0, seconds or 0.0))
     warming = math.log(first / rate) if first and rate and first > 0 and rate > 0 else None
     return Found(
         Known.SPILLED if Flag.SPILLED in flags else Known.FITS, rate, int(runs or 0), int(loads or 1),
-        None if size is None else int(size), None if vram is None else int(vram), max(0.0, seconds or 0.0), load_s,
+        None if size is None else int(size), max(0.0, seconds or 0.0), load_s,
         None if count is None else int(count), ttft_s, warming,
     )  # fmt: skip

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ollama_sweep.store.file import Reading
-from ollama_sweep.store.goals import cells, keeping
-from ollama_sweep.store.goals.cells import GoalCell
+from ollama_sweep.store.goals import keeping
 from ollama_sweep.store.goals.keeping import Chosen, KeptGoal
 
 
@@ -20,13 +19,3 @@ class GoalReading(Reading):
         """Why a planner chose the cell of this attempt; None where none did."""
         with self._storage_errors():
             return keeping.chosen(self._connection, attempt_id, self._notes)
-
-    def goal_cells(self, sweep_id: int) -> list[GoalCell]:
-        """Every cell of the plan as a planner sees it."""
-        with self._storage_errors():
-            return cells.cells(self._connection, sweep_id, self._notes)
-
-    def goal_kinds(self, sweep_id: int) -> dict[int, str]:
-        """By position what a cell is beside its num_ctx and num_batch."""
-        with self._storage_errors():
-            return cells.kinds(self._connection, sweep_id)
