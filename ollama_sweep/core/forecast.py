@@ -127,16 +127,16 @@ def _expected(took: Sequence[Took], work: Work) -> tuple[float, int]:
         return fmean(cell.seconds for cell in took), 0
     nearest = min({cell.work.at_once for cell in of_task}, key=lambda count: abs(math.log(count / work.at_once)))
     alike = [cell for cell in of_task if cell.work.at_once == nearest]
-    by_length = _by_length(alike)
-    if work.tokens is None or not by_length:
+    asked, by_length = work.tokens, _by_length(alike)
+    if not asked or not by_length:
         return fmean(cell.seconds for cell in alike), len(alike) if nearest == work.at_once else 0
-    length = min(by_length, key=lambda tokens: abs(math.log(tokens / (work.tokens or 1))))
-    if _is_like(length, work.tokens):
+    length = min(by_length, key=lambda tokens: abs(math.log(tokens / asked)))
+    if _is_like(length, asked):
         same = by_length[length]
         return fmean(cell.seconds for cell in same), len(same) if nearest == work.at_once else 0
     around_s = fmean(cell.seconds - cell.asking_s for cells in by_length.values() for cell in cells)
     asking_s = fmean(cell.asking_s for cell in by_length[length])
-    return around_s + asking_s * (work.tokens / length) ** _steepness(by_length), 0
+    return around_s + asking_s * (asked / length) ** _steepness(by_length), 0
 
 
 def _is_like(one: int, other: int) -> bool:

@@ -82,6 +82,7 @@ def test_a_longer_prompt_takes_as_much_longer_to_read_as_it_is_longer_and_is_loa
     assert left_s(short, Work("prompt_eval", 8192)) == pytest.approx(3.0 + 16.0, rel=0.01)
     assert left_s(short, *[Work("prompt_eval", tokens) for tokens in (1024, 8192)]) == pytest.approx(24.0, rel=0.01)
     assert left_s(short, Work("prompt_eval", 128)) == pytest.approx(3.25, rel=0.01)
+    assert left_s(short, Work("prompt_eval", 0)) == left_s(short, Work("prompt_eval")) == pytest.approx(5.0)
 
 
 def test_two_lengths_say_how_steeply_it_goes_on() -> None:
