@@ -23,7 +23,8 @@ FIRST_STAGE, LAST_STAGE = 1, 2
 
 @dataclass
 class Following:
-    """The further loads of a sweep. `results` are its cells as they stand now; `positions` how many the plan has.
+    """The further loads of a sweep. `results` are its cells as they stand now; `order` is of the positions that a pass
+    shuffles, where those below 0 are none.
 
     `doubtful` is the same, and which are off their neighbours by position where that cannot be seen of these cells.
     """
@@ -33,10 +34,8 @@ class Following:
     passes: int
     emit: Emit
     results: Callable[[], Sequence[CellResult]]
-    positions: int
+    order: Sequence[int]
     doubtful: Callable[[], tuple[Sequence[CellResult], Mapping[int, float] | None]]
-    order: Sequence[int] | None = None
-    """The positions that a pass shuffles, where they are not simply all of them; those below 0 are none."""
 
     def __call__(self) -> FurtherLoad | None:
         """The load whose turn is next; None where nothing is left to do."""
@@ -52,7 +51,7 @@ class Following:
     def _next_pass(self) -> bool:
         """Begin the next pass over the grid that is not done; False where all are."""
         for number in range(2, self.passes + 1):
-            order = list(range(self.positions)) if self.order is None else [*self.order]
+            order = [*self.order]
             random.Random(number).shuffle(order)  # noqa: S311 - an order, the same at every start
             if count := self.store.want_pass(self.sweep_id, number, order):
                 self.emit(Notice(f"Pass {number} of {self.passes}: {count} cells once more, in another order"))

@@ -393,9 +393,9 @@ class Session:
 
     def _following(self, store: Store, sweep_id: int, order: Sequence[int] | None) -> Following:
         passes = int(self.spec.settings.get("passes") or 1)
-        cells = self._cells(store, sweep_id)
+        shuffled = range(self._cells(store, sweep_id)) if order is None else order
         results, doubtful = (lambda: self._results(store, sweep_id)), (lambda: self._doubtful(store, sweep_id))
-        return Following(store, sweep_id, passes, self._emit, results, cells, doubtful, order)
+        return Following(store, sweep_id, passes, self._emit, results, shuffled, doubtful)
 
     def _aim(self, before: SweepRow | None) -> Aim:
         with Reader.open(self.db) as reader:
