@@ -27,14 +27,15 @@ from typing import Any
 
 import _common
 
-from ollama_sweep.core.surface.goal import BEST, LARGEST, MAP, PER_CONTEXT, Goal, Runs
+from ollama_sweep.core.outcome import Flag, Status
+from ollama_sweep.core.recording import reading
+from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.places import Found, Known, Noise, Place
 from ollama_sweep.run.planners.base import Next, Problem, Reached
 from ollama_sweep.run.planners.steering import PLANNERS
 
 LOAD_S, RUN_S, COUNT = 90.0, 30.0, 4096
 CLOSE = 0.95
-FULL = Runs()
 
 
 @dataclass
@@ -143,13 +144,9 @@ def _octaves(low: int, high: int, count: int) -> list[int]:
 
 def recorded(path: Path) -> Truth:
     """A real map: its truth is the median of its runs, so it has their noise; scaled to loads of 90 s, runs of 30 s."""
-    from ollama_sweep.core.outcome import Flag, Status
-
-    reading = importlib.import_module("ollama_sweep.core.recording.reading")
-
     found = reading.read(path.read_bytes(), str(path))
-    cells = [cell for cell in found.cells if not cell.is_skipped and cell.loads]
-    places = tuple(Place(n, int(cell.num_ctx), int(cell.num_batch)) for n, cell in enumerate(cells))
+    cells = [cell for cell in found.cells if cell.num_ctx and cell.num_batch and not cell.is_skipped and cell.loads]
+    places = tuple(Place(n, cell.num_ctx or 0, cell.num_batch or 0) for n, cell in enumerate(cells))
     known, rates, sizes, drawn = [], [], [], []
     for cell in cells:
         loads = [[run.prompt_eval_rate for run in load.measured if run.prompt_eval_rate] for load in cell.loads]
