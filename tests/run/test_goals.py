@@ -124,6 +124,19 @@ def test_within_a_time_the_map_is_begun_and_said_to_be_over(program: Program) ->
     assert "the time is over" in said
 
 
+def test_where_the_time_is_over_first_what_leads_is_named_and_a_plain_run_goes_on(program: Program) -> None:
+    config = program.grid(**GRID)
+    program.script(seconds=0.05)
+    said = program("run", config, "--goal", "best", "--within", "100ms").must().stdout
+    assert f"Goal not reached within 0.10 s, {CELLS - 1} of {CELLS} not measured" in said
+    assert "is the best so far (the time is over" in said
+    status = program("status").must().stdout
+    assert "Goal best (within 5 %) not reached" in status
+    assert "Go on with" in status
+    program.script(noise=0.01)
+    assert "Goal reached" in program("run", config).must().stdout
+
+
 def test_the_second_look_is_of_the_cells_of_the_goal_and_comes_once(program: Program) -> None:
     config = program.grid(**GRID, second_look="10%")
     said = program("run", config, "--goal", "best").must().stdout
