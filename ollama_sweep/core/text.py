@@ -2,6 +2,7 @@
 
 A character that steers a terminal, turns the direction of writing or is not seen at all is written out: `\\x1b`,
 `\\u202e`. What gives text away asks this module: the terminal, pictures, tables and reports, messages, logs, JSON.
+What takes JSON of people asks `strict_json` and `half_in`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 SHORT, LONG = 60, 2000
 """Characters of a text of others within a line, and of a whole line."""
@@ -71,9 +73,47 @@ def surrogate_in(text: str) -> str | None:
     return found and _written_out(found)
 
 
+def half_in(item: object, name: str = "") -> str:
+    """What is wrong with a value of JSON that holds half of a character, with the field's name; "" where it is text."""
+    if isinstance(item, str):
+        half = surrogate_in(item)
+        return f"{f'{name}: ' if name else ''}{HALF} ({half})" if half else ""
+    if isinstance(item, dict):
+        inner = ((key, f"{name}.{one_line(key)}" if name else one_line(key), value) for key, value in item.items())
+        return next((text for key, path, value in inner if (text := half_in(key) or half_in(value, path))), "")
+    return next((text for one in item if (text := half_in(one, name))), "") if isinstance(item, list) else ""
+
+
 def joined(text: str) -> str:
     """The text with characters that were written as two halves made whole, as JSON has them."""
     return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+
+
+def strict_json(text: str) -> Any:
+    """JSON without NaN, Infinity and double keys. Raises ValueError (json.JSONDecodeError among them)."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise ValueError("is not JSON: lists lie too deep in each other") from None
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError("is not JSON: a number is too long") from None
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number of JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{one_line(next(name for name in names if names.count(name) > 1))} is given twice")
+    return found
 
 
 def _written_out(found: re.Match[str]) -> str:

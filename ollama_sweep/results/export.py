@@ -16,9 +16,8 @@ from ollama_sweep.core.metrics import DEFAULT_METRIC, metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status, failure_label
 from ollama_sweep.core.stats import extent, value_of
-from ollama_sweep.core.text import as_json, harmless, harmless_lines
+from ollama_sweep.core.text import as_json, half_in, harmless, harmless_lines, strict_json
 from ollama_sweep.results.grids import X, Y, in_word, is_told
-from ollama_sweep.tasks.shared.data import half_in, strict_json
 
 FORMATS = ("csv", "json", "jsonl", "md")
 LAYOUTS = ("full", "simple")

@@ -9,12 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 from ollama_sweep.core import separated, strict_yaml
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.strict_yaml import Node
-from ollama_sweep.core.text import HALF, one_line, surrogate_in
+from ollama_sweep.core.text import half_in, one_line, strict_json
 from ollama_sweep.machine.files import check_file, expanded, read_text
 
 LIMIT_MB = 64
@@ -173,33 +172,6 @@ def _kind(value: object) -> str:
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def strict_json(text: str) -> Any:
-    """JSON without NaN, Infinity and double keys. Raises ValueError (json.JSONDecodeError among them)."""
-    try:
-        return json.loads(text, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_unique_keys)
-    except RecursionError:
-        raise ValueError("is not JSON: lists lie too deep in each other") from None
-
-
-def _whole(digits: str) -> int:
-    try:
-        return int(digits)
-    except ValueError:
-        raise ValueError("is not JSON: a number is too long") from None
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number of JSON")
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{one_line(next(name for name in names if names.count(name) > 1))} is given twice")
-    return found
-
-
 def _json(text: str, where: str) -> Iterator[Record]:
     """A list of objects, or an object with one such list; lines of objects in a file named .json are taken, too."""
     try:
@@ -238,17 +210,6 @@ def _record(item: object, where: str) -> Record:
     if found := half_in(item):
         raise ConfigError(found, where)
     return Record(item, where)
-
-
-def half_in(item: object, name: str = "") -> str:
-    """What is wrong with a value of JSON that holds half of a character, with the field's name; "" where it is text."""
-    if isinstance(item, str):
-        half = surrogate_in(item)
-        return f"{f'{name}: ' if name else ''}{HALF} ({half})" if half else ""
-    if isinstance(item, dict):
-        inner = ((key, f"{name}.{one_line(key)}" if name else one_line(key), value) for key, value in item.items())
-        return next((text for key, path, value in inner if (text := half_in(key) or half_in(value, path))), "")
-    return next((text for one in item if (text := half_in(one, name))), "") if isinstance(item, list) else ""
 
 
 # -- text and CSV ----------------------------------------------------------------------------------------------------
