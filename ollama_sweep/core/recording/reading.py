@@ -36,7 +36,7 @@ from ollama_sweep.core.recording.model import (
     Recording,
 )
 from ollama_sweep.core.recording.writing import EFFECTIVE_COLUMNS, RUN_COLUMNS
-from ollama_sweep.core.text import one_line
+from ollama_sweep.core.text import half_in, one_line, strict_json
 
 MOST_BYTES = 64 * 2**20
 MOST_CELLS = 100_000
@@ -92,21 +92,16 @@ def _text(data: bytes, where: str) -> str:
 
 
 def _parsed(line: str, where: str) -> Any:
-    def refuse(word: str) -> Any:
-        raise ConfigError(f"{word} is no number", where)
-
     try:
-        return json.loads(line, parse_constant=refuse, object_pairs_hook=lambda pairs: _once(pairs, where))
-    except (ValueError, RecursionError):
+        found = strict_json(line)
+    except json.JSONDecodeError:
         raise ConfigError(
             "is no JSON; a recording is a line of JSON for the sweep and one for each cell", where
         ) from None
-
-
-def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ConfigError("a field is given twice", where)
+    except ValueError as error:
+        raise ConfigError(str(error), where) from None
+    if "\\u" in line and (half := half_in(found)):
+        raise ConfigError(half, where)
     return found
 
 
@@ -375,7 +370,7 @@ def _check_rate(run: RecordedRun, part: _Part) -> None:
 
 
 def _scalar(value: object, part: _Part, name: str) -> Scalar:
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise part.error(f"{name}: {_shown(value)} instead of one value")
 
