@@ -73,15 +73,20 @@ def surrogate_in(text: str) -> str | None:
     return found and _written_out(found)
 
 
-def half_in(item: object, name: str = "") -> str:
+def half_in(item: object) -> str:
     """What is wrong with a value of JSON that holds half of a character, with the field's name; "" where it is text."""
-    if isinstance(item, str):
-        half = surrogate_in(item)
-        return f"{f'{name}: ' if name else ''}{HALF} ({half})" if half else ""
-    if isinstance(item, dict):
-        inner = ((key, f"{name}.{one_line(key)}" if name else one_line(key), value) for key, value in item.items())
-        return next((text for key, path, value in inner if (text := half_in(key) or half_in(value, path))), "")
-    return next((text for one in item if (text := half_in(one, name))), "") if isinstance(item, list) else ""
+    waiting = [("", item)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, str) and (half := surrogate_in(value)):
+            return f"{f'{name}: ' if name else ''}{HALF} ({half})"
+        if isinstance(value, dict):
+            within = f"{name}." if name else ""
+            inner = [(f"{within}{one_line(key)}", one) for key, one in value.items()]
+            waiting += [*reversed(inner), *(("", key) for key in value)]
+        elif isinstance(value, list):
+            waiting += ((name, one) for one in reversed(value))
+    return ""
 
 
 def joined(text: str) -> str:

@@ -95,6 +95,7 @@ BAD: list[tuple[str, str | bytes, str, str]] = [
     ("a.jsonl", b'{"id": 1}\n{"id": "\xff"}\n', ":2", "is not UTF-8 (byte 0xff)"),
     ("a.jsonl", '{"id": "a"}\n{"id": "b", "prompt": "Say hi \\ud83d"}\n', ":2", "prompt: holds half of a character"),
     ("a.jsonl", '{"id": "a", "x": [{"y": "\\ude00"}]}\n', ":1", "x.y: holds half of a character"),
+    ("a.jsonl", f'{{"x": {"[" * 600}"\\ud83d"{"]" * 600}}}\n', ":1", "x: holds half of a character"),
     ("a.json", '[{"id": "a"}, {"\\ud800": "b"}]', ": item 2", "holds half of a character"),
     ("a.yaml", 'version: 1\nprompts:\n- {id: a,\n   prompt: "\\ud83d!"}\n', ":4", "prompt: holds half of a character"),
     ("a.csv", b"id,text\na,caf\xe9\n", ":2", "is not UTF-8 (byte 0xe9); save it again, in Excel as `CSV UTF-8`"),
