@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import math
@@ -66,10 +65,9 @@ def read(data: bytes, where: str) -> Recording:
     if len(lines) - 1 != announced:
         found = f"holds {len(lines) - 1} of {announced} cells"
         raise ConfigError(f"{found}: it is cut off or was changed; export it again", where)
-    cells = tuple(
-        _Reader(recording, head, f"{where}:{number}").cell(_parsed(line, f"{where}:{number}"))
-        for number, line in enumerate(lines[1:], start=2)
-    )
+    reader = _Reader(recording, head)
+    places = [f"{where}:{number}" for number in range(2, len(lines) + 1)]
+    cells = tuple(reader.cell(_parsed(line, place), place) for line, place in zip(lines[1:], places, strict=True))
     _check_cells(cells, where)
     digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     return Recording(**{**recording, "cells": cells, "digest": digest})
@@ -85,7 +83,7 @@ def _text(data: bytes, where: str) -> str:
         if len(data) > MOST_BYTES:
             raise ConfigError(f"is larger than {MOST_BYTES // 2**20} MiB, which no recording is", where)
         return data.decode()
-    except (zlib.error, gzip.BadGzipFile, EOFError):
+    except zlib.error:
         raise ConfigError("is no sound gzip file; export the recording again", where) from None
     except UnicodeDecodeError:
         raise ConfigError("is no recording: it is not UTF-8; make one by: export --format recording", where) from None
@@ -251,14 +249,13 @@ class _Part:
 class _Reader:
     """Reads the cells of a recording whose head is known."""
 
-    def __init__(self, recording: Mapping[str, Any], head: _Part, where: str) -> None:
+    def __init__(self, recording: Mapping[str, Any], head: _Part) -> None:
         self._dimensions: Mapping[str, tuple[Scalar, ...]] = recording["dimensions"]
         self._models = {model.name for model in recording["models"]}
         self._common = {field: head.options(field) for field in ("options", "server")}
-        self._where = where
 
-    def cell(self, content: object) -> RecordedCell:
-        part = _Part(content, self._where, "the cell")
+    def cell(self, content: object, where: str) -> RecordedCell:
+        part = _Part(content, where, "the cell")
         part.only(_CELL, _CELL_MORE)
         at = part.listed("at")
         if len(at) != len(self._dimensions):
@@ -271,7 +268,7 @@ class _Reader:
         if model not in self._models:
             raise part.error(f"the cell: the model {_shown(model)} is not among the models")
         is_skipped = bool(part.optional("skipped", _Part.truth))
-        loads = tuple(_load(_Part(one, self._where, "a load")) for one in part.listed("loads"))
+        loads = tuple(_load(_Part(one, where, "a load")) for one in part.listed("loads"))
         if is_skipped and loads:
             raise part.error("the cell: it was skipped, and has loads")
         own = {name: value for name, value in coordinates if name not in NOT_OPTIONS}
