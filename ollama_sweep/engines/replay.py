@@ -20,7 +20,7 @@ from ollama_sweep.core.generation import Generation
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.core.recording.drawing import DrawnLoad, load_of
-from ollama_sweep.core.recording.model import NOT_OPTIONS, FailedIn, RecordedCell, RecordedModel, RecordedRun, Recording
+from ollama_sweep.core.recording.model import FailedIn, RecordedCell, RecordedModel, RecordedRun, Recording
 from ollama_sweep.core.recording.reading import MOST_BYTES, read
 from ollama_sweep.core.text import in_short
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
@@ -101,7 +101,6 @@ class Engine(Base):
         self._loads_of: Callable[[Cell], int] | None = None
         self._made: dict[RecordedCell, int] = {}
         self._drawn: DrawnLoad | None = None
-        self._loaded: tuple[object, ...] | None = None
         self._requests = 0
         self._lengths: Mapping[int | None, int | None] = {}
         self._places: dict[tuple[str, ...], dict[tuple[str, Place], list[RecordedCell]]] = {}
@@ -135,17 +134,8 @@ class Engine(Base):
     def model_info(self, model: str) -> ModelInfo:
         """The digest is that of the recording, so that nothing replayed is ever taken for something measured."""
         found, seed = self._model(model), self._settings.recording_seed
-        return ModelInfo(
-            name=model,
-            digest=content_hash(f"{self._recording.digest}\n{found.name}\n{'' if seed is None else seed}"),
-            family=found.family,
-            parameter_size=found.parameter_size,
-            quantization=found.quantization,
-            context_length=found.context_length,
-            size_bytes=found.size_bytes,
-            kv_bytes_per_token=found.kv_bytes_per_token,
-            capabilities=("completion",),
-        )
+        digest = content_hash(f"{self._recording.digest}\n{found.name}\n{'' if seed is None else seed}")
+        return ModelInfo(**{**asdict(found), "name": model, "digest": digest}, capabilities=("completion",))
 
     def _model(self, name: str) -> RecordedModel:
         known = {model.name: model for model in self._recording.models}
@@ -296,7 +286,7 @@ def _in_words(found: Recording) -> str:
 
 def _known(cell: RecordedCell) -> dict[str, Scalar]:
     """All that a sweep can ask of a recorded cell, by name."""
-    more = {name: value for name, value in cell.coordinates if name == PROMPT_TOKENS and name in NOT_OPTIONS}
+    more = {name: value for name, value in cell.coordinates if name == PROMPT_TOKENS}
     return {**dict(cell.options), **dict(cell.server), **more}
 
 
@@ -315,21 +305,5 @@ def _same(one: Scalar, other: Scalar) -> bool:
 
 def _generation(run: RecordedRun) -> Generation:
     """The run as an engine gives it; its text was not recorded."""
-    numbers = asdict(run)
-    numbers = {name: numbers[name] for name in READ_AGAIN if name in numbers}
-    return Generation(
-        text="",
-        prompt_eval_count=run.prompt_eval_count,
-        prompt_eval_duration_s=run.prompt_eval_duration_s,
-        eval_count=run.eval_count,
-        eval_duration_s=run.eval_duration_s,
-        cached_count=run.cached_count,
-        total_duration_s=run.total_duration_s,
-        load_duration_s=run.load_duration_s,
-        client_duration_s=run.client_duration_s,
-        ttft_s=run.ttft_s,
-        thinking_count=run.thinking_count,
-        thinking_duration_s=run.thinking_duration_s,
-        printed_rate=run.printed_rate,
-        raw=f"replayed {'warm-up' if run.warmup else 'run'}\n{json.dumps(numbers)}",
-    )
+    numbers = {name: getattr(run, name) for name in READ_AGAIN}
+    return Generation(text="", **numbers, raw=f"replayed {'warm-up' if run.warmup else 'run'}\n{json.dumps(numbers)}")
