@@ -77,10 +77,9 @@ class RealClock:
     is_real = True
     now_s = staticmethod(time.time)
     monotonic_s = staticmethod(time.monotonic)
-    _sleep = staticmethod(time.sleep)
 
     def sleep(self, seconds: float) -> None:
-        self._sleep(max(0.0, seconds))
+        time.sleep(max(0.0, seconds))
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
@@ -105,7 +104,7 @@ class FastClock:
 
     def __init__(self, now_s: float = 0.0) -> None:
         self._lock = threading.Lock()
-        self._start_s = self._now_s = now_s
+        self._now_s = now_s
 
     def now_s(self) -> float:
         with self._lock:

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from ollama_sweep.core.outcome import Series
 from ollama_sweep.machine import neighbours
-from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.crew import start
 from ollama_sweep.machine.neighbours import CoreTime
 from ollama_sweep.machine.sensing.find import find_sensors
@@ -117,10 +116,8 @@ class Telemetry:
         tree_every_s: float = TREE_EVERY_S,
         step_s: float = STEP_S,
         cores: Cores | None = _core_time,
-        clock: Clock = REAL,
     ) -> None:
         self._pids = pids
-        self._clock = clock
         self._every_s, self._tree_every_s, self._step_s = every_s, tree_every_s, step_s
         found = find_sensors() if sensors is None else sensors
         self._meters = [Meter(sensor, every_s, self._watched) for sensor in found]
@@ -147,7 +144,7 @@ class Telemetry:
             self._begin(counts=False)
 
     def _begin(self, *, counts: bool) -> None:
-        self._began_at = self._clock.monotonic_s()
+        self._began_at = time.monotonic()
         self._sample()
         for meter in self._meters:
             meter.start(counts=counts)
@@ -167,11 +164,11 @@ class Telemetry:
         else:
             for meter in self._meters:
                 meter.count_anew()
-        self._collector.counts_from_s = self._clock.monotonic_s() - self._began_at
+        self._collector.counts_from_s = time.monotonic() - self._began_at
 
     def begin_runs(self) -> None:
         self._at_begin = self._core_time()
-        self._collector.runs_from_s = self._clock.monotonic_s() - self._began_at
+        self._collector.runs_from_s = time.monotonic() - self._began_at
 
     def _core_time(self) -> CoreTime | None:
         with contextlib.suppress(Exception):
@@ -210,7 +207,7 @@ class Telemetry:
     def _wait_for_threads(self) -> None:
         for meter in self._meters:
             meter.end()
-        until = time.monotonic() + STOP_S  # threads take real time, whatever clock the sweep goes by
+        until = time.monotonic() + STOP_S
         for meter in self._meters:
             meter.wait(until)
         if self._thread is not None and self._thread.is_alive():
@@ -229,17 +226,17 @@ class Telemetry:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._clock.wait(self._ended, min(self._every_s, self._step_s)):
+        while not self._ended.wait(min(self._every_s, self._step_s)):
             self._look()
             for meter in self._meters:
                 meter.give_up_if_it_hangs()
-            if self._clock.monotonic_s() - self._sampled_at >= self._step_s - self._every_s / 2:
+            if time.monotonic() - self._sampled_at >= self._step_s - self._every_s / 2:
                 self._sample()
 
     def _sample(self) -> None:
         """Note what everything says now."""
         with contextlib.suppress(Exception):
-            now = self._clock.monotonic_s()
+            now = time.monotonic()
             lines = [pair for meter in self._meters for pair in meter.lines().items()]
             readings = {**self._usage.now(), **together(lines)}
             with self._lock:
@@ -263,7 +260,7 @@ class Telemetry:
     def _look(self) -> None:
         """One look at the memory of the whole family."""
         with self._lock, contextlib.suppress(Exception):
-            now = self._clock.monotonic_s()
+            now = time.monotonic()
             if now - self._tree_at >= self._tree_every_s:
                 self._family = neighbours.family(self._roots)
                 self._tree_at = now

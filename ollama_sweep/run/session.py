@@ -342,7 +342,7 @@ class Session:
             engine,
             has_gpu=bool(here.gpus),
             runs_spread=lambda: _runs_spread(store, sweep_id),
-            **(UNSEEN if is_elsewhere else {"watch": _watch(found.engine, self.clock)}),
+            **(UNSEEN if is_elsewhere else {"watch": _watch(found.engine)}),
         )
         steering = self._steering(store, sweep_id, aim)
         pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
@@ -510,10 +510,10 @@ def _runs_spread(store: Store, sweep_id: int) -> float:
     return found.runs.sigma if found is not None else 0.0
 
 
-def _watch(engine: str, clock: Clock) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
+def _watch(engine: str) -> Callable[[Callable[[], tuple[int, ...]]], Telemetry]:
     """What a cell is watched with. A scripted engine uses no processor, so nobody takes any of it away."""
     more: Mapping[str, Any] = {"cores": None} if engines.facts(engine).is_scripted else {}
-    return partial(Telemetry, clock=clock, **more)
+    return partial(Telemetry, **more)
 
 
 def _keep_prompts(store: Store, found: Survey) -> None:
