@@ -26,6 +26,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings, Kept
 from ollama_sweep.engines.libllama import engine as engine_of_libllama
 from ollama_sweep.engines.libllama import library
+from ollama_sweep.engines.libllama.child import SwapChild
 from ollama_sweep.engines.libllama.engine import Engine
 from ollama_sweep.engines.libllama.library import Backend
 from ollama_sweep.engines.libllama.look import SwapLook
@@ -260,6 +261,13 @@ def test_a_library_that_lacks_a_function_or_is_none(swap: Swap, tmp_path: Path) 
         swap.engine(tmp_path / "text.so").describe()
     with pytest.raises(ConfigError, match=r"--libllama: .*none\.so is no file"):
         swap.engine(tmp_path / "none.so").describe()
+
+
+def test_a_child_that_cannot_open_the_library_is_ended(swap: Swap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SwapChild, "ask", lambda *_: {"failed": "out of memory"})
+    with pytest.raises(EngineMissing, match="cannot be used: out of memory; the ordinary way"):
+        swap.engine().describe()
+    assert swap.children() == []
 
 
 def test_a_gpu_backend_that_does_not_load_is_refused_in_one_line(swap: Swap) -> None:

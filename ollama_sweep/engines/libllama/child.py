@@ -32,9 +32,13 @@ class SwapChild(Child):
         self.model, self._model_log, self.has_gpu = "", "", False
         folder = str(library.folder) if library.has_backends else ""
         asked = {"library": str(library.path), "folder": folder, "backend": backend.path, "build": library.build}
-        answer = self._asked("open", asked, OPEN_S)
-        self.version = gate.text("version", answer.get("version"))
-        self.has_gpu = gate.flag("has_gpu", answer.get("has_gpu"))
+        try:
+            answer = self._asked("open", asked, OPEN_S)
+            self.version = gate.text("version", answer.get("version"))
+            self.has_gpu = gate.flag("has_gpu", answer.get("has_gpu"))
+        except BaseException:
+            self.end()  # nobody else has it
+            raise
 
     def load(self, path: str, num_gpu: int | None, free_bytes: int | None, timeout_s: float) -> None:
         """Load a model's file. Raises CellFailed (reason `model` where the library refuses it)."""
