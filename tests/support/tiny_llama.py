@@ -80,7 +80,6 @@ void * llama_model_load_from_file(const char * path, struct model_params params)
     say(2, "load_tensors:          CPU model buffer size =     1.00 MiB\n");
     return calloc(1, 8);
 }
-void llama_model_free(void * m) { free(m); }
 void * llama_model_get_vocab(void * m) { return m; }
 struct context_params llama_context_default_params(void) {
     struct context_params found;

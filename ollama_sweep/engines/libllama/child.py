@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ollama_sweep.core.errors import CellFailed, EngineMissing
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.libllama.library import Backend, Library
+from ollama_sweep.engines.libllama.native import BEGIN, FAULT, WORD
 from ollama_sweep.engines.llamacpp.child import LONGEST_ERROR, Child
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 
 OPEN_S = 60.0
-BEGIN, FAULT, WORD = "=== ", "E ", "I "
-"""How lines begin on the worker's stderr (`native.Log`)."""
 ORDINARY = "the ordinary way: --engine ollama"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A context: what the library's log says of it and of the model, of it alone, and what was read back."""
+
+    log: str
+    own_log: str
+    num_ctx: int
+    num_batch: int
 
 
 class SwapChild(Child):
@@ -54,9 +64,8 @@ class SwapChild(Child):
         """Another context in the place of the one before. Raises CellFailed."""
         answer = self._asked("make", wanted, timeout_s)
         log = gate.text("log", answer.get("log"))
-        return Made(self._model_log + log, log, gate.duration_s("duration_s", answer.get("duration_s")) or 0.0,
-                    gate.length("num_ctx", answer.get("num_ctx")) or 0,
-                    gate.length("num_batch", answer.get("num_batch")) or 0)  # fmt: skip
+        num_ctx, num_batch = (gate.length(name, answer.get(name)) or 0 for name in ("num_ctx", "num_batch"))
+        return Made(self._model_log + log, log, num_ctx, num_batch)
 
     def tokens(self, text: str, timeout_s: float) -> int:
         """How many tokens a rendered prompt has. Raises CellFailed."""
@@ -92,11 +101,3 @@ class SwapChild(Child):
             # After a failed allocation a GPU may be in a bad state.
             self.end()
         raise CellFailed(status, reason if reason != "unknown" else name, said, gate.text("log", answer.get("log")))
-
-
-class Made:
-    """A context: what the library's log says of it and of the model, and what was read back."""
-
-    def __init__(self, log: str, own_log: str, duration_s: float, num_ctx: int, num_batch: int) -> None:
-        self.log, self.own_log = log, own_log
-        self.duration_s, self.num_ctx, self.num_batch = duration_s, num_ctx, num_batch

@@ -1,4 +1,4 @@
-"""llama.cpp's C library by ctypes, for the child process alone.
+"""llama.cpp's C library by ctypes: only the child process makes anything of it.
 
 Structures change with every release, so none is written out. A buffer longer than any known one stands for it; only the
 head, which has been the same for years, is written, and what was set is read back. What lies behind the head is written
@@ -48,7 +48,6 @@ _FUNCTIONS: Mapping[str, tuple[Any, Sequence[Any]]] = {
     "llama_supports_gpu_offload": (c_bool, ()),
     "llama_model_default_params": (Opaque, ()),
     "llama_model_load_from_file": (c_void_p, (c_char_p, Opaque)),
-    "llama_model_free": (None, (c_void_p,)),
     "llama_model_get_vocab": (c_void_p, (c_void_p,)),
     "llama_context_default_params": (Opaque, ()),
     "llama_init_from_model": (c_void_p, (c_void_p, Opaque)),
@@ -279,7 +278,7 @@ class Context:
         self._is_warm = False
         try:
             self._read_back(wanted)
-            self.threads = self._set_threads(int(wanted["num_thread"]))
+            self._set_threads(int(wanted["num_thread"]))
         except Refused:
             self.free()
             raise
@@ -297,19 +296,14 @@ class Context:
                 asked = " or ".join(str(value) for value in sorted(values))
                 raise Refused(f"the structure does not read back: {name} is {found}, asked was {asked}")
 
-    def _set_threads(self, count: int) -> int:
+    def _set_threads(self, count: int) -> None:
         self._c.llama_set_n_threads(self._pointer, count, count)
         found = {int(self._c.llama_n_threads(self._pointer)), int(self._c.llama_n_threads_batch(self._pointer))}
         if found != {count}:
             raise Refused(f"the threads do not read back: asked were {count}, there are {min(found)}")
-        pool = self._pool(count)
+        pool = _pool_of(self._c, self._has, count)
         if pool:
             self._c.llama_attach_threadpool(self._pointer, pool, None)
-        return count
-
-    def _pool(self, count: int) -> int | None:
-        """Threads that stay, as llama-server has them; without, each piece of work starts its own."""
-        return _pool_of(self._c, self._has, count)
 
     def clear(self) -> None:
         """What was read is forgotten; the cells of the cache are not written."""
@@ -404,7 +398,7 @@ _pools: dict[int, int | None] = {}
 
 
 def _pool_of(functions: Any, has: set[str], count: int) -> int | None:
-    """A pool for so many threads; only one is kept."""
+    """Threads that stay, as llama-server has them; without, each piece of work starts its own. One pool is kept."""
     needed = {"llama_attach_threadpool", "llama_detach_threadpool", "ggml_backend_dev_by_type",
               "ggml_backend_dev_backend_reg", "ggml_backend_reg_get_proc_address",
               "ggml_threadpool_params_init"}  # fmt: skip

@@ -8,7 +8,7 @@
     {"template": {"path", "told"}}                       -> {"text"}: rendered by the wheel's own llama-server
     {"drop": {}}                                         -> {}: the context is freed
     {"make": {"num_ctx", "num_batch", "num_thread", "flash_attention", "kv_cache_type", "free_bytes"}}
-                                                         -> {"num_ctx", "num_batch", "num_ubatch", "num_thread", …}
+                                                         -> {"num_ctx", "num_batch", "log"}
     {"generate": {"text", "num_predict", "num_ctx"}}     -> {"text", "prompt_n", "prompt_s", "predicted_n", …}
 
 or {"failed": …, "log"} for what the library could not do, {"unknown": …} for a setting that cannot be set with it,
@@ -106,18 +106,10 @@ class Worker:
 
     def _make(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         assert self._model is not None
-        started = time.perf_counter()
         self._drop({})
         self._limit_memory(wanted["free_bytes"])
         self._context = made = self._model.context(self._build, wanted)
-        return {
-            "num_ctx": made.n_ctx,
-            "num_batch": made.n_batch,
-            "num_ubatch": made.n_ubatch,
-            "num_thread": made.threads,
-            "duration_s": time.perf_counter() - started,
-            "log": self._log.text,
-        }
+        return {"num_ctx": made.n_ctx, "num_batch": made.n_batch, "log": self._log.text}
 
     def _limit_memory(self, free_bytes: int | None) -> None:
         """What is allocated from now on stays below the free memory.
