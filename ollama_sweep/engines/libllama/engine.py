@@ -32,13 +32,12 @@ from ollama_sweep.engines.libllama.look import SwapLook
 from ollama_sweep.engines.libllama.renderer import SEES_NO_GPU, Renderer, Templates
 from ollama_sweep.engines.libllama.rendering import MARKER, Rendering
 from ollama_sweep.engines.llamacpp.child import read_log
-from ollama_sweep.engines.llamacpp.engine import DEFAULT_CTX, default_batch
+from ollama_sweep.engines.llamacpp.engine import DEFAULT_CTX, SERVER_SETTINGS, default_batch, server_settings
 from ollama_sweep.engines.ollama.programs import any_binary
 from ollama_sweep.engines.shared import gate, modelfile
 from ollama_sweep.machine.computer import free_memory_bytes
 from ollama_sweep.machine.processor import computing_cores
 
-PER_CONTEXT = ("flash_attention", "kv_cache_type")
 SHARE_OF_FREE = 0.9
 _LAYERS = re.compile(r"offloaded\s+(\d{1,6})/(\d{1,6})\s+layers to GPU")
 _FLASH = re.compile(r"flash_attn\s*=\s*(\w+)")
@@ -48,7 +47,9 @@ _CACHE = re.compile(r"\b([KV]) \((\w+)\):")
 class Engine(Base):
     """See `base.Engine`. At most one child process at a time."""
 
-    settable = frozenset({"num_ctx", "num_batch", "num_predict", "num_thread", "num_gpu", *PER_CONTEXT, "modelfile"})
+    settable = frozenset(
+        {"num_ctx", "num_batch", "num_predict", "num_thread", "num_gpu", "modelfile", *SERVER_SETTINGS}
+    )
     kinds = frozenset({GENERATE})
     loads_without_a_prompt = True
     host_variable = "OLLAMA_HOST"
@@ -310,24 +311,14 @@ class Engine(Base):
         named = self._environment().get("LLAMA_ARG_THREADS", "")
         return int(named) if named.isdigit() and int(named) else computing_cores()
 
-    def _server_settings(self, server: Options) -> dict[str, Any]:
+    def _server_settings(self, server: Options) -> Mapping[str, Scalar]:
         """Those of the cell, else those of Ollama's server, which it gives to each of its loads. Raises CellFailed."""
-        environment, asked = self._environment(), dict(server)
-        for name in asked:
-            if name not in PER_CONTEXT:
-                text = f"the engine libllama has no {name}; it knows {', '.join(PER_CONTEXT)}"
-                raise CellFailed(Status.ERROR, "config", text)
+        environment = self._environment()
         flash, kind = environment.get("OLLAMA_FLASH_ATTENTION", ""), environment.get("OLLAMA_KV_CACHE_TYPE", "")
-        if flash:
-            asked.setdefault("flash_attention", flash.lower() in ("1", "t", "true"))
+        given: dict[str, Scalar] = {"flash_attention": flash.lower() in ("1", "t", "true")} if flash else {}
         if kind and kind != "f16":
-            asked.setdefault("kv_cache_type", kind)
-        if asked.get("kv_cache_type") not in (None, *KV_CACHE_SHARES):
-            known = ", ".join(KV_CACHE_SHARES)
-            raise CellFailed(
-                Status.ERROR, "config", f"unknown kv_cache_type {asked['kv_cache_type']}; known are {known}"
-            )
-        return asked
+            given["kv_cache_type"] = kind
+        return server_settings({**given, **dict(server)}, "the engine libllama")
 
     def _make(self, child: SwapChild, cell: Cell, wanted: Mapping[str, Any]) -> Made:
         child.drop()

@@ -15,7 +15,7 @@ from typing import Any
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
-from ollama_sweep.core.options import KV_CACHE_SHARES, PARAMETERS, Options
+from ollama_sweep.core.options import KV_CACHE_SHARES, PARAMETERS, Options, Scalar
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
@@ -95,7 +95,8 @@ class Engine(Base):
         if self._loaded == cell.load_key and self._child is not None and self._child.is_alive:
             return self._effective
         source = self._source(cell.model)
-        load = {**self._load_options(source, cell.options), **_server_settings(cell.server), "warmup": True}
+        server = server_settings(dict(cell.server), "the embedded engine")
+        load = {**self._load_options(source, cell.options), **server, "warmup": True}
         self._start(source, load)
         self._loaded = cell.load_key
         return self._effective
@@ -291,12 +292,11 @@ def default_batch(num_ctx: int, *, embeds: bool) -> int:
     return 2048 if num_ctx > 32768 else 1024 if num_ctx > 4096 else 512
 
 
-def _server_settings(server: Options) -> dict[str, Any]:
+def server_settings(settings: Mapping[str, Scalar], engine: str) -> Mapping[str, Scalar]:
     """The server settings that a load of its own can have, too. Raises CellFailed for others."""
-    settings = dict(server)
     for name in settings:
         if name not in SERVER_SETTINGS:
-            text = f"the embedded engine has no {name}; it knows {', '.join(SERVER_SETTINGS)}"
+            text = f"{engine} has no {name}; it knows {', '.join(SERVER_SETTINGS)}"
             raise CellFailed(Status.ERROR, "config", text)
     kind = settings.get("kv_cache_type")
     if kind is not None and kind not in KV_CACHE_SHARES:
