@@ -134,10 +134,14 @@ def test_a_prompt_is_read_as_llama_server_reads_it(swap: Swap) -> None:
     engine, cell = swap.engine(), swap.cell(num_batch=32)
     engine.prepare(cell)
     engine.generate(cell, PROMPT, 60)
-    assert engine._child is not None
-    run = engine._child.log.rpartition("=== generate")[2]
-    read = [line for line in run.splitlines() if "decoded" in line][1:]
-    assert read[:4] == ["I decoded 32, outputs 0", "I decoded 32, outputs 0", "I decoded 32, outputs 0",
+    child = engine._child
+    assert child is not None
+
+    def decoded() -> list[str]:
+        return [line for line in child.log.rpartition("=== generate")[2].splitlines() if "decoded" in line]
+
+    until("the log has arrived", lambda: len(decoded()) == 1 + 4 + 2)
+    assert decoded()[1:5] == ["I decoded 32, outputs 0", "I decoded 32, outputs 0", "I decoded 32, outputs 0",
                         "I decoded 4, outputs 1"]  # fmt: skip
     engine.prepare(swap.cell(1000))
     with pytest.raises(CellFailed, match="the prompt has 1000 tokens, num_ctx is 1000") as caught:
