@@ -29,8 +29,12 @@ from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.machine.secrets import masked
 
 CONTEXT_PADDING = 256
-"""llama.cpp rounds num_ctx up to a multiple of this (src/llama-context.cpp)."""
 SIZES = frozenset({"num_ctx", "num_batch"})
+
+
+def padded(num_ctx: int) -> int:
+    """As llama.cpp rounds num_ctx up (src/llama-context.cpp)."""
+    return math.ceil(num_ctx / CONTEXT_PADDING) * CONTEXT_PADDING
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class ModelInfo:
         if self.kv_bytes_per_token is None:
             return None
         capped = min(num_ctx, self.context_length or num_ctx)
-        return math.ceil(capped / CONTEXT_PADDING) * CONTEXT_PADDING * self.kv_bytes_per_token
+        return padded(capped) * self.kv_bytes_per_token
 
 
 @dataclass(frozen=True)

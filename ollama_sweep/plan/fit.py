@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.engines.base import CONTEXT_PADDING, ModelInfo
+from ollama_sweep.engines.base import ModelInfo, padded
 
 MOST_LISTED = 10_000
 
@@ -28,7 +27,7 @@ def fits(cell: Cell, model: ModelInfo, prompt_tokens: int) -> bool:
 def physical(cell: Cell, model: ModelInfo) -> tuple[int, int]:
     """(num_ctx, num_batch) as llama.cpp really uses them: at most the training length, padded, batch <= context."""
     num_ctx = usable_ctx(cell, model)
-    return math.ceil(num_ctx / CONTEXT_PADDING) * CONTEXT_PADDING, min(cell.num_batch, num_ctx or cell.num_batch)
+    return padded(num_ctx), min(cell.num_batch, num_ctx or cell.num_batch)
 
 
 def repeating(some: Iterable[Cell], models: Mapping[str, ModelInfo]) -> list[list[Cell]]:

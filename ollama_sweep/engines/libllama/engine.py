@@ -31,7 +31,7 @@ from ollama_sweep.engines.libllama.library import NO_GPU, Backend, Library
 from ollama_sweep.engines.libllama.look import SwapLook
 from ollama_sweep.engines.libllama.renderer import SEES_NO_GPU, Renderer, Templates
 from ollama_sweep.engines.libllama.rendering import MARKER, Rendering
-from ollama_sweep.engines.llamacpp.child import read_log
+from ollama_sweep.engines.llamacpp.child import LAYERS, read_log, unpadded
 from ollama_sweep.engines.llamacpp.engine import DEFAULT_CTX, SERVER_SETTINGS, default_batch, server_settings
 from ollama_sweep.engines.ollama.programs import any_binary
 from ollama_sweep.engines.shared import gate, modelfile
@@ -39,7 +39,6 @@ from ollama_sweep.machine.computer import free_memory_bytes
 from ollama_sweep.machine.processor import computing_cores
 
 SHARE_OF_FREE = 0.9
-_LAYERS = re.compile(r"offloaded\s+(\d{1,6})/(\d{1,6})\s+layers to GPU")
 _FLASH = re.compile(r"flash_attn\s*=\s*(\w+)")
 _CACHE = re.compile(r"\b([KV]) \((\w+)\):")
 
@@ -343,7 +342,7 @@ class Engine(Base):
                 others = self._ollama.others()
         return replace(
             found,
-            num_ctx=num_ctx if made.num_ctx == -(-num_ctx // 256) * 256 else made.num_ctx,
+            num_ctx=unpadded(made.num_ctx, num_ctx),
             num_batch=made.num_batch,
             others_loaded=others,
         )
@@ -412,7 +411,7 @@ def _refuse_other_settings(wanted: Mapping[str, Any], made: Made, *, has_gpu: bo
     """What was set behind the head of a structure must stand in the log."""
     faults = []
     if has_gpu and wanted["num_gpu"] is not None:
-        layers = _LAYERS.findall(made.log)
+        layers = LAYERS.findall(made.log)
         if not layers or int(layers[-1][0]) != min(wanted["num_gpu"], int(layers[-1][1])):
             faults.append(f"num_gpu {wanted['num_gpu']}")
     if wanted.get("flash_attention") is not None:

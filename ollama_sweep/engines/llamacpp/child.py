@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from ollama_sweep.core.errors import CellFailed, EngineUnavailable
 from ollama_sweep.core.outcome import Effective, Status
-from ollama_sweep.engines.base import EngineSettings
+from ollama_sweep.engines.base import EngineSettings, padded
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
 from ollama_sweep.machine import process
@@ -31,7 +31,7 @@ _PREFIX = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([A-Z]) ")
 _BUFFER = re.compile(
     r"(\w+):\s+(\S+)\s+(model|KV|compute|output|RS)\s+buffer size\s*=\s*(\d{1,12}(?:\.\d{1,12})?)\s*MiB"
 )
-_LAYERS = re.compile(r"offloaded\s+(\d+)/(\d+)\s+layers to GPU")
+LAYERS = re.compile(r"offloaded\s+(\d{1,6})/(\d{1,6})\s+layers to GPU")
 
 
 class Child:
@@ -167,21 +167,20 @@ def error_text(log: str) -> str:
 
 
 def read_log(log: str, file_bytes: int, num_ctx: int, load_duration_s: float) -> Effective:
-    """What a load really uses, by llama.cpp's own log, counted as Ollama counts it for /api/ps.
-
-    llama.cpp rounds num_ctx up to a multiple of 256; that is no other num_ctx, and Ollama does not show it, either.
-    """
-    found_ctx = _last_number(log, "n_ctx")
-    if found_ctx == -(-num_ctx // 256) * 256:
-        found_ctx = num_ctx
+    """What a load really uses, by llama.cpp's own log, counted as Ollama counts it for /api/ps."""
     total, on_gpu = _sizes(log, file_bytes)
     return Effective(
-        num_ctx=found_ctx,
+        num_ctx=unpadded(_last_number(log, "n_ctx"), num_ctx),
         num_batch=_last_number(log, "n_batch"),
         size_bytes=total,
         size_vram_bytes=on_gpu,
         load_duration_s=load_duration_s,
     )
+
+
+def unpadded(found: int | None, num_ctx: int) -> int | None:
+    """num_ctx rounded up is no other num_ctx, and Ollama does not show it, either."""
+    return num_ctx if found == padded(num_ctx) else found
 
 
 def _last_number(log: str, name: str) -> int | None:
@@ -196,7 +195,7 @@ def _sizes(log: str, file_bytes: int) -> tuple[int | None, int | None]:
         return None, None
     total = sum(buffers.values())
     on_gpu = sum(size for (_, name, _), size in buffers.items() if _is_gpu(name))
-    layers = _LAYERS.findall(log)
+    layers = LAYERS.findall(log)
     if layers and layers[-1][0] == layers[-1][1]:
         return on_gpu, on_gpu
     # With mmap the host's part spans nearly the whole file and counts again what lies on the GPU.
