@@ -44,7 +44,7 @@ def judge_run(
         missing = "prompt eval count" if not count else "prompt eval duration"
         raise CellFailed(Status.PARSE_ERROR, "count_missing", f"no {missing} in the statistics", generation.raw)
     _check_length(count, expected_tokens, tolerance, "", generation.raw)
-    rate = prompt_rate(count, generation, duration_s)
+    rate = prompt_rate(count, generation.cached_count, duration_s)
     doubt = _doubt(generation, count, duration_s, rate)
     return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, believed=not doubt, doubt=doubt,
                    scores={**generation.numbers, **scores})  # fmt: skip
@@ -69,7 +69,7 @@ def judge_answer(
     if count:
         _check_length(count, expected_tokens, tolerance, f"{answer.item}: ", generation.raw)
     is_known = count and duration_s and not _is_from_cache(generation.cached_count, count, is_fresh=is_fresh)
-    rate = prompt_rate(count, generation, duration_s) if is_known and count and duration_s else None
+    rate = prompt_rate(count, generation.cached_count, duration_s) if is_known and count and duration_s else None
     return replace(_run(generation, number, rate), warmup=warmup, nonce=nonce, answer=answer)
 
 

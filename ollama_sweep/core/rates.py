@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ollama_sweep.core.generation import Generation
-
 COUNT_MOST = 10_000_000
 RATE_MOST = 10_000_000.0
 LENGTH_MOST = 2**31 - 1
@@ -17,9 +12,9 @@ REQUEST_SHARE, REQUEST_SLACK_S = 1.10, 0.05
 """A duration inside a request may be longer than the request was here by so much: two clocks are compared."""
 
 
-def prompt_rate(count: int, generation: Generation, duration_s: float) -> float:
+def prompt_rate(count: int, cached: int | None, duration_s: float) -> float:
     """Tokens that were really read, over their time."""
-    return (count - (generation.cached_count or 0)) / duration_s
+    return (count - (cached or 0)) / duration_s
 
 
 def per_second(count: float | None, duration_s: float) -> float | None:

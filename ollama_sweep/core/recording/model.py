@@ -10,6 +10,7 @@ from enum import StrEnum
 from ollama_sweep.core.cell import PROMPT_TOKENS
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Effective, Flag, Purpose, Status
+from ollama_sweep.core.rates import prompt_rate
 
 VERSION = 1
 NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
@@ -56,7 +57,7 @@ class RecordedRun:
         """Tokens/s of the uncached part of the prompt."""
         if not self.prompt_eval_count or not self.prompt_eval_duration_s:
             return None
-        return (self.prompt_eval_count - (self.cached_count or 0)) / self.prompt_eval_duration_s
+        return prompt_rate(self.prompt_eval_count, self.cached_count, self.prompt_eval_duration_s)
 
 
 @dataclass(frozen=True, slots=True)

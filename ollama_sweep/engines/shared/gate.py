@@ -313,7 +313,7 @@ def _check_rates(found: Generation, *, fresh: bool) -> None:
     if count is not None and cached is not None and cached > count:
         raise BadValue("cached_count", cached, f"at most the prompt's {count} tokens")
     if count and found.prompt_eval_duration_s and (fresh or cached is not None):
-        rate("prompt_eval_rate", rates.prompt_rate(count, found, found.prompt_eval_duration_s))
+        rate("prompt_eval_rate", rates.prompt_rate(count, cached, found.prompt_eval_duration_s))
     rate("eval_rate", rates.decode_rate(found.eval_count, found.eval_duration_s))
 
 
