@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ollama_sweep.tasks  # noqa: F401 - tasks declare what answers have
 from ollama_sweep.core import stats
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed
