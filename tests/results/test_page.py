@@ -370,6 +370,19 @@ def test_on_a_full_disk_the_old_page_stays(measured: Program, monkeypatch: pytes
     assert measured.files() == before
 
 
+def test_a_pair_has_a_part_for_each_of_its_sweeps(program: Program) -> None:
+    config = program.grid(pair={"num_thread": [1, 2]}, num_ctx=[512], repeats=1, warmup=0)
+    program("run", config).must()
+    for name in ("grid", str(config), None):
+        given = [name] if name else []
+        program("report", *given, "--html", "r.html", "--force").must()
+        page = Page((program.folder / "r.html").read_text("utf-8"))
+        check(page)
+        assert [one["sweep"] for one in page.data["sweeps"]] == ["grid.a", "grid.b"]
+        text = program("report", *given, "--md").must().stdout
+        assert re.findall(r"^## Sweep (.*)$", text, re.MULTILINE) == ["grid.a", "grid.b"]
+
+
 def test_files_and_costs_of_a_report_go_with_a_page(program: Program) -> None:
     config = program.grid(task=["prompt_eval", "chat"], num_ctx=[512], num_batch=[2], repeats=1, warmup=0)
     program("run", config).must()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import ConfigError
-from ollama_sweep.results.find import find_sweep
+from ollama_sweep.results.find import find_sweeps
 from ollama_sweep.results.page import drawn, view
 from ollama_sweep.results.page.gathering import Gathered, gather
 from ollama_sweep.results.page.view import Repeat
@@ -30,12 +30,12 @@ def check_free(path: Path, *, force: bool) -> None:
 
 
 def read(configs: Sequence[str], db: Path, repeats: Repeats) -> list[Read]:
-    """What is shown of each sweep, all of one moment; without a config of the one that ran last.
+    """What is shown of each sweep, of a pair of both, all of one moment; without a config of the one that ran last.
 
     Raises ConfigError, StorageError.
     """
     with Reader.open(db) as reader, reader.snapshot():
-        rows = [find_sweep(reader, config) for config in (configs or (None,))]
+        rows = [row for config in (configs or (None,)) for row in find_sweeps(reader, config)]
         found = [(row, gather(reader, row)) for row in {row.sweep_id: row for row in rows}.values()]
         return [(gathered, repeats(reader, row, gathered)) for row, gathered in found]
 
