@@ -38,6 +38,13 @@ def test_a_goal_ends_with_most_cells_unmeasured_and_exit_0(program: Program, kin
     assert measured(program) == done, "a plain run goes on with the goal that is kept, and measures nothing twice"
 
 
+def test_the_command_for_every_cell_names_the_database(program: Program) -> None:
+    program.script(noise=0.01)
+    config = program.grid(**GRID)
+    program("run", config, "--goal", "best", "--db", "other.db").must()
+    assert f"ollama-sweep run {config} --goal map --db other.db" in program("status", "--db", "other.db").must().stdout
+
+
 def test_another_goal_goes_on_from_what_was_measured_and_off_measures_the_rest_in_full(program: Program) -> None:
     config = program.grid(**{**GRID, "num_ctx": [1024, 2048, 3072, 4096, 5120]})
     program.script(noise=0.01)

@@ -106,7 +106,8 @@ def goal_lines(found: SweepStatus) -> list[str]:
         return [f"Goal {goal.goal.words}: {goal.says or 'no cell was chosen yet'}"]
     word = "reached" if goal.is_reached else "not reached"
     left = found.total - found.done
-    end = "" if goal.goal.wants_all or not left else f". Every cell with: ollama-sweep run {found.config} --goal map"
+    every = f"ollama-sweep run {found.config} --goal map{_db_words(found)}"
+    end = "" if goal.goal.wants_all or not left else f". Every cell with: {every}"
     return [f"Goal {goal.goal.words} {word}, {left} of {found.total} not measured: {goal.says}{end}"]
 
 
