@@ -54,6 +54,15 @@ def moments(program: Program) -> list[datetime]:
     return [datetime.fromisoformat(row[name]) for row in rows for name in ("started_at", "finished_at")]
 
 
+def test_a_report_of_a_replayed_sweep_says_so_and_has_no_modelfile(program: Program) -> None:
+    program("run", replay(program, small())).must()
+    program("report", "--html", "r.html").must()
+    page = (program.folder / "r.html").read_text("utf-8")
+    for said in (page.partition('id="data"')[0], program("report", "--md").must().stdout):
+        assert "nothing of it was measured here" in said
+        assert "A Modelfile with the values" not in said
+
+
 def test_what_was_measured_comes_again_and_stays_apart(program: Program) -> None:
     program.script(noise=0.05, oom_above=2048, cells={"num_ctx 512, num_batch 2": ["crashed", "ok"]})
     measured = program.grid("first", prompt={"tokens": 9})

@@ -85,7 +85,7 @@ def _of_sweep(reader: Reader, row: SweepRow, metric: str | None) -> _Found:
     results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
     found = best_cells(results, metric, spreads)
     words = replayed_words(row)
-    tuned = tuned_modelfile(row, found.winner) if found.winner and not words else ""
+    tuned = tuned_modelfile(row, found.winner) if found.winner else ""
     text = "\n".join(filter(None, [describe_best(results, metric, spreads), words]))
     return _Found(row.name, found, text, tuned, {"replays": row.spec["replays"]} if words else {})
 
@@ -93,13 +93,14 @@ def _of_sweep(reader: Reader, row: SweepRow, metric: str | None) -> _Found:
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:
     """The sweep's template with the best cell's load options; num_predict is left to the person.
 
-    Empty where the model's name is none that a Modelfile can have.
+    Empty for a replayed sweep, and where the model's name is none that a Modelfile can have.
     """
     from ollama_sweep.core.options import LOAD_OPTIONS
     from ollama_sweep.engines.shared import modelfile
+    from ollama_sweep.results.find import replayed_words
 
     base = str(Path(best.model).expanduser())
-    if not modelfile.is_base(base):
+    if replayed_words(row) or not modelfile.is_base(base):
         return ""
     text = str(row.spec.get("template") or "")
     template = modelfile.parse(text, "modelfile", allow_local=True) if text else None

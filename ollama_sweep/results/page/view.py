@@ -12,6 +12,7 @@ from ollama_sweep.core.outcome import Status
 from ollama_sweep.core.text import in_short
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.export import long_rows
+from ollama_sweep.results.find import replayed_words
 from ollama_sweep.results.grids import in_words, make_grids
 from ollama_sweep.results.groups import make_groups
 from ollama_sweep.results.page import maps, tables
@@ -95,7 +96,9 @@ def verdict(gathered: Gathered) -> Iterator[Line]:
 
 
 def notices(gathered: Gathered) -> Iterator[str]:
-    """What stands between a sweep and its end, and what is not shown."""
+    """That nothing of it was measured here, what stands between it and its end, and what is not shown."""
+    if words := replayed_words(gathered.row):
+        yield words
     done = sum(count for status, count in gathered.counts.items() if status.is_final)
     if gathered.writer is not None:
         now = f" Now: {in_words(gathered.running.coordinates.items())}." if gathered.running else ""
