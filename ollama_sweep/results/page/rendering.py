@@ -41,11 +41,6 @@ def report_page(sweeps: Sequence[SweepView], *, analysis: Sequence[str] = ()) ->
     return page.encode()
 
 
-def fragment(template: str, **given: Any) -> str:
-    """A part of a page by its template: `map.jinja`, `table.jinja`, `verdict.jinja` …"""
-    return str(_part(template, **given))
-
-
 def data_block(data: Mapping[str, object]) -> Markup:
     """Data as JSON that stays data inside of HTML, whatever texts are in it."""
     text = masked(as_json(data)).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
