@@ -61,7 +61,7 @@ def lines_of(found: SweepStatus | PairStatus) -> list[str]:
 
     if not isinstance(found, PairStatus):
         return _lines(found, _process_lines(found))
-    lines = [found.text, *_process_lines(found.at if found.done < found.total else found.arms[-1])]
+    lines = [found.text, *_process_lines(found.at)]
     if found.seconds_left:
         lines.append(f"Both: about {_length(found.seconds_left)} left")
     return lines + [line for arm in found.arms for line in ("", *_lines(arm, []))]

@@ -49,8 +49,18 @@ class Spreads:
     @property
     def words(self) -> str:
         """`runs ± 1.2 %, loads ± 3 %`; what is not known is said."""
-        loads = _share(self.loads.sigma) if self.are_loads_known else "not known"
-        return ", ".join([*([f"runs {_share(self.runs.sigma)}"] if self.runs.df else []), f"loads {loads}"])
+        runs = [f"runs {self.runs_words}"] if self.runs.df else []
+        return ", ".join([*runs, f"loads {self.loads_words}"])
+
+    @property
+    def runs_words(self) -> str:
+        """`± 1.2 %`, or `not known`."""
+        return _share(self.runs.sigma) if self.runs.df else "not known"
+
+    @property
+    def loads_words(self) -> str:
+        """`± 3 %`, or `not known`."""
+        return _share(self.loads.sigma) if self.are_loads_known else "not known"
 
 
 @dataclass(frozen=True)

@@ -186,16 +186,12 @@ def flag_table(number: str, gathered: Gathered) -> Table | None:
 
 def spread_table(number: str, spreads: Mapping[str, Spreads]) -> Table:
     """Both spreads of each number: how far runs in one load differ, and loads of one cell."""
-    rows = [(name, *_both(one)) for name, one in spreads.items()]
+    rows = [(name, one.runs_words, str(one.runs.df), one.loads_words, str(one.loads.df))
+            for name, one in spreads.items()]  # fmt: skip
     head = [("number", False), ("runs of one load", False), ("degrees of freedom", True), ("loads of one cell", False),
             ("degrees of freedom", True)]  # fmt: skip
     note = "" if rows else "Nothing was measured often enough to say how far runs and loads differ."
     return _table(f"{number}-spreads", "Spreads", head, rows, note=note)
-
-
-def _both(one: Spreads) -> tuple[str, str, str, str]:
-    parts = dict(part.split(" ", 1) for part in one.words.split(", "))
-    return parts.get("runs", "not known"), str(one.runs.df), parts.get("loads", "not known"), str(one.loads.df)
 
 
 def settings_table(number: str, gathered: Gathered) -> Table:
