@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,12 @@ def _column(grid: Grid, context: Scalar, of: Metric) -> Column:
     best, tied = best_set(list(cells.values()), of.name, of.better >= 0)
     spilled = [at for at, cell in cells.items() if Flag.SPILLED in flags_of(cell)]
     out = [at for at, cell in cells.items() if _lacks_memory(cell)]
-    found = Column(spilled_from=min(spilled, default=None), out_from=min(out, default=None))
+    edges = Column(spilled_from=min(spilled, default=None), out_from=min(out, default=None))
     if best is None:
-        return found
+        return edges
     low, high = extent(best, of.name)
-    return Column(
-        places[id(best)], value_of(best, of.name), low, high, tuple(sorted(places[id(cell)] for cell in tied)),
-        found.spilled_from, found.out_from,
-    )  # fmt: skip
+    ties = tuple(sorted(places[id(cell)] for cell in tied))
+    return replace(edges, best=places[id(best)], value=value_of(best, of.name), low=low, high=high, tied=ties)
 
 
 def _lacks_memory(cell: CellResult) -> bool:
@@ -119,14 +117,9 @@ def draw(data: BestBatchData, axes: Any) -> None:
 
 def save_all(results: Sequence[CellResult], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write the pictures into a folder as best_batch…; their paths. Raises ConfigError, StorageError."""
-    found = collect(results, options)
-    paths = []
-    for data, name in zip(found, file_suffixes(_grids(results)), strict=True):
-        what = f"_{data.metric.name}" if options.metric is not None else ""
-        path = folder / f"{NAME}{what}{name}{suffix}"
-        figures.write(path, partial(make_figure, data))
-        paths.append(path)
-    return paths
+    found, what = collect(results, options), f"_{options.metric}" if options.metric is not None else ""
+    names = [f"{NAME}{what}{name}{suffix}" for name in file_suffixes(_grids(results))]
+    return figures.write_each(zip([folder / name for name in names], found, strict=True), make_figure)
 
 
 def make_figure(data: BestBatchData) -> Any:
@@ -152,7 +145,6 @@ def _draw(data: BestBatchData, axes: Any) -> None:
 
 def _draw_values(data: BestBatchData, axes: Any) -> None:
     figures.plain_axes(axes, "y")
-    chart.value_ticks(axes.yaxis, data.metric)
     known = [(at, column) for at, column in enumerate(data.columns) if column.value is not None]
     across, values = [place for place, _ in known], [column.value or 0.0 for _, column in known]
     below = [max(0.0, value - column.low) for value, (_, column) in zip(values, known, strict=True)]
@@ -160,9 +152,7 @@ def _draw_values(data: BestBatchData, axes: Any) -> None:
     axes.errorbar(across, values, [below, above], color=PALETTE[0], linewidth=1.0, elinewidth=2.0, capsize=4,
                   capthick=2.0, marker="o", markersize=6, zorder=4)  # fmt: skip
     lowest, highest = min(column.low for _, column in known), max(column.high for _, column in known)
-    start = chart.start_of_axis(lowest, highest)
-    axes.set_ylim(start, highest + 0.16 * (highest - start) or 1.0)
-    chart.name_axes(axes, "", f"{chart.axis_words(data.metric)}{', not from 0' if start else ''}")
+    chart.name_axes(axes, "", chart.values_up(axes, data.metric, lowest, highest, room=0.16))
     if len(data.columns) <= MOST_VALUES:
         for at, column in known:
             axes.annotate(

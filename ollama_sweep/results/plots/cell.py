@@ -139,14 +139,14 @@ def draw(data: CellData, axes: Any) -> None:
 
 def save_all(rows: Sequence[Explained], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write the pictures into a folder as cell_PLACE; their paths. Raises ConfigError, StorageError."""
-    paths = []
-    for found, data in zip(rows, collect(rows, options), strict=True):
-        where = "_".join(f"{name}-{model_label(str(value))}" for name, value in found.place.coordinates.items())
-        what = f"_{data.metric.name}" if options.metric is not None else ""
-        path = folder / f"{NAME}{what}_{safe_name(where or 'only', exact=False)}{suffix}"
-        figures.write(path, partial(make_figure, data))
-        paths.append(path)
-    return paths
+    what = f"_{options.metric}" if options.metric is not None else ""
+    files = [folder / f"{NAME}{what}_{_place_in_name(found)}{suffix}" for found in rows]
+    return figures.write_each(zip(files, collect(rows, options), strict=True), make_figure)
+
+
+def _place_in_name(found: Explained) -> str:
+    where = "_".join(f"{name}-{model_label(str(value))}" for name, value in found.place.coordinates.items())
+    return safe_name(where or "only", exact=False)
 
 
 def make_figure(data: CellData) -> Any:
@@ -155,21 +155,14 @@ def make_figure(data: CellData) -> Any:
 
 
 def _draw(data: CellData, axes: Any) -> None:
-    figures.draw_titles(axes, data.title, data.facts, figures.size_points(axes)[0])
-    figures.plain_axes(axes, "y")
-    if data.notice:
-        axes.set(xticks=[], yticks=[])
-        figures.draw_notice(axes, data.notice)
+    if not chart.begin(axes, data.title, data.facts, data.notice, grid="y"):
         return
     known = [value for load in data.loads for value, _ in load.runs]
     known += [data.low, data.high] if data.value is not None else []
     lowest, highest = (min(known), max(known)) if known else (0.0, 1.0)
-    start = chart.start_of_axis(lowest, highest)
-    axes.set_ylim(start, highest + 0.1 * (highest - start) or 1.0)
     axes.set_xlim(-0.6, len(data.loads) - 0.4)
     chart.category_ticks(axes.xaxis, [load.label for load in data.loads], 800.0 / max(1, min(26, len(data.loads))))
-    chart.value_ticks(axes.yaxis, data.metric)
-    words = f"{chart.axis_words(data.metric)}{', not from 0' if start else ''}"
+    words = chart.values_up(axes, data.metric, lowest, highest, room=0.1)
     chart.name_axes(axes, "load, in the order of time, and what a further one was made for", words)
     if data.value is not None:
         axes.axhspan(data.low, data.high, color=PALETTE[0], alpha=0.15, linewidth=0, zorder=0, label="its interval")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +130,8 @@ def draw(data: LinesData, axes: Any) -> None:
 
 def save_all(results: Sequence[CellResult], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write the pictures into a folder as concurrency_METRIC; their paths. Raises ConfigError, StorageError."""
-    paths = []
-    for data in collect(results, options):
-        path = folder / f"{NAME}_{data.metric.name}{suffix}"
-        figures.write(path, partial(make_figure, data))
-        paths.append(path)
-    return paths
+    found = collect(results, options)
+    return figures.write_each(((folder / f"{NAME}_{data.metric.name}{suffix}", data) for data in found), make_figure)
 
 
 def make_figure(data: LinesData) -> Any:

@@ -101,12 +101,8 @@ def draw(data: DriftData, axes: Any) -> None:
 
 def save_all(rows: Sequence[Controls], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write the pictures into a folder as drift, or drift_SWEEP of several; their paths. Raises StorageError."""
-    paths = []
-    for one, data in zip(rows, collect(rows, options), strict=True):
-        path = folder / f"{NAME}{f'_{safe_name(one.sweep)}' if len(rows) > 1 else ''}{suffix}"
-        figures.write(path, partial(make_figure, data))
-        paths.append(path)
-    return paths
+    names = [f"{NAME}{f'_{safe_name(one.sweep)}' if len(rows) > 1 else ''}{suffix}" for one in rows]
+    return figures.write_each(zip([folder / name for name in names], collect(rows, options), strict=True), make_figure)
 
 
 def make_figure(data: DriftData) -> Any:
@@ -115,12 +111,8 @@ def make_figure(data: DriftData) -> Any:
 
 
 def _draw(data: DriftData, axes: Any) -> None:
-    figures.draw_titles(axes, data.title, data.facts, figures.size_points(axes)[0])
-    figures.plain_axes(axes, "y")
     chart.name_axes(axes, f"time since the first load ({data.unit})", "faster or slower than the first load (%)")
-    if data.notice:
-        axes.set(xticks=[], yticks=[])
-        figures.draw_notice(axes, data.notice)
+    if not chart.begin(axes, data.title, data.facts, data.notice, grid="y"):
         return
     reach = max([data.limit, *map(abs, data.shares), *map(abs, data.line)])
     axes.axhspan(-100 * data.limit, 100 * data.limit, color=PALETTE[2], alpha=0.12, linewidth=0, zorder=0)

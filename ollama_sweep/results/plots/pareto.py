@@ -218,14 +218,10 @@ def draw(data: ParetoData, axes: Any) -> None:
 
 def save_all(results: Sequence[CellResult], options: PlotOptions, folder: Path, *, suffix: str = ".png") -> list[Path]:
     """Write the pictures into a folder as pareto_context …; their paths. Raises ConfigError, StorageError."""
-    paths = []
-    for data in collect(results, options):
-        if data.notice:
-            raise ConfigError(data.notice, "plot")
-        path = folder / f"{NAME}_{data.what}{suffix}"
-        figures.write(path, partial(make_figure, data))
-        paths.append(path)
-    return paths
+    found = collect(results, options)
+    for notice in filter(None, (data.notice for data in found)):
+        raise ConfigError(notice, "plot")
+    return figures.write_each(((folder / f"{NAME}_{data.what}{suffix}", data) for data in found), make_figure)
 
 
 def make_figure(data: ParetoData) -> Any:
@@ -234,27 +230,21 @@ def make_figure(data: ParetoData) -> Any:
 
 
 def _draw(data: ParetoData, axes: Any) -> None:
-    figures.draw_titles(axes, data.title, data.facts, figures.size_points(axes)[0])
-    figures.plain_axes(axes, "both")
-    if data.notice:
-        axes.set(xticks=[], yticks=[])
-        figures.draw_notice(axes, data.notice)
+    if not chart.begin(axes, data.title, data.facts, data.notice, grid="both"):
         return
     axes.plot([point.across for point in data.rest], [point.speed for point in data.rest], linestyle="", marker="o",
               markersize=5, color=TEXT_GREY, alpha=0.45, zorder=2)  # fmt: skip
     across, speeds = [point.across for point in data.front], [point.speed for point in data.front]
     errors = [[max(0.0, point.speed - point.low) for point in data.front],
               [max(0.0, point.high - point.speed) for point in data.front]]  # fmt: skip
-    axes.plot(across, speeds, color=PALETTE[1], linewidth=1.6, drawstyle="default", zorder=3)
+    axes.plot(across, speeds, color=PALETTE[1], linewidth=1.6, zorder=3)
     axes.errorbar(across, speeds, errors, linestyle="", color=PALETTE[1], elinewidth=1.6, capsize=3, marker="D",
                   markersize=7, markeredgecolor="black", markeredgewidth=0.7, zorder=4)  # fmt: skip
     axes.margins(0.06, 0.1)
-    every = [*speeds, *(point.speed for point in data.rest), *(point.low for point in data.front)]
-    start, highest = chart.start_of_axis(min(every), max(every)), max([*every, *(point.high for point in data.front)])
-    axes.set_ylim(start, highest + 0.14 * (highest - start) or 1.0)
+    ends = [end for point in data.front for end in (point.low, point.high)]
+    every = [*speeds, *(point.speed for point in data.rest), *ends]
     across_words = data.across.name if data.across is CONTEXT else chart.axis_words(data.across)
-    chart.name_axes(axes, across_words, f"{chart.axis_words(data.speed)}{', not from 0' if start else ''}")
-    chart.value_ticks(axes.yaxis, data.speed)
+    chart.name_axes(axes, across_words, chart.values_up(axes, data.speed, min(every), max(every), room=0.14))
     chart.value_ticks(axes.xaxis, data.across)
     for number, point in data.numbered:
         axes.annotate(str(number), (point.across, point.speed), (0, 10), textcoords="offset points", ha="center",

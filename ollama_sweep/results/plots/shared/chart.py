@@ -44,6 +44,16 @@ def draw_list(axes: Any, lines: Sequence[str], *, down: float = BOTTOM) -> None:
         )  # fmt: skip
 
 
+def begin(axes: Any, title: str, facts: Sequence[str], notice: str, *, grid: str) -> bool:
+    """What stands above, and the lines of the grid; False where a notice stands in place of all else."""
+    figures.draw_titles(axes, title, facts, figures.size_points(axes)[0])
+    figures.plain_axes(axes, grid)
+    if notice:
+        axes.set(xticks=[], yticks=[])
+        figures.draw_notice(axes, notice)
+    return not notice
+
+
 def name_axes(axes: Any, across: str, up: str) -> None:
     """What is across and what is up."""
     axes.set_xlabel(clean(across), fontsize=11, color=INK, parse_math=False)
@@ -62,6 +72,14 @@ def category_ticks(axis: Any, labels: Sequence[str], room: float = 64.0) -> None
 def value_ticks(axis: Any, of: Metric) -> None:
     """Numbers at an axis as they are said of this metric."""
     axis.set_major_formatter(lambda value, _: clean(of.text(value)) if value else "0")
+
+
+def values_up(axes: Any, of: Metric, lowest: float, highest: float, *, room: float) -> str:
+    """Make the axis that goes up one of these values, with so much room above them; its words."""
+    start = start_of_axis(lowest, highest)
+    axes.set_ylim(start, highest + room * (highest - start) or 1.0)
+    value_ticks(axes.yaxis, of)
+    return f"{axis_words(of)}{', not from 0' if start else ''}"
 
 
 def start_of_axis(lowest: float, highest: float) -> float:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ollama_sweep.core.errors import ConfigError, SweepError
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.results.plots.shared.text import LINE, clean, cut, width, wrap
+
+Data = TypeVar("Data")
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150.0
@@ -54,6 +57,15 @@ def write(
         allowed = ", ".join(SUFFIXES)
         raise ConfigError(f"pictures are written as {allowed}, not {suffix or 'without a suffix'}", str(path))
     write_whole(path, picture(make_figure, suffix.removeprefix("."), dpi, told_dpi=told_dpi))
+
+
+def write_each(files: Iterable[tuple[Path, Data]], make_figure: Callable[[Data], Any]) -> list[Path]:
+    """Write a picture of what belongs to each path; the paths. Raises ConfigError, StorageError."""
+    written = []
+    for path, data in files:
+        write(path, partial(make_figure, data))
+        written.append(path)
+    return written
 
 
 def picture(
