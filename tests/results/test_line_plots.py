@@ -135,6 +135,17 @@ def test_a_cell_has_all_its_loads_with_their_runs(explained: Explained) -> None:
         cell.collect([explained], PlotOptions(metric="eval_rat"))
 
 
+def test_a_cell_that_only_failed_is_drawn_without_a_legend(tmp_path: Path) -> None:
+    path = compared.save(tmp_path / "sweeps.db", Made("s", special={15: store_helpers.failed()}))
+    with Reader.open(path) as reader:
+        row = reader.sweep("s")
+        failed = explain(reader, row, find_place(reader, row, ["15"]))
+    (data,) = cell.collect([failed], OPTIONS)
+    assert [load.failure for load in data.loads] == ["CUDA OOM"]
+    (file,) = cell.save_all([failed], OPTIONS, tmp_path)
+    assert file.stat().st_size > 0
+
+
 def test_all_four_are_drawn(explained: Explained, tmp_path: Path) -> None:
     files = [
         *best_batch.save_all(large(), OPTIONS, tmp_path, suffix=".svg"),

@@ -168,8 +168,9 @@ def _draw(data: CellData, axes: Any) -> None:
         axes.axhspan(data.low, data.high, color=PALETTE[0], alpha=0.15, linewidth=0, zorder=0, label="its interval")
         axes.axhline(data.value, color=PALETTE[0], linewidth=1.6, zorder=1, label="the cell's value")
     _draw_loads(data, axes)
-    figures.draw_legend(axes, loc="upper left", bbox_to_anchor=(0, -44 / figures.size_points(axes)[1]), ncols=5,
-                        fontsize=9.5, columnspacing=1.8)  # fmt: skip
+    if known:
+        figures.draw_legend(axes, loc="upper left", bbox_to_anchor=(0, -44 / figures.size_points(axes)[1]), ncols=5,
+                            fontsize=9.5, columnspacing=1.8)  # fmt: skip
 
 
 def _draw_loads(data: CellData, axes: Any) -> None:
