@@ -28,15 +28,17 @@ def commands(row: SweepRow, planned: PlannedCell, coordinates: Mapping[str, Scal
     lines = list(engines.facts(row.engine).by_hand(cell.for_engine, str(row.spec.get("template") or "")))
     sets = []
     for name, value in {"model": cell.model, **coordinates}.items():
-        key = (
-            "prompt.tokens"
-            if name == PROMPT_TOKENS
-            else name
-            if name in TOP_KEYS or name in dict(cell.server)
-            else f"dimensions.{name}"
-        )
+        key = name if name in TOP_KEYS or name in dict(cell.server) else f"dimensions.{name}"
+        key = "prompt.tokens" if name == PROMPT_TOKENS else key
         sets.append("--set " + shlex.quote(f"{key}={json.dumps([value], ensure_ascii=False)}"))
-    return [*lines, f"ollama-sweep run {shlex.quote(row.config_path)} --db again.db {' '.join(sets)}"]
+    return [*lines, f"{_run(row)} {' '.join(sets)}"]
+
+
+def _run(row: SweepRow) -> str:
+    """Measures the sweep into another database; one that had no file (Python) from a file of its name."""
+    import shlex
+
+    return f"ollama-sweep run {shlex.quote(row.config_path or f'{row.name}.yaml')} --db again.db"
 
 
 def repeats(reader: Reader, row: SweepRow, gathered: Gathered) -> list[Repeat]:
@@ -47,10 +49,7 @@ def repeats(reader: Reader, row: SweepRow, gathered: Gathered) -> list[Repeat]:
     from ollama_sweep.results.best import best_cells
     from ollama_sweep.results.page.view import Repeat
 
-    name = row.config_path or f"{row.name}.yaml"
-    found = [
-        Repeat("The whole sweep, into a database of its own:", (f"ollama-sweep run {shlex.quote(name)} --db again.db",))
-    ]
+    found = [Repeat("The whole sweep, into a database of its own:", (_run(row),))]
     best = best_cells(gathered.cells).winner if gathered.cells else None
     if best is None:
         return found
@@ -60,9 +59,5 @@ def repeats(reader: Reader, row: SweepRow, gathered: Gathered) -> list[Repeat]:
     if tuned := tuned_modelfile(row, best):
         found.append(Repeat("A Modelfile with the values of the best cell:", tuple(tuned.splitlines())))
     where = " ".join(shlex.quote(f"{name}={value}") for name, value in best.coordinates.items() if value is not None)
-    found.append(
-        Repeat(
-            "Everything that is known of it:", (f"ollama-sweep explain {where or 0} --sweep {shlex.quote(row.name)}",)
-        )
-    )
-    return found
+    told = f"ollama-sweep explain {where or 0} --sweep {shlex.quote(row.name)}"
+    return [*found, Repeat("Everything that is known of it:", (told,))]

@@ -87,7 +87,6 @@ class Explained:
 
     sweep: str
     engine: str
-    config: str
     total: int
     place: Place
     planned: PlannedCell
@@ -296,7 +295,6 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
     return Explained(
         sweep=sweep.name,
         engine=sweep.engine,
-        config=sweep.config_path,
         total=sum(reader.counts(sweep.sweep_id).values()),
         place=place,
         planned=planned,

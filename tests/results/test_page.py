@@ -21,6 +21,7 @@ from compared import Made
 from sweeping import Program
 from sweeping import program as program  # a fixture
 
+from ollama_sweep.cli import repeating
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Flag, Outcome, Status
 from ollama_sweep.machine import files
@@ -148,6 +149,18 @@ def test_several_sweeps_have_a_part_each(finished: Path, tmp_path: Path) -> None
     other = compared.save(tmp_path / "b.db", Made("other", contexts=(1024,), batches=(64,)))
     page = rendered(finished, other)
     assert [of["href"] for tag, of in page.elements if tag == "a"] == ["#content", "#s1", "#s2"]
+
+
+def test_a_sweep_that_had_no_file_is_repeated_from_one_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "sweeps.db"
+    with Store.open(path) as store:
+        header = replace(store_helpers.header(), config_path="")
+        sweep = store.register_sweep(header, store_helpers.grid((1024, 2048)), timeout_s=1, repeats_minimum=1,
+                                     retry=frozenset())  # fmt: skip
+        store_helpers.measure(store, sweep, compared.ok([100.0, 101.0]))
+    ((_, repeats),) = making.read((), path, repeating.repeats)
+    runs = [line for repeat in repeats for line in repeat.commands if line.startswith("ollama-sweep run")]
+    assert [line.split(" --")[0] for line in runs] == ["ollama-sweep run s.yaml"] * 2
 
 
 # -- every sweep ----------------------------------------------------------------------------------------------------
