@@ -304,6 +304,11 @@ def test_what_markdown_would_read_is_escaped_and_paths_lose_their_folders(said: 
     assert markdown.escaped(said) == shown
 
 
+def test_an_analysis_of_several_lines_keeps_them_in_markdown(finished: Path) -> None:
+    text = markdown.markdown(making.read((), finished, lambda *given: []), analysis=["One.\n\n# Two", "Note: three"])
+    assert text.endswith("## Analysis by a model\n\nOne.\n\n\\# Two\n\nNote: three\n")
+
+
 def test_markdown_has_a_limit_and_says_what_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "sweeps.db"
     with Store.open(path) as store:

@@ -38,7 +38,8 @@ def markdown(
 ) -> str:  # fmt: skip
     """All of it, the verdict first; at most MOST_BYTES, and what is left out for that is said."""
     parts = [part for gathered, repeats in found for part in _sweep(gathered, repeats, prices)]
-    parts += [_paragraphs(["## Analysis by a model", *map(escaped, analysis)])] if analysis else []
+    lines = [escaped(line) for text in analysis for line in text.splitlines() if line.strip()]
+    parts += [_paragraphs(["## Analysis by a model", *lines])] if analysis else []
     return _bounded(parts)
 
 
