@@ -56,13 +56,13 @@ def command(name: str | None, configs: tuple[str, ...], db: Path, as_json: bool,
       ollama-sweep plot cell --cell "num_ctx=4096 num_batch=256"
       ollama-sweep plot all --csv results_local.csv
     """
-
     if given["list_all"]:
         _list(as_json)
         return
     jobs = _jobs(name, given)
     csv_file = given["csv_file"]
-    found = [_of_csv(csv_file, configs)] if csv_file is not None else _each(configs, db, given["cells"])
+    chosen = given["cells"] if _want_a_cell(jobs) else None
+    found = [_of_csv(csv_file, configs)] if csv_file is not None else _each(configs, db, chosen)
     drawn = []
     for material in [_of_tasks(one, given["tasks"]) for one in found]:
         files = _draw(jobs, material, given["out"], f".{given['kind']}", is_all=name == EVERY)
@@ -108,7 +108,6 @@ class Material:
 
 
 def _list(as_json: bool) -> None:
-
     from ollama_sweep.results import plots
 
     found = {name: plots.load(name) for name in plots.known()}
@@ -164,14 +163,20 @@ def _every_job(options: PlotOptions) -> list[Job]:
     return jobs
 
 
-def _each(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> list[Material]:
-    """These sweeps together, those of a pair one by one."""
+def _want_a_cell(jobs: Sequence[Job]) -> bool:
+    from ollama_sweep.results import plots
+
+    return any(plots.takes(job.plot) == plots.CELL for job in jobs)
+
+
+def _each(configs: Sequence[str], db: Path, chosen: Sequence[str] | None) -> list[Material]:
+    """These sweeps together, those of a pair one by one; `chosen` None: no single cell is wanted."""
     from ollama_sweep.results.find import apart
 
     return [_of_sweeps(together, db, chosen) for together in apart(db, configs)]
 
 
-def _of_sweeps(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> Material:
+def _of_sweeps(configs: Sequence[str], db: Path, chosen: Sequence[str] | None) -> Material:
     from ollama_sweep.results.find import find_sweep
     from ollama_sweep.results.plots.drift import Controls
     from ollama_sweep.store.reader import Reader
@@ -186,7 +191,11 @@ def _of_sweeps(configs: Sequence[str], db: Path, chosen: Sequence[str]) -> Mater
                      reader.spreads(row.sweep_id).get("prompt_eval_rate"))
             for row in rows
         ]  # fmt: skip
-        explained = [found for row in rows for found in _explained(reader, row, by_sweep[row.sweep_id], chosen)]
+        explained = [
+            found
+            for row in (rows if chosen is not None else ())
+            for found in _explained(reader, row, by_sweep[row.sweep_id], chosen or ())
+        ]
     machines = {row.machine for row in rows}
     tokens = rows[0].spec.get("prompt_tokens") if len(rows) == 1 else None
     return Material(
