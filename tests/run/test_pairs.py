@@ -212,6 +212,7 @@ def test_a_pair_that_is_none_is_one_line_and_makes_nothing(program: Program) -> 
         ["--pair", one, program.folder / "none.yaml"],
         [pair, "--pair", one, two],
         [pair, "--scan"],
+        [pair, "--within", "1h"],
         [pair, "--set", "num_thread=3"],
         ["--pair", one, program.grid("third", num_ctx=2048)],
     ]

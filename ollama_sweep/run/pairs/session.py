@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable, Stopped
@@ -24,61 +23,43 @@ from ollama_sweep.core.events import (
     Waiting,
 )
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.engines.base import Engine, EngineInfo
-from ollama_sweep.plan.opening import engine_name, open_engine, silent
+from ollama_sweep.engines.base import Engine
+from ollama_sweep.plan.opening import engine_name, open_engine
 from ollama_sweep.plan.pairs.arms import in_words
 from ollama_sweep.plan.pairs.matching import joined
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey
 from ollama_sweep.run import cooling
-from ollama_sweep.run.listeners import Listener, WaitingNote
+from ollama_sweep.run.listeners import WaitingNote
 from ollama_sweep.run.loop import ShieldedLedger
 from ollama_sweep.run.pairs.turns import TakingTurns, order_of
-from ollama_sweep.run.session import Ended, Say, Session, SessionOptions
-from ollama_sweep.run.stopping import StopNow, Stopping
+from ollama_sweep.run.session import Ended, Session
+from ollama_sweep.run.stopping import StopNow
 from ollama_sweep.run.waiting import stopped
 from ollama_sweep.store.writer import Store
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Open:
     """An arm with its engine."""
 
     arm: Session
     name: str
     engine: Engine
-    info: EngineInfo | None = None
 
 
 class PairSession(Session):
     """See `Session`; what happens in an arm is heard with its letter."""
 
-    def __init__(
-        self,
-        spec: SweepSpec,
-        db: Path,
-        options: SessionOptions,
-        listeners: Iterable[Listener] = (),
-        *,
-        say: Say = silent,
-        tell: Say = silent,
-        stopping: Stopping | None = None,
-        ending: Callable[[Ended], None] = lambda ended: None,
-    ) -> None:
-        if options.within_s is not None:
-            raise ConfigError(f"{spec.name} is a pair, and no planner can choose the cells of its turns", "--within")
-        if options.scan:
-            raise ConfigError(f"{spec.name} is a pair; scan its sweeps one by one, without the pair", "--scan")
-        super().__init__(spec, db, options, listeners, say=say, tell=tell, stopping=stopping, ending=ending)
-        self._arms = tuple(
-            Session(
-                arm, db, options, (partial(self._hear, _letter(arm)),), say=partial(self._say_of, _letter(arm)),
-                tell=tell, stopping=self._stopping,
-            )
-            for arm in spec.arms
-        )  # fmt: skip
-        for one in self._arms:
-            one.clock = self.clock
+    @cached_property
+    def _arms(self) -> tuple[Session, ...]:
+        return tuple(self._arm(arm, _letter(arm)) for arm in self.spec.arms)
+
+    def _arm(self, arm: SweepSpec, letter: str) -> Session:
+        hear, say = partial(self._hear, letter), partial(self._say_of, letter)
+        made = Session(arm, self.db, self.options, (hear,), say=say, tell=self._tell, stopping=self._stopping)
+        made.clock = self.clock
+        return made
 
     def _hear(self, letter: str, event: Event) -> None:
         match event:
@@ -98,6 +79,12 @@ class PairSession(Session):
         self._say(f"{letter}: {line}")
 
     def check(self) -> None:
+        if self.options.within_s is not None:
+            raise ConfigError(
+                f"{self.spec.name} is a pair, and no planner can choose the cells of its turns", "--within"
+            )
+        if self.options.scan:
+            raise ConfigError(f"{self.spec.name} is a pair; scan its sweeps one by one, without the pair", "--scan")
         for arm in self._arms:
             arm.check()
 
@@ -114,9 +101,7 @@ class PairSession(Session):
             both = [self._open(arm, store, opened) for arm in self._arms]
             opened.callback(reached, "before_close")
             self._clear_all(store, both)
-            for one in both:
-                one.info = one.arm.wait_for(one.engine.describe)
-            infos = [(one.arm.spec, one.info) for one in both if one.info is not None]
+            infos = [(one.arm.spec, one.arm.wait_for(one.engine.describe)) for one in both]
             celsius = [cooling.celsius_of(spec, info) for spec, info in infos]
             with self.alone(infos):
                 self._take_turns(store, both, celsius)
