@@ -46,7 +46,7 @@ def joined(a: Survey, b: Survey) -> tuple[Survey, Survey, Places]:
     pairs, loads = found
     if not len(pairs[0]):
         raise ConfigError("the arms have no cell in common", "pair")
-    twins = _twins(a, b, pairs, cells_b)
+    twins = _twins(a, b, pairs, loads, cells_b)
     sides = (
         replace(a, arm=ArmOfPair("a", b.fingerprint, twins[0])),
         replace(b, arm=ArmOfPair("b", a.fingerprint, twins[1], cells_b)),
@@ -76,9 +76,8 @@ def _side_by_side(a: Survey, b: Survey) -> tuple[_Pairs, _Pairs] | None:
 def _put_in_order(a: Survey, b: Survey) -> tuple[list[Cell], tuple[_Pairs, _Pairs]]:
     """The cells of b in the order of a, each that a lacks behind the one it followed; what `_side_by_side` gives."""
     common = common_dimensions(a.spec, b.spec)
-    of_a = [(place_of(cell, common), load_of(cell, common)) for cell in a.each_cell()]
-    where = {place: number for number, (place, _) in enumerate(of_a)}
-    cells_a = dict(enumerate(a.each_cell()))
+    cells_a = list(a.each_cell())
+    where = {place_of(cell, common): number for number, cell in enumerate(cells_a)}
     ranked: list[tuple[int, int, Cell]] = []
     before = ONLY_HERE
     for cell in b.each_cell():
@@ -93,20 +92,14 @@ def _put_in_order(a: Survey, b: Survey) -> tuple[list[Cell], tuple[_Pairs, _Pair
         if not is_only_here:
             pairs[0].append(at)
             pairs[1].append(number)
-    return [cell for _, _, cell in ranked], (pairs, _numbered(of_a, ranked, common))
+    return [cell for _, _, cell in ranked], (pairs, _numbered(cells_a, ranked, common))
 
 
-def _numbered(
-    of_a: list[tuple[tuple[object, ...], tuple[object, ...]]],
-    ranked: list[tuple[int, int, Cell]],
-    common: Iterable[str],
-) -> _Pairs:
+def _numbered(cells_a: list[Cell], ranked: list[tuple[int, int, Cell]], common: Iterable[str]) -> _Pairs:
     """The loads of both arms, counted in the one order of both."""
-    merged = [
-        (at, 0, 0, number, load) for number, (at, load) in enumerate((n, load) for n, (_, load) in enumerate(of_a))
-    ]
+    merged = [(at, 0, 0, at, load_of(cell, common)) for at, cell in enumerate(cells_a)]
     merged += [(at, int(only), 1, number, load_of(cell, common)) for number, (at, only, cell) in enumerate(ranked)]
-    loads: _Pairs = (array("q", bytes(8 * len(of_a))), array("q", bytes(8 * len(ranked))))
+    loads: _Pairs = (array("q", bytes(8 * len(cells_a))), array("q", bytes(8 * len(ranked))))
     last: object = None
     number = -1
     for _, _, arm, position, load in sorted(merged, key=lambda one: one[:4]):
@@ -133,29 +126,21 @@ def _refuse_differing(a: Survey, b: Survey, one: Cell, other: Cell) -> None:
         raise ConfigError(f"the arms have different {what}, and their numbers are not compared", "pair")
 
 
-def _twins(a: Survey, b: Survey, pairs: _Pairs, cells_b: list[Cell] | None) -> tuple[bytearray, bytearray]:
+def _twins(
+    a: Survey, b: Survey, pairs: _Pairs, loads: _Pairs, cells_b: list[Cell] | None
+) -> tuple[bytearray, bytearray]:
     """For each position of both plans: 1 where the other arm's cell would have the very same key."""
-    keys = [iter(one) for one in (a.plain_keys(a.each_cell()), b.plain_keys(cells_b or b.each_cell()))]
-    found = (bytearray(), bytearray())
-    partners = _walk(keys[0], keys[1], pairs, found)
-    for side, rest in zip(found, partners, strict=True):
-        side.extend(bytes(sum(1 for _ in rest)))
+    found = bytearray(len(loads[0])), bytearray(len(loads[1]))
+    cells = enumerate(a.each_cell()), enumerate(cells_b or b.each_cell())
+    for at_a, at_b in zip(*pairs, strict=True):
+        of_a, of_b = _go_to(at_a, cells[0]), _go_to(at_b, cells[1])
+        found[0][at_a] = found[1][at_b] = a.key(of_a) == b.key(of_b)
     return found
 
 
-def _walk(
-    a: Iterator[str], b: Iterator[str], pairs: _Pairs, found: tuple[bytearray, bytearray]
-) -> tuple[Iterator[str], Iterator[str]]:
-    """Go along both plans from pair to pair; what lies between has no partner."""
-    for at_a, at_b in zip(*pairs, strict=True):
-        for side, at, keys in ((found[0], at_a, a), (found[1], at_b, b)):
-            while len(side) < at:
-                next(keys)
-                side.append(0)
-        is_twin = next(a) == next(b)
-        found[0].append(is_twin)
-        found[1].append(is_twin)
-    return a, b
+def _go_to(position: int, cells: Iterator[tuple[int, Cell]]) -> Cell:
+    """What lies between has no partner."""
+    return next(cell for at, cell in cells if at == position)
 
 
 def _partners(pairs: _Pairs, loads: _Pairs) -> _Pairs:
