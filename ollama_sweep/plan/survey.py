@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -142,18 +142,6 @@ class Survey:
             f"{what} has {tokens} tokens and needs num_ctx {needed}; the largest is {largest}, so no cell fits",
             self.spec.prompt.source or "prompt",
         )
-
-    def plain_keys(self, cells: Iterable[Cell]) -> Iterator[str]:
-        """The keys of these cells as they are in a sweep that is no arm of a pair."""
-        return (self.key(cell) for cell in cells)
-
-    def own_key(self, cell: Cell) -> str:
-        """The key that a cell has in this plan, where the arm is part of every key or of none."""
-        return self.key(cell, self._arm_of_all)
-
-    @cached_property
-    def _arm_of_all(self) -> str:
-        return self.arm.letter if self.arm is not None and all(self.arm.twins) else ""
 
     def key(self, cell: Cell, arm: str = "") -> str:
         """The identity of a cell's measurement; `arm` where both arms of a pair would have one key."""

@@ -336,7 +336,7 @@ class Session:
         aim = self._aim(self.before())
         sweep_id = self._register(store, found, here, where, aim.chosen)
         self._tell_first(store, sweep_id, found, here)
-        engine.go_on(lambda cell: store.loads_ended(found.own_key(cell)))
+        engine.go_on(lambda cell: store.loads_ended(sweep_id, cell.coordinates))
         measuring = self._measuring(
             found,
             engine,

@@ -8,11 +8,13 @@ import sqlite3
 from ollama_sweep.core.cell import Cell, content_hash
 from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took, Work
 from ollama_sweep.core.noise.drift import Point
+from ollama_sweep.core.options import Options
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
 from ollama_sweep.store.beside import CalledDone
 from ollama_sweep.store.memory import pruning
 from ollama_sweep.store.memory.tables import LEFT_OUT
+from ollama_sweep.store.plans import options_json
 from ollama_sweep.store.rows import ControlCell, LeftOut, PendingCell, PlannedCell
 from ollama_sweep.store.values import Notes
 
@@ -190,10 +192,12 @@ def last_moment(connection: sqlite3.Connection, engine: str) -> str | None:
     return None if row is None or row[0] is None else str(row[0])
 
 
-def loads_ended(connection: sqlite3.Connection, key: str) -> int:
-    """How many attempts at a cell ended with what says something of it."""
+def loads_ended(connection: sqlite3.Connection, sweep_id: int, coordinates: Options) -> int:
+    """How many attempts at the cell of this place ended with what says something of it."""
     rows = connection.execute(
-        "SELECT status FROM attempts WHERE cell_id = (SELECT id FROM cells WHERE key = ?)", (key,)
+        """SELECT status FROM attempts WHERE cell_id IN
+            (SELECT cell_id FROM main.plan WHERE sweep_id = ? AND coordinates = ?)""",
+        (sweep_id, options_json(coordinates)),
     )
     return sum(Status(status).counts for (status,) in rows)
 

@@ -17,6 +17,7 @@ from ollama_sweep.core.forecast import Took, Work
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
+from ollama_sweep.core.options import Options
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
 from ollama_sweep.core.text import one_line
 from ollama_sweep.store import again, attempts, beside, imported, plans, queries, scans, schema, values
@@ -127,9 +128,9 @@ class Store(GoalWriting):
         """The latest time that is stored of this engine's sweeps; None where there is none."""
         return self._guard.read(queries.last_moment, engine)
 
-    def loads_ended(self, key: str) -> int:
-        """How many loads of a cell came to an end that says something of it."""
-        return self._guard.read(queries.loads_ended, key)
+    def loads_ended(self, sweep_id: int, coordinates: Options) -> int:
+        """How many loads of the cell of this place came to an end that says something of it."""
+        return self._guard.read(queries.loads_ended, sweep_id, coordinates)
 
     def hurry_when(self, is_in_a_hurry: Callable[[], bool]) -> None:
         """Give up waiting for another program's write as soon as this is true."""

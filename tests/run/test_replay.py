@@ -221,3 +221,17 @@ def test_a_recording_alone_makes_no_replay(program: Program) -> None:
     for command in ("plan", "run"):
         done = program(command, config).must()
         assert "recording is only for `engine: replay`; the engine fake measures" in done.stdout + done.stderr
+
+
+def test_a_pair_of_grids_that_meet_in_part_draws_another_load_each_time(program: Program) -> None:
+    made = small(loads=2, noise=0.2)
+    files = [
+        replay(program, made, name, num_ctx=sizes, passes=2)
+        for name, sizes in (("one", CONTEXTS[:2]), ("two", CONTEXTS[1:]))
+    ]
+    program("run", "--pair", *files).must()
+    rates = program.rows(
+        sql="""select count(*) as loads, count(distinct log_median) as drawn
+        from attempts join load_values on attempt_id = attempts.id and metric = 'prompt_eval_rate' group by cell_id"""
+    )
+    assert rates == [{"loads": 2, "drawn": 2}] * 12
