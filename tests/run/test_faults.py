@@ -236,9 +236,9 @@ def test_a_driver_that_no_longer_answers_is_left_alone_and_said_once(program: Pr
 # The disk
 
 
-def filled(program: Program, opened_with: Callable[..., None], cells: int = 2) -> Guarding:
+def filled(program: Program, opened_with: Callable[..., None], cells: int = 2, **keys: Any) -> Guarding:
     """The database may not grow any more once so many cells are in it."""
-    program("run", program.grid(num_ctx=512, num_batch=[2, 4][:cells])).must()
+    program("run", program.grid(num_ctx=512, num_batch=[2, 4][:cells], **keys)).must()
     (pages,) = program.rows(sql="select page_count from pragma_page_count")[0].values()
     guarding = Guarding(max_pages=pages + 2)
     opened_with(guarding=guarding)
@@ -270,6 +270,27 @@ def test_a_disk_that_stays_full_ends_the_sweep_with_everything_safe(
     again = program.measured() - measured
     assert len(again) == 20 - safe
     check_whole(program)
+
+
+def test_a_pair_whose_disk_stays_full_goes_on_in_its_turns(
+    program: Program, opened_with: Callable[..., None], impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair: Mapping[str, Any] = {"pair": {"num_thread": [1, 2]}}
+    filled(program, opened_with, **pair)
+    assert "Free space and run: sweep.py run" in program("run", program.grid(**LARGE, **pair)).must(4).stderr
+    check_whole(program)
+    stored = len(history(program))
+    assert 4 <= stored < 40
+    monkeypatch.undo()
+    program("run", program.grid(**LARGE, **pair)).must()
+    check_whole(program)
+    loads = program.rows(
+        sql="""select substr(sweeps.name, -1) as arm, num_ctx, num_batch from attempts
+        join sweeps on sweeps.id = sweep_id join cells on cells.id = cell_id where attempts.status = 'ok'
+        order by attempts.id"""
+    )
+    assert "".join(load["arm"] for load in loads) == "abba" * 10
+    assert [load | {"arm": "b"} for load in loads[::2]] == [load | {"arm": "b"} for load in loads[1::2]]
 
 
 def test_a_full_disk_is_waited_for_and_the_sweep_goes_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import yaml
 from sweeping import GRID, Program, json_of, label, program
 
 from ollama_sweep.core.errors import ConfigError, Stopped
-from ollama_sweep.core.events import CellFinished, Event
+from ollama_sweep.core.events import CellFinished, CellStarted, Event, OnHold
 from ollama_sweep.plan.load import load
+from ollama_sweep.run import loop
+from ollama_sweep.run.control import ask_to_continue, ask_to_pause
 from ollama_sweep.run.session import measure
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.store.writer import Store
@@ -80,13 +83,19 @@ def test_keys_are_those_of_plain_sweeps_and_the_arm_is_part_only_where_they_woul
     assert again.count("4 of 4 cells already done, 0 to run") == 2
 
 
-def test_it_goes_on_at_each_place_of_the_order(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def here(program: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """The program whose sweeps may be measured from Python."""
     monkeypatch.chdir(program.folder)
     for name, value in program.environment().items():
         monkeypatch.setenv(name, value)
-    spec = load(program.grid(pair=THREADS, repeats=1, warmup=0))
+    return program
+
+
+def test_it_goes_on_at_each_place_of_the_order(here: Program) -> None:
+    spec = load(here.grid(pair=THREADS, repeats=1, warmup=0))
     for cells in (1, 2, 3, 6):
-        db = program.folder / f"{cells}.db"
+        db = here.folder / f"{cells}.db"
         for rest in (cells, None):
             stopping, left = Stopping(), [rest]
 
@@ -103,8 +112,59 @@ def test_it_goes_on_at_each_place_of_the_order(program: Program, monkeypatch: py
             else:
                 assert rest is None
                 assert [arm.counts for arm in ended.arms] == [{"ok": 4}, {"ok": 4}]
-        loads = [row["load"] for row in program.rows(db.name, MADE.format("true"))]
+        loads = [row["load"] for row in here.rows(db.name, MADE.format("true"))]
         assert loads == IN_TURNS, cells
+
+
+def test_a_pause_holds_both_arms_with_nothing_loaded_and_keeps_the_order(here: Program) -> None:
+    db, seen, loads = here.folder / "sweeps.db", Counter[str](), []
+
+    def listen(event: Event) -> None:
+        seen[type(event).__name__] += 1
+        if isinstance(event, CellFinished) and seen["CellFinished"] == 3:
+            ask_to_pause(db)
+        if isinstance(event, OnHold):
+            journal = here.journal.read_text("utf-8").splitlines()
+            loads.append([line.partition("\t")[0] for line in journal if line.startswith(("prepare", "release"))][-1])
+            ask_to_continue(db)
+
+    measure(load(here.grid(pair=THREADS)), db, listeners=[listen])
+    assert (seen["OnHold"], seen["GoingOn"], loads) == (1, 1, ["release"])
+    assert made(here) == IN_TURNS
+
+
+def test_a_stop_at_once_costs_the_cell_at_hand_and_no_turn(here: Program) -> None:
+    spec, db, stopping, begun = load(here.grid(pair=THREADS)), here.folder / "sweeps.db", Stopping(), Counter[str]()
+
+    def listen(event: Event) -> None:
+        begun["cells"] += isinstance(event, CellStarted)
+        if begun["cells"] == 3:
+            stopping.stop(now=True)
+
+    with pytest.raises(Stopped):
+        measure(spec, db, listeners=[listen], stopping=stopping)
+    assert made(here) == IN_TURNS[:2]
+    measure(spec, db)
+    assert made(here) == IN_TURNS
+    assert here.rows(sql="select * from ledger") == []
+
+
+def test_an_arm_whose_engine_is_away_is_waited_for_or_ends_the_run_and_its_turn_stays(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_WAIT_S", 0.01)
+    config = program.grid(pair=THREADS)
+    program.script(cells={PLACES[1]: ["unavailable"]})
+    ended = program("run", config, "--wait-engine", "50ms").must(5)
+    assert ended.stderr == "error: could not connect to the fake server\n"
+    assert made(program) == IN_TURNS[:2]
+    program.script(cells={PLACES[3]: ["unavailable", "unavailable", "ok"]})
+    said = program("run", config).must().stdout
+    assert said.count(": b: could not connect to the fake server") == 2
+    assert said.count("b: The engine answers again") == 2
+    assert ": a: could not connect" not in said
+    assert made(program) == IN_TURNS
+    assert program.rows(sql="select * from ledger") == []
 
 
 @pytest.mark.parametrize("point", ["after_begin:2", "before_finish:3"])
