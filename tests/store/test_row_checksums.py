@@ -99,3 +99,15 @@ def test_what_is_left_after_a_loss_agrees_with_itself(measured: Program) -> None
     measured("verify", "--db", "left.db").must()
     wide = measured.rows("left.db", "SELECT max(factor) AS most FROM intervals")
     assert wide[0]["most"] < 9
+
+
+def test_a_load_that_more_runs_or_a_pair_ask_for_has_its_checksum(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    with contextlib.closing(program):
+        for repeats in (1, 2):
+            program("run", program.grid(num_ctx=512, num_thread=1, warmup=0, repeats=repeats)).must()
+        program("run", program.grid("both", num_ctx=512, warmup=0, repeats=2, pair={"num_thread": [1, 2]})).must()
+        sql = "select purpose, count(*) as loads, count(checksum) as sealed from further_loads group by 1 order by 1"
+        sealed = program.rows(sql=sql)
+        assert sealed == [{"purpose": purpose, "loads": 2, "sealed": 2} for purpose in ("pair", "repeats")]
+        program("verify").must()
