@@ -84,18 +84,18 @@ def turns_of(pair: str, a: Mapping[Key, Sequence[Timed]], b: Mapping[Key, Sequen
     groups: dict[tuple[Key, int, int], list[float]] = {}
     complete: dict[Key, list[float]] = {}
     turns, alone = 0, 0
-    for key in a.keys() & b.keys():
+    for key in (key for key in a if key in b):
         for is_value in (True, False):
             sides = [[load for load in side[key] if load.is_value is is_value] for side in (a, b)]
             found = in_turns(sides[0], sides[1], near_s)
-            for one, other in found:
-                apart = other.load.log_median - one.load.log_median
-                groups.setdefault((key, one.choice, other.choice), []).append(apart)
+            apart = [other.load.log_median - one.load.log_median for one, other in found]
+            for (one, other), difference in zip(found, apart, strict=True):
+                groups.setdefault((key, one.choice, other.choice), []).append(difference)
             if is_value:
                 turns += len(found)
                 alone += sum(map(len, sides)) - 2 * len(found)
                 if found and len(found) == len(sides[0]) == len(sides[1]):
-                    complete[key] = [other.load.log_median - one.load.log_median for one, other in found]
+                    complete[key] = apart
     spread = _spread(groups.values())
     if spread.df < LOADS_KNOWN_FROM:
         return Turns(pair, spread, turns=turns, alone=alone)
