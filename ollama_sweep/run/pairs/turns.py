@@ -19,7 +19,6 @@ from ollama_sweep.run.waiting import Emit
 
 IN_PLACE = frozenset({Purpose.REPEATS, Purpose.PAIR})
 """Further loads that are made where their cell stands in the plan; all others follow when every cell is done."""
-_PHASES = {Purpose.PASS: 0, Purpose.SECOND_LOOK: 1}
 
 
 @dataclass
@@ -117,9 +116,8 @@ class TakingTurns:
 
 def _stage(turn: Turn) -> tuple[int, int, int]:
     assert isinstance(turn, FurtherTurn)
-    load = turn.further
-    first = 1 if load.purpose is Purpose.PASS else 0  # the first place of a pass, and of a stage
-    return _PHASES.get(load.purpose, 0), load.number, load.place - first
+    load, is_look = turn.further, turn.further.purpose is Purpose.SECOND_LOOK
+    return int(is_look), load.number, load.place - (not is_look)  # a stage counts its places from 0, a pass from 1
 
 
 def order_of(places: Places, number: int) -> list[int]:
