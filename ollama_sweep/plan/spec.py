@@ -19,6 +19,7 @@ from ollama_sweep.tasks.base import Setup
 
 if TYPE_CHECKING:
     from ollama_sweep.core.strict_yaml import Node
+    from ollama_sweep.store.rows import InPair
 
 
 IDENTITY = {"role": "identity"}
@@ -99,19 +100,6 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Which of the two sweeps of a pair this is: `a` or `b`, the pair's name, and what this one has of its own.
-
-    `again` is what `run` takes in place of a sweep file, "" where the file says all.
-    """
-
-    letter: str
-    pair: str
-    what: str
-    again: str = ""
-
-
-@dataclass(frozen=True)
 class SweepSpec:
     """One sweep. `dimensions` maps each swept name to its values, in the order the file gives them.
 
@@ -160,7 +148,7 @@ class SweepSpec:
     warnings: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     libllama: str | None = field(default=None, metadata=RUNTIME)
     """A library to load: code, so only the command line or a program gives it, and never a key."""
-    arm: Arm | None = field(default=None, metadata=RUNTIME)
+    arm: InPair | None = field(default=None, metadata=RUNTIME)
     arms: tuple[SweepSpec, ...] = field(default=(), metadata=RUNTIME)
 
     @property

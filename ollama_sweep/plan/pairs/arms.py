@@ -14,7 +14,8 @@ from ollama_sweep.core.strict_yaml import Node
 from ollama_sweep.core.text import one_line
 from ollama_sweep.plan.keys import ALIASES, BY_NAME, SECTIONS
 from ollama_sweep.plan.pairs.common import refuse_strangers
-from ollama_sweep.plan.spec import Arm, SweepSpec
+from ollama_sweep.plan.spec import SweepSpec
+from ollama_sweep.store.rows import InPair
 
 PAIR = "pair"
 LETTERS = ("a", "b")
@@ -125,7 +126,7 @@ def spec_of(
 ) -> SweepSpec:
     """A pair of these sweeps with what each has of its own. Raises ConfigError where they cannot be compared."""
     named = tuple(
-        replace(spec, name=f"{name}.{letter}", arm=Arm(letter, name, what, again))
+        replace(spec, name=f"{name}.{letter}", arm=InPair(letter, name, what, again))
         for letter, (spec, what) in zip(LETTERS, arms, strict=True)
     )
     refuse_strangers(named[0], named[1], place)
