@@ -364,12 +364,12 @@ class Store(GoalWriting):
         """The further load whose turn is next, of all or of those that were made for this."""
         return self._guard.read(further.following, sweep_id, purposes)
 
-    def want_in_turn(self, sweep_id: int) -> int:
-        """Cells of an arm that only other sweeps have measured are loaded again, in turn with the other arm; how many.
+    def want_in_turn(self, sweep_id: int) -> None:
+        """Cells of an arm that only other sweeps have measured are loaded again, in turn with the other arm.
 
         They keep their value until then.
         """
-        return self._guard.write(lambda connection: further.want_in_turn(connection, sweep_id))
+        self._guard.write(lambda connection: further.want_in_turn(connection, sweep_id))
 
     def waiting_loads(self, sweep_id: int) -> Mapping[Purpose, int]:
         """How many further loads wait, by what they are made for."""

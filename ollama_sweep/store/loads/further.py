@@ -131,9 +131,9 @@ def _seal(connection: sqlite3.Connection, sweep_id: int) -> None:
                        (sweep_id,))  # fmt: skip
 
 
-def want_in_turn(connection: sqlite3.Connection, sweep_id: int) -> int:
-    """Every measured cell of the plan of which the sweep has no load of its own is to have one; how many are new."""
-    found = connection.execute(
+def want_in_turn(connection: sqlite3.Connection, sweep_id: int) -> None:
+    """Every measured cell of the plan of which the sweep has no load of its own is to have one."""
+    connection.execute(
         """INSERT INTO further_loads (sweep_id, cell_id, purpose, number, place, reason)
             SELECT p.sweep_id, p.cell_id, 'pair', 1, min(p.position), 'in turn with the other arm'
             FROM plan AS p JOIN cells AS c ON c.id = p.cell_id
@@ -148,7 +148,6 @@ def want_in_turn(connection: sqlite3.Connection, sweep_id: int) -> int:
         {"sweep": sweep_id},
     )
     _seal(connection, sweep_id)
-    return found.rowcount
 
 
 def want_again(connection: sqlite3.Connection, sweep_id: int, stage: int, wishes: Iterable[Wish], loads: int) -> None:
