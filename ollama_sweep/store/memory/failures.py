@@ -73,7 +73,7 @@ def keep(connection: sqlite3.Connection, attempt_id: int, failed: Failed) -> Non
         (failed.is_fresh, masked(where.engine_version), where.machine, content_hash(where.modelfile),
          failed.load_options, free.gpu_bytes, free.memory_bytes, attempt_id),
     )  # fmt: skip
-    checksum.seal_rows(connection, "out_of_memory", "attempt_id = ?", (attempt_id,))
+    checksum.seal_rows(connection, "out_of_memory", "attempt_id = ? AND checksum IS NULL", (attempt_id,))
 
 
 def known(connection: sqlite3.Connection, where: Surroundings, notes: Notes) -> list[KnownFailure]:
