@@ -301,7 +301,7 @@ def test_a_client_of_the_same_model_with_other_options_costs_loads_and_no_number
     assert_nothing_left(server, sweep)
 
 
-HOGS = 4
+HOGS = 2 * (psutil.cpu_count() or 1)
 SPIN = [sys.executable, "-c", "while True: pass"]
 ATTEMPTS = (
     "select attempts.id, num_batch, attempts.status from attempts join cells on cells.id = cell_id order by attempts.id"
@@ -317,6 +317,8 @@ def hogs() -> Iterator[None]:
     """Programs of others that compute for ever; they are no children of the sweep."""
     running = [subprocess.Popen(SPIN) for _ in range(HOGS)]
     try:
+        seen = [psutil.Process(hog.pid) for hog in running]
+        until("all of them compute", lambda: all(process.cpu_times().user > 0 for process in seen))
         yield
     finally:
         for hog in running:
@@ -327,14 +329,15 @@ def hogs() -> Iterator[None]:
 def test_a_processor_hog_beside_a_third_of_the_cells_is_flagged_and_looked_at_again(
     real_ollama: Servers, sweep: Sweep
 ) -> None:
-    """The share of others that telemetry saw decides, whoever else computes here."""
+    """The cell is held until they compute. Of the others telemetry says by itself whether somebody was beside them."""
     server = real_ollama(NEWEST)
     batches = [8, 16, 32]
-    keys = {**QUICK, "prompt": PROMPT, "repeats": 3, "num_ctx": [1024], "num_batch": batches, "second_look": "100%"}
+    keys = {**QUICK, "prompt": PROMPT, "repeats": 6, "num_ctx": [1024], "num_batch": batches, "second_look": "100%"}
     config, start = sweep.config(**keys), server.log_size()
     started = sweep.start("run", config, *server.sweep_options())
-    until("the second cell is measured", lambda: len(sweep.rows_now(ATTEMPTS)) >= 2 or None, PATIENCE_S)
+    client = until("a finished cell and one that is held", lambda: held_client(sweep, started), PATIENCE_S)
     with hogs():
+        client.resume()
         until("it has ended", lambda: sweep.rows_now(ATTEMPTS)[1]["status"] != "started", PATIENCE_S)
     started.wait(PATIENCE_S).must()
     assert {row["status"] for row in sweep.rows()} == {"ok"}
@@ -342,12 +345,8 @@ def test_a_processor_hog_beside_a_third_of_the_cells_is_flagged_and_looked_at_ag
     for row in seen.values():
         assert ("busy" in flags(row)) == (row["value"] > BUSY_SHARE), row
     attempts = sweep.rows(sql=ATTEMPTS)
-    hogged = attempts[1]
-    least = min(0.9, (HOGS - 1) / (psutil.cpu_count() or 1))
-    assert hogged["id"] in seen, "the runs are long enough to know"
-    assert seen[hogged["id"]]["value"] > least / 2
-    if "busy" in flags(seen[hogged["id"]]):
-        assert len(attempts) > len(batches), "second looks, as many as fit into the time"
+    assert "busy" in flags(seen[attempts[1]["id"]])
+    assert len(attempts) > len(batches), "second looks, as many as fit into the time"
     log = server.prompts(start)
     for row in sweep.rows(sql=BELIEVED):
         rates = [read.rate for read in log[row["num_ctx"], row["num_batch"]]]
