@@ -12,7 +12,7 @@ import recording_maker as maker
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.outcome import Effective, Flag, Purpose, Status
 from ollama_sweep.core.recording.drawing import load_of
-from ollama_sweep.core.recording.model import FailedIn, RecordedLoad, Recording, scaled
+from ollama_sweep.core.recording.model import FailedIn, RecordedLoad
 from ollama_sweep.core.recording.reading import read
 from ollama_sweep.core.recording.writing import packed, written
 
@@ -36,7 +36,7 @@ def test_what_is_written_comes_back_also_packed() -> None:
     ]  # fmt: skip
     whole = maker.recording([1024, 2048], [32], more={(1024, 32): kinds}, noise=0)
     found = read(written(whole).encode(), "f")
-    assert found.cell(num_ctx=1024, num_batch=32).loads[:2] == tuple(kinds)
+    assert found.cells[0].loads[:2] == tuple(kinds)
     assert found == read(packed(written(found)), "f")
     assert found.digest != read(TEXT.encode(), "f").digest
     sizes = [cell.loads[-1].measured[0].prompt_eval_rate for cell in found.cells]
@@ -110,12 +110,3 @@ def test_a_request_beyond_the_recorded_ones_is_one_of_the_measured_runs() -> Non
     drawn = load_of(cell, 0)
     assert [drawn.request(number) for number in range(4)] == list(cell.loads[0].runs)
     assert {id(drawn.request(number)) for number in range(4, 60)} == {id(run) for run in cell.loads[0].measured}
-
-
-def test_a_map_at_another_scale_keeps_its_shape() -> None:
-    def rates(found: Recording) -> list[float]:
-        return [run.prompt_eval_rate or 0 for cell in found.cells for load in cell.loads for run in load.runs]
-
-    tenfold = scaled(SMALL, loads=10, runs=2)
-    assert rates(tenfold) == pytest.approx([rate / 2 for rate in rates(SMALL)])
-    assert [load.load_s for load in tenfold.cells[0].loads] == [load.load_s * 10 for load in SMALL.cells[0].loads]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ollama_sweep.core.cell import PROMPT_TOKENS
@@ -170,51 +170,6 @@ class Recording:
     def engine_in_words(self) -> str:
         """`ollama 0.34.0`."""
         return f"{self.engine} {self.engine_version}".strip()
-
-    def cell(self, **coordinates: Scalar) -> RecordedCell:
-        """The one cell at these coordinates; dimensions of one value may be left out. Raises KeyError."""
-        found = [cell for cell in self.cells if coordinates.items() <= cell.place.items()]
-        if len(found) != 1:
-            raise KeyError(f"{len(found)} cells at {coordinates}")
-        return found[0]
-
-
-def scaled(recording: Recording, *, loads: float = 1.0, runs: float = 1.0) -> Recording:
-    """The same recording on hardware whose loads and runs take so many times as long: a map at another scale.
-
-    Counts, failures and memory stay; rates are divided by `runs`. The digest is no file's any more, so it is "".
-    """
-    cells = tuple(
-        replace(cell, loads=tuple(_scaled_load(load, loads, runs) for load in cell.loads)) for cell in recording.cells
-    )
-    return replace(recording, cells=cells, digest="")
-
-
-def _scaled_load(load: RecordedLoad, loads: float, runs: float) -> RecordedLoad:
-    load_duration_s = load.effective.load_duration_s
-    return replace(
-        load,
-        load_s=load.load_s * loads,
-        failure_s=load.failure_s * runs,
-        effective=replace(load.effective, load_duration_s=None if load_duration_s is None else load_duration_s * loads),
-        runs=tuple(_scaled_run(run, runs) for run in load.runs),
-    )
-
-
-def _scaled_run(run: RecordedRun, factor: float) -> RecordedRun:
-    def times(value: float | None) -> float | None:
-        return None if value is None else value * factor
-
-    return replace(
-        run,
-        prompt_eval_duration_s=times(run.prompt_eval_duration_s),
-        eval_duration_s=times(run.eval_duration_s),
-        total_duration_s=times(run.total_duration_s),
-        load_duration_s=times(run.load_duration_s),
-        client_duration_s=run.client_duration_s * factor,
-        ttft_s=times(run.ttft_s),
-        thinking_duration_s=times(run.thinking_duration_s),
-    )
 
 
 def _whole(value: Scalar) -> int | None:
