@@ -75,6 +75,27 @@ def test_each_cell_has_its_word_and_those_in_doubt_are_left_out_and_counted(told
     assert part["spreads"]["a"]["loads_df"] == 16
 
 
+def test_where_all_runs_are_noisy_the_intervals_hold_it_and_one_noisy_cell_among_quiet_ones_is_out(
+    program: Program,
+) -> None:
+    """What a shared machine makes of every cell is no reason to say nothing of any."""
+    for name, seed, by in (("loud", 1, 1.0), ("again", 2, 1.0), ("half", 3, 0.5)):
+        compared.save(program.folder / "a.db", Made(name, seed, lambda n, by=by: by, run_sigma=0.06, loads=3))
+    same = program("compare", "loud", "again", "--db", "a.db").must().stdout
+    assert "Left out" not in same
+    assert "Cells: 0 slower, 0 faster" in same
+    assert re.search(r"\d+ of the cells are flagged noisy and judged all the same", same)
+    halved = json_of(program("compare", "loud", "half", "--db", "a.db", "--json"))
+    assert {cell["verdict"] for cell in by_position(halved).values()} == {"slower"}
+    assert any("noisy" in cell["b"]["flags"] for cell in by_position(halved).values())
+
+    special = {14: compared.ok([200.0, 225.0, 250.0], Flag.NOISY)}
+    for name, seed in (("calm", 4), ("spoilt", 5)):
+        compared.save(program.folder / "b.db", Made(name, seed, special=special if name == "spoilt" else {}))
+    (part,) = json_of(program("compare", "calm", "spoilt", "--db", "b.db", "--json"))["parts"]
+    assert part["left_out"] == {"flagged": 1}
+
+
 def test_it_says_the_same_as_a_table_as_markdown_and_in_python(told: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     text = told("compare", "before", "after@1", "--db", "a.db").must().stdout
     assert "Cells: 2 slower, 1 faster" in text

@@ -67,6 +67,17 @@ def test_a_noisy_side_is_not_judged_by_the_quiet_one() -> None:
     assert sum(alarms(compared(seed, 0.05, noisy=0.16, controls=4)) for seed in range(3)) == 0
 
 
+def test_a_noisy_cell_is_usual_only_among_enough_of_its_kind() -> None:
+    """Three runs of which the flag says that they differ by more than 10 %, whatever else is known of them."""
+    for squares in (0.0, 0.006, 0.02):
+        of = Measured(4.6, 3, 1, squares)
+        assert not rule.is_usual(of, Spreads(Spread(0.015, 400)))
+        assert rule.is_usual(of, Spreads(Spread(0.07, 400)))
+        assert not rule.is_usual(of, Spreads(Spread(0.07, rule.RUNS_OWN_FROM + 1)))
+    assert not rule.is_usual(Measured(4.6, 3, 1, 0.2), Spreads(Spread(0.07, 400)))
+    assert not rule.is_usual(Measured(4.6, 1, 1), Spreads(Spread(0.07, 400)))
+
+
 KNOWN = Noise(Spreads(Spread(0.01, 100), Spread(0.01, 50)), Spreads(Spread(0.01, 100), Spread(0.01, 50)))
 
 

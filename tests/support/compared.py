@@ -10,7 +10,9 @@ from pathlib import Path
 
 import store_helpers
 
+from ollama_sweep.core.judge import NOISY_WIDTH
 from ollama_sweep.core.outcome import Effective, Flag, Outcome, Purpose, Status
+from ollama_sweep.core.stats import median
 from ollama_sweep.core.summary import summarize
 from ollama_sweep.store import attempts
 from ollama_sweep.store.writer import Store, utc_now
@@ -37,6 +39,7 @@ class Made:
     machine: str = "a machine"
     controls: int = 0
     looks: int = 0
+    run_sigma: float = RUN_SIGMA
     digest: str = store_helpers.DIGEST
     prompt: str = store_helpers.PROMPT
 
@@ -96,4 +99,9 @@ def _outcomes(made: Made, position: int, chance: random.Random) -> list[Outcome]
         return [made.special[position]]
     middle = 100 * (1 + position / 10) * made.factor(position)
     levels = [middle * math.exp(chance.gauss(0, LOAD_SIGMA)) for _ in range(made.loads)]
-    return [ok([level * math.exp(chance.gauss(0, RUN_SIGMA)) for _ in range(RUNS)]) for level in levels]
+    return [_load([level * math.exp(chance.gauss(0, made.run_sigma)) for _ in range(RUNS)]) for level in levels]
+
+
+def _load(rates: Sequence[float]) -> Outcome:
+    """Flagged as the program flags it."""
+    return ok(rates, *([Flag.NOISY] if max(rates) - min(rates) > NOISY_WIDTH * median(rates) else []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, nearest
@@ -243,8 +243,10 @@ def _part(
 ) -> Part:
     is_same_file = sides[0].reader is sides[1].reader
     left_out = {key: why for key, cells in pairs.items() if (why := _left_out(*cells, is_same_file=is_same_file))}
-    wanted = {key for key in pairs if key not in left_out and _of_status(*pairs[key]) is None}
-    found = gathering.gather(sides, places, wanted, metric)
+    measured = {key for key in pairs if _of_status(*pairs[key]) is None}
+    noisy = {key for key in measured if left_out.get(key) == FLAGGED and _is_only_noisy(*pairs[key])}
+    found = gathering.gather(sides, places, gathering.Wanted(measured - left_out.keys(), noisy), metric)
+    left_out = {key: why for key, why in left_out.items() if key not in noisy or key not in found.changes}
     limits, order = Limits(threshold, metric.better), list(found.changes)
     judged = dict(zip(order, rule.judge(list(found.changes.values()), limits, missing=found.missing), strict=True))
     return Part(
@@ -267,6 +269,12 @@ def _left_out(a: PlanCell, b: PlanCell, *, is_same_file: bool) -> str:
     if _of_status(a, b) is None and not a.status is b.status is Status.OK:
         return FAILED
     return ""
+
+
+def _is_only_noisy(a: PlanCell, b: PlanCell) -> bool:
+    """Nothing else is wrong with either."""
+    without = [replace(cell, flags=cell.flags - {Flag.NOISY}) for cell in (a, b)]
+    return not _left_out(*without, is_same_file=False)
 
 
 def _of_status(a: PlanCell, b: PlanCell) -> Verdict | None:

@@ -55,7 +55,21 @@ def is_score(metric: Metric) -> bool:
     return metric.kind in (Kind.MEAN, Kind.SHARE, Kind.COUNT) and not metric.unit
 
 
-def gather(sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Container[Key], metric: Metric) -> Gathered:
+@dataclass(frozen=True)
+class Wanted:
+    """The cells that are to be judged: `sure` ones, and `noisy` ones only where all runs are like theirs."""
+
+    sure: Container[Key]
+    noisy: Container[Key] = ()
+
+    def has(self, key: Key, a: Measured, b: Measured, noise: Noise) -> bool:
+        """Whether the cell, which came to `a` and `b`, is one of them."""
+        if key in self.sure:
+            return True
+        return key in self.noisy and rule.is_usual(a, noise.a) and rule.is_usual(b, noise.b)
+
+
+def gather(sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Wanted, metric: Metric) -> Gathered:
     """What both sides say of the cells at these places; those that are not wanted still tell of the noise."""
     found = Gathered()
     if is_score(metric):
@@ -99,7 +113,7 @@ def _above_zero(rows: Sequence[LoadRow]) -> list[Load]:
 
 
 def _runs(
-    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Container[Key], metric: Metric
+    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Wanted, metric: Metric
 ) -> None:
     """Cells whose runs are the same thing again; of each only what it comes to is kept."""
     measured: list[dict[Key, Measured]] = []
@@ -135,13 +149,13 @@ def _noted(
             yield _above_zero([row for row in rows if row.choice == choice])
 
 
-def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measured], wanted: Container[Key]) -> None:
+def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measured], wanted: Wanted) -> None:
     """Make changes of what both sides have and is wanted; values are shown of all."""
     for side, of_side in enumerate((a, b)):
         for key, one in of_side.items():
             found.values[side].setdefault(key, math.exp(one.log_value))
             found.rests_on[side].setdefault(key, (one.runs, one.loads))
-    both = [(key, one, b[key]) for key, one in a.items() if key in b and key in wanted]
+    both = [(key, one, b[key]) for key, one in a.items() if key in b and wanted.has(key, one, b[key], found.noise)]
     for key, of_a, of_b in both:
         found.changes[key] = found.turns.changes.get(key) or rule.change(of_a, of_b, found.noise)
     found.over_all = found.turns.over_all([found.changes[key] for key, _, _ in both]) or rule.change_over_all(
@@ -167,7 +181,7 @@ def _kept(
 
 
 def _answers(
-    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Container[Key], metric: Metric
+    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Wanted, metric: Metric
 ) -> None:
     """Speeds of answers: by question where both sides asked it, so that short and long answers are no noise."""
     kept = _kept(found, sides, places, metric)
@@ -207,7 +221,7 @@ def _middle(rows: Sequence[LoadRow]) -> float:
 
 
 def _scores(
-    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Container[Key], metric: Metric
+    found: Gathered, sides: tuple[Side, Side], places: tuple[Places, Places], wanted: Wanted, metric: Metric
 ) -> None:
     """Means over questions, by those that both sides were asked."""
     found.needs_loads = False
@@ -221,7 +235,7 @@ def _scores(
         for number in (0, 1):
             found.values[number][key] = of_sides[number]
             found.rests_on[number][key] = len(common), len(kept[number][key])
-        if key in wanted and min(of_sides) > 0:
+        if key in wanted.sure and min(of_sides) > 0:
             found.changes[key] = rule.change_of_scores(*means) or Change(math.log(of_sides[1] / of_sides[0]))
     found.over_all = rule.mean_of_changes(list(found.changes.values()))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ollama_sweep.core.judge import NOISY_WIDTH
 from ollama_sweep.core.noise.spread import LOADS_KNOWN_FROM, Load, Spread, Spreads, load_of, standard_error, value_of
 
 FALSE_SHARE = 0.05
@@ -21,6 +22,8 @@ ONE_SIDED = 0.025
 """What each end of a 95 % interval leaves out."""
 RUNS_OWN_FROM = 8
 """From so many degrees of freedom on a side's runs speak for themselves; else both sides' are taken together."""
+UNUSUAL = 0.01
+"""Of the cells that are like all others, so many scatter more than is called usual."""
 MOST_LOADS = 50
 """More further loads than that are not counted."""
 
@@ -45,11 +48,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A cell of one side: the logarithm of its value, and the runs and loads it rests on."""
+    """A cell of one side: the logarithm of its value, and the runs and loads it rests on.
+
+    `squares` is the sum of squares of the logarithms of its runs, each about the mean of its load.
+    """
 
     log_value: float
     runs: int
     loads: int
+    squares: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,25 @@ def _pooled(a: Spread, b: Spread) -> tuple[float, int]:
 
 def measured(loads: Sequence[Load]) -> Measured:
     """What the loads of a cell say of it."""
-    return Measured(math.log(value_of(loads)), sum(load.runs for load in loads), len(loads))
+    squares = math.fsum(load.squares for load in loads)
+    return Measured(math.log(value_of(loads)), sum(load.runs for load in loads), len(loads), squares)
+
+
+def is_usual(one: Measured, spreads: Spreads) -> bool:
+    """The runs of a noisy cell scatter as all others do, so the interval, made of all, holds its noise as well.
+
+    By the F ratio of its own variance, which is at least that of the flag, and that of the others; False where those
+    are too few to say.
+    """
+    from scipy.special import fdtri
+
+    df = one.runs - one.loads
+    others_df = spreads.runs.df - df
+    if df < 1 or others_df < RUNS_OWN_FROM:
+        return False
+    of_others = (spreads.runs.sigma**2 * spreads.runs.df - one.squares) / others_df
+    squares = max(one.squares, NOISY_WIDTH**2 / 2)
+    return squares / df <= float(fdtri(df, others_df, 1 - UNUSUAL)) * of_others
 
 
 def change(a: Measured, b: Measured, noise: Noise) -> Change:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.noise.spread import Spreads
+from ollama_sweep.core.outcome import Flag
 from ollama_sweep.core.text import harmless
 from ollama_sweep.results.compare.comparing import ComparedCell, Comparison, Part
 from ollama_sweep.results.compare.rule import MOST_LOADS, Judged, Verdict
@@ -83,6 +84,10 @@ def _noise(part: Part) -> Iterator[str]:
         yield f"Loads not known: cannot tell. {needed} would say how far loads differ ({so_far} so far)."
         return
     yield f"Noise of A: {spreads_words(part.noise.a)}; of B: {spreads_words(part.noise.b)}."
+    if noisy := sum(Flag.NOISY in cell.flags[0] | cell.flags[1] for cell in part.cells if not cell.left_out):
+        be, theirs = ("is", "its") if noisy == 1 else ("are", "their")
+        yield (f"{noisy} of the cells {be} flagged noisy and judged all the same: {theirs} runs scatter as all runs do "
+               "here, and the intervals hold that.")  # fmt: skip
     turns = part.turns
     if turns.changes:
         spread = f"± {percent(turns.spread.sigma)} ({turns.spread.df} degrees of freedom)"
