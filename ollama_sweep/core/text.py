@@ -30,7 +30,13 @@ _HIDDEN = re.compile(f"[{_UNSEEN}]|{_ALONE}")
 _HIDDEN_IN_LINES = re.compile(f"(?![\n\t])(?:[{_UNSEEN}]|{_ALONE})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def without_escapes(text: str) -> str:
+    """The text without what a program writes to steer a terminal: colours, the cursor, a line drawn again."""
+    return _ESCAPES.sub("", text)
 
 
 def harmless(text: str) -> str:

@@ -6,6 +6,7 @@ A server that is killed in mid run, and what else can end or hang there, is in `
 
 from __future__ import annotations
 
+import re
 import contextlib
 import subprocess
 import sys
@@ -270,7 +271,9 @@ def test_a_client_with_a_model_of_its_own_is_seen_in_mid_cell_and_the_cell_is_lo
     cells = sweep.cells()
     assert statuses(cells.values()) == {(1024, 16): "ok", (1024, 64): "ok"}
     assert [flags(cells[1024, batch]) & {"shared_gpu"} for batch in (16, 64)] == [set(), {"shared_gpu"}]
-    assert f"{other_model}:latest" in sweep("explain", "num_batch=64").must().stdout.partition("loaded beside it")[2]
+    explained = sweep("explain", "num_batch=64").must().stdout
+    assert f"{other_model}:latest" in explained.partition("loaded beside it")[2]
+    assert re.search(r"own words, run 1:\n  total duration: ", explained), "without the spinner and its escapes"
 
     server.unload_all()
     only = ("--set", "num_batch=[64]", "--set", "second_look=100%", "--second-look")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import click
 from ollama_sweep.cli import repeating, shared
 from ollama_sweep.cli.terminal import say, say_exactly, say_json
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.text import without_escapes
 
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import Run
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ollama_sweep.store.reader import Reader
 
 RAW_LINES = 12
+_SPINNER = re.compile("^(?:[\u2800-\u28ff] ?)+", re.MULTILINE)
+"""Ollama turns one while it waits, and the first line of what it says stands right behind it."""
 
 
 @click.command("explain", short_help="One cell: attempts, runs, flags, and how to repeat it.")
@@ -166,7 +170,8 @@ def _raw(found: Explained) -> Iterator[str]:
     if found.last is None or not found.last.raw:
         return
     part = next((run.part for run in reversed(found.last.runs) if run.part in found.last.raw), list(found.last.raw)[-1])
-    lines = [line.rstrip() for line in found.last.raw[part].splitlines() if line.strip()]
+    shown = _SPINNER.sub("", without_escapes(found.last.raw[part]))
+    lines = [line.rstrip() for line in shown.splitlines() if line.strip()]
     yield ""
     yield f"The engine's own words, {part}:"
     yield from (f"  {line[:160]}" for line in lines[-RAW_LINES:])

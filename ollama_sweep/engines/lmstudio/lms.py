@@ -13,6 +13,7 @@ from typing import Any
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import CellFailed, EngineMissing, EngineUnavailable, nearest
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.text import without_escapes
 from ollama_sweep.engines.base import EngineSettings, ModelInfo
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.failures import classify
@@ -23,7 +24,6 @@ FOLDERS = ("~/.lmstudio/bin", "~/.cache/lm-studio/bin")
 COMMAND_S = 60.0
 PORT_MOST = 65535
 DOWNLOAD_S = 7 * 86400.0
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _VERSION = re.compile(r"\bv?(\d+\.\d+[\w.+-]*)|commit:?\s*([0-9a-f]{6,40})", re.IGNORECASE)
 _QUANTIZED_FILE = re.compile(r"([^/]+)/([^/]+)/[^/]*?[-.](I?Q\d\w*|BF16|F16|F32)\.gguf", re.IGNORECASE)
 _NO_ROOM = re.compile(r"insufficient system resources|resource guardrails", re.IGNORECASE)
@@ -76,7 +76,7 @@ class Lms:
 
     def version(self) -> str:
         """The version, or the commit, of the program; `unknown` where it says neither."""
-        found = _VERSION.search(_ANSI.sub("", self.run("version").stdout))
+        found = _VERSION.search(without_escapes(self.run("version").stdout))
         return (found[1] or found[2]) if found else "unknown"
 
     def is_running(self) -> bool | None:
@@ -175,7 +175,7 @@ def download_name(name: str) -> str:
 
 def error_text(done: process.Completed) -> str:
     """The last words of a command, on one line."""
-    lines = [line.strip() for line in _ANSI.sub("", f"{done.stdout}\n{done.stderr}").splitlines() if line.strip()]
+    lines = [line.strip() for line in without_escapes(f"{done.stdout}\n{done.stderr}").splitlines() if line.strip()]
     return " ".join(lines)[-400:] or "it said nothing"
 
 

@@ -10,11 +10,12 @@ import math
 import re
 from dataclasses import dataclass
 
+from ollama_sweep.core.text import without_escapes
 from ollama_sweep.core.units import parse_duration_s
 from ollama_sweep.engines.shared import gate
 
 RATE = "prompt eval rate"
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _SPINNER = re.compile(r"[⠀-⣿]\s?")
 _LINE = r"^[ \t]*{label}:[ \t]+([-+]?(?:[0-9.]|nan|inf)\S*)(?: (?:token\(s\)|tokens/s))?[ \t]*$"
@@ -37,7 +38,7 @@ class Statistics:
 
 def clean(text: str) -> str:
     """The text without escape codes, control characters and the spinner's frames."""
-    return _SPINNER.sub("", _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return _SPINNER.sub("", _CONTROL.sub("", without_escapes(text.replace("\r\n", "\n").replace("\r", "\n"))))
 
 
 def statistics(stderr: str) -> Statistics | None:
