@@ -6,8 +6,8 @@ A server that is killed in mid run, and what else can end or hang there, is in `
 
 from __future__ import annotations
 
-import re
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
