@@ -93,7 +93,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.THROTTLED: "the hardware lowered its clock",
     Flag.WARM: "the GPU was warmer than `cooldown` asked for",
     Flag.BUSY: "other programs used more than 20 % of the processor",
-    Flag.SHARED_GPU: "another model was loaded on the same server, or another program computed on the GPU",
+    Flag.SHARED_GPU: "the server had another model loaded or answered others, or another program computed on the GPU",
     Flag.LOAD_FAILED: "a further load of it gave no number",
     Flag.IMPORTED: "taken from an older file, not measured here",
     Flag.REUSED: "the same configuration as another cell, measured there",

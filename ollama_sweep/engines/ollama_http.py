@@ -85,7 +85,8 @@ class Engine(OllamaEngine):
         self._refuse_to_generate(cell.model)
         target = self._fresh_target(cell, prompt) if fresh else self._target_of(cell)
         body = target.body(prompt=prompt, keep_alive=self._keep_alive())
-        found = self._requests.generate(body, timeout_s).generation()
+        with self._alone():
+            found = self._requests.generate(body, timeout_s).generation()
         return replace(found, cached_count=None) if self._hides_cached else found
 
     def cut_short(self) -> None:

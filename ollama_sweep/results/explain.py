@@ -428,7 +428,7 @@ def _because(flag: Flag, result: CellResult, planned: PlannedCell, last: Explain
 def _of_surroundings(flag: Flag, effective: Effective, metrics: Mapping[str, float]) -> Iterator[str]:
     """What the machine and others on it did meanwhile."""
     if flag is Flag.SHARED_GPU and effective.others_loaded:
-        yield f"loaded beside it: {', '.join(effective.others_loaded)}"
+        yield f"beside it: {', '.join(effective.others_loaded)}"
     if flag is Flag.SHARED_GPU and metrics.get("gpu_shared_s"):
         yield f"another program computed on the GPU for {metrics['gpu_shared_s']:.1f} s"
     if flag is Flag.BUSY and "others_cpu_share" in metrics:

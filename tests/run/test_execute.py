@@ -498,7 +498,7 @@ def test_a_model_of_others_that_comes_after_the_load_flags_every_cell_that_it_st
     program.script(visitor_since=6)
     program("run", program.grid()).must()
     assert [(row["status"], row["flags"]) for row in program.rows()] == [("ok", ""), *[("ok", "shared_gpu")] * 3]
-    assert "loaded beside it: theirs" in program("explain", "num_ctx=512", "num_batch=4").must().stdout
+    assert "beside it: theirs" in program("explain", "num_ctx=512", "num_batch=4").must().stdout
 
 
 def test_a_program_that_begins_to_compute_on_the_gpu_flags_the_cells_that_it_touched(program: Program) -> None:

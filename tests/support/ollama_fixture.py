@@ -169,8 +169,9 @@ def _option(name: str, line: str) -> int:
 class RealOllama:
     """One `ollama serve` of a private build with the small model installed as `smol`."""
 
-    def __init__(self, version: str, binary: Path, folder: Path) -> None:
+    def __init__(self, version: str, binary: Path, folder: Path, num_parallel: int = 1) -> None:
         self.version = version
+        self.num_parallel = num_parallel
         self.binary = binary
         self.folder = folder
         self.models_folder = folder / "models"
@@ -195,7 +196,7 @@ class RealOllama:
             "OLLAMA_HOST": self.host,
             "OLLAMA_MODELS": str(self.models_folder),
             "OLLAMA_DEBUG": "1",
-            "OLLAMA_NUM_PARALLEL": "1",
+            "OLLAMA_NUM_PARALLEL": str(self.num_parallel),
             "LLAMA_ARG_THREADS": "1",
             MARK: self.mark,
         }
@@ -348,16 +349,17 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._started: dict[tuple[str, int | None], RealOllama] = {}
+        self._started: dict[tuple[str, int | None, int], RealOllama] = {}
 
-    def __call__(self, version: str, limit_as: int | None = None) -> RealOllama:
+    def __call__(self, version: str, limit_as: int | None = None, num_parallel: int = 1) -> RealOllama:
         """The running server of this version, with a memory limit for its runners if wanted."""
-        key = (version, limit_as)
+        key = (version, limit_as, num_parallel)
         if key not in self._started:
             binary, gguf = script_output("get_ollama", version), script_output("get_model")
-            folder = self._folder / f"{version}-{limit_as or 'free'}"
+            folder = self._folder / f"{version}-{limit_as or 'free'}-{num_parallel}"
             folder.mkdir()
-            server = RealOllama(version, limited_binary(binary, folder, limit_as) if limit_as else binary, folder)
+            program = limited_binary(binary, folder, limit_as) if limit_as else binary
+            server = RealOllama(version, program, folder, num_parallel)
             self._started[key] = server
             server.start()
             server.import_model(gguf)

@@ -25,10 +25,11 @@ from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings, Kept, 
 from ollama_sweep.engines.ollama.listed import Loaded
 from ollama_sweep.engines.ollama.look import OllamaLook
 from ollama_sweep.engines.ollama.output import clean, error_text
-from ollama_sweep.engines.ollama.processes import batch_of, family, parallel_of
+from ollama_sweep.engines.ollama.processes import batch_of, family, parallel_of, port_of
 from ollama_sweep.engines.ollama.programs import any_binary
 from ollama_sweep.engines.ollama.requests import Requests, read_again, refusal
 from ollama_sweep.engines.ollama.server import OllamaServer, is_named, tagged, version_tuple
+from ollama_sweep.engines.ollama.slots import Slots
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.engines.shared.gguf import gguf_info, header_of
 from ollama_sweep.engines.shared.leftovers import end_process
@@ -45,6 +46,7 @@ IMPORT_S = 3600.0
 OWN_MODELS = "ollama-sweep-"
 SCRATCH, LOADED = "scratch_model", "loaded_model"
 """Kinds in the ledger: a model that we made, and a model of the person's that we have loaded."""
+REQUESTS_OF_OTHERS = "requests of others to this model"
 LEFT_TO_THE_ENGINE = ("num_ctx", "num_batch")
 """Options for which a cell may say 0: what the engine itself takes."""
 
@@ -109,6 +111,7 @@ class OllamaEngine(Engine):
         self._only_embeds: set[str] = set()
         self._fixed_tokens: dict[str, int] = {}
         self._found_pid: tuple[str, int | None] = ("", None)
+        self._slots: Slots | None = None
 
     @abstractmethod
     def _target(self, model: str, options: Mapping[str, Scalar], system: str, think: bool | str = False) -> Target:
@@ -266,12 +269,16 @@ class OllamaEngine(Engine):
     def _read_back(self, cell: Cell, target: Target) -> Effective:
         """What /api/ps says of our model; num_batch, which it leaves out, by llama.cpp's rule or the runner's words."""
         ours, others = self._whose(target)
+        self._slots = None
         if not ours:
             return Effective(load_duration_s=self._load_duration_s, others_loaded=tuple(others))
         num_ctx = ours[0].context_length
         size_vram = ours[0].size_vram or 0
         self._uses_vram = size_vram > 0
         given = cell.num_batch
+        num_parallel = parallel_of(self._serving())
+        if num_parallel is not None and num_parallel > 1:
+            self._slots = Slots(lambda: port_of(self._serving()))
         return Effective(
             num_ctx=num_ctx,
             num_batch=min(given, num_ctx or given) if given else batch_of(self._serving()),
@@ -279,7 +286,7 @@ class OllamaEngine(Engine):
             size_vram_bytes=size_vram,
             load_duration_s=self._load_duration_s,
             others_loaded=tuple(others),
-            num_parallel=parallel_of(self._serving()),
+            num_parallel=num_parallel,
         )
 
     def _whose(self, target: Target) -> tuple[list[Loaded], list[str]]:
@@ -293,7 +300,14 @@ class OllamaEngine(Engine):
         return ours, others
 
     def others_loaded(self) -> tuple[str, ...]:
-        return tuple(self._whose(self._current[1])[1]) if self._current is not None else ()
+        if self._current is None:
+            return ()
+        asked = (REQUESTS_OF_OTHERS,) if self._slots is not None and self._slots.saw_others else ()
+        return (*self._whose(self._current[1])[1], *asked)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Around a request: whether the runner answers others meanwhile is seen where it can."""
+        return self._slots.during() if self._slots is not None else contextlib.nullcontext()
 
     @property
     def _hides_cached(self) -> bool:

@@ -73,7 +73,8 @@ class Engine(OllamaEngine):
         words = ["run", target.name, "--verbose", "--nowordwrap", "--keepalive", self._keep_alive()]
         if "think" in target.fields:
             words.append(f"--think={str(target.fields['think']).lower()}")
-        done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
+        with self._alone():
+            done = self._server.command(*words, timeout_s=timeout_s, stdin=prompt.encode())
         raw = f"{done.stderr}{STDOUT}{done.stdout}"
         if done.timed_out:
             raise CellFailed(Status.TIMEOUT, "run", f"no answer within {timeout_s:g} s", raw)

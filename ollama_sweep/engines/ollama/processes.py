@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 BATCH = ("-b", "--batch-size")
 PARALLEL = ("-np", "--parallel")
+PORT = ("--port",)
 
 
 def family(pid: int | None) -> tuple[int, ...]:
@@ -32,6 +33,11 @@ def batch_of(pid: int | None) -> int | None:
 def parallel_of(pid: int | None) -> int | None:
     """How many requests at once a server has started its only runner for; None where that does not show."""
     return _given(pid, PARALLEL)
+
+
+def port_of(pid: int | None) -> int | None:
+    """Where the only runner of a server listens; None where that does not show."""
+    return _given(pid, PORT)
 
 
 def _given(pid: int | None, names: tuple[str, ...]) -> int | None:
