@@ -10,7 +10,6 @@ import contextlib
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,11 +230,11 @@ def test_a_stopped_runner_is_a_timeout_and_the_next_cell_is_right(
     assert_nothing_left(server, sweep)
 
 
-def stopped_in_a_run(server: RealOllama, start: int, num_batch: int = 16) -> psutil.Process | None:
+def stopped_in_a_run(server: RealOllama, start: int) -> psutil.Process | None:
     """The runner, once it was stopped while it answered."""
 
     def is_in_a_run() -> bool:
-        return is_answering(server.log_text(start), f"-b {num_batch}")
+        return is_answering(server.log_text(start), "-c 1024", "-b 16")
 
     for runner in map(psutil.Process, server.runner_pids() if is_in_a_run() else ()):
         if stand_still(runner):
@@ -289,38 +288,22 @@ def test_a_client_with_a_model_of_its_own_is_seen_in_mid_cell_and_the_cell_is_lo
 def test_a_client_of_the_same_load_is_seen_on_a_server_that_answers_two_at_once(
     real_ollama: Servers, sweep: Sweep
 ) -> None:
-    """It comes while the second cell reads, takes the other slot, and has a share of the speed."""
+    """It asks from the load of the second cell to the end of the sweep; it has a slot of its own and a share of the
+    speed."""
     server = real_ollama(NEWEST, num_parallel=2)
-    options = {"num_ctx": 1024, "num_batch": 64, "num_thread": 1}
-    config = sweep.config(**{**QUICK, "prompt": PROMPT, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 8})
+    options = {"num_ctx": 1024, "num_batch": 64, "num_thread": 1, "num_predict": 50}
+    config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 2})
     start = server.log_size()
     started = sweep.start("run", str(config), *server.sweep_options(), "--engine", "ollama_http")
-    runner = until("it stands still in the second cell", lambda: stopped_in_a_run(server, start, 64), PATIENCE_S, 0.01)
-    known = connections_of(runner)
-    client = threading.Thread(
-        target=server.post, args=("/api/generate",),
-        kwargs={"model": MODEL, "prompt": "Tell a long story.", "stream": False,
-                "options": {**options, "num_predict": 300}},
-    )  # fmt: skip
-    client.start()
-    try:
-        until("the client's request has come", lambda: connections_of(runner) > known, PATIENCE_S)
-    finally:
-        runner.resume()
+    until("the load of the second cell", lambda: any(batch == 64 for _, batch in server.loads(start)), PATIENCE_S)
+    while started.is_running():
+        server.post("/api/generate", model=MODEL, prompt="Tell a story.", stream=False, options=options)
     started.wait(PATIENCE_S).must()
-    client.join()
     cells = sweep.cells()
     assert statuses(cells.values()) == {(1024, 16): "ok", (1024, 64): "ok"}
     assert [flags(cells[1024, batch]) & {"shared_gpu"} for batch in (16, 64)] == [set(), {"shared_gpu"}]
     assert "beside it: requests of others to this model" in sweep("explain", "num_batch=64").must().stdout
     server.unload_all()
-
-
-def connections_of(runner: psutil.Process) -> int:
-    """How many are connected to it, also while it stands still."""
-    listening = {one.laddr.port for one in runner.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
-    mine = psutil.Process(runner.ppid()).net_connections("tcp")
-    return sum(one.status == psutil.CONN_ESTABLISHED and one.raddr.port in listening for one in mine)
 
 
 def test_a_client_of_the_same_model_with_other_options_costs_loads_and_no_number(
