@@ -10,6 +10,8 @@ import psutil
 from ollama_fixture import MODEL, ROOT, RealOllama, stand_still, until
 from sweep_runner import ONE_LOAD, Started, Sweep
 
+from ollama_sweep.core.outcome import Flag
+
 SHIPPED = (ROOT / "prompts" / "p.txt").read_text("utf-8")
 PROMPT = {"text": SHIPPED.partition("\n\n")[0]}
 """Many times longer than what stays cached, and shorter than the one that ships."""
@@ -20,6 +22,9 @@ QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread
 """One thread: two that wait for each other are slow where other tests keep the cores busy."""
 PATIENCE_S = 900.0
 """How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
+
+OF_THE_MACHINE = frozenset({Flag.BUSY, Flag.NOISY, Flag.SHARED_GPU, Flag.THROTTLED})
+"""Flags that say what else the machine did meanwhile, which no test can know of every machine."""
 
 
 def picture_table(sweep: Sweep, name: str = "grid") -> dict[tuple[int, int], str]:
