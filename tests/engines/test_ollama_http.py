@@ -375,7 +375,7 @@ def test_a_cell_that_timed_out_does_not_spoil_the_next(server: RealOllama) -> No
     asked = cell(MODEL, num_ctx=4096, num_batch=512, num_thread=1, num_predict=200, temperature=0.0)
     with closing(Engine(settings_for(server))) as engine:
         engine.prepare(asked)
-        (runner,) = server.runner_pids()
+        runner = server.only_runner()
         os.kill(runner, signal.SIGSTOP)
         with pytest.raises(CellFailed) as caught:
             engine.generate(asked, PROMPT, LONG_AGO_S)

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from ollama_fixture import MODEL, RealOllama, Servers, free_port
+from ollama_fixture import MODEL, RealOllama, Servers, free_port, until
 from plain_engine import add_package
 from sweep_runner import Ended, Sweep
 from sweeping import GRID, Program, json_of
@@ -511,14 +510,14 @@ def test_a_loaded_model_is_named_and_left_alone(real_ollama: Servers, sweep: Swe
     server = real_ollama("0.34.0")
     server.load(MODEL)
     try:
-        before = server.runner_pids()
+        before = server.only_runner()
         found = checks(sweep("doctor", real_config(sweep), *where(server), "--json"))
         assert found["loaded"][0]["hint"] == f"ollama stop {MODEL}:latest"
         assert "estimated" in found["prompt"][0]["text"]
-        assert server.runner_pids() == before
+        assert server.runner_pids() == [before]
     finally:
         server.command("stop", MODEL)
-    psutil.wait_procs([psutil.Process(pid) for pid in before if psutil.pid_exists(pid)], timeout=30)
+    until("it has ended", lambda: before not in server.runner_pids())
 
 
 @pytest.mark.real

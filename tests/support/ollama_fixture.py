@@ -32,6 +32,8 @@ MARK = "OLLAMA_SWEEP_TEST_MARK"
 NO_COMPILER = 5
 START_S = 120.0
 END_S = 30.0
+ANSWER_S = 600.0
+"""What a client of a test waits for its answer, also where other programs keep all cores busy."""
 
 _AT_REST = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 _STARTING = 'msg="starting llama-server"'
@@ -259,7 +261,7 @@ class RealOllama:
     def post(self, path: str, **body: Any) -> Any:
         """The answer to a POST, as another client of this server gets it."""
         question = json.dumps(body).encode()
-        with urllib.request.urlopen(f"http://{self.host}{path}", question, timeout=120) as answer:
+        with urllib.request.urlopen(f"http://{self.host}{path}", question, timeout=ANSWER_S) as answer:
             return json.load(answer)
 
     def load(self, model: str) -> None:
@@ -318,6 +320,10 @@ class RealOllama:
                 if process.name().startswith("llama-server"):
                     found.append(process.pid)
         return found
+
+    def only_runner(self) -> int:
+        """The one llama-server that is left, once those before it have ended; the server forgets them earlier."""
+        return until("there is one llama-server", lambda: found[0] if len(found := self.runner_pids()) == 1 else None)
 
     def sweep_options(self) -> list[str]:
         """What makes `sweep.py run` use this server and its model."""
