@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ollama_fixture import script_output
+from real_sweeps import PATIENCE_S
 from sweep_runner import Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -24,7 +25,8 @@ def test_a_server_runs_as_many_at_once_as_it_was_started_for(small_model: Path, 
         engine="ollama_http", num_thread=1, task="short", warmup=1, retries=0, control="off", second_look="off",
         tasks={"short": {"num_predict": 12, "temperature": 0, "repeats": 1}},
     )  # fmt: skip
-    sweep("run", config, "--ollama", binary, env={"OLLAMA_MODELS": str(sweep.folder / "models")}).must()
+    env = {"OLLAMA_MODELS": str(sweep.folder / "models")}
+    sweep("run", config, "--ollama", binary, env=env, timeout_s=PATIENCE_S).must()
     rows = {(row["num_parallel"], row["concurrency"]): row for row in sweep.rows()}
     assert {place: (row["status"], row["answers"]) for place, row in rows.items()} == dict.fromkeys(
         [(1, 1), (1, 4), (4, 1), (4, 4)], ("ok", QUESTIONS)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ollama_fixture import script_output, until
+from real_sweeps import PATIENCE_S
 from sweep_runner import ONE_LOAD, Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -37,8 +38,8 @@ def test_two_versions_take_turns_also_after_a_kill(small_model: Path, sweep: Swe
     )  # fmt: skip
     env = {"OLLAMA_MODELS": str(sweep.folder / "models")}
     started = sweep.start("run", config, env={**env, "SWEEP_CRASH_AT": "after_finish:2"})
-    until("it dies in the second turn", lambda: not started.is_running())
-    sweep("run", config, env=env).must()
+    until("it dies in the second turn", lambda: not started.is_running(), PATIENCE_S)
+    sweep("run", config, env=env, timeout_s=PATIENCE_S).must()
 
     found = [(row["load"], json.loads(row["fingerprint"])["engine_version"])
              for row in sweep.rows(sql=LOADS) if row["status"] == "ok"]  # fmt: skip
