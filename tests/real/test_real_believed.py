@@ -295,7 +295,7 @@ def test_a_client_of_the_same_load_is_seen_on_a_server_that_answers_two_at_once(
     config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 2})
     start = server.log_size()
     started = sweep.start("run", str(config), *server.sweep_options(), "--engine", "ollama_http")
-    until("the load of the second cell", lambda: any(batch == 64 for _, batch in server.loads(start)), PATIENCE_S)
+    until("the load of the second cell", lambda: (2 * 1024, 64) in server.loads(start), PATIENCE_S)
     while started.is_running():
         server.post("/api/generate", model=MODEL, prompt="Tell a story.", stream=False, options=options)
     started.wait(PATIENCE_S).must()
