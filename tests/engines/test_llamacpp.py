@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from blobs import SMALLEST_GGUF, install, installed
+from ollama_fixture import ONE_ARENA
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing
@@ -451,7 +452,7 @@ def test_a_prompt_that_does_not_fit_is_not_cut(engine: Engine, small_model: Path
 def test_a_memory_limit(needs_xllamacpp: None, small_model: Path) -> None:
     if shutil.which("prlimit") is None:
         pytest.skip("prlimit is not there")
-    limited = Engine(EngineSettings(extra={"worker_prefix": "prlimit --as=750000000"}))
+    limited = Engine(EngineSettings(extra={"worker_prefix": ONE_ARENA + "prlimit --as=750000000"}))
     assert prepare_fails(limited, make_cell(small_model, 8192, 8192)) == (Status.OOM, "host_oom")
     limited.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from book import Book
-from ollama_fixture import MODEL, VERSIONS, Servers, skip_outside_ci
+from ollama_fixture import MODEL, ONE_ARENA, VERSIONS, Servers, skip_outside_ci
 
 from ollama_sweep import engines
 from ollama_sweep.core.cell import Cell
@@ -61,7 +61,9 @@ def test_the_edge_of_memory_without_a_load(real_ollama: Servers) -> None:
         skip_outside_ci("no prlimit to limit the memory with")
     server = real_ollama(VERSIONS[0])
     settings = EngineSettings(
-        host=f"http://{server.host}", ollama=str(server.binary), extra={"worker_prefix": "prlimit --as=600000000"}
+        host=f"http://{server.host}",
+        ollama=str(server.binary),
+        extra={"worker_prefix": ONE_ARENA + "prlimit --as=600000000"},
     )
     engine = engines.load("libllama", settings)
     try:

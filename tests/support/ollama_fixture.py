@@ -41,10 +41,12 @@ _LOAD = re.compile(_STARTING)
 _OPTION = {name: re.compile(rf"(?<=\s|\"){flag}\s+(\d+)") for name, flag in (("ctx", "-c"), ("batch", "-b"))}
 _PROMPT = re.compile(r"prompt eval time =\s*([0-9.]+) ms /\s*([0-9]+) tokens")
 
-_LIMITED_RUNNER = """#!/bin/sh
-MALLOC_ARENA_MAX=1 exec prlimit --as={limit} "$(dirname "$0")/llama-server.real" "$@"
+ONE_ARENA = "env MALLOC_ARENA_MAX=1 "
+"""Before a program whose memory is limited: how many arenas malloc makes, each some 64 MB of address space, hangs on
+how busy the machine is."""
+_LIMITED_RUNNER = f"""#!/bin/sh
+exec {ONE_ARENA}prlimit --as={{limit}} "$(dirname "$0")/llama-server.real" "$@"
 """
-"""One arena: how many more malloc makes, each some 64 MB of address space, hangs on how busy the machine is."""
 
 T = TypeVar("T")
 
