@@ -311,7 +311,7 @@ def test_a_client_of_the_same_model_with_other_options_costs_loads_and_no_number
 ) -> None:
     """The server takes our load away for it and loads ours again for the next run, which is read alone."""
     server = real_ollama(NEWEST)
-    config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64]})
+    config = sweep.config(**{**QUICK, "num_ctx": [1024], "num_batch": [16, 64], "repeats": 4})
     start = server.log_size()
     started = sweep.start("run", str(config), *server.sweep_options())
     client = until("a finished cell and one that is held", lambda: held_client(sweep, started), PATIENCE_S)
@@ -321,7 +321,7 @@ def test_a_client_of_the_same_model_with_other_options_costs_loads_and_no_number
     client.resume()
     started.wait(PATIENCE_S).must()
     assert set(statuses(sweep.rows()).values()) == {"ok"}
-    assert_believed_is_right(sweep.cells(), server.prompts(start), 1)
+    assert_believed_is_right(sweep.cells(), server.prompts(start), 4)
     server.unload_all()
     assert_nothing_left(server, sweep)
 
