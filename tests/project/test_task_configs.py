@@ -170,6 +170,7 @@ class Watcher:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(1800)
 def test_every_shipped_sweep_on_the_small_model(sweep: Sweep, ollama: RealOllama) -> None:
     """All of them over one server; `models: all` takes the two models that answer and never holds both of them."""
     server = ["--engine", "ollama_http", "--host", ollama.host, "--ollama", str(ollama.binary)]
