@@ -82,6 +82,13 @@ def pair_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def scout_option(command: F) -> F:
+    """--scout, for the same commands."""
+    return click.option(
+        "--scout/--no-scout", "scout", default=None, help="Scout the grid by context swap first; kept for the sweep."
+    )(command)
+
+
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     """The checked sweep of a CONFIG and the command line, or of --pair. Raises ConfigError."""
     from ollama_sweep.plan.pairs.arms import of_files

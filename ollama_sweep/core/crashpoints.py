@@ -19,6 +19,7 @@ POINTS = (
     "before_pictures",
     "in_picture",
     "before_close",
+    "scouted",
 )
 
 _left: dict[str, int] = {}

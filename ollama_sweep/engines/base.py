@@ -167,6 +167,8 @@ class Engine(ABC):
     """It answers from a recording: nothing of this computer is measured, and its clock runs as fast as it can."""
     loads_without_a_prompt: ClassVar[bool] = False
     """`prepare` loads a cell's num_ctx and num_batch by itself, so memory can be looked for by loads alone."""
+    scout: ClassVar[str] = ""
+    """The engine that measures its cells by context swap, for `run --scout`; "" where there is none."""
     how_to_get_a_model: ClassVar[str] = ""
     """A command that installs one, as an example."""
     look: ClassVar[type[Look]] = Look

@@ -67,6 +67,7 @@ class Engine(Base):
     asks_at_once = True
     is_scripted = True
     loads_without_a_prompt = True
+    scout = "fake_swap"
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

@@ -28,8 +28,8 @@ from ollama_sweep.machine import secrets
 from ollama_sweep.machine.conditions import Conditions
 from ollama_sweep.machine.files import check_file, expanded, read_text
 from ollama_sweep.plan import fields as fields
-from ollama_sweep.plan import goals
 from ollama_sweep.plan.exclude import parse_exclusion
+from ollama_sweep.plan.goals import goal as goals
 from ollama_sweep.plan.keys import (
     ALIASES,
     AXES,

@@ -19,7 +19,9 @@ from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine.sensing.thermometer import Thermometer
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.changes import changes
-from ollama_sweep.plan.goals import Expected, check, expected
+from ollama_sweep.plan.goals import scouts
+from ollama_sweep.plan.goals.goal import Expected, check, expected
+from ollama_sweep.plan.goals.scouts import Way
 from ollama_sweep.plan.lengths import NoMemory
 from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, machine_of, opened, pinned_engine
@@ -29,7 +31,7 @@ from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.store import again
 from ollama_sweep.store.goals.keeping import settled
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import PlannedCell, SweepRow
+from ollama_sweep.store.rows import SCOUT, PlannedCell, SweepRow
 
 SHOWN_CELLS = 8
 CELLS_AT_ONCE = 2000
@@ -118,7 +120,7 @@ class Preview:
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
     memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
     yet, where `measured_once` is true. `goal`: how many of them a planner usually chooses; None where there is no
-    goal.
+    goal. `ways`: of a sweep that is scouted, what each way to measure it takes.
 
     A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
     the time are those of both, `first` is in turns, all else is that of the first arm.
@@ -160,6 +162,7 @@ class Preview:
     matched: int = 0
     first_positions: tuple[int, ...] = ()
     goal: Expected | None = None
+    ways: tuple[Way, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """For machines; what only a pair has is left out elsewhere."""
@@ -179,13 +182,15 @@ def preview(
     *,
     remote: bool = False,
     setup: bool = False,
+    scout: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
     trace: Callable[[str], None] = lambda line: None,
 ) -> Preview:
     """What a run of this sweep on this database would do; without one nothing is done yet.
 
     The engine is asked for the models. Where the prompt's length is not known yet, a model is loaded once with a very
-    small context to count it. Raises ConfigError where no cell can be valid, EngineUnavailable, StorageError.
+    small context to count it. `scout`: the grid is scouted first, or not; None: as it was before. Raises ConfigError
+    where no cell can be valid, EngineUnavailable, StorageError.
     """
     reader = None if db is None else Reader.if_there(Path(db))
     with reader or contextlib.nullcontext():
@@ -195,7 +200,11 @@ def preview(
             name = engine_name(one, settings, pinned_engine(reader, one.name))
             with opened(name, settings) as engine:
                 found.append(survey(one, name, engine, reader or NoMemory(), say))
-        return _of_pair(spec, found[0], found[1], reader) if spec.arms else preview_of(found[0], reader)
+        if not spec.arms:
+            return preview_of(found[0], reader, scout)
+        if scout:
+            scouts.check(scouts.WHOLE_MAP, spec)
+        return _of_pair(spec, found[0], found[1], reader)
 
 
 def _of_pair(spec: SweepSpec, a: Survey, b: Survey, reader: Reader | None) -> Preview:
@@ -229,7 +238,7 @@ def _in_turns(arms: Sequence[Preview], loads: Sequence[Sequence[int]]) -> Iterat
     return (label for _, _, _, label in sorted(of_both))
 
 
-def preview_of(found: Survey, reader: Reader | None) -> Preview:
+def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) -> Preview:
     """What is known, put together with what the database has."""
     spec = found.spec
     row = reader.sweep_if_there(spec.name) if reader else None
@@ -283,7 +292,23 @@ def preview_of(found: Survey, reader: Reader | None) -> Preview:
         measured_once=spec.reuse_duplicates,
         saved=saved,
         goal=_expected(spec, reader, row),
+        ways=_ways(found, reader, row, seen.cells, scout),
     )
+
+
+def _ways(
+    found: Survey, reader: Reader | None, row: SweepRow | None, cells: int, scout: bool | None
+) -> tuple[Way, ...]:
+    """What each way takes, of a sweep that is scouted. Raises ConfigError where it cannot be."""
+    spec = found.spec
+    is_wanted = bool(row and row.spec.get(SCOUT)) if scout is None else scout
+    if not is_wanted or (scout is None and spec.goal is not None and spec.goal.is_off):
+        return ()
+    wanted, _ = settled(spec.goal, reader.goal(row.sweep_id) if reader and row else None)
+    goal = wanted or scouts.WHOLE_MAP
+    scouts.engine_of(found.engine)
+    scouts.check(goal, spec)
+    return scouts.ways(goal, spec, cells, list(reader.history(row.sweep_id)) if reader and row else [])
 
 
 def _expected(spec: SweepSpec, reader: Reader | None, row: SweepRow | None) -> Expected | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.rows import scout_of
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -44,6 +45,8 @@ def find_sweeps(reader: Reader, config: str | None) -> list[SweepRow]:
         return [reader.sweep(config)]
     name, is_pair = _meant(config)
     arms = _arms(reader, name) if is_pair or name not in names else []
+    if not arms and name not in names and scout_of(name) in names:
+        return [reader.sweep(scout_of(name))]  # its own engine has measured nothing yet
     return arms or [reader.sweep(name)]
 
 
@@ -114,11 +117,13 @@ def rows(db: Path | str, sweep: str | None = None) -> list[dict[str, Scalar]]:
 def best(db: Path | str, sweep: str | None = None, metric: str | None = None) -> SweepBest:
     """The best cells of a sweep, by that of its main task or by a column of the view. Raises ConfigError."""
     from ollama_sweep.results.best import best_cells, describe_best
+    from ollama_sweep.results.likely.scouted import scouted_map, told
 
     with Reader.open(Path(db)) as reader, reader.snapshot():
         row = find_sweep(reader, sweep)
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
-    text = "\n".join(filter(None, [describe_best(results, metric, spreads), replayed_words(row)]))
+        scouted = scouted_map(reader, row)
+    text = told(describe_best(results, metric, spreads), row, scouted)
     return SweepBest(row.name, best_cells(results, metric, spreads), text)
 
 

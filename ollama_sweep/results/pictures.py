@@ -17,6 +17,7 @@ from ollama_sweep.core.stats import value_of
 from ollama_sweep.machine.files import clear_leftovers, inside, safe_name, write_whole
 from ollama_sweep.results.export import csv_text, long_csv
 from ollama_sweep.results.grids import Grid, file_suffixes, make_grids
+from ollama_sweep.results.likely.scouted import ScoutedMap
 from ollama_sweep.results.plots.shared.figures import all_written
 from ollama_sweep.store.rows import SweepRow
 
@@ -37,6 +38,7 @@ def draw_sweep(
     metric: str | None = None,
     suffix: str = ".png",
     spreads: Mapping[str, Spreads] | None = None,
+    scouted: ScoutedMap | None = None,
 ) -> list[Path]:
     """Write both tables and the pictures of a sweep, each whole or not at all; their paths, pictures first.
 
@@ -47,7 +49,7 @@ def draw_sweep(
         find_metric(metric, results)
     target = folder_of(row, folder)
     tables = save_tables(results, target)
-    drawn = draw_each(row, results, target, metric=metric, suffix=suffix, spreads=spreads)
+    drawn = draw_each(row, results, target, metric=metric, suffix=suffix, spreads=spreads, scouted=scouted)
     return [*all_written(drawn), *tables]
 
 
@@ -64,10 +66,11 @@ def draw_each(
     metric: str | None = None,
     suffix: str = ".png",
     spreads: Mapping[str, Spreads] | None = None,
+    scouted: ScoutedMap | None = None,
 ) -> Iterator[Path | SweepError]:
     """Draw the pictures of a sweep into its folder: the path of each, or why there is none. Raises ConfigError.
 
-    `spreads` are those of its runs and loads, by metric.
+    `spreads` are those of its runs and loads, by metric; `scouted` what its scout says of cells it has not measured.
     """
     from ollama_sweep.results import plots
 
@@ -80,6 +83,7 @@ def draw_each(
         spreads=spreads or {},
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
         predicts=bool(row.spec.get("goal")),
+        scouted=scouted,
     )
     plot = plots.load("heatmap")
     each = getattr(plot, "save_each", plot.save_all)

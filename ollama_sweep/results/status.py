@@ -14,13 +14,14 @@ from ollama_sweep.results.find import find_sweep, pair_of
 from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import LeftOut
+from ollama_sweep.store.rows import SCOUT, SCOUT_OF, LeftOut
 from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, settings_of
 
 if TYPE_CHECKING:
     from ollama_sweep.core.noise.spread import Spreads
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Purpose, Status
+    from ollama_sweep.results.likely.scouted import ScoutedMap
     from ollama_sweep.store.goals.keeping import KeptGoal
     from ollama_sweep.store.rows import FailedAttempt, Holder, InPair, SweepRow
 
@@ -82,6 +83,10 @@ class SweepStatus:
     """Which arm of which pair it is."""
     goal: KeptGoal | None = None
     """What the sweep is for; None for all of its cells."""
+    scouted: ScoutedMap | None = None
+    """What its scout says of cells that are not measured; None for a sweep that has none."""
+    scouts_for: str = ""
+    """The sweep that this one scouts for."""
 
     @property
     def total(self) -> int:
@@ -129,6 +134,8 @@ class SweepStatus:
             **({"replays": self.replays} if self.replays else {}),
             "pair": asdict(self.pair) if self.pair else None,
             "goal": self.goal.as_dict() if self.goal else None,
+            **({"scouted": self.scouted.as_dict()} if self.scouted else {}),
+            **({"scouts_for": self.scouts_for} if self.scouts_for else {}),
             "log": str(self.log) if self.log else None,
             "errors": [
                 {"coordinates": dict(error.coordinates), "status": str(error.status), "error": error.error}
@@ -155,7 +162,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
     left -= reader.waiting_copies(row.sweep_id)
     goal = reader.goal(row.sweep_id)
     goal = None if goal is None or goal.goal.is_off else goal
-    chooses = goal is not None and not goal.goal.wants_all
+    chooses = goal is not None and (not goal.goal.wants_all or bool(row.spec.get(SCOUT)))
     if chooses:
         left = sum(further.values()) if goal is not None and goal.has_ended else 0
     log = beside.log_path(reader.path)
@@ -186,7 +193,17 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         replays=str(row.spec.get("replays") or ""),
         pair=row.in_pair,
         goal=goal,
+        scouted=_scouted(reader, row),
+        scouts_for=str(row.spec.get(SCOUT_OF) or ""),
     )
+
+
+def _scouted(reader: Reader, row: SweepRow) -> ScoutedMap | None:
+    if not row.spec.get(SCOUT):
+        return None
+    from ollama_sweep.results.likely.scouted import scouted_map
+
+    return scouted_map(reader, row)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ollama_sweep.store.rows import SweepRow
 
 if TYPE_CHECKING:
     from ollama_sweep.results.large.columns import Part
+    from ollama_sweep.results.likely.scouted import ScoutedMap
     from ollama_sweep.store.reader import Reader
 
 SHOWN_CONTEXTS = 8
@@ -42,6 +43,7 @@ class Ending:
     results: Sequence[CellResult]
     parts: Sequence[Part] | None = None
     spreads: Mapping[str, Spreads] | None = None
+    scouted: ScoutedMap | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Files:
 def end_of(db: Path, name: str) -> Ending:
     """What came of a sweep. Raises ConfigError, StorageError."""
     from ollama_sweep.results.best import describe_best
-    from ollama_sweep.results.find import replayed_words
     from ollama_sweep.results.grids import length_of
+    from ollama_sweep.results.likely.scouted import scouted_map, told
     from ollama_sweep.results.pictures import is_many
     from ollama_sweep.store.reader import Reader
 
@@ -67,11 +69,12 @@ def end_of(db: Path, name: str) -> Ending:
         if is_many(reader.counts(row.sweep_id)):
             return _end_of_many(reader, row, db)
         results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
+        scouted = scouted_map(reader, row)
     contexts = {(result.coordinates.get("num_ctx"), length_of(result)) for result in results}
     best = describe_best(results, spreads=spreads, contexts=len(contexts) <= SHOWN_CONTEXTS)
-    best = "\n".join(filter(None, [best, replayed_words(row)]))
+    best = told(best, row, scouted)
     doubtful = sum(result.status.is_failure or bool(result.flags - {Flag.REUSED}) for result in results)
-    return Ending(best, tuple(_summaries(db, name)), doubtful, row, results, spreads=spreads)
+    return Ending(best, tuple(_summaries(db, name)), doubtful, row, results, spreads=spreads, scouted=scouted)
 
 
 def _end_of_many(reader: Reader, row: SweepRow, db: Path) -> Ending:
@@ -127,7 +130,7 @@ def _drawn(end: Ending, target: Path, stopping: Stopping, is_stopped: Callable[[
         from ollama_sweep.results.pictures import draw_each
 
         each = (
-            draw_each(end.row, end.results, target, spreads=end.spreads)
+            draw_each(end.row, end.results, target, spreads=end.spreads, scouted=end.scouted)
             if end.parts is None
             else large.draw_each(end.parts, target)
         )

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ollama_sweep import engines, tasks
-from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import ConfigError, Stopped, SweepError, nearest
 from ollama_sweep.core.events import Notice
@@ -22,7 +21,6 @@ from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, CellResult, Status
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.core.surface.goal import Goal
-from ollama_sweep.core.text import in_short
 from ollama_sweep.core.units import utc_text
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
@@ -32,7 +30,6 @@ from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 from ollama_sweep.plan import opening
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.grid import nesting
-from ollama_sweep.plan.lengths import SentPrompt
 from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, open_engine, silent
 from ollama_sweep.plan.setups import with_tasks
@@ -51,10 +48,11 @@ from ollama_sweep.run.planners.aiming import Aim, aim_of
 from ollama_sweep.run.planners.steering import Steering
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
+from ollama_sweep.run.words.beginning import Others, first_lines
 from ollama_sweep.store.beside import DEFAULT_DB
 from ollama_sweep.store.memory.failures import FreeMemory, Surroundings
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import LeftOut, SweepHeader, SweepRow
+from ollama_sweep.store.rows import SCOUT_OF, SweepHeader, SweepRow
 from ollama_sweep.store.writer import Store
 
 Say = Callable[[str], None]
@@ -71,7 +69,8 @@ class SessionOptions:
     """What a person may want of one session, beside the sweep itself.
 
     `retry`: failures that are run again, by their names. `scan`: no cell is measured; the model is only loaded, to find
-    how far memory reaches (`run.scan`). `remote`: a host may be another machine. `setup`: an engine may download a
+    how far memory reaches (`run.scan`). `scout`: the grid is scouted by context swap first (`run.scout`), or it is not
+    any more; None: as before. `remote`: a host may be another machine. `setup`: an engine may download a
     model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`: cells that nobody
     should believe are measured again, also where everything is done. `within_s`: so long may cells be begun, which
     makes the sweep's goal `map` where it has none. `trace` gets a line for each command and request.
@@ -80,6 +79,7 @@ class SessionOptions:
 
     retry: Collection[str] = ()
     scan: bool = False
+    scout: bool | None = None
     wait_engine_s: float = 600.0
     remote: bool = False
     setup: bool = False
@@ -138,20 +138,23 @@ def measure(
         heard(Notice(line))
 
     ready = spec if set(spec.task_names) <= set(spec.setups) else with_tasks(spec)
-    make = session_of(ready)
-    ended = make(ready, Path(db), options or SessionOptions(), (heard,), say=say, tell=say, stopping=stopping).run()
+    wanted = options or SessionOptions()
+    make = session_of(ready, Path(db), wanted)
+    ended = make(ready, Path(db), wanted, (heard,), say=say, tell=say, stopping=stopping).run()
     if ended.stopped is not None:
         raise ended.stopped
     return ended
 
 
-def session_of(spec: SweepSpec) -> type[Session]:
-    """The kind of session that measures a sweep, or a pair."""
-    if not spec.arms:
-        return Session
-    from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
+def session_of(spec: SweepSpec, db: Path, options: SessionOptions) -> type[Session]:
+    """The kind of session that measures a sweep, a pair, or a sweep that is scouted. Raises ConfigError."""
+    if spec.arms:
+        from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
 
-    return PairSession
+        return PairSession
+    from ollama_sweep.run.scout import wanting  # and so is the one that scouts
+
+    return wanting.session_of(spec, db, options)
 
 
 class Session:
@@ -179,6 +182,7 @@ class Session:
         self._say, self._tell = say, tell
         self._stopping = stopping or Stopping()
         self._stopping.is_urgent |= options.scan
+        self._is_scan = options.scan
         self._scanned: tuple[Scanned, ...] = ()
 
     def stop(self, *, now: bool = False) -> None:
@@ -253,10 +257,14 @@ class Session:
             info = self.wait_for(engine.describe)
             celsius = cooling.celsius_of(self.spec, info)
             with self.alone([(self.spec, info)]):
-                self.execution(store, engine, celsius, self.survey(store, name, engine)).run()
+                self._run(store, engine, celsius, self.survey(store, name, engine))
         finally:
             reached("before_close")
             engine.close()
+
+    def _run(self, store: Store, engine: Engine, celsius: cooling.Celsius, found: Survey) -> None:
+        """Everything that is measured of the sweep. Raises as `Execution.run`."""
+        self.execution(store, engine, celsius, found).run()
 
     def _set_clock(self, store: Store, name: str) -> None:
         """What is stored has the times of the run's clock; one of its own goes on where it was before."""
@@ -266,12 +274,18 @@ class Session:
             self.clock.at_least(datetime.fromisoformat(last).timestamp())
         store.tell_time_by(lambda: utc_text(self.clock.now_s()))
 
+    @property
+    def ties(self) -> Mapping[str, str]:
+        """What the settings of its sweep say of another one: which one it scouts, or by which one it is scouted."""
+        return {}
+
     def before(self) -> SweepRow | None:
-        """The sweep as an earlier session left it. Raises ConfigError where it is an arm of a pair and this is not."""
+        """The sweep as an earlier session left it. Raises ConfigError where that one was measured in another way."""
         with Reader.open(self.db) as reader:
             row = reader.sweep_if_there(self.spec.name)
         if row is not None:
             _refuse_strange_arm(self.spec, row)
+            _refuse_strange_scout(self.spec, row, str(self.ties.get(SCOUT_OF, "")))
         return row
 
     def tell_choice(self, name: str) -> None:
@@ -350,10 +364,10 @@ class Session:
         cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit, clock=self.clock)
         drift = DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes,
                            cooler.before_control, clock=self.clock)  # fmt: skip
-        if not self.options.scan:
+        if not self._is_scan:
             self._look_again(store, sweep_id, steering)
         kind: Callable[..., Execution]
-        kind = partial(Scan, found=found, is_done=self._take_scanned) if self.options.scan else Execution
+        kind = partial(Scan, found=found, is_done=self._take_scanned) if self._is_scan else Execution
         return kind(
             store=store,
             sweep_id=sweep_id,
@@ -388,7 +402,7 @@ class Session:
     def _tell_first(self, store: Store, sweep_id: int, found: Survey, here: Machine | OtherMachine) -> None:
         others = Others(sum(store.waiting_loads(sweep_id).values()), store.waiting_copies(sweep_id),
                         store.left_out(sweep_id), store.late(sweep_id))  # fmt: skip
-        for line in first_lines(found, store.counts(sweep_id), here, others, scan=self.options.scan):
+        for line in first_lines(found, store.counts(sweep_id), here, others, scan=self._is_scan):
             self._tell(line)
 
     def _following(self, store: Store, sweep_id: int, order: Sequence[int] | None) -> Following:
@@ -403,7 +417,7 @@ class Session:
 
     def _steering(self, store: Store, sweep_id: int, aim: Aim) -> Steering | None:
         """Who chooses the cells; None for the order of the plan."""
-        if self.options.scan:
+        if self._is_scan:
             return None
         aim.keep(store, sweep_id)
         if aim.chosen is None:
@@ -472,7 +486,7 @@ class Session:
             name=self.spec.name,
             engine=found.engine,
             config_path=str(self.spec.config_path or ""),
-            spec={**found.picture(), **({"goal": goal.words} if goal is not None else {})},
+            spec={**found.picture(), **({"goal": goal.words} if goal is not None else {}), **self.ties},
             plan_fingerprint=found.fingerprint,
             machine=here.line(),
             dimensions=nesting(self.spec),
@@ -482,7 +496,7 @@ class Session:
             "repeats_minimum": 1 if goal is not None else self.spec.repeats.minimum,
             "retry": failures(self.options.retry, "retry"),
             "prune": bool(self.spec.settings.get("prune")),
-            "keeps_statuses": self.options.scan,
+            "keeps_statuses": self._is_scan,
         }
         sweep_id = store.refresh_sweep(header, **wanted)
         if sweep_id is None:
@@ -502,6 +516,15 @@ def _refuse_strange_arm(spec: SweepSpec, row: SweepRow) -> None:
         raise ConfigError(f"{text}; give this sweep another name", "name")
     if known is None and wanted:
         raise ConfigError(f"there is a sweep {spec.name} that is no arm of a pair; give the pair another name", "name")
+
+
+def _refuse_strange_scout(spec: SweepSpec, row: SweepRow, scouts: str) -> None:
+    """The same of a scout, which is measured with the sweep that it scouts for. Raises ConfigError."""
+    known = str(row.spec.get(SCOUT_OF) or "")
+    if known and not scouts:
+        raise ConfigError(f"{spec.name} is the scout of {known}, which is measured with it; use another name", "name")
+    if not known and scouts:
+        raise ConfigError(f"there is a sweep {spec.name} that is no scout; give {scouts} another name", "name")
 
 
 def _runs_spread(store: Store, sweep_id: int) -> float:
@@ -526,65 +549,3 @@ def _keep_prompts(store: Store, found: Survey) -> None:
             store.save_made_prompt(found.engine, digest, found.modelfile, prompt.hash, prompt.text)
         if prompt.is_own_prompt:
             store.save_prompt(prompt.hash, prompt.text)
-
-
-@dataclass(frozen=True)
-class Others:
-    """Cells that are not measured in their turn.
-
-    `waiting` further loads of cells that have a value, pending `copies` that take the result of another one, what is
-    left out for want of memory, and how many come last.
-    """
-
-    waiting: int = 0
-    copies: int = 0
-    left_out: LeftOut = field(default_factory=LeftOut)
-    late: int = 0
-
-
-def first_lines(
-    found: Survey,
-    counts: Mapping[Status, int],
-    here: Machine | OtherMachine,
-    others: Others,
-    *,
-    scan: bool = False,
-) -> Iterator[str]:
-    """What a person is told before the first cell, or before the first load of a scan."""
-    spec, total = found.spec, sum(counts.values())
-    skipped = counts.get(Status.SKIPPED, 0)
-    done = sum(count for status, count in counts.items() if status.is_final) - skipped
-    yield from (f"Warning: {text}" for text in spec.warnings)
-    yield f"Sweep {spec.name}: {total} cells on {found.engine} {found.info.shown_version} at {found.info.where}"
-    yield f"Machine: {here.line()}"
-    if scan:
-        yield "No cell is measured: the model is loaded without a prompt, to find how far memory reaches"
-        return
-    asked = dict.fromkeys((task, model) for task, model, _ in found.prompts)
-    for task, model in asked:
-        yield _each_cell(spec, task, model, [found.prompts[task, model, length] for length in spec.lengths_of(task)])
-    left_out = others.left_out
-    if skipped > left_out.cells:
-        yield f"{skipped - left_out.cells} cells are skipped: the prompt does not fit their num_ctx"
-    if left_out.cells:
-        what = f"{left_out.cells} at least as large as one of {left_out.witnesses}"
-        yield f"Left out (prune): {what} that ran out of memory in two fresh loads"
-    if others.late:
-        yield f"Come last: {others.late} at least as large as what ran out of memory on this machine before"
-    if others.copies:
-        yield f"{others.copies} cells are the same configuration as another one and take its result"
-    again = f", {others.waiting} to load once more" if others.waiting else ""
-    yield f"{done} of {total} cells already done, {total - done - skipped - others.copies} to run{again}"
-
-
-def _each_cell(spec: SweepSpec, task: str, model: str, prompts: Sequence[SentPrompt]) -> str:
-    on, warmup, repeats = model_label(model), spec.warmup.minimum, spec.repeats.minimum
-    prompt = prompts[0]
-    if prompt.is_own_prompt:
-        tokens = in_short([str(one.tokens or "?") for one in prompts])
-        sent = f"{tokens} prompt tokens" if len(prompts) == 1 else f"a prompt of {tokens} tokens"
-        return f"Each cell: {spec.warmup.words} warm-up, {spec.repeats.words} runs, {sent} on {on}"
-    times = spec.setups[task].repeats or repeats
-    rows = sum(len(question.texts) for question in prompt.questions)
-    what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"
-    return f"Each cell of {task}: {warmup} warm-up, {what} × {times} on {on}"

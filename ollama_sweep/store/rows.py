@@ -13,6 +13,14 @@ from ollama_sweep.core.outcome import Effective, Flag, Purpose, Run, Status
 PAIR = "pair"
 """What the settings of a sweep that is an arm of a pair have of that: `letter`, `pair` (its name) and `what`."""
 
+SCOUT, SCOUT_OF = "scout", "scout_of"
+"""The same: the name of the sweep that scouts for it by context swap, and of a scout the name of the one it scouts."""
+
+
+def scout_of(name: str) -> str:
+    """The name of the sweep that scouts for this one."""
+    return f"{name}.scout"
+
 
 @dataclass(frozen=True)
 class InPair:

@@ -17,7 +17,7 @@ from ollama_fixture import ROOT
 PACKAGE = ROOT / "ollama_sweep"
 PLUGINS = ("engines", "tasks", "results.plots")
 KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai"), ("libllama", "ollama"), ("libllama", "ollama_http"),
-            ("libllama", "llamacpp")}  # fmt: skip
+            ("libllama", "llamacpp"), ("fake_swap", "fake")}  # fmt: skip
 """Another way to the same server, another server of the same protocol, and the library inside the two."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
          "openai", "dotenv", "json_repair", "jinja2", "pynvml", "sentence_transformers", "torch"}  # fmt: skip

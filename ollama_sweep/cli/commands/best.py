@@ -46,7 +46,7 @@ def command(config: str | None, output: Path | None, force: bool, metric: str | 
     if output is not None and found[0].modelfile:
         write_whole(output, found[0].modelfile.encode())
     if as_json:
-        each = [{"sweep": one.sweep, **one.best.as_dict(), "modelfile": one.modelfile, **one.replayed} for one in found]
+        each = [{"sweep": one.sweep, **one.best.as_dict(), "modelfile": one.modelfile, **one.origin} for one in found]
         say_json({"pair": pair_of(rows), "sweeps": each} if len(each) > 1 else each[0])
         return
     if len(found) > 1:
@@ -63,7 +63,7 @@ class _Found:
     best: Best
     text: str
     modelfile: str
-    replayed: Mapping[str, object]
+    origin: Mapping[str, object]
 
     def lines(self, output: Path | None, *, is_named: bool) -> list[str]:
         """What a person reads."""
@@ -81,13 +81,16 @@ class _Found:
 def _of_sweep(reader: Reader, row: SweepRow, metric: str | None) -> _Found:
     from ollama_sweep.results.best import best_cells, describe_best
     from ollama_sweep.results.find import replayed_words
+    from ollama_sweep.results.likely.scouted import scouted_map, told
 
     results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
     found = best_cells(results, metric, spreads)
     words = replayed_words(row)
     tuned = tuned_modelfile(row, found.winner) if found.winner else ""
-    text = "\n".join(filter(None, [describe_best(results, metric, spreads), words]))
-    return _Found(row.name, found, text, tuned, {"replays": row.spec["replays"]} if words else {})
+    scouted = scouted_map(reader, row)
+    text = told(describe_best(results, metric, spreads), row, scouted)
+    more = {"replays": row.spec["replays"]} if words else {}
+    return _Found(row.name, found, text, tuned, {**more, **({"scouted": scouted.as_dict()} if scouted else {})})
 
 
 def tuned_modelfile(row: SweepRow, best: CellResult) -> str:

@@ -51,6 +51,7 @@ def command(config: str | None, metric: str | None, out: Path, kind: str, db: Pa
 
 
 def _draw(reader: Reader, row: SweepRow, out: Path, metric: str | None, suffix: str) -> list[Path]:
+    from ollama_sweep.results.likely.scouted import scouted_map
     from ollama_sweep.results.pictures import FROM_COLUMNS, draw_sweep, is_many
 
     if is_many(reader.counts(row.sweep_id), FROM_COLUMNS):
@@ -58,4 +59,5 @@ def _draw(reader: Reader, row: SweepRow, out: Path, metric: str | None, suffix: 
 
         return large.draw_sweep(reader, row, out, metric=metric, suffix=suffix)
     results, spreads = list(reader.results(row.sweep_id)), reader.spreads(row.sweep_id)
-    return draw_sweep(row, results, out, metric=metric, suffix=suffix, spreads=spreads)
+    scouted = scouted_map(reader, row)
+    return draw_sweep(row, results, out, metric=metric, suffix=suffix, spreads=spreads, scouted=scouted)

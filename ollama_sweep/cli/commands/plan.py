@@ -16,12 +16,14 @@ from ollama_sweep.machine.secrets import masked
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
+    from ollama_sweep.plan.goals.scouts import Way
     from ollama_sweep.plan.preview import LengthPreview, ModelPreview, Preview, TaskPreview
 
 
 @click.command("plan", short_help="Show what a run would do: cells, order, memory, what is done.")
 @shared.sweep_options
 @shared.pair_option
+@shared.scout_option
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
@@ -33,12 +35,14 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     \b
     Example:
       ollama-sweep plan configs/quickstart.yaml
+      ollama-sweep plan configs/default.yaml --scout
     """
     from ollama_sweep.plan.preview import preview
 
     spec = shared.spec_from(config, given)
     trace = shared.trace_to_stderr(verbose)
-    found = preview(spec, db, remote=given["remote"], setup=given["setup"], say=warn, trace=trace)
+    remote, setup, scout = given["remote"], given["setup"], given["scout"]
+    found = preview(spec, db, remote=remote, setup=setup, scout=scout, say=warn, trace=trace)
     if as_json:
         say_json(found.as_dict(), indent=2)
         return
@@ -99,6 +103,7 @@ def _lines(found: Preview) -> list[str]:
         lines.append(f"Saved: {found.saved} cells take the result of another one of the same configuration")
     lines += _warnings(found)
     lines += _goal(found)
+    lines += [_way(way) for way in found.ways]
     lines += _further(found)
     if found.seconds_left is not None and found.goal is None:
         lines.append(f"Time left: about {format_duration(found.seconds_left)}, at the rate so far")
@@ -119,6 +124,19 @@ def _goal(found: Preview) -> list[str]:
         took = f", {format_duration(goal.low * each_s)} to {format_duration(goal.high * each_s)} at the rate so far"
         took = took if goal.low < goal.high else f", at most {format_duration(goal.high * each_s)} at the rate so far"
     return [f"Goal {goal.goal}: usually {many} of {found.cells} cells{took} ({goal.note})"]
+
+
+def _way(way: Way) -> str:
+    """What one way to measure the sweep takes."""
+    from ollama_sweep.core.units import format_duration
+
+    many = f"{way.cells_low} to {way.cells_high}" if way.cells_low < way.cells_high else str(way.cells_low)
+    took = "seconds are not known before a cell is measured"
+    if way.seconds_low is not None and way.seconds_high is not None:
+        low, high = format_duration(way.seconds_low), format_duration(way.seconds_high)
+        took = f"about {low} to {high}" if low != high else f"about {low}"
+    scouted = f" and {way.scouted} by context swap" if way.scouted else ""
+    return f"Way {way.way}: {many} cells{scouted}, {took}"
 
 
 def _further(found: Preview) -> list[str]:

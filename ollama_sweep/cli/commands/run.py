@@ -36,6 +36,7 @@ DEFAULT_OUT = "heatmaps"
 @click.command("run", short_help="Start a sweep or go on with it.")
 @shared.sweep_options
 @shared.pair_option
+@shared.scout_option
 @click.option("--retry", "retry", default="", metavar="STATUSES", help="Run failed cells again, e.g. oom,timeout.")
 @click.option("--wait-engine", default="10m", metavar="TIME", show_default=True, help="How long to wait for a server.")
 @click.option("--out", default=DEFAULT_OUT, type=paths.TRIED, show_default=True, help="Pictures' folder.")
@@ -64,10 +65,10 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
     \b
     Example:
       ollama-sweep run configs/quickstart.yaml
-      ollama-sweep run configs/quickstart.yaml --retry timeout --timeout 20m
       ollama-sweep run configs/default.yaml --goal best
       ollama-sweep run configs/default.yaml --goal map --within 2h
       ollama-sweep run configs/default.yaml --scan
+      ollama-sweep run configs/default.yaml --scout
       ollama-sweep run configs/default.yaml --detach
       ollama-sweep run --pair before.yaml after.yaml
       ollama-sweep run --interactive
@@ -103,7 +104,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
             elif ended.sweep is not None:
                 finishing.finish(told if ended.stopped is None else None)
 
-        session = session_of(spec)(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
+        session = session_of(spec, db, options)(spec, db, options, say=say, tell=tell, stopping=stopping, ending=finish)
         finishing = Finishing(db, spec.name, progress, given, session.emit, stopping, _names(spec))
         if not options.scan:
             listeners += _company(spec, db, progress, given["out"], stopping, session)
@@ -132,10 +133,13 @@ def _options(given: dict[str, Any]) -> SessionOptions:
         raise ConfigError("not together with --scan, which measures no cell", "--retry")
     if given["scan"] and given["within"] is not None:
         raise ConfigError("not together with --scan, which measures no cell", "--within")
+    if given["scan"] and given["scout"]:
+        raise ConfigError("not together with --scan, which measures no cell", "--scout")
     retry = [name.strip() for name in given["retry"].split(",") if name.strip()]
     return SessionOptions(
         retry=failures(retry, "--retry"),
         scan=given["scan"],
+        scout=given["scout"],
         wait_engine_s=_seconds(given["wait_engine"]),
         within_s=_within(given["within"]),
         remote=given["remote"],

@@ -74,7 +74,9 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         f"  {counts}",
         *([f"  {left_out_words(found.left_out)}"] if found.left_out.cells else []),
         *([f"  replayed from {found.replays}"] if found.replays else []),
+        *([f"  scouts for {found.scouts_for}, whose own engine comes next"] if found.scouts_for else []),
         *goal_lines(found),
+        *(found.scouted.words.splitlines() if found.scouted else []),
         *process,
     ]
     running = found.running

@@ -75,6 +75,7 @@ class OllamaEngine(Engine):
     kinds = frozenset({GENERATE, EMBED})
     needs_own_server = True
     loads_without_a_prompt = True
+    scout = "libllama"
     host_variable = "OLLAMA_HOST"
     how_to_get_a_model = "ollama pull llama3.2:1b"
     look = OllamaLook

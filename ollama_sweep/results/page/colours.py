@@ -17,6 +17,11 @@ def colour(share: float, better: int) -> str:
     return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
+def lighter(colour: str) -> str:
+    """Two thirds of the way to white: what was not measured itself."""
+    return "#" + "".join(f"{round(part + (255 - part) * 0.72):02x}" for part in _parts(colour))
+
+
 def ink(colour: str) -> str:
     """Dark or bright type, whichever has more contrast with it (WCAG luminance)."""
     parts = [part / 255 for part in _parts(colour)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import CellResult, Status
+from ollama_sweep.results.likely.scouted import ScoutedMap, scouted_map
 from ollama_sweep.results.pictures import is_many
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Gathered:
     notes: Sequence[str]
     verdict: str = ""
     parts: Sequence[Part] = ()
+    scouted: ScoutedMap | None = None
 
     @property
     def is_large(self) -> bool:
@@ -75,6 +77,7 @@ def gather(reader: Reader, row: SweepRow) -> Gathered:
         notes=tuple(_notes(reader, row, () if large else cells)),
         verdict=verdict,
         parts=parts,
+        scouted=scouted_map(reader, row),
     )
 
 

@@ -149,7 +149,9 @@ def _ticks(of: Metric, scale: Scale) -> Iterator[str]:
 def _cell(
     data: HeatmapData, place: Place, mark: CellMark, result: CellResult, room: Room, at: tuple[int, int]
 ) -> MapCell:
-    fill = colours.colour(data.scale.share(mark.value), data.metric.better) if mark.value is not None else ""
+    value = mark.value if mark.value is not None else mark.predicted
+    fill = colours.colour(data.scale.share(value), data.metric.better) if value is not None else ""
+    fill = colours.lighter(fill) if fill and mark.value is None else fill
     looks = [str(look) for look, has in (("best", mark.best), ("tied", mark.tied)) if has]
     looks += [str(flag) for flag in (Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED) if flag in mark.flags and fill]
     return MapCell(
@@ -163,13 +165,13 @@ def _cell(
 def texts(mark: CellMark, room: Room, corner: tuple[float, float]) -> Iterator[Text]:
     """What is written in a cell, below each other where there is room for more than the value."""
     middle = corner[0] + room.wide / 2
-    if mark.value is None:
+    if mark.value is None and mark.predicted is None:
         label = SHORT.get(mark.label, mark.label)
         sign = "✗ " if mark.kind is Kind.FAILED and label else ""
         if label:
             yield _fitted(f"{sign}{label}", middle, corner[1] + room.high / 2, room.wide, 11.0)
         return
-    value = f"{'★ ' if mark.best else ''}{shown(mark)}"
+    value = mark.label if mark.value is None else f"{'★ ' if mark.best else ''}{shown(mark)}"
     has_detail = bool(mark.detail) and room.high >= 40 and len(mark.detail) * DETAIL * 0.52 <= room.wide - 6
     size = min(LARGEST, max(11.0, room.high * 0.4))
     up = DETAIL * 0.62 if has_detail else 0.0
@@ -194,6 +196,9 @@ def words_of(data: HeatmapData, place: Place, mark: CellMark, result: CellResult
     where = in_words([(data.x, _named(data.x, place[0])), (data.y, _named(data.y, place[1]))])
     if mark.value is not None:
         said = data.metric.with_unit(mark.value) + (f" ({mark.sure})" if mark.sure else "")
+    elif mark.predicted is not None:
+        likely = f"{data.metric.with_unit(mark.predicted)} ({mark.detail})"
+        said = f"not measured, but {data.lighter}: {likely}"
     else:
         said = mark.label or ("not measured yet" if mark.kind is Kind.PENDING else str(mark.kind))
     parts = [f"{where}: {said}"]

@@ -99,6 +99,8 @@ def notices(gathered: Gathered) -> Iterator[str]:
     """That nothing of it was measured here, what stands between it and its end, and what is not shown."""
     if words := replayed_words(gathered.row):
         yield words
+    if gathered.scouted is not None:
+        yield from gathered.scouted.words.splitlines()
     done = sum(count for status, count in gathered.counts.items() if status.is_final)
     if gathered.writer is not None:
         now = f" Now: {in_words(gathered.running.coordinates.items())}." if gathered.running else ""
@@ -175,6 +177,7 @@ def options_of(gathered: Gathered) -> PlotOptions:
     return PlotOptions(
         sweep=gathered.row.name, machine=gathered.row.machine, spreads=gathered.spreads,
         prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
+        predicts=bool(gathered.row.spec.get("goal")), scouted=gathered.scouted,
     )  # fmt: skip
 
 
@@ -208,6 +211,7 @@ def data_of(gathered: Gathered) -> dict[str, object]:
         "counts": {str(status): count for status, count in gathered.counts.items()},
         "spreads": {name: one.as_dict() for name, one in gathered.spreads.items()},
         "controls": [[point.at_s, point.rate] for point in gathered.points],
+        **({"scouted": gathered.scouted.as_dict()} if gathered.scouted else {}),
         "best": None if gathered.is_large else best_cells(cells, None, gathered.spreads).as_dict(),
         "cells_shown": len(cells), "cells_total": gathered.total,
         "columns": names, "cells": [[_rounded(one.get(name)) for name in names] for one in rows],

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.machine.plugins import Plugins
+from ollama_sweep.results.likely.scouted import ScoutedMap
 from ollama_sweep.results.prices import PriceTable
 
 _PLUGINS = Plugins("plot", __name__, __path__)
@@ -31,7 +32,8 @@ class PlotOptions:
 
     `metric` None: the one that the plot, or the task of a grid, is about. `x` and `y` are dimensions; "" is what the
     plot takes by itself. `prices` are needed for costs; `spreads` are those of the sweep's runs and loads, by metric.
-    `predicts`: pending cells of a map are drawn as what they are likely to be.
+    `predicts`: pending cells of a map are drawn as what they are likely to be, by `scouted` where another engine has
+    scouted them.
     """
 
     metric: str | None = None
@@ -43,6 +45,7 @@ class PlotOptions:
     y: str = ""
     prices: PriceTable | None = None
     predicts: bool = False
+    scouted: ScoutedMap | None = None
 
 
 class Plot(Protocol):

@@ -198,6 +198,8 @@ class Scan(Execution):
 
     found: Survey
     is_done: Callable[[tuple[Scanned, ...]], None] = lambda scanned: None
+    beyond: frozenset[int] = frozenset()
+    """Positions at which the model is known not to fit, once it has run."""
 
     def run(self) -> None:
         """Load until everything is known or the limit is reached. Raises as `Execution.run` does."""
@@ -211,6 +213,7 @@ class Scan(Execution):
         total = sum(grid.most for grid in grids)
         self.emit(SweepStarted(self.spec.name, total, 0, {Status.PENDING: total}))
         self.is_done(tuple(grid.scanned(self._scan(grid)) for grid in grids))
+        self.beyond = frozenset(self._beyond(grids))
         self.look_at_clock()
         self.emit(SweepFinished(self.spec.name, stopped=False))
 
@@ -226,6 +229,14 @@ class Scan(Execution):
             if grid.positions[place] < 0:
                 grid.positions[place] = position
         yield from found.values()
+
+    def _beyond(self, grids: Sequence[_Grid]) -> Iterator[int]:
+        by_combination = {grid.combination: grid for grid in grids}
+        for position, cell in enumerate(self.found.each_cell()):
+            grid = by_combination[combination_of(cell, self.found.models[cell.model].digest, self.found.modelfile)]
+            column, row = grid.contexts.index(cell.num_ctx), grid.batches.index(cell.num_batch)
+            if row >= grid.fits.fails[column]:
+                yield position
 
     def _grid(self, combination: str, cell: Cell) -> _Grid:
         contexts, batches = self._values("num_ctx", cell.num_ctx), self._values("num_batch", cell.num_batch)

@@ -24,6 +24,8 @@ from ollama_sweep.core.events import (
 )
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import Engine
+from ollama_sweep.plan.goals import scouts
+from ollama_sweep.plan.goals.scouts import WHOLE_MAP
 from ollama_sweep.plan.opening import engine_name, open_engine
 from ollama_sweep.plan.pairs.arms import in_words
 from ollama_sweep.plan.pairs.matching import joined
@@ -85,6 +87,8 @@ class PairSession(Session):
             )
         if self.options.scan:
             raise ConfigError(f"{self.spec.name} is a pair; scan its sweeps one by one, without the pair", "--scan")
+        if self.options.scout:
+            scouts.check(WHOLE_MAP, self.spec)
         for arm in self._arms:
             arm.check()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ollama_sweep.core.surface.goal import MAP, OFF, Goal
 from ollama_sweep.core.units import format_duration
-from ollama_sweep.plan import goals
+from ollama_sweep.plan.goals import goal as goals
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.store.goals.keeping import KeptGoal, settled
 from ollama_sweep.store.writer import Store

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ollama_sweep.core.events import Notice
 from ollama_sweep.core.summary import PROMPT_RATE
@@ -31,6 +32,22 @@ PLANNERS: Mapping[str, Callable[[Problem, Goal], Next | Reached]] = {
 }
 
 
+class By(Protocol):
+    """Who decides in place of the goal's own planner: `kind` is what the cells are beside num_ctx and num_batch."""
+
+    def decide(self, kind: str, problem: Problem, goal: Goal) -> Next | Reached:
+        """What comes next."""
+        ...
+
+
+class ByGoal:
+    """The planner of the goal."""
+
+    def decide(self, kind: str, problem: Problem, goal: Goal) -> Next | Reached:
+        """What comes next."""
+        return PLANNERS[goal.kind](problem, goal)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The pending cell whose turn it is, why, and how often it is run."""
@@ -53,6 +70,7 @@ class Steering:
     emit: Emit
     within_s: float | None = None
     clock: Clock = REAL
+    by: By = field(default_factory=ByGoal)
     _begun_s: float = field(init=False)
     _kinds: Mapping[int, str] | None = None
     _has_ended: bool = False
@@ -64,14 +82,14 @@ class Steering:
     @property
     def wants_all(self) -> bool:
         """Every cell is measured, so the time left is known."""
-        return self.goal.kind == MAP and self.within_s is None
+        return self.goal.kind == MAP and self.within_s is None and isinstance(self.by, ByGoal)
 
     def next(self) -> Choice | None:
         """The cell whose turn it is; None where the goal is reached, or cannot be. That is stored and said, once."""
         cells = self._cells()
         ended: list[Reached] = []
-        for group in self._groups(cells):
-            found = PLANNERS[self.goal.kind](self._problem(group), self.goal)
+        for kind, group in self._groups(cells).items():
+            found = self.by.decide(kind, self._problem(group), self.goal)
             if isinstance(found, Next):
                 self._has_ended = False
                 return self._choice(group, found)
@@ -81,21 +99,21 @@ class Steering:
 
     def is_reached(self) -> bool:
         """Whether there is nothing to measure for it; nothing is stored or said."""
-        groups = self._groups(self._cells())
-        return all(isinstance(PLANNERS[self.goal.kind](self._problem(group), self.goal), Reached) for group in groups)
+        groups = self._groups(self._cells()).items()
+        return all(isinstance(self.by.decide(kind, self._problem(group), self.goal), Reached) for kind, group in groups)
 
     def _cells(self) -> list[GoalCell]:
         stored = self.store.goal(self.sweep_id)
         self._was_reached = stored is not None and stored.is_reached
         return self.store.goal_cells(self.sweep_id)
 
-    def _groups(self, cells: Sequence[GoalCell]) -> list[list[GoalCell]]:
+    def _groups(self, cells: Sequence[GoalCell]) -> dict[str, list[GoalCell]]:
         if self._kinds is None:
             self._kinds = self.store.goal_kinds(self.sweep_id)
         found: dict[str, list[GoalCell]] = {}
         for cell in cells:
             found.setdefault(self._kinds.get(cell.place.position, ""), []).append(cell)
-        return list(found.values())
+        return found
 
     def _problem(self, group: Sequence[GoalCell]) -> Problem:
         return Problem(

@@ -13,10 +13,12 @@ from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
 from ollama_sweep.core.stats import best_set, median, range_and_runs, value_of
 from ollama_sweep.results.grids import Grid, Place, Progress, X, Y, by_work, flags_of, in_words, make_grids, progress
+from ollama_sweep.results.likely.predicted import of_scout, predicted
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_size
-from ollama_sweep.results.plots.shared.predicted import predicted
 from ollama_sweep.results.plots.shared.scale import Scale, scale_of
+
+SMOOTH = "predicted, assuming a smooth surface"
 
 
 class Kind(StrEnum):
@@ -74,6 +76,8 @@ class HeatmapData:
     y: str = Y
     task: str = MAIN_TASK
     spread: str = ""
+    lighter: str = SMOOTH
+    """Where the values of lighter cells are from."""
 
     @property
     def size_inches(self) -> tuple[float, float]:
@@ -167,12 +171,16 @@ def collect_one(grid: Grid, metric: Metric, options: PlotOptions, x: str = X, y:
         x=x,
         y=y,
         task=next(iter(tasks)) if len(tasks) == 1 else "",
+        lighter=SMOOTH if options.scouted is None else f"scouted by context swap, times {options.scouted.factor_words}",
     )
 
 
 def _predictions(grid: Grid, metric: Metric, options: PlotOptions) -> dict[Place, CellMark]:
-    """What pending cells are likely to be."""
-    found = predicted(grid, metric.name, options.spreads.get(metric.name))
+    """What pending cells are likely to be: by the scout of the sweep, else by a smooth surface through the others."""
+    if options.scouted is not None:
+        found = of_scout(grid, metric.name, options.scouted)
+    else:
+        found = predicted(grid, metric.name, options.spreads.get(metric.name))
     return {
         place: CellMark(Kind.PREDICTED, metric.text(one.rate), predicted=one.rate,
                         detail=f"{metric.text(one.low)}–{metric.text(one.high)}")

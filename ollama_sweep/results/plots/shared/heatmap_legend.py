@@ -117,7 +117,7 @@ def _not_there(data: HeatmapData) -> Iterator[Entry]:
         yield Entry(Look.RUNNING, "running now")
     likely = len(data.marked(Kind.PREDICTED))
     if likely:
-        yield Entry(Look.PREDICTED, f"lighter: not measured, but predicted, assuming a smooth surface ({likely})")
+        yield Entry(Look.PREDICTED, f"lighter: not measured, but {data.lighter} ({likely})")
     pending = len(data.marked(Kind.PENDING))
     if pending:
         yield Entry(Look.PENDING, f"not measured yet ({pending})")

@@ -1,7 +1,7 @@
-"""Cells of a map that nobody measured: what they are likely to be, assuming a smooth surface. Pure.
+"""Cells of a map that nobody measured: what they are likely to be. Pure.
 
-Only for the rate of reading the prompt over num_ctx and num_batch, and only what likely fits whole. They are drawn, and
-are never rows.
+By the scout of the sweep where it has one, else assuming a smooth surface. Only for the rate of reading the prompt over
+num_ctx and num_batch, and only what likely fits whole. They are drawn, and are never rows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ollama_sweep.core.surface.memory import fitting
 from ollama_sweep.core.surface.places import Found, Known, Noise
 from ollama_sweep.core.surface.smooth import Smooth
 from ollama_sweep.results.grids import Grid, Place
+from ollama_sweep.results.likely.scouted import ScoutedMap
+from ollama_sweep.results.second_look import position_of
 
 FEWEST = 4
 LIKELY = 0.5
@@ -33,6 +35,18 @@ class Prediction:
     rate: float
     low: float
     high: float
+
+
+def of_scout(grid: Grid, metric: str, scouted: ScoutedMap) -> Mapping[Place, Prediction]:
+    """What each pending cell of a grid is likely to be by its scout; nothing where the factor is not steady."""
+    if metric != PROMPT_RATE:
+        return {}
+    found = ((place, cell, scouted.expected.get(position_of(cell))) for place, cell in grid.cells.items())
+    return {
+        place: Prediction(one.rate, *one.interval)
+        for place, cell, one in found
+        if one is not None and cell.status is Status.PENDING
+    }
 
 
 def predicted(grid: Grid, metric: str, spreads: Spreads | None) -> Mapping[Place, Prediction]:

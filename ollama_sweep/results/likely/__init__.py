@@ -1,0 +1,1 @@
+"""What cells that were not measured are likely to be: told and drawn, and never rows."""
