@@ -75,8 +75,18 @@ class Noise:
 
     def variance(self, found: Found) -> float:
         """Of a place's value; where a spread is not known, as much as is usual."""
-        runs, loads = self.runs or USUAL_RUNS, self.loads or USUAL_LOADS
+        runs, loads = self._spreads
         return MEDIAN_VARIANCE * runs**2 / max(1, found.runs) + loads**2 / max(1, found.loads)
+
+    @property
+    def of_one_run(self) -> float:
+        """How far single runs in different loads differ; where a spread is not known, as much as is usual."""
+        return math.hypot(*self._spreads)
+
+    @property
+    def _spreads(self) -> tuple[float, float]:
+        """A spread of 0 is known: all were alike."""
+        return USUAL_RUNS if self.runs is None else self.runs, USUAL_LOADS if self.loads is None else self.loads
 
     @property
     def is_known(self) -> bool:

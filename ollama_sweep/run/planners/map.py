@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from ollama_sweep.core.surface.goal import Runs
-from ollama_sweep.core.surface.places import USUAL_LOADS, USUAL_RUNS, Found, Known, Place
+from ollama_sweep.core.surface.places import Found, Known, Place
 from ollama_sweep.core.surface.smooth import Smooth
 from ollama_sweep.run.planners import base
 from ollama_sweep.run.planners.base import Next, Problem, Reached
@@ -78,18 +78,10 @@ def runs_for(problem: Problem, index: int) -> Runs:
     """Once, where its neighbours say what is expected of it."""
     warmup = not base.is_warm(problem)
     expected = _expected(problem, index)
-    tolerance = max(AGREES, 2 * _spread(problem))
+    tolerance = max(AGREES, 2 * problem.noise.of_one_run)
     if expected is None or expected[1] > tolerance:
         return Runs(warmup=warmup, is_once_where_spilled=True)
     return Runs(1, math.exp(expected[0]), tolerance, warmup=warmup, is_once_where_spilled=True)
-
-
-def _spread(problem: Problem) -> float:
-    """Of single runs in different loads."""
-    noise = problem.noise
-    runs = USUAL_RUNS if noise.runs is None else noise.runs
-    loads = USUAL_LOADS if noise.loads is None else noise.loads
-    return math.hypot(runs, loads)
 
 
 def _expected(problem: Problem, index: int) -> tuple[float, float] | None:
