@@ -2,7 +2,8 @@
 
 Assuming a smooth surface. Cells beyond the largest num_ctx so far that likely hold what is asked for are tried, those
 that promise most values of num_ctx for their seconds first: that is a bisection where nothing is known. What is asked
-for hangs on the best rate, so a cell that may be much faster is measured as well.
+for hangs on the best rate, so a cell that may be much faster is measured as well, and where the best rate is known less
+than that of the cell to try, the cell that says more of how far these two are apart for its seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 LEAST = 4
+APART = 0.02
+"""A rate that is so near to what is asked for holds it or not: more cells than it is worth would be needed to tell."""
+FOR_CERTAIN = 0.9
+"""A cell that so likely fits need not be tried to learn whether it does."""
 
 
 def decide(problem: Problem, asked: Goal) -> Next | Reached:
@@ -84,7 +89,8 @@ class _Search:
         self._any = 0.0
         if not self._beyond:
             return holds
-        hopes = found.mean[self._beyond] + 2.5 * found.deviation[self._beyond]
+        doubt = np.hypot(found.deviation[self._beyond], found.deviation[found.best])
+        hopes = found.mean[self._beyond] + 2.5 * doubt
         floor = found.mean[found.best] + math.log(self.asked.rate)
         if self.asked.ttft_s is not None:
             floor = max(floor, math.log(self.problem.each_run_s / self.asked.ttft_s))
@@ -93,7 +99,7 @@ class _Search:
         if not some:
             return holds
         drawn = found.smooth.draws([found.best, *some], DRAWN)
-        enough = drawn[:, 1:] >= drawn[:, :1] + math.log(self.asked.rate)
+        enough = drawn[:, 1:] >= drawn[:, :1] + math.log(self.asked.rate * (1 + APART))
         if self.asked.ttft_s is not None:
             enough &= drawn[:, 1:] >= math.log(self.problem.each_run_s / self.asked.ttft_s)
         both = enough & base.that_fit(found.chance[some], DRAWN)
@@ -113,12 +119,37 @@ class _Search:
         if not scores:
             return None
         index = max(scores, key=lambda i: (scores[i], -i))
+        telling = self._most_telling(index, seconds)
+        if telling != index:
+            why = (
+                f"says most of how far num_ctx {problem.places[index].num_ctx} is from the best rate, which is known "
+                f"within {100 * 2 * self.found.deviation[self.found.best]:.0f} %"
+            )
+            return Next(problem.places[telling].position, why, how_far, base.once(problem))
         what = f"num_ctx {self._largest}" if self._largest else "none yet"
         why = (
             f"holds what is asked for with {base.percent(float(holds[index]))}, and its num_ctx lies beyond the "
             f"largest that does ({what})"
         )
         return Next(problem.places[index].position, why, how_far, base.once(problem))
+
+    def _most_telling(self, index: int, seconds: Numbers) -> int:
+        """The place that says most, for its seconds, of how far `index` is from the best; often `index` itself."""
+        np, found, problem = self._np, self.found, self.problem
+        best_one = found.best
+        if found.chance[index] < FOR_CERTAIN or found.deviation[index] >= found.deviation[best_one]:
+            return index
+        can = [int(i) for i in np.flatnonzero(problem.is_open & (found.chance >= FOR_CERTAIN))
+               if i != index and problem.has_time(float(seconds[i]))]  # fmt: skip
+        near = sorted(can, key=lambda i: (abs(self._ctx[i] - self._ctx[best_one]), -found.mean[i]))
+        places = [index, *near[: AT_ONCE // 4]]
+        drawn = found.smooth.draws([best_one, *places], DRAWN)
+        drawn = drawn - drawn.mean(axis=0)
+        apart = drawn[:, 1] - drawn[:, 0]
+        shared = (drawn[:, 1:] * apart[:, None]).mean(axis=0) ** 2
+        noise = problem.noise.variance(Found(Known.FITS, 1.0, 1, 1))
+        worth = shared / ((drawn[:, 1:] ** 2).mean(axis=0) + noise) / seconds[places]
+        return places[int(worth.argmax())]
 
     def _how_far(self, left: float) -> str:
         if not self._held:

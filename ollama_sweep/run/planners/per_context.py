@@ -109,7 +109,7 @@ class Columns:
         if answer is None or not others:
             return 0.0 if answer is not None else 1.0
         margin = self.mean[answer] + math.log(1 + CLOSE)
-        hopes = self.mean[others] + 2.5 * self.deviation[others]
+        hopes = self.mean[others] + 2.5 * self._np.hypot(self.deviation[others], self.deviation[answer])
         if hopes.max() < margin:
             return 0.0
         return base.chance_of_faster(self._smooth, self.chance, answer, others, DRAWN // 2)
