@@ -76,7 +76,8 @@ class Noise:
     def variance(self, found: Found) -> float:
         """Of a place's value; where a spread is not known, as much as is usual."""
         runs, loads = self._spreads
-        return MEDIAN_VARIANCE * runs**2 / max(1, found.runs) + loads**2 / max(1, found.loads)
+        of_median = MEDIAN_VARIANCE if found.runs > 2 else 1.0  # the median of one or two runs is their mean
+        return of_median * runs**2 / max(1, found.runs) + loads**2 / max(1, found.loads)
 
     @property
     def of_one_run(self) -> float:

@@ -108,6 +108,18 @@ class Problem:
         return np.array([place.position in self.open for place in self.places])
 
     @cached_property
+    def close(self) -> float:
+        """How near to the best one is as good, as a share: 5 %, or what a cell measured in full is unsure by."""
+        full = Found(Known.FITS, 1.0, round(USUAL_RUNS), 1)
+        return max(CLOSE, math.sqrt(self.noise.variance(full)))
+
+    @property
+    def faster(self) -> str:
+        """`a cell more than 5 % faster`, and why that is not 5 % where cells differ by more by chance."""
+        why = "" if self.close == CLOSE else ", which is what a cell may be off by chance here"
+        return f"a cell more than {percent(self.close)} faster{why}"
+
+    @cached_property
     def fitting(self) -> Fitting:
         """How likely each place fits."""
         return fitting(self.places, self.known)
@@ -189,10 +201,11 @@ def surface(problem: Problem) -> Surface:
     return Surface(problem, smooth, mean, deviation, chance, measured)
 
 
-def chance_of_faster(smooth: Smooth, chance: Numbers, named: int, others: list[int], times: int = DRAWN) -> float:
-    """How likely one of these places fits and is more than 5 % faster than the one that is named."""
+def chance_of_faster(smooth: Smooth, chance: Numbers, named: int, others: list[int], by: float,
+                     times: int = DRAWN) -> float:  # fmt: skip
+    """How likely one of these places fits and is faster than the one that is named by more than this share."""
     drawn = smooth.draws([named, *others], times)
-    better = (drawn[:, 1:] > drawn[:, :1] + math.log(1 + CLOSE)) & that_fit(chance[others], times)
+    better = (drawn[:, 1:] > drawn[:, :1] + math.log(1 + by)) & that_fit(chance[others], times)
     return float(better.any(axis=1).mean())
 
 

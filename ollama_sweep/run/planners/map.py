@@ -1,8 +1,9 @@
 """The goal `map`: every cell, the cheap way. Whole columns, those first that say most of what lies between.
 
-A cell is run once where that run agrees with what its measured neighbours say, within max(3 %, 2 × the spread of a
-single run), and as often as the sweep says where it surprises or where the neighbours do not say enough. What is
-spilled is run once. The run before the counted ones is left out as soon as it has made no difference in several cells.
+A cell is run once where that run agrees with what its measured neighbours say, within max(3 %, 2 × what a single run
+and its neighbours are unsure by), and as often as the sweep says where it surprises or where the neighbours do not say
+enough. What is spilled is run once. The run before the counted ones is left out as soon as it has made no difference in
+several cells.
 With a limit of time the cells come first that nothing says much of yet, for their seconds; what is left is predicted,
 assuming a smooth surface.
 """
@@ -78,9 +79,10 @@ def runs_for(problem: Problem, index: int) -> Runs:
     """Once, where its neighbours say what is expected of it."""
     warmup = not base.is_warm(problem)
     expected = _expected(problem, index)
-    tolerance = max(AGREES, 2 * problem.noise.of_one_run)
-    if expected is None or expected[1] > tolerance:
+    by_chance = 2 * problem.noise.of_one_run
+    if expected is None or expected[1] > max(AGREES, by_chance):
         return Runs(warmup=warmup, is_once_where_spilled=True)
+    tolerance = max(AGREES, math.hypot(by_chance, 2 * expected[1]))
     return Runs(1, math.exp(expected[0]), tolerance, warmup=warmup, is_once_where_spilled=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.surface.places import Found, Known, Place
 from ollama_sweep.core.surface.smooth import Smooth
 from ollama_sweep.run.planners import base
-from ollama_sweep.run.planners.base import CLOSE, DRAWN, Next, Problem, Reached
+from ollama_sweep.run.planners.base import DRAWN, Next, Problem, Reached
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,11 +108,11 @@ class Columns:
         others = [i for i in self._columns[ctx] if self._can(i) and self.chance[i] > 0.02]
         if answer is None or not others:
             return 0.0 if answer is not None else 1.0
-        margin = self.mean[answer] + math.log(1 + CLOSE)
+        margin = self.mean[answer] + math.log(1 + self.problem.close)
         hopes = self.mean[others] + 2.5 * self._np.hypot(self.deviation[others], self.deviation[answer])
         if hopes.max() < margin:
             return 0.0
-        return base.chance_of_faster(self._smooth, self.chance, answer, others, DRAWN // 2)
+        return base.chance_of_faster(self._smooth, self.chance, answer, others, self.problem.close, DRAWN // 2)
 
     def next(self) -> tuple[int, str] | None:
         """The index of the cell that comes next, and why; None where no time is left for one."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from surfaces import Truth, play, smooth_rate
 
-from ollama_sweep.core.surface.goal import BEST, LARGEST, MAP, PER_CONTEXT, Goal
+from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.places import Found, Known, Noise
 from ollama_sweep.run.planners.base import Next, Problem, Reached
 from ollama_sweep.run.planners.steering import PLANNERS
@@ -176,3 +177,32 @@ def test_cells_that_are_left_out_of_the_grid_are_never_asked_for() -> None:
         place = next(place for place in places if place.position == found.position)
         results[found.position] = SPILLING.measured(place, found.runs, random.Random(found.position))
     assert isinstance(found, Reached)
+
+
+def test_a_lucky_best_one_does_not_decide_alone_what_the_largest_must_hold() -> None:
+    """All is as it is, but for the fastest cell, whose only run was 5 % too fast."""
+    batches = (640, 768, 1024)
+    truth = Truth(CONTEXTS, batches, lambda ctx, batch: smooth_rate(4096, batch) * math.exp(-0.2 * ctx / 32768))
+    quiet, lucky = random.Random(1), (2048, 1024)
+    sizes = [lucky, *((ctx, batch) for ctx in CONTEXTS[3:] for batch in batches[1:])]
+    results = {}
+    for place in truth.places:
+        if (place.num_ctx, place.num_batch) in sizes:
+            results[place.position] = truth.measured(place, Runs(most=1), quiet)
+        if (place.num_ctx, place.num_batch) == lucky:
+            results[place.position] = replace(results[place.position], rate=1.05 * truth.true(place))
+    open_ones = frozenset(range(len(truth.places))) - results.keys()
+    found = PLANNERS[LARGEST](Problem(truth.places, open_ones, results, Noise(0.03, 0.03)), Goal(LARGEST))
+    assert isinstance(found, Next)
+    assert "best rate, which is known within" in found.why
+    assert truth.places[found.position].num_ctx < CONTEXTS[3]
+
+
+def test_where_a_whole_cell_is_unsure_by_more_than_5_percent_that_is_near_enough_and_said() -> None:
+    truth = Truth(CONTEXTS, BATCHES)
+    results = {place.position: truth.measured(place, FULL, random.Random(1)) for place in truth.places}
+    for noise, close in ((Noise(0.02, 0.02), "5 % faster"), (Noise(0.0, 0.2), "20 % faster, which is what a cell may")):
+        problem = Problem(truth.places, frozenset({0}), {n: results[n] for n in list(results)[1:]}, noise)
+        ended = PLANNERS[BEST](problem, Goal(BEST))
+        assert isinstance(ended, Reached)
+        assert close in ended.says
