@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Choice:
     noise: float
 
 
+@cache
 def _choices() -> list[tuple[Choice, float]]:
     """Each choice with the logarithm of how likely it is before anything was measured."""
     found = []
@@ -87,7 +89,8 @@ class Smooth:
         np = self._np
         choices = _choices()
         stack = self._kernels(self._at, [choice for choice, _ in choices])
-        diagonal = np.array([self._noise_of(choice) for choice, _ in choices])
+        factors = np.array([self._noise_factor(choice) for choice, _ in choices])
+        diagonal = factors[:, None] ** 2 * self._variance + 1e-8
         index = np.arange(len(self._at))
         stack[:, index, index] += diagonal
         roots = np.linalg.cholesky(stack)
@@ -104,9 +107,8 @@ class Smooth:
             found.append((choices[number][0], float(share), roots[number], weights))
         return found
 
-    def _noise_of(self, choice: Choice) -> Numbers:
-        factor = choice.noise if not self._has_noise else 1 + (choice.noise - 1) / 3
-        return self._variance * factor**2 + 1e-8
+    def _noise_factor(self, choice: Choice) -> float:
+        return choice.noise if not self._has_noise else 1 + (choice.noise - 1) / 3
 
     def _kernel(self, one: Numbers, other: Numbers, choice: Choice) -> Numbers:
         """The covariance of the true values at two sets of places."""
@@ -125,14 +127,16 @@ class Smooth:
         np = self._np
         batch = abs(at[:, None, 0] - at[None, :, 0])
         ctx = abs(at[:, None, 1] - at[None, :, 1])
-        batches = {way: self._smoother(batch / way) for way in {choice.way_batch for choice in choices}}
-        contexts = {way: self._rough(ctx / way) for way in {choice.way_ctx for choice in choices}}
+        batches = sorted({choice.way_batch for choice in choices})
+        contexts = sorted({choice.way_ctx for choice in choices})
         here = self._rough(batch / WAY_HERE[0]) * self._rough(ctx / WAY_HERE[1])
-        found: Numbers = np.stack([
-            MEAN_VARIANCE + one.by_batch**2 * batches[one.way_batch] + one.by_ctx**2 * contexts[one.way_ctx]
-            + one.here**2 * here
+        parts = [*(self._smoother(batch / way) for way in batches), *(self._rough(ctx / way) for way in contexts), here]
+        shares = np.array([
+            [*(one.by_batch**2 * (one.way_batch == way) for way in batches),
+             *(one.by_ctx**2 * (one.way_ctx == way) for way in contexts), one.here**2]
             for one in choices
         ])  # fmt: skip
+        found: Numbers = MEAN_VARIANCE + np.tensordot(shares, np.stack(parts), 1)
         return found
 
     def _rough(self, way: Numbers) -> Numbers:

@@ -101,6 +101,14 @@ class Problem:
         return sorted({place.num_batch for place in self.places})
 
     @cached_property
+    def columns(self) -> dict[int, list[int]]:
+        """By num_ctx, ascending: the indices of its places in the order of the plan."""
+        found: dict[int, list[int]] = {ctx: [] for ctx in self.contexts}
+        for number, place in enumerate(self.places):
+            found[place.num_ctx].append(number)
+        return found
+
+    @cached_property
     def is_open(self) -> NDArray[np.bool_]:
         """Which places may be measured, and have time."""
         import numpy as np

@@ -46,8 +46,8 @@ def decide(problem: Problem) -> Next | Reached:
 def _in_order(problem: Problem) -> tuple[int, str]:
     """Columns first, last, middle, quarters …; a column in the order of the plan."""
     for ctx in base.spread_out(problem.contexts):
-        for index, place in enumerate(problem.places):
-            if place.num_ctx == ctx and problem.is_open[index]:
+        for index in problem.columns[ctx]:
+            if problem.is_open[index]:
                 return index, f"the map goes on in the column num_ctx {ctx}: first, last, middle, quarters …"
     raise AssertionError("no cell is open")
 

@@ -54,8 +54,6 @@ class Columns:
         self._spilled_columns(all_rates)
         self._measured = {problem.index[place.position] for place, _ in all_rates}
         self._tried = {problem.index[place.position] for place, _ in problem.known}
-        self._columns = {ctx: [i for i, place in enumerate(problem.places) if place.num_ctx == ctx]
-                         for ctx in problem.contexts}  # fmt: skip
         self._miss: dict[int, float] = {}
         self.doubtful = [ctx for ctx in problem.contexts if self._in_doubt(ctx)]
 
@@ -75,7 +73,9 @@ class Columns:
 
     def favourite(self, ctx: int) -> int | None:
         """The place of a column that is likely the fastest, of those that likely fit or are known to; None for none."""
-        there = [i for i in self._columns[ctx] if self.chance[i] >= LIKELY and (i in self._measured or self._can(i))]
+        there = [
+            i for i in self.problem.columns[ctx] if self.chance[i] >= LIKELY and (i in self._measured or self._can(i))
+        ]
         return max(there, key=lambda i: (self.mean[i], -i)) if there else None
 
     def _can(self, index: int) -> bool:
@@ -83,8 +83,8 @@ class Columns:
 
     def answer(self, ctx: int) -> int | None:
         """The measured place that is named: the one that is likely the fastest."""
-        there = [i for i in self._columns[ctx] if i in self._measured and self.chance[i] >= LIKELY]
-        there = there or [i for i in self._columns[ctx] if i in self._measured]
+        there = [i for i in self.problem.columns[ctx] if i in self._measured and self.chance[i] >= LIKELY]
+        there = there or [i for i in self.problem.columns[ctx] if i in self._measured]
         return max(there, key=lambda i: (self.mean[i], -i)) if there else None
 
     def answers(self) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class Columns:
     def _in_doubt(self, ctx: int) -> bool:
         answer = self.answer(ctx)
         if answer is None:
-            return any(self._can(i) and self.chance[i] >= LIKELY for i in self._columns[ctx])
+            return any(self._can(i) and self.chance[i] >= LIKELY for i in self.problem.columns[ctx])
         return self.miss(ctx) > self.problem.doubt
 
     def miss(self, ctx: int) -> float:
@@ -105,7 +105,7 @@ class Columns:
 
     def _chance_of_better(self, ctx: int) -> float:
         answer = self.answer(ctx)
-        others = [i for i in self._columns[ctx] if self._can(i) and self.chance[i] > 0.02]
+        others = [i for i in self.problem.columns[ctx] if self._can(i) and self.chance[i] > 0.02]
         if answer is None or not others:
             return 0.0 if answer is not None else 1.0
         margin = self.mean[answer] + math.log(1 + self.problem.close)
@@ -120,7 +120,7 @@ class Columns:
         seconds = problem.seconds(self.mean)
         scores: dict[int, float] = {}
         for ctx in self.doubtful:
-            for i in self._columns[ctx]:
+            for i in problem.columns[ctx]:
                 if self._can(i) and problem.has_time(float(seconds[i])):
                     scores[i] = self._worth(ctx, i) / float(seconds[i])
         if not scores:
