@@ -238,6 +238,16 @@ def _is_largest(truth: Truth, goal: Goal, index: int) -> bool:
     return index in fits and truth.rates[index] >= goal.rate * CLOSE * best and mine + 1 >= contexts.index(max(certain))
 
 
+def reproduced(maps: Sequence[Truth]) -> str:
+    """How far a whole map's own answer, by one half of the runs, is the best one by the other half."""
+    shares = [truth.best() / max(truth.rates[index] for index in truth.fits()) for truth in maps]
+    near = sum(share >= CLOSE for share in shares)
+    return (
+        f"What a whole recorded map names is within 5 % of the best by its other runs in {near} of {len(shares)}; "
+        f"the median of that is {100 * median(shares):.0f} % of the best."
+    )
+
+
 Way = Callable[[Truth, random.Random, dict[int, Found]], Iterator[int]]
 
 
@@ -453,6 +463,8 @@ def main() -> None:
         columns = ["goal", "replays", "seconds / exhaustive", "9 of 10", "cells", "9 of 10", "answer holds"]
         _common.table(columns, sorted(rows))
         print()
+    if parts["recorded"]:
+        print(f"{reproduced(parts['recorded'])}\n")
     if given.only in (None, "map"):
         few = max(1, given.maps // 10)
         real = [simulated(given.first + seed, spilled=share, cells=624) for share in (0.05, 0.2) for seed in range(few)]

@@ -2,12 +2,14 @@
 
 Memory grows with num_ctx and with num_batch. Where engines say what a load takes, its size is
 s0 + s1 num_ctx + s2 num_batch + s3 num_ctx num_batch, and the limit lies between the largest that fitted and the
-smallest that did not.
+smallest that did not. What failed otherwise says nothing of memory; but a num_ctx or num_batch that failed so in two
+cells and worked in none (num_batch 1 ends some servers) is not hoped for any more.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 SURELY, HARDLY = 0.995, 0.005
 SIZES_FROM = 4
 """Four numbers want at least so many places."""
+NEVER_FROM = 2
+"""A value that worked nowhere is given up after so many failed cells: one may be an accident."""
 OPTIMISM = 0.75
 """How likely an untried place fits as long as none has failed."""
 
@@ -41,8 +45,24 @@ def fitting(grid: Sequence[Place], results: Sequence[tuple[Place, Found]]) -> Fi
     spilled = [place for place, found in results if found.known is Known.SPILLED]
     failed = [place for place, found in results if found.known is Known.FAILED]
     sizes = _sizes(grid, results)
+    works = _works(grid, [*whole, *spilled], [place for place, found in results if found.known is Known.TRIED])
     loads = _chance(grid, [*whole, *spilled], failed, sizes)
-    return Fitting(_chance(grid, whole, [*spilled, *failed], sizes), loads)
+    chance = _chance(grid, whole, [*spilled, *failed], sizes)
+    return Fitting((chance * works).clip(HARDLY), (loads * works).clip(HARDLY))
+
+
+def _works(grid: Sequence[Place], good: Sequence[Place], bad: Sequence[Place]) -> Numbers:
+    """0 where a place has a num_ctx or a num_batch that is given up, else 1."""
+    import numpy as np
+
+    never = np.zeros(len(grid), dtype=bool)
+    for name in ("num_ctx", "num_batch"):
+        failures = Counter(getattr(place, name) for place in bad)
+        given_up = {value for value, times in failures.items() if times >= NEVER_FROM}
+        given_up -= {getattr(place, name) for place in good}
+        never |= np.array([getattr(place, name) in given_up for place in grid], dtype=bool)
+    found: Numbers = np.where(never, 0.0, 1.0)
+    return found
 
 
 def _sizes(grid: Sequence[Place], results: Sequence[tuple[Place, Found]]) -> Numbers | None:

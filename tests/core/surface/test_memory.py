@@ -44,5 +44,18 @@ def test_what_is_spilled_can_be_loaded_and_does_not_fit() -> None:
     assert said.loads[AT[2048, 128].position] >= SURELY
 
 
-def test_failures_that_say_nothing_of_memory_change_nothing() -> None:
+def test_a_failure_that_says_nothing_of_memory_changes_nothing() -> None:
     assert list(fitting(GRID, found((1024, 64, Known.TRIED))).chance) == list(fitting(GRID, []).chance)
+
+
+def test_a_size_that_failed_twice_and_worked_nowhere_is_not_hoped_for() -> None:
+    """Crashes, not memory: cells beside it, and those of a num_ctx that worked elsewhere, are as they were."""
+    good = [(1024, 128, Known.FITS), (2048, 256, Known.FITS)]
+    before = fitting(GRID, found(*good))
+    twice = fitting(GRID, found(*good, (1024, 64, Known.TRIED), (2048, 64, Known.TRIED)))
+    for place in GRID:
+        said = twice.chance[place.position], twice.loads[place.position]
+        as_before = before.chance[place.position], before.loads[place.position]
+        assert said == ((HARDLY, HARDLY) if place.num_batch == 64 else as_before)
+    worked = fitting(GRID, found(*good, *((1024, batch, Known.TRIED) for batch in (256, 512))))
+    assert worked.chance[AT[1024, 64].position] == before.chance[AT[1024, 64].position]
