@@ -6,7 +6,7 @@ kind of row, `2 cell:… attempt:… runs:… scores:… answers:… prompts:…
 a column that is NULL in old rows joins a list without a new form. A column that has a value in them, one that leaves a
 list, or a further table needs a new form: one more entry in `FORMS`, the last of which is written.
 
-Rows of the tables in `ROWS` have a column `checksum` of their own, over what is never changed in them.
+Rows of the tables in `ROWS` have a column `checksum` of their own.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -83,8 +83,11 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "sweep_id", "combination", "num_ctx", "num_batch", "result", "reason", "error", "effective_num_ctx",
         "effective_num_batch", "size_bytes", "size_vram_bytes", "load_duration_s", "scanned_at",
     ),
+    "goals": ("sweep_id", "goal", "of_file", "begun_at", "ended_at", "is_reached", "says", "answers"),
+    "choices": ("attempt_id", "goal", "reason", "how_far"),
 }  # fmt: skip
-"""Of each table what a row is sealed over: not what changes later, nor a reference that `recover` may empty."""
+"""Of each table what a row is sealed over: not what changes later, nor a reference that `recover` may empty. A goal is
+sealed anew whenever it changes."""
 
 
 def seal(connection: sqlite3.Connection, attempt_id: int) -> None:

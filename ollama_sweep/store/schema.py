@@ -344,10 +344,17 @@ ALTER TABLE scans ADD COLUMN checksum INTEGER;
 """
 """What a row that belongs to no attempt's checksum must come to; NULL in rows of earlier versions."""
 
+_GOAL_CHECKSUMS = """
+ALTER TABLE goals ADD COLUMN checksum INTEGER;
+ALTER TABLE choices ADD COLUMN checksum INTEGER;
+"""
+"""The same for what a sweep is for, and for why a cell was chosen."""
+
 MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums", _TABLES_3),
               ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
               ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
-              ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS), ("13_goals", GOALS))  # fmt: skip
+              ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS), ("13_goals", GOALS),
+              ("14_goal_checksums", _GOAL_CHECKSUMS))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""

@@ -140,7 +140,8 @@ _PLACE = "sweep_id = ? AND position = ?"
 _KEYS = {"plan": (("sweep_id", "position"), _PLACE), "load_values": (("attempt_id",), "attempt_id = ?")}
 """What a load said is lost for each metric, and made again of its runs."""
 _NAMES = {"plan": "its place in the plan differs", "load_values": "what its load said differs",
-          "corrections": "its correction differs", "out_of_memory": "the record of its memory differs"}  # fmt: skip
+          "corrections": "its correction differs", "out_of_memory": "the record of its memory differs",
+          "choices": "why it was chosen differs", "goals": "its goal differs"}  # fmt: skip
 
 
 def differing_rows(connection: sqlite3.Connection) -> Iterator[WrongRow]:
@@ -164,7 +165,8 @@ def _of_row(connection: sqlite3.Connection, table: str, key: tuple[object, ...],
     sweep, cell = next(_rows(connection, sql, row["sweep_id"], row.get("cell_id")), ("", ""))
     if table == "plan":
         return Difference(_text(sweep), _object(row["coordinates"]), _text(cell), None, (_NAMES[table],))
-    return Difference(_text(sweep), {}, _text(cell), None, (f"row {key[0]} of the table {table} differs",))
+    what = _NAMES.get(table, f"row {key[0]} of the table {table} differs")
+    return Difference(_text(sweep), {}, _text(cell), None, (what,))
 
 
 def _unowned_results(connection: sqlite3.Connection) -> Iterator[Difference]:

@@ -18,7 +18,8 @@ CELLS = 8
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A sweep with control measurements that drift, two passes, a second look, a scan, and cells without memory."""
+    """A sweep with control measurements that drift, two passes, a second look, a scan, and cells without memory; and two
+    with a goal."""
     made = Program(tmp_path_factory.mktemp("rows"))
     made.script(noise=0.01, oom_above=1024 * 64, slows={"after": 5, "factor": 0.8})
     config = made.grid(
@@ -26,6 +27,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     )
     made("run", config, "--no-pause").must()
     made("run", config, "--scan").must()
+    for name in ("wanted", "wished"):
+        made("run", made.grid(name, num_ctx=[512, 1024], num_thread=1, num_batch=[32, 64]), "--goal", "best").must()
     yield made
     made.close()
 
@@ -68,13 +71,51 @@ def test_a_position_that_was_changed_is_told_and_not_shown_as_true(measured: Pro
     path = measured.folder / "moved.db"
     path.write_bytes((measured.folder / "sweeps.db").read_bytes())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE plan SET position = 64 WHERE position = 0")
+        connection.execute("UPDATE plan SET position = 64 WHERE position = 0 AND sweep_id = 1")
     said = measured("verify", "--db", "moved.db").must(4).stdout
     assert "sweep grid: num_ctx 512, num_batch 32: its place in the plan differs" in said
     found = json_of(measured("recover", "--db", "moved.db", "--to", "whole.db", "--json"))
     assert [one["what"] for one in found["differences"]] == [["its place in the plan differs"]]
-    assert [row["position"] for row in measured.rows("whole.db")] == [*range(1, CELLS)]
+    assert [row["position"] for row in measured.rows("whole.db") if row["sweep"] == "grid"] == [*range(1, CELLS)]
     measured("verify", "--db", "whole.db").must()
+
+
+def test_a_goal_that_was_changed_is_told_and_the_others_are_kept(measured: Program) -> None:
+    """What it came to and why a cell was chosen are said by `status` and `explain`, so they are held to what was."""
+    path = measured.folder / "goals.db"
+    path.write_bytes((measured.folder / "sweeps.db").read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("""UPDATE goals SET says = replace(says, '1', '7')
+            WHERE sweep_id = (SELECT id FROM sweeps WHERE name = 'wanted')""")
+        (chosen,) = connection.execute("SELECT max(attempt_id) FROM choices").fetchone()
+        connection.execute("UPDATE choices SET reason = 'because' WHERE attempt_id = ?", (chosen,))
+    said = measured("verify", "--db", "goals.db").must(4).stdout
+    assert "sweep wanted: its goal differs" in said
+    assert said.count("why it was chosen differs") == 1
+    choices = len(measured.rows("goals.db", "SELECT * FROM choices"))
+    measured("recover", "--db", "goals.db", "--to", "good.db").must()
+    measured("verify", "--db", "good.db").must()
+    assert len(measured.rows("good.db", "SELECT * FROM choices")) == choices - 1
+    sweeps = "SELECT name FROM sweeps JOIN goals ON goals.sweep_id = sweeps.id"
+    assert [row["name"] for row in measured.rows("good.db", sweeps)] == ["wished"]
+    assert [row for row in measured.rows("good.db") if row["sweep"] == "wanted"] == [
+        row for row in measured.rows("goals.db") if row["sweep"] == "wanted"
+    ], "what was measured for it is kept"
+
+
+def test_a_goal_of_an_earlier_version_gets_its_checksum_when_it_changes(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    with contextlib.closing(program):
+        config = program.grid(num_batch=[2, 4, 8])
+        program("run", config, "--goal", "best").must()
+        with contextlib.closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as connection:
+            connection.executescript("""ALTER TABLE goals DROP COLUMN checksum; ALTER TABLE choices DROP COLUMN checksum;
+                DELETE FROM _sqlite_migrations WHERE name = '14_goal_checksums'; PRAGMA user_version = 13""")
+        program("verify").must()
+        program("run", config, "--goal", "per-context").must()
+        sealed = "SELECT count(*) AS rows, count(checksum) AS sealed FROM goals"
+        assert program.rows(sql=sealed) == [{"rows": 1, "sealed": 1}]
+        program("verify").must()
 
 
 def test_a_result_of_another_cell_is_told(measured: Program) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.surface.goal import Goal, goal_of
-from ollama_sweep.store import values
+from ollama_sweep.store import checksum, values
 from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.values import Notes
 
@@ -81,6 +81,12 @@ def keep_goal(connection: sqlite3.Connection, sweep_id: int, goal: Goal, of_file
                 goal = excluded.goal""",
         (sweep_id, text_of(goal), of_file, now),
     )
+    _seal(connection, sweep_id)
+
+
+def _seal(connection: sqlite3.Connection, sweep_id: int) -> None:
+    """Whoever changes a goal seals it anew."""
+    checksum.seal_rows(connection, "goals", "sweep_id = ?", (sweep_id,))
 
 
 def begin(connection: sqlite3.Connection, sweep_id: int, attempt_id: int, chosen: Chosen) -> None:
@@ -89,11 +95,14 @@ def begin(connection: sqlite3.Connection, sweep_id: int, attempt_id: int, chosen
         "INSERT OR REPLACE INTO choices (attempt_id, goal, reason, how_far) VALUES (?, ?, ?, ?)",
         (attempt_id, chosen.goal, chosen.reason, chosen.how_far),
     )
-    connection.execute(
+    checksum.seal_rows(connection, "choices", "attempt_id = ?", (attempt_id,))
+    reopened = connection.execute(
         """UPDATE goals SET ended_at = NULL, is_reached = 0, says = '', answers = '[]'
             WHERE sweep_id = ? AND ended_at IS NOT NULL""",
         (sweep_id,),
     )
+    if reopened.rowcount:
+        _seal(connection, sweep_id)
 
 
 def end(
@@ -104,6 +113,7 @@ def end(
         "UPDATE goals SET ended_at = ?, is_reached = ?, says = ?, answers = ? WHERE sweep_id = ?",
         (now, is_reached, says, canonical_json(list(answers)), sweep_id),
     )
+    _seal(connection, sweep_id)
 
 
 def chosen(connection: sqlite3.Connection, attempt_id: int, notes: Notes) -> Chosen | None:
