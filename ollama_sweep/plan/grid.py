@@ -7,15 +7,18 @@ import math
 import random
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ollama_sweep.core.cell import PROMPT_TOKENS, Cell
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.loading.change import Change, change_by
 from ollama_sweep.core.options import MATTER_OF_COURSE, Options, Scalar, asked_for, is_server_setting
 from ollama_sweep.plan.spec import DEFAULT_NUM_PREDICT, SweepSpec
 from ollama_sweep.tasks.base import Setup
 
 NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
 INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
+AUTO, COLUMN_FIRST = "auto", "column-first"
 """What no change of needs another load."""
 FEWEST_CELLS = 5
 """A smaller sweep would be made of controls; it has none by itself."""
@@ -72,10 +75,43 @@ def _coordinates_at(number: int, outer: dict[str, Sequence[Scalar]], asked: Sequ
 
 def _coordinates(spec: SweepSpec) -> Iterator[Options]:
     """Combinations of all dimensions in nesting order, outermost first."""
+    if spec.order == AUTO:
+        yield from _seldom_changed(spec)
+        return
     outer, asked = _outer(spec), _asked(spec)
     for combination in itertools.product(*outer.values()):
         pairs = tuple(zip(outer, combination, strict=True))
         yield from ((*pairs, *inner) for inner in asked)
+
+
+def _seldom_changed(spec: SweepSpec) -> Iterator[Options]:
+    """The same in the order `auto`: what is dear to change is changed as seldom as can be.
+
+    Each model's weights are read once, also where a task asks a model of its own. Under each model all settings of the
+    server follow one another, under the next one backwards, so that no change of model is a restart as well.
+    """
+    settings, requests = list(_combined(spec, Change.RESTART)), list(_combined(spec, Change.KEPT))
+    for turn, places in enumerate(_by_weights(spec)):
+        for setting in settings if turn % 2 == 0 else reversed(settings):
+            for load in _combined(spec, Change.RELOAD):
+                for request, (model, asked) in itertools.product(requests, places):
+                    yield (*model, *setting, *load, *request, *asked)
+
+
+def _combined(spec: SweepSpec, needs: Change) -> Iterator[Options]:
+    """The combinations of all dimensions that need this, in nesting order."""
+    names = [name for name in nesting(spec) if name not in INNERMOST and change_by(name) is needs]
+    for combination in itertools.product(*(spec.dimensions[name] for name in names)):
+        yield tuple(zip(names, combination, strict=True))
+
+
+def _by_weights(spec: SweepSpec) -> list[list[tuple[Options, Options]]]:
+    """The models with what is asked of each, those together that have the same weights loaded."""
+    models: list[Options] = [(("model", model),) for model in spec.dimensions.get("model", ())] or [()]
+    found: dict[str, list[tuple[Options, Options]]] = {}
+    for model, asked in itertools.product(models, _asked(spec)):
+        found.setdefault(_cell(spec, (*model, *asked)).model, []).append((model, asked))
+    return list(found.values())
 
 
 def _asked(spec: SweepSpec) -> list[Options]:
@@ -105,12 +141,29 @@ def controls_wanted(loads: int) -> int:
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:
-    """Dimension names, outermost first: server settings, model, others as written, sizes, what loads nothing."""
+    """Dimension names, outermost first: server settings, model, others as written, sizes, what loads nothing.
+
+    In the order `auto` the model comes before the server's settings, and what needs no load behind the sizes.
+    """
     server = [name for name in spec.dimensions if is_server_setting(name)]
     main = ["num_batch", "num_ctx"] if spec.order == "row-first" else ["num_ctx", "num_batch"]
     further = [name for name in spec.dimensions if name not in (*server, "model", *main, *INNERMOST)]
     names = [*server, "model", *further, *main, *INNERMOST]
+    if spec.order == AUTO:
+        loads = [name for name in further if change_by(name) is not Change.KEPT]
+        request = [name for name in further if name not in loads]
+        names = ["model", *server, *loads, *main, *request, *INNERMOST]
     return tuple(name for name in names if name in spec.dimensions)
+
+
+def order_of(spec: SweepSpec) -> str:
+    """The order of the cells; where `auto` changes nothing it is column-first, as which earlier versions planned it."""
+    plain = replace(spec, order=COLUMN_FIRST)
+    if spec.order != AUTO or nesting(spec) != nesting(plain):
+        return spec.order
+    groups, models = _by_weights(spec), spec.dimensions.get("model", ("",))
+    is_plain = len(groups) == len(models) and all(len({model for model, _ in group}) == 1 for group in groups)
+    return COLUMN_FIRST if is_plain else AUTO
 
 
 def _in_order(spec: SweepSpec, name: str) -> Sequence[Scalar]:

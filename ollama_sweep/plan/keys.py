@@ -16,7 +16,7 @@ from ollama_sweep.core.surface import goal
 
 IDENTITY, RUNTIME = "identity", "runtime"
 EFFORTS = ("low", "medium", "high")
-ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
+ORDERS = ("auto", "column-first", "columns-bisected", "row-first", "shuffled")
 
 
 class Kind(StrEnum):

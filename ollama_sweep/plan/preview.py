@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ollama_sweep.core.forecast import Work, forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
+from ollama_sweep.core.loading.change import Counting, Loading, counted
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
@@ -35,6 +36,8 @@ from ollama_sweep.store.rows import SCOUT, PlannedCell, SweepRow
 
 SHOWN_CELLS = 8
 CELLS_AT_ONCE = 2000
+COMPARED_CELLS = 20_000
+"""Of a larger grid it is not said what another order would come to: that takes two more walks over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,8 @@ class Preview:
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
     memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
     yet, where `measured_once` is true. `goal`: how many of them a planner usually chooses; None where there is no
-    goal. `ways`: of a sweep that is scouted, what each way to measure it takes.
+    goal. `ways`: of a sweep that is scouted, what each way to measure it takes. `loading`: what the cells to run need, in this order; `loading_by_auto`: what the whole grid would need in the
+    order `auto`, where that is less than in its own.
 
     A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
     the time are those of both, `first` is in turns, all else is that of the first arm.
@@ -163,6 +167,8 @@ class Preview:
     first_positions: tuple[int, ...] = ()
     goal: Expected | None = None
     ways: tuple[Way, ...] = ()
+    loading: Loading = field(default_factory=Loading)
+    loading_by_auto: Loading | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For machines; what only a pair has is left out elsewhere."""
@@ -293,6 +299,8 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         saved=saved,
         goal=_expected(spec, reader, row),
         ways=_ways(found, reader, row, seen.cells, scout),
+        loading=seen.loading.found + seen.late_loading.found,
+        loading_by_auto=_by_auto(spec, seen.cells),
     )
 
 
@@ -309,6 +317,14 @@ def _ways(
     scouts.engine_of(found.engine)
     scouts.check(goal, spec)
     return scouts.ways(goal, spec, cells, list(reader.history(row.sweep_id)) if reader and row else [])
+
+
+def _by_auto(spec: SweepSpec, cells: int) -> Loading | None:
+    """What the grid needs in the order `auto`, where its own order needs more of anything."""
+    if spec.order == grid.AUTO or cells > COMPARED_CELLS:
+        return None
+    own, by_auto = (counted(grid.each_cell(one)) for one in (spec, replace(spec, order=grid.AUTO)))
+    return by_auto if by_auto.is_less_than(own) else None
 
 
 def _expected(spec: SweepSpec, reader: Reader | None, row: SweepRow | None) -> Expected | None:
@@ -367,6 +383,8 @@ class _Seen:
     late_first: list[tuple[int, str]] = field(default_factory=list)
     late: int = 0
     work: Counter[Work] = field(default_factory=Counter)
+    loading: Counting = field(default_factory=Counting)
+    late_loading: Counting = field(default_factory=Counting)
     frontiers: set[int] = field(default_factory=set)
     contexts: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     does_not_fit: defaultdict[int | None, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -424,6 +442,7 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         seen.does_not_fit[cell.prompt_tokens].add(cell.num_ctx)
     if reason:
         seen.why[reason] += 1
+        (seen.late_loading if planned.frontier else seen.loading).add(cell)
         seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency)] += 1
         seen.late += bool(planned.frontier)
         seen.frontiers.add(planned.frontier)

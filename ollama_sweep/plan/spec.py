@@ -132,7 +132,7 @@ class SweepSpec:
     load_timeout_s: float = field(default=600.0, metadata=RUNTIME)
     retries: int = field(default=1, metadata=RUNTIME)
     reuse_duplicates: bool = field(default=False, metadata=RUNTIME)
-    order: str = field(default="column-first", metadata=RUNTIME)
+    order: str = field(default="auto", metadata=RUNTIME)
     conditions: Conditions = field(default=Conditions(), metadata=RUNTIME)
     interim: Interim = field(default=Interim(), metadata=RUNTIME)
     control: Interim | None = field(default=None, metadata=RUNTIME)

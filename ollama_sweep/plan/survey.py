@@ -84,7 +84,7 @@ class Survey:
             "options": dict(spec.options),
             "server": dict(spec.server),
             "exclude": [exclusion.text for exclusion in spec.exclude],
-            "order": spec.order,
+            "order": grid.order_of(spec),
             **self._reuse_picture(),
             **({"arm": [self.arm.letter, self.arm.other]} if self.arm is not None else {}),
         }
@@ -200,7 +200,7 @@ class Survey:
             "rounds": self.rounds,
             "warmup": spec.warmup.minimum,
             "timeout_s": spec.timeout_s,
-            "order": spec.order,
+            "order": grid.order_of(spec),
             "host": masked(self.info.where),
             "cooldown": asdict(spec.cooldown),
             **self._reuse_picture(),

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.loading.change import counted
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.plan import fit, grid
 from ollama_sweep.plan.exclude import parse_exclusion
 from ollama_sweep.plan.spec import PromptSpec, SweepSpec
+from ollama_sweep.tasks.base import Question, Setup
 
 MODEL = ModelInfo("m", "sha256:m", context_length=8192, size_bytes=98_000_000, kv_bytes_per_token=23_040)
-ORDERS = ("column-first", "columns-bisected", "row-first", "shuffled")
+ORDERS = ("auto", "column-first", "columns-bisected", "row-first", "shuffled")
 
 
 def spec(order: str = "column-first", exclude: str = "", **dimensions: tuple[Scalar, ...]) -> SweepSpec:
@@ -108,6 +110,48 @@ def test_models_lie_outside_further_dimensions_and_tasks_inside() -> None:
     assert [each.model for each in found] == ["a"] * 24 + ["b"] * 24
     assert [each.task for each in found[:4]] == ["prompt_eval", "chat"] * 2
     assert found[0].options == (("num_batch", 2), ("num_ctx", 512), ("num_gpu", 0), ("num_predict", 2), ("seed", 1))
+
+
+# Seldom changed
+
+
+def changes_of(some: SweepSpec) -> tuple[int, int, int]:
+    found = counted(grid.each_cell(some))
+    return found.loads, found.models, found.restarts
+
+
+Values = dict[str, tuple[Scalar, ...]]
+FLASH: Values = {"flash_attention": (False, True)}
+
+
+def test_auto_changes_models_and_servers_as_seldom_as_can_be_and_loads_nothing_twice() -> None:
+    """Of 3 models × 2 settings × 6 sizes × 3 temperatures."""
+    some: Values = {"temperature": (0, 0.5, 1), **FLASH, "model": ("a", "b", "c"), "prompt_tokens": (100, 200)}
+    assert changes_of(spec("auto", "", **some)) == (36, 2, 3), "one load a configuration; no model comes back"
+    assert changes_of(spec("column-first", "", **some)) == (108, 5, 1), "as it was, and is where it is asked for"
+    order = grid.cells(spec("auto", "", **some))
+    assert [each.model for each in order] == ["a"] * 72 + ["b"] * 72 + ["c"] * 72
+    servers = [value for value, _ in itertools.groupby(dict(each.server)["flash_attention"] for each in order)]
+    assert servers == [False, True, False, True], "the next model begins with the server that runs"
+    assert len({each.load_key for each in order}) == 36
+
+
+def test_auto_is_column_first_where_every_cell_is_a_reload() -> None:
+    loads: Values = {"num_gpu": (0, 9), "num_thread": (1, 2)}
+    alike: list[Values] = [{}, loads, {"model": ("a", "b")}, {"prompt_tokens": (100, 200)}]
+    for some in alike:
+        assert places(spec("auto", "", **some)) == places(spec("column-first", "", **some))
+        assert grid.order_of(spec("auto", "", **some)) == "column-first", "a plan that is stored stays what it is"
+    others: list[Values] = [{"seed": (1, 2)}, {"model": ("a", "b"), **FLASH}]
+    assert [grid.order_of(spec("auto", "", **some)) for some in others] == ["auto", "auto"]
+
+
+def test_a_task_that_asks_a_model_of_its_own_is_measured_together_with_its_model() -> None:
+    asks = {"embeddings": Setup(model="small", questions=(Question("q", "", texts=("a",)),)), "chat": Setup()}
+    some = replace(spec("auto", task=("embeddings", "chat"), model=("a", "b", "small")), setups=asks)
+    found = grid.cells(some)
+    assert [model for model, _ in itertools.groupby(each.model for each in found)] == ["small", "a", "b"]
+    assert len(found) == len(grid.cells(replace(some, order="column-first"))) == 36
 
 
 # What is left out

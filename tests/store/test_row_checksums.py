@@ -18,8 +18,10 @@ CELLS = 8
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A sweep with control measurements that drift, two passes, a second look, a scan, and cells without memory; and two
-    with a goal."""
+    """A sweep with control measurements that drift, two passes, a second look, a scan, and cells without memory.
+
+    Two others have a goal.
+    """
     made = Program(tmp_path_factory.mktemp("rows"))
     made.script(noise=0.01, oom_above=1024 * 64, slows={"after": 5, "factor": 0.8})
     config = made.grid(
@@ -109,7 +111,8 @@ def test_a_goal_of_an_earlier_version_gets_its_checksum_when_it_changes(tmp_path
         config = program.grid(num_batch=[2, 4, 8])
         program("run", config, "--goal", "best").must()
         with contextlib.closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as connection:
-            connection.executescript("""ALTER TABLE goals DROP COLUMN checksum; ALTER TABLE choices DROP COLUMN checksum;
+            connection.executescript("""ALTER TABLE goals DROP COLUMN checksum;
+                ALTER TABLE choices DROP COLUMN checksum;
                 DELETE FROM _sqlite_migrations WHERE name = '14_goal_checksums'; PRAGMA user_version = 13""")
         program("verify").must()
         program("run", config, "--goal", "per-context").must()

@@ -16,7 +16,7 @@ RUN_BASE = "model: m\nprompt: p.txt\nnum_ctx: 512\nnum_batch: 4\nengine: fake\n"
 LONG_NAME = "n" * 81
 WHOLE_NUMBERS = "write whole numbers like 4096"
 LENGTHS_OF_TIME = "write seconds (600) or a time like 10m, more than 0 and at most 168h"
-ORDERS = "column-first, columns-bisected, row-first, shuffled"
+ORDERS = "auto, column-first, columns-bisected, row-first, shuffled"
 FORMS = "is too much; allowed are < <= > >= == != and or not + - * // % with names, numbers and texts"
 
 

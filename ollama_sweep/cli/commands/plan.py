@@ -15,6 +15,7 @@ from ollama_sweep.core.text import in_short, one_line
 from ollama_sweep.machine.secrets import masked
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.loading.change import Loading
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.plan.goals.scouts import Way
     from ollama_sweep.plan.preview import LengthPreview, ModelPreview, Preview, TaskPreview
@@ -99,6 +100,7 @@ def _lines(found: Preview) -> list[str]:
     lines += [f"Changed since the last run: {line}" for line in found.changes]
     lines += [f"Would run: {count} cells ({reason})" for reason, count in found.why.items()]
     lines += [f"  first: {'; '.join(found.first)}"] if found.first else []
+    lines += _loading(found)
     if found.saved:
         lines.append(f"Saved: {found.saved} cells take the result of another one of the same configuration")
     lines += _warnings(found)
@@ -108,6 +110,25 @@ def _lines(found: Preview) -> list[str]:
     if found.seconds_left is not None and found.goal is None:
         lines.append(f"Time left: about {format_duration(found.seconds_left)}, at the rate so far")
     return lines
+
+
+def _loading(found: Preview) -> list[str]:
+    """How often something is loaded, where cells differ in what they need."""
+    now, auto = found.loading, found.loading_by_auto
+    lines = []
+    if now.kept or now.models or now.restarts:
+        lines.append(f"In this order: {_needs(now)}")
+    if auto is not None and found.to_run == found.cells:
+        lines.append(f"  in the order auto: {_needs(auto)}")
+    return lines
+
+
+def _needs(loading: Loading) -> str:
+    """`36 loads, 2 changes of model, 3 restarts of the server; 180 cells in the load of the one before`."""
+    counts = [(loading.loads, "load", "loads"), (loading.models, "change of model", "changes of model"),
+              (loading.restarts, "restart of the server", "restarts of the server")]  # fmt: skip
+    words = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
+    return f"{words}; {loading.kept} cells in the load of the one before" if loading.kept else words
 
 
 def _goal(found: Preview) -> list[str]:

@@ -1,0 +1,1 @@
+"""What a cell needs before its first run, and what that costs."""
