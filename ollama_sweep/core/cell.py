@@ -78,7 +78,7 @@ class Cell:
         return self.task, self.model, self.prompt_tokens
 
     @property
-    def load_key(self) -> tuple[object, ...]:
+    def load_key(self) -> tuple[object, str, object]:
         """Equal for cells that can be measured in one load."""
         return (self.server, self.model, tuple(pair for pair in self.options if pair[0] in LOAD_OPTIONS))
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
+
+from ollama_sweep.core.loading import costs
+from ollama_sweep.core.loading.change import Change
+from ollama_sweep.core.loading.costs import Loaded
 
 RECENT_ATTEMPTS = 50
 """So many of a sweep's last attempts speak for the cells to come: in its order neighbours are alike."""
-OF_WORK = frozenset({"task", "concurrency", "prompt_tokens"})
-"""Dimensions whose cells differ in what is asked, so that one says little of how long another one takes."""
+SAMPLED_ATTEMPTS = 200
+"""So many more, from all over the sweep, where its cells differ in what they ask or in what they need."""
 LIKE_LENGTH = 0.1
 STEEPEST = 2.0
 """Reading a prompt of twice the length takes at most four times as long."""
@@ -20,11 +24,15 @@ ERROR_OF_OTHERS = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell asks, as far as its time hangs on it: the prompt's tokens where lengths differ, questions at once."""
+    """What a cell asks, as far as its time hangs on it: the prompt's tokens where lengths differ, questions at once;
+    of which model, and what it needs before: None where all cells need the same.
+    """
 
     task: str = ""
     tokens: int | None = None
     at_once: int = 1
+    model: str = ""
+    needs: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,14 @@ def forecast(
 
     What a cell took is the sum of its attempts: one that fails and is tried again takes all of them. The spread counts
     twice: the mean itself is uncertain, and so is the sum of the cells to come. `work` says in what shares the cells to
-    come ask what: those that ask the same are like one another, and a longer prompt takes longer to read.
+    come ask and need what: those that ask the same are like one another, a longer prompt takes longer to read, and what
+    comes before the first run is what cells took that needed the same (`loading.costs`). The pace is that of the last
+    attempts; `history` has the newest first.
     """
     took = _by_cell(history)
     if not took:
         return Forecast()
-    mean = fmean(cell.seconds for cell in took)
+    mean = fmean(cell.seconds for cell in took[:RECENT_ATTEMPTS])
     parts = _parts(took, cells, work or {})
     expected_s = math.fsum(part.cells * part.seconds for part in parts)
     at_hand_s = expected_s / cells if cells else mean
@@ -106,6 +116,7 @@ def _by_cell(history: Iterable[Took]) -> list[Took]:
         of_cell = found.get(attempt.cell)
         if of_cell is not None:
             work = of_cell.work if of_cell.work.tokens is not None else attempt.work
+            work = replace(work, needs=attempt.work.needs)  # a retry is a load of its own, which is the cell's as well
             seconds, asking_s = of_cell.seconds + attempt.seconds, of_cell.asking_s + attempt.asking_s
             found[attempt.cell] = Took(attempt.cell, seconds, work, asking_s)
         else:
@@ -121,7 +132,19 @@ def _parts(took: Sequence[Took], cells: int, work: Mapping[Work, float]) -> list
 
 
 def _expected(took: Sequence[Took], work: Work) -> tuple[float, int]:
-    """What a cell that asks this takes, and how many like it say so; 0 where it is told by others."""
+    """What a cell that asks and needs this takes, and how many like it say so; 0 where it is told by others."""
+    if work.needs is None:
+        return _alike_s(took, work)
+    loading = [Loaded(cell.work.model, cell.work.needs, cell.seconds - cell.asking_s) for cell in took]
+    around_s, loads = costs.expected_s(loading, work.model, work.needs)
+    of_model = [cell for cell in took if cell.work.model == work.model]
+    asked = [Took(cell.cell, cell.asking_s, cell.work, cell.asking_s) for cell in of_model or took]
+    asking_s, like_it = _alike_s(asked, work)
+    return around_s + asking_s, min(loads, like_it) if of_model else 0
+
+
+def _alike_s(took: Sequence[Took], work: Work) -> tuple[float, int]:
+    """The seconds of cells that ask this, and how many say so; 0 where they are told by others."""
     of_task = [cell for cell in took if cell.work.task == work.task]
     if not of_task:
         return fmean(cell.seconds for cell in took), 0
@@ -129,6 +152,7 @@ def _expected(took: Sequence[Took], work: Work) -> tuple[float, int]:
     alike = [cell for cell in of_task if cell.work.at_once == nearest]
     asked, by_length = work.tokens, _by_length(alike)
     if not asked or not by_length:
+        alike = alike[:RECENT_ATTEMPTS]
         return fmean(cell.seconds for cell in alike), len(alike) if nearest == work.at_once else 0
     length = min(by_length, key=lambda tokens: abs(math.log(tokens / asked)))
     if _is_like(length, asked):
@@ -176,9 +200,9 @@ def _relative_variance(took: Sequence[Took], *, by_work: bool) -> tuple[float, i
 
 def _alike(took: Sequence[Took]) -> Iterator[Sequence[Took]]:
     """Cells that ask the same."""
-    by_kind: dict[tuple[str, int], list[Took]] = {}
+    by_kind: dict[Work, list[Took]] = {}
     for cell in took:
-        by_kind.setdefault((cell.work.task, cell.work.at_once), []).append(cell)
+        by_kind.setdefault(replace(cell.work, tokens=None), []).append(cell)
     for cells in by_kind.values():
         yield from _by_length(cells).values()
         if others := [cell for cell in cells if not cell.work.tokens]:

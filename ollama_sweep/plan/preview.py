@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ollama_sweep.core.forecast import Work, forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
-from ollama_sweep.core.loading.change import Counting, Loading, counted
+from ollama_sweep.core.loading.change import Counting, Loading, counted, is_more_than_reloads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.engines.base import ModelInfo
@@ -257,6 +257,7 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
     to_run, saved = sum(seen.why.values()), seen.saved
+    work = seen.work if is_more_than_reloads(spec.dimensions) else None
     resting_s = _rests_s(spec.cooldown, reader, row, to_run + waiting - 1)
     return Preview(
         sweep=spec.name,
@@ -282,7 +283,7 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         repeats=repeats,
         unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s, seen.work).seconds_left,
+        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s, work).seconds_left,
         loads=LoadsPreview(
             passes=int(spec.settings.get("passes") or 1),
             per_pass=seen.cells - seen.unfit - seen.same - len(left_out.places),
@@ -442,8 +443,8 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         seen.does_not_fit[cell.prompt_tokens].add(cell.num_ctx)
     if reason:
         seen.why[reason] += 1
-        (seen.late_loading if planned.frontier else seen.loading).add(cell)
-        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency)] += 1
+        needs = (seen.late_loading if planned.frontier else seen.loading).add(cell)
+        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency, cell.model, needs)] += 1
         seen.late += bool(planned.frontier)
         seen.frontiers.add(planned.frontier)
         first = seen.late_first if planned.frontier else seen.first

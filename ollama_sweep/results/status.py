@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.forecast import OF_WORK, Forecast, forecast, rests_s
+from ollama_sweep.core.forecast import Forecast, forecast, rests_s
 from ollama_sweep.results.find import find_sweep, pair_of
 from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
@@ -266,7 +266,7 @@ def _time(
         left,
         begun_s,
         _rests_s(reader, row, left if is_between else left - 1),
-        reader.work_left(row.sweep_id) if OF_WORK & set(row.dimensions) else None,
+        reader.work_left(row.sweep_id),
     )
     return Forecast(found.seconds_per_cell) if is_open and not left else found
 

@@ -31,8 +31,9 @@ from ollama_sweep.core.events import (
     SweepStarted,
     Waiting,
 )
-from ollama_sweep.core.forecast import OF_WORK, Work, forecast, rests_s
+from ollama_sweep.core.forecast import Work, forecast, rests_s
 from ollama_sweep.core.ledger import Ledger
+from ollama_sweep.core.loading.change import is_more_than_reloads
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
 from ollama_sweep.core.surface.goal import Runs
 from ollama_sweep.core.units import format_duration
@@ -223,8 +224,8 @@ class Execution:
         return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s, self._work_left(left)).seconds_left
 
     def _work_left(self, left: int) -> Mapping[Work, float]:
-        """What the cells to come ask, in what shares; looked at anew when a twentieth of them is done."""
-        if OF_WORK.isdisjoint(self.spec.dimensions):
+        """What the cells to come ask and need, in what shares; looked at anew when a twentieth of them is done."""
+        if not is_more_than_reloads(self.spec.dimensions):
             return {}
         of, shares = self._work
         if not 0.95 * of < left <= of:

@@ -3,12 +3,16 @@
 # ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import Counter
+from functools import partial
 
 from ollama_sweep.core.cell import Cell, content_hash
-from ollama_sweep.core.forecast import RECENT_ATTEMPTS, Took, Work
+from ollama_sweep.core.forecast import RECENT_ATTEMPTS, SAMPLED_ATTEMPTS, Took, Work
+from ollama_sweep.core.loading.change import Change, LoadKey, change, is_more_than_reloads
 from ollama_sweep.core.noise.drift import Point
-from ollama_sweep.core.options import Options
+from ollama_sweep.core.options import LOAD_OPTIONS, Options
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
 from ollama_sweep.store.beside import CalledDone
@@ -116,34 +120,81 @@ def missing_cells(connection: sqlite3.Connection, said: CalledDone | None) -> in
 
 
 def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[Took]:
-    """What the last finished attempts of the sweep took, the newest first; none that the computer slept through."""
-    rows = values.rows_of(
-        connection,
-        f"""SELECT CASE WHEN purpose IS NULL THEN a.cell_id ELSE -a.id END, started_at, finished_at, cells.task,
-                COALESCE({_IN_PLAN.format("prompt_tokens")}, a.prompt_eval_count), {_IN_PLAN.format("concurrency")},
-                (SELECT sum(client_duration_s) FROM runs WHERE attempt_id = a.id)
-            FROM attempts AS a JOIN cells ON cells.id = a.cell_id
-            WHERE a.sweep_id = :sweep AND finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')
-                AND purpose IS NOT 'control'
-            ORDER BY a.id DESC LIMIT :most""",
-        {"sweep": sweep_id, "most": RECENT_ATTEMPTS},
-    )
-    return list(notes.rows("the time of an attempt", _took, rows))
+    """What finished attempts of the sweep took, the newest first; none that the computer slept through.
+
+    The last ones; where cells differ in what they ask or need some from all over the sweep as well.
+    """
+    sampled = _sampled(connection, sweep_id) if _is_varied(connection, sweep_id) else None
+    if sampled is None:
+        rows = values.rows_of(connection, f"{_TOOK} ORDER BY a.id DESC LIMIT :most",
+                              {"sweep": sweep_id, "most": RECENT_ATTEMPTS})  # fmt: skip
+    else:
+        rows = values.rows_of(connection, f"{_TOOK} AND a.id IN (SELECT value FROM json_each(:ids)) ORDER BY a.id DESC",
+                              {"sweep": sweep_id, "ids": json.dumps(sampled)})  # fmt: skip
+    return list(notes.rows("the time of an attempt", partial(_took, is_varied=sampled is not None), rows))
 
 
+def _is_varied(connection: sqlite3.Connection, sweep_id: int) -> bool:
+    """Cells of the sweep differ in what they ask, or in what they need before that."""
+    row = connection.execute("SELECT dimensions FROM sweeps WHERE id = ?", (sweep_id,)).fetchone()
+    try:
+        return row is not None and is_more_than_reloads(json.loads(row[0]))
+    except values.BROKEN:
+        return False
+
+
+def _sampled(connection: sqlite3.Connection, sweep_id: int) -> list[int]:
+    """The ids of the last attempts of the sweep, and of others evenly from all of them: as quick for a million."""
+    last = [number for (number,) in connection.execute(_LAST, (sweep_id, RECENT_ATTEMPTS))]
+    (first,) = connection.execute("SELECT min(id) FROM main.attempts WHERE sweep_id = ?", (sweep_id,)).fetchone()
+    if first is None:
+        return last
+    points = list(range(first, last[-1], max(1, (last[-1] - first) // SAMPLED_ATTEMPTS)))
+    found = connection.execute(_NEXT_OF_SWEEP, {"sweep": sweep_id, "points": json.dumps(points)})
+    return sorted({*last, *(number for (number,) in found if number is not None)})
+
+
+_LAST = "SELECT id FROM main.attempts WHERE sweep_id = ? ORDER BY id DESC LIMIT ?"
+_NEXT_OF_SWEEP = """SELECT (SELECT min(id) FROM main.attempts WHERE sweep_id = :sweep AND id >= value)
+    FROM json_each(:points)"""
 _COORDINATE = "CASE WHEN json_valid(plan.coordinates) THEN json_extract(plan.coordinates, '$.{}') END"
 _IN_PLAN = f"(SELECT {_COORDINATE} FROM plan WHERE plan.cell_id = a.cell_id AND plan.sweep_id = :sweep LIMIT 1)"
+_LOAD_PATHS = ", ".join(f"'$.{name}'" for name in sorted(LOAD_OPTIONS))
+_LOAD_KEY = f"""{{0}}.server, {{0}}.model,
+    CASE WHEN json_valid({{0}}.options) THEN json_extract({{0}}.options, {_LOAD_PATHS}) END"""
+_TOOK = f"""
+SELECT CASE WHEN a.purpose IS NULL THEN a.cell_id ELSE -a.id END, a.started_at, a.finished_at, cells.task,
+    COALESCE({_IN_PLAN.format("prompt_tokens")}, a.prompt_eval_count), {_IN_PLAN.format("concurrency")},
+    (SELECT sum(client_duration_s) FROM runs WHERE attempt_id = a.id),
+    before.pid IS a.pid, before.status IS NOT 'ok' OR a.purpose IS NOT NULL,
+    {_LOAD_KEY.format("cells")}, {_LOAD_KEY.format("last")}
+FROM attempts AS a JOIN cells ON cells.id = a.cell_id
+    LEFT JOIN attempts AS before
+        ON before.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = a.sweep_id AND id < a.id)
+    LEFT JOIN cells AS last ON last.id = before.cell_id
+WHERE a.sweep_id = :sweep AND a.finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')
+    AND a.purpose IS NOT 'control'"""
+"""With the attempt before it, by which one knows what it needed."""
 
 
 def _took(
-    cell: int, start: object, end: object, task: object, tokens: object, at_once: object, asking_s: object
-) -> Took:
+    cell: int, start: object, end: object, task: object, tokens: object, at_once: object, asking_s: object,
+    is_same_session: object, is_released: object, *loads: object, is_varied: bool,
+) -> Took:  # fmt: skip
     seconds = _seconds(start, end)
-    return Took(cell, seconds, _work(task, tokens, at_once), min(seconds, values.optional_number(asking_s) or 0.0))
+    now, before = _load_key(*loads[:3]), _load_key(*loads[3:])
+    needs = change(before if is_same_session else None, now, is_released=bool(is_released)) if is_varied else None
+    work = _work(task, tokens, at_once, now[1], needs)
+    return Took(cell, seconds, work, min(seconds, values.optional_number(asking_s) or 0.0))
 
 
-def _work(task: object, tokens: object, at_once: object) -> Work:
-    return Work(values.text(task), values.optional_whole(tokens) or None, values.optional_whole(at_once) or 1)
+def _load_key(server: object, model: object, options: object) -> LoadKey:
+    return "" if server == "{}" else server, str(model), options
+
+
+def _work(task: object, tokens: object, at_once: object, model: str, needs: Change | None) -> Work:
+    asked = values.text(task), values.optional_whole(tokens) or None, values.optional_whole(at_once) or 1
+    return Work(*asked) if needs is None else Work(*asked, model, needs)
 
 
 def _seconds(start: object, end: object) -> float:
@@ -151,15 +202,38 @@ def _seconds(start: object, end: object) -> float:
 
 
 def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[Work, float]:
-    """What the pending cells of the plan ask, in what shares: the next ones, where they are very many."""
-    rows = values.rows_of(
-        connection,
-        f"""SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, count(*)
-            FROM (SELECT cell_id, coordinates FROM main.plan INDEXED BY plan_pending WHERE sweep_id = ? AND pending = 1
-                ORDER BY position LIMIT {WORK_SEEN}) AS plan JOIN cells ON cells.id = plan.cell_id GROUP BY 1, 2, 3""",
-        (sweep_id,),
-    )
-    return dict(notes.rows("a pending cell", lambda *row: (_work(*row[:3]), float(row[3])), rows))
+    """What the pending cells of the plan ask and need, in what shares: the next ones, where they are very many; and the
+    further loads that wait. Empty for a sweep whose cells do not differ in that.
+    """
+    if not _is_varied(connection, sweep_id):
+        return {}
+    found: Counter[Work] = Counter()
+    bound = {"sweep": sweep_id, "most": WORK_SEEN}
+    before = next((_load_key(*row) for row in connection.execute(_LAST_LOAD, bound)), None)
+    for task, tokens, at_once, is_further, *load in values.rows_of(connection, _LEFT, bound):
+        now = _load_key(*load)
+        needs = change(before, now, is_released=bool(is_further))
+        before = now
+        found.update(notes.rows("a pending cell", _work, [(task, tokens, at_once, now[1], needs)]))
+    return {work: float(count) for work, count in found.items()}
+
+
+_LAST_LOAD = f"""SELECT {_LOAD_KEY.format("cells")} FROM main.attempts AS a JOIN main.cells ON cells.id = a.cell_id
+    WHERE a.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = :sweep)"""
+_LEFT = f"""
+SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, is_further,
+    {_LOAD_KEY.format("cells")}
+FROM (SELECT * FROM (
+        SELECT cell_id, coordinates, 0 AS is_further, late AS rank, position AS place FROM plan
+        WHERE sweep_id = :sweep AND pending = 1
+            AND NOT EXISTS (SELECT 1 FROM reused WHERE reused.cell_id = plan.cell_id)
+        ORDER BY late, position LIMIT :most)
+    UNION ALL SELECT * FROM (
+        SELECT f.cell_id, p.coordinates, 1, f.place, f.id FROM further_loads AS f
+            JOIN plan AS p ON p.cell_id = f.cell_id AND p.sweep_id = f.sweep_id
+        WHERE f.sweep_id = :sweep AND f.state = 'waiting' ORDER BY f.place, f.id LIMIT :most)) AS plan
+    JOIN cells ON cells.id = plan.cell_id ORDER BY is_further, rank, plan.place"""
+"""Pending cells in their order, then the loads that wait."""
 
 
 def rests(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[float]:

@@ -23,18 +23,22 @@ class Change(StrEnum):
     """Another setting of the server, which is started again and loads after that."""
 
 
-def change(before: Cell | None, cell: Cell, *, is_released: bool = False) -> Change:
+LoadKey = tuple[object, str, object]
+"""Settings of the server (falsy for none), the model, its load options: as `Cell.load_key` has them, or as texts."""
+
+
+def change(before: LoadKey | None, now: LoadKey, *, is_released: bool = False) -> Change:
     """What a cell needs after the one before it; None: nothing is loaded, and no server of ours runs.
 
     `is_released`: the load of the cell before was ended.
     """
     if before is None:
-        return Change.RESTART if cell.server else Change.MODEL
-    if before.server != cell.server:
+        return Change.RESTART if now[0] else Change.MODEL
+    if before[0] != now[0]:
         return Change.RESTART
-    if before.model != cell.model:
+    if before[1] != now[1]:
         return Change.MODEL
-    return Change.RELOAD if is_released or before.load_key != cell.load_key else Change.KEPT
+    return Change.RELOAD if is_released or before != now else Change.KEPT
 
 
 def change_by(dimension: str) -> Change:
@@ -90,18 +94,18 @@ class Counting:
     """The same of cells that pass by."""
 
     def __init__(self) -> None:
-        self._before: Cell | None = None
+        self._before: LoadKey | None = None
         self._cells = self._loads = self._models = self._restarts = 0
 
     def add(self, cell: Cell) -> Change:
         """One more; what it needs."""
-        before, self._before = self._before, cell
-        needs = change(before, cell)
+        before, self._before = self._before, cell.load_key
+        needs = change(before, cell.load_key)
         self._cells += 1
         self._loads += needs is not Change.KEPT
         if before is not None:
-            self._models += before.model != cell.model
-            self._restarts += before.server != cell.server
+            self._models += before[1] != cell.model
+            self._restarts += before[0] != cell.server
         return needs
 
     @property
