@@ -6,6 +6,8 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `visitor_since`: another client's model is loaded beside ours from so many generations of a process on;
+`loads` {"reload": 60, "model": 100, "restart": 130}: the seconds of a load by what differs from what is loaded (0);
+`slower` {"model": 3}: models whose loads and runs take so many times longer;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `together`: no request is answered before so many are in flight, once;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
@@ -35,6 +37,7 @@ from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import CellFailed, ConfigError, EngineMissing, EngineUnavailable
 from ollama_sweep.core.generation import EMBED, GENERATE, Generation, Vectors
 from ollama_sweep.core.ledger import Leftover
+from ollama_sweep.core.loading.change import Change, LoadKey, change
 from ollama_sweep.core.outcome import Effective, Status
 from ollama_sweep.engines.base import READ_AGAIN, EngineInfo, EngineSettings, Kept, ModelInfo
 from ollama_sweep.engines.base import Engine as Base
@@ -75,7 +78,8 @@ class Engine(Base):
         self._attempts: dict[str, int] = {}
         self._step = "ok"
         self._generated = 0
-        self._loaded: tuple[object, ...] | None = None
+        self._loaded: LoadKey | None = None
+        self._last: LoadKey | None = None
         self._record: int | None = None
         self._lock = threading.RLock()
         self._in_flight = 0
@@ -142,8 +146,17 @@ class Engine(Base):
             self._fail(self._step.removeprefix("load_"))
         if self._step == "hang":
             threading.Event().wait()
-        self._loaded = cell.load_key
+        self._take(float(self._script.get("loads", {}).get(self._needs(cell), 0)), cell)
+        self._loaded = self._last = cell.load_key
         return self._effective(cell)
+
+    def _needs(self, cell: Cell) -> Change:
+        """What a load takes after a release hangs on the server and the weights that were there before."""
+        return change(self._loaded or self._last, cell.load_key, is_released=self._loaded is None)
+
+    def _take(self, seconds: float, cell: Cell) -> None:
+        slower = float(self._script.get("slower", {}).get(cell.model, 1))
+        self._settings.clock.wait(self._cut, seconds * slower)
 
     def _effective(self, cell: Cell) -> Effective:
         wanted_ctx, num_batch = _place(cell)
@@ -171,7 +184,7 @@ class Engine(Base):
         with self._lock:
             self._note("generate", cell.label())
             step = self._item_step(prompt)
-        self._begin(step)
+        self._begin(step, cell)
         with self._lock:
             return self._generation(cell, prompt)
 
@@ -207,13 +220,13 @@ class Engine(Base):
             ),
         )
 
-    def _begin(self, item_step: str) -> None:
+    def _begin(self, item_step: str, cell: Cell) -> None:
         """Every request takes its time and then fails where the script says so, for its cell or for its item."""
         with self._lock:
             self._generated += 1
             self._in_flight += 1
         try:
-            self._take_time()
+            self._take_time(cell)
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -261,7 +274,7 @@ class Engine(Base):
         self._note("embed", cell.label())
         if not self._can_embed(cell.model):
             raise CellFailed(Status.ERROR, "cannot_embed", f"{cell.model} does not support embeddings")
-        self._begin(self._item_step("\n".join(texts)))
+        self._begin(self._item_step("\n".join(texts)), cell)
         count = sum(self._tokens(text) for text in texts)
         duration_s = count / self._rate(cell, texts[0] if texts else "") + TOKEN_S * -(-len(texts) // batch_size)
         return told(
@@ -283,9 +296,9 @@ class Engine(Base):
         since = self._script.get("visitor_since")
         return ("theirs",) if since is not None and self._generated >= since else ()
 
-    def _take_time(self) -> None:
+    def _take_time(self, cell: Cell) -> None:
         cut = self._cut
-        self._settings.clock.wait(cut, float(self._script.get("seconds", 0)))
+        self._take(float(self._script.get("seconds", 0)), cell)
         gate = self._script.get("gate")
         while not cut.is_set() and ((gate and not Path(gate).exists()) or self._is_waiting_for_others()):
             REAL.sleep(0.01)  # for a test that decides when

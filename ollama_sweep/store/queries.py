@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from functools import partial
@@ -208,7 +209,7 @@ def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> di
     if not _is_varied(connection, sweep_id):
         return {}
     found: Counter[Work] = Counter()
-    bound = {"sweep": sweep_id, "most": WORK_SEEN}
+    bound = {"sweep": sweep_id, "most": WORK_SEEN, "pid": os.getpid()}
     before = next((_load_key(*row) for row in connection.execute(_LAST_LOAD, bound)), None)
     for task, tokens, at_once, is_further, *load in values.rows_of(connection, _LEFT, bound):
         now = _load_key(*load)
@@ -219,7 +220,9 @@ def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> di
 
 
 _LAST_LOAD = f"""SELECT {_LOAD_KEY.format("cells")} FROM main.attempts AS a JOIN main.cells ON cells.id = a.cell_id
-    WHERE a.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = :sweep)"""
+    WHERE a.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = :sweep)
+        AND (a.finished_at IS NULL OR a.pid = :pid)"""
+"""What is loaded, while somebody measures: a session of this process, or one that has a cell at hand."""
 _LEFT = f"""
 SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, is_further,
     {_LOAD_KEY.format("cells")}
