@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ollama_sweep.core.events import Notice
 from ollama_sweep.core.outcome import CellResult, Purpose
@@ -18,7 +19,22 @@ from ollama_sweep.run.waiting import Emit
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.writer import Store
 
+T = TypeVar("T")
 FIRST_STAGE, LAST_STAGE = 1, 2
+
+
+def together(some: Sequence[T], weights: Callable[[T], tuple[str, str]]) -> list[T]:
+    """In their order, but those of a model behind the first of it, and of these those of a server."""
+    found = [weights(one) for one in some]
+    ranks = [{key: rank for rank, key in enumerate(dict.fromkeys(keys))} for keys in zip(*found, strict=True)]
+    return sorted(some, key=lambda one: tuple(rank[key] for rank, key in zip(ranks, weights(one), strict=True)))
+
+
+def shuffled(order: Sequence[int], weights: Mapping[int, tuple[str, str]], seed: int) -> list[int]:
+    """Positions in an order that looks random and is the same at every start; models and servers stay together."""
+    found = [*order]
+    random.Random(seed).shuffle(found)  # noqa: S311
+    return together(found, lambda position: weights.get(position, ("", "")))
 
 
 @dataclass
@@ -26,7 +42,9 @@ class Following:
     """The further loads of a sweep. `results` are its cells as they stand now; `order` is of the positions that a pass
     shuffles, where those below 0 are none.
 
-    `doubtful` is the same, and which are off their neighbours by position where that cannot be seen of these cells.
+    `weights` are by position what is dear to change, model and server: loads that need the same follow one another;
+    empty where everything is shuffled. `doubtful` is the same as `results`, and which are off their neighbours by
+    position where that cannot be seen of these cells.
     """
 
     store: Store
@@ -36,6 +54,7 @@ class Following:
     results: Callable[[], Sequence[CellResult]]
     order: Sequence[int]
     doubtful: Callable[[], tuple[Sequence[CellResult], Mapping[int, float] | None]]
+    weights: Callable[[], Mapping[int, tuple[str, str]]] = dict
 
     def __call__(self) -> FurtherLoad | None:
         """The load whose turn is next; None where nothing is left to do."""
@@ -51,8 +70,7 @@ class Following:
     def _next_pass(self) -> bool:
         """Begin the next pass over the grid that is not done; False where all are."""
         for number in range(2, self.passes + 1):
-            order = [*self.order]
-            random.Random(number).shuffle(order)  # noqa: S311 - an order, the same at every start
+            order = shuffled(self.order, self.weights(), number)
             if count := self.store.want_pass(self.sweep_id, number, order):
                 self.emit(Notice(f"Pass {number} of {self.passes}: {count} cells once more, in another order"))
                 return True
@@ -80,7 +98,9 @@ class Following:
         return True
 
     def _begin(self, look: Look, stage: int, doubts: Sequence[Doubt], loads: int) -> None:
+        weights = self.weights()
         wishes = [Wish(second_look.position_of(doubt.cell), doubt.reason) for doubt in doubts]
+        wishes = together(wishes, lambda wish: weights.get(wish.position, ("", "")))
         self.store.begin_stage(look.look_id, stage, wishes, loads=loads)
         if wishes:
             limit = format_duration(self._budget_s(look))

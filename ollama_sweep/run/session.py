@@ -29,7 +29,7 @@ from ollama_sweep.machine.computer import Machine, OtherMachine
 from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
 from ollama_sweep.plan import opening
 from ollama_sweep.plan.changes import changes
-from ollama_sweep.plan.grid import nesting
+from ollama_sweep.plan.grid import AUTO, nesting
 from ollama_sweep.plan.memory import limits
 from ollama_sweep.plan.opening import engine_name, engine_settings, open_engine, silent
 from ollama_sweep.plan.setups import with_tasks
@@ -409,7 +409,9 @@ class Session:
         passes = int(self.spec.settings.get("passes") or 1)
         shuffled = range(self._cells(store, sweep_id)) if order is None else order
         results, doubtful = (lambda: self._results(store, sweep_id)), (lambda: self._doubtful(store, sweep_id))
-        return Following(store, sweep_id, passes, self._emit, results, shuffled, doubtful)
+        is_by_weights = order is None and self.spec.order == AUTO
+        weights = partial(store.weights, sweep_id) if is_by_weights else dict
+        return Following(store, sweep_id, passes, self._emit, results, shuffled, doubtful, weights)
 
     def _aim(self, before: SweepRow | None) -> Aim:
         with Reader.open(self.db) as reader:

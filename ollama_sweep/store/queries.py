@@ -239,6 +239,15 @@ FROM (SELECT * FROM (
 """Pending cells in their order, then the loads that wait."""
 
 
+def weights(connection: sqlite3.Connection, sweep_id: int) -> dict[int, tuple[str, str]]:
+    """By position the model and the settings of the server of each cell: what is dear to change."""
+    sql = """SELECT position, cells.model, server FROM plan JOIN cells ON cells.id = cell_id WHERE sweep_id = ?
+        ORDER BY position"""
+    same: dict[tuple[str, str], tuple[str, str]] = {}
+    rows = connection.execute(sql, (sweep_id,))
+    return {position: same.setdefault((model, server), (model, server)) for position, model, server in rows}
+
+
 def rests(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[float]:
     """The seconds between the last cells of the sweep, the newest first: from the end of one to the begin of the next,
     measured by one process.

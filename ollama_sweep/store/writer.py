@@ -132,6 +132,10 @@ class Store(GoalWriting):
         """How many loads of the cell of this place came to an end that says something of it."""
         return self._guard.read(queries.loads_ended, sweep_id, coordinates)
 
+    def weights(self, sweep_id: int) -> Mapping[int, tuple[str, str]]:
+        """By position the model and the settings of the server of each cell."""
+        return self._guard.read(queries.weights, sweep_id)
+
     def hurry_when(self, is_in_a_hurry: Callable[[], bool]) -> None:
         """Give up waiting for another program's write as soon as this is true."""
         self._guard.is_in_a_hurry = is_in_a_hurry

@@ -104,3 +104,26 @@ def test_status_and_plan_say_the_same_time_left_and_run_one_load_less(program: P
     assert shown is not None
     assert shown == pytest.approx(planned)
     assert left < shown < left + 4 * 130
+
+
+def test_further_loads_change_models_and_servers_as_seldom_and_are_in_another_order_each_time(program: Program) -> None:
+    program.script(models=["a", "b"], noise=0.02)
+    program("run", program.grid(**SOME, passes=3, second_look="50%")).must()
+    sql = "select purpose, model, server, cell_id from attempts a join cells c on c.id = cell_id order by a.id"
+    rows = program.rows(sql=sql)
+    loads = [row for row in rows if row["purpose"] == "pass"]
+    orders = []
+    for one in (loads[:CELLS], loads[CELLS:]):
+        blocks = [
+            [row["cell_id"] for row in some] for _, some in groupby(one, lambda row: (row["model"], row["server"]))
+        ]
+        assert [len(block) for block in blocks] == [12] * 4
+        assert all(block != sorted(block) for block in blocks), "the cells of each are shuffled"
+        assert len([*groupby(one, lambda row: row["model"])]) == 2
+        orders.append(blocks)
+    assert orders[0] != orders[1]
+    sql = """select model from further_loads f join cells c on c.id = cell_id where purpose = 'second_look' and f.number = 1
+        order by place"""
+    looked = [row["model"] for row in program.rows(sql=sql)]
+    assert len(set(looked)) == 2
+    assert len([*groupby(looked)]) == 2
