@@ -18,14 +18,14 @@ SAMPLED_ATTEMPTS = 200
 LIKE_LENGTH = 0.1
 STEEPEST = 2.0
 """Reading a prompt of twice the length takes at most four times as long."""
-ERROR_OF_OTHERS = 0.25
-"""What cells of other work say of a cell may be off by so much."""
+ERROR_OF_OTHERS, ERROR_OF_OTHER_MODELS = 0.25, 0.5
+"""What cells of other work, or of other models, say of a cell may be off by so much."""
 
 
 @dataclass(frozen=True)
 class Work:
     """What a cell asks, as far as its time hangs on it: the prompt's tokens where lengths differ, questions at once;
-    of which model, and what it needs before: None where all cells need the same.
+    of which model (`parameters`: how many it has), and what it needs before: None where all cells need the same.
     """
 
     task: str = ""
@@ -33,6 +33,7 @@ class Work:
     at_once: int = 1
     model: str = ""
     needs: Change | None = None
+    parameters: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ class _Part:
     cells: float
     seconds: float
     told_by: int
+    error: float = ERROR_OF_OTHERS
 
     def variance(self, relative: float) -> float:
         """Of what all of them take."""
         own = relative * self.seconds**2 * (self.cells + self.cells**2 / max(1, self.told_by))
-        return own if self.told_by else own + (ERROR_OF_OTHERS * self.seconds * self.cells) ** 2
+        return own if self.told_by else own + (self.error * self.seconds * self.cells) ** 2
 
 
 def _by_cell(history: Iterable[Took]) -> list[Took]:
@@ -128,19 +130,30 @@ def _parts(took: Sequence[Took], cells: int, work: Mapping[Work, float]) -> list
     total = math.fsum(work.values())
     if not total:
         return [_Part(cells, fmean(cell.seconds for cell in took), len(took))]
-    return [_Part(cells * share / total, *_expected(took, asked)) for asked, share in work.items()]
+    known = {cell.work.model for cell in took}
+    errors = {asked: ERROR_OF_OTHERS if asked.model in known else ERROR_OF_OTHER_MODELS for asked in work}
+    return [_Part(cells * share / total, *_expected(took, asked), errors[asked]) for asked, share in work.items()]
 
 
 def _expected(took: Sequence[Took], work: Work) -> tuple[float, int]:
     """What a cell that asks and needs this takes, and how many like it say so; 0 where it is told by others."""
     if work.needs is None:
         return _alike_s(took, work)
-    loading = [Loaded(cell.work.model, cell.work.needs, cell.seconds - cell.asking_s) for cell in took]
+    as_large = [_as_of(work, cell) for cell in took]
+    loading = [Loaded(cell.work.model, cell.work.needs, cell.seconds - cell.asking_s) for cell in as_large]
     around_s, loads = costs.expected_s(loading, work.model, work.needs)
-    of_model = [cell for cell in took if cell.work.model == work.model]
-    asked = [Took(cell.cell, cell.asking_s, cell.work, cell.asking_s) for cell in of_model or took]
+    of_model = [cell for cell in as_large if cell.work.model == work.model]
+    asked = [Took(cell.cell, cell.asking_s, cell.work, cell.asking_s) for cell in of_model or as_large]
     asking_s, like_it = _alike_s(asked, work)
     return around_s + asking_s, min(loads, like_it) if of_model else 0
+
+
+def _as_of(work: Work, cell: Took) -> Took:
+    """What a cell of another model would take of this one, if it went by the parameters."""
+    wanted, has = work.parameters, cell.work.parameters
+    if cell.work.model == work.model or not wanted or not has:
+        return cell
+    return replace(cell, seconds=cell.seconds * wanted / has, asking_s=cell.asking_s * wanted / has)
 
 
 def _alike_s(took: Sequence[Took], work: Work) -> tuple[float, int]:

@@ -59,3 +59,12 @@ def utc_text(now_s: float) -> str:
 def local_time(now_s: float) -> datetime:
     """The same as the local time, without a zone."""
     return datetime.fromtimestamp(now_s)
+
+
+def parameters_of(size: str | None) -> float | None:
+    """How many parameters `134.52M`, `8.0B` are, as Ollama writes a model's size; None for what says no number."""
+    found = _PARAMETERS.fullmatch(size.strip()) if size else None
+    return float(found[1]) * 1000.0 ** ("KMBT".index(found[2].upper()) + 1) if found else None
+
+
+_PARAMETERS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMBTkmbt])")

@@ -7,7 +7,7 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `visitor_since`: another client's model is loaded beside ours from so many generations of a process on;
 `loads` {"reload": 60, "model": 100, "restart": 130}: the seconds of a load by what differs from what is loaded (0);
-`slower` {"model": 3}: models whose loads and runs take so many times longer;
+`slower` {"model": 3}: models whose loads and runs take so many times longer; `sizes` {"model": "1B"}: parameters;
 `seconds`: how long each run really takes (0); `gate`: a file without which no run ends, so that a test decides when;
 `together`: no request is answered before so many are in flight, once;
 `journal`: a file that gets one line for each thing done, so that steps go on and work can be counted over restarts;
@@ -107,7 +107,7 @@ class Engine(Base):
             name=model,
             digest=f"sha256:fake-{model}",
             family="fake",
-            parameter_size="135M",
+            parameter_size=self._script.get("sizes", {}).get(model, "135M"),
             quantization="Q4_1",
             context_length=int(self._script.get("context_length", 131072)),
             size_bytes=98_000_000,

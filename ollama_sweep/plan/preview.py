@@ -15,6 +15,7 @@ from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.loading.change import Counting, Loading, counted, is_more_than_reloads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
+from ollama_sweep.core.units import parameters_of
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.engines.shared import modelfile
 from ollama_sweep.machine.sensing.thermometer import Thermometer
@@ -444,7 +445,8 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
     if reason:
         seen.why[reason] += 1
         needs = (seen.late_loading if planned.frontier else seen.loading).add(cell)
-        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency, cell.model, needs)] += 1
+        parameters = parameters_of(found.models[cell.model].parameter_size)
+        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency, cell.model, needs, parameters)] += 1
         seen.late += bool(planned.frontier)
         seen.frontiers.add(planned.frontier)
         first = seen.late_first if planned.frontier else seen.first

@@ -15,6 +15,7 @@ from ollama_sweep.core.loading.change import Change, LoadKey, change, is_more_th
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import LOAD_OPTIONS, Options
 from ollama_sweep.core.outcome import Status
+from ollama_sweep.core.units import parameters_of
 from ollama_sweep.store import values
 from ollama_sweep.store.beside import CalledDone
 from ollama_sweep.store.memory import pruning
@@ -168,7 +169,7 @@ SELECT CASE WHEN a.purpose IS NULL THEN a.cell_id ELSE -a.id END, a.started_at, 
     COALESCE({_IN_PLAN.format("prompt_tokens")}, a.prompt_eval_count), {_IN_PLAN.format("concurrency")},
     (SELECT sum(client_duration_s) FROM runs WHERE attempt_id = a.id),
     before.pid IS a.pid, before.status IS NOT 'ok' OR a.purpose IS NOT NULL,
-    {_LOAD_KEY.format("cells")}, {_LOAD_KEY.format("last")}
+    cells.parameter_size, {_LOAD_KEY.format("cells")}, {_LOAD_KEY.format("last")}
 FROM attempts AS a JOIN cells ON cells.id = a.cell_id
     LEFT JOIN attempts AS before
         ON before.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = a.sweep_id AND id < a.id)
@@ -180,12 +181,12 @@ WHERE a.sweep_id = :sweep AND a.finished_at <> '' AND a.status NOT IN ('interrup
 
 def _took(
     cell: int, start: object, end: object, task: object, tokens: object, at_once: object, asking_s: object,
-    is_same_session: object, is_released: object, *loads: object, is_varied: bool,
+    is_same_session: object, is_released: object, size: object, *loads: object, is_varied: bool,
 ) -> Took:  # fmt: skip
     seconds = _seconds(start, end)
     now, before = _load_key(*loads[:3]), _load_key(*loads[3:])
     needs = change(before if is_same_session else None, now, is_released=bool(is_released)) if is_varied else None
-    work = _work(task, tokens, at_once, now[1], needs)
+    work = _work(task, tokens, at_once, now[1], needs, size)
     return Took(cell, seconds, work, min(seconds, values.optional_number(asking_s) or 0.0))
 
 
@@ -193,9 +194,11 @@ def _load_key(server: object, model: object, options: object) -> LoadKey:
     return "" if server == "{}" else server, str(model), options
 
 
-def _work(task: object, tokens: object, at_once: object, model: str, needs: Change | None) -> Work:
+def _work(task: object, tokens: object, at_once: object, model: str, needs: Change | None, size: object) -> Work:
     asked = values.text(task), values.optional_whole(tokens) or None, values.optional_whole(at_once) or 1
-    return Work(*asked) if needs is None else Work(*asked, model, needs)
+    if needs is None:
+        return Work(*asked)
+    return Work(*asked, model, needs, parameters_of(values.optional_text(size)))
 
 
 def _seconds(start: object, end: object) -> float:
@@ -211,11 +214,11 @@ def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> di
     found: Counter[Work] = Counter()
     bound = {"sweep": sweep_id, "most": WORK_SEEN, "pid": os.getpid()}
     before = next((_load_key(*row) for row in connection.execute(_LAST_LOAD, bound)), None)
-    for task, tokens, at_once, is_further, *load in values.rows_of(connection, _LEFT, bound):
+    for task, tokens, at_once, is_further, size, *load in values.rows_of(connection, _LEFT, bound):
         now = _load_key(*load)
         needs = change(before, now, is_released=bool(is_further))
         before = now
-        found.update(notes.rows("a pending cell", _work, [(task, tokens, at_once, now[1], needs)]))
+        found.update(notes.rows("a pending cell", _work, [(task, tokens, at_once, now[1], needs, size)]))
     return {work: float(count) for work, count in found.items()}
 
 
@@ -225,7 +228,7 @@ _LAST_LOAD = f"""SELECT {_LOAD_KEY.format("cells")} FROM main.attempts AS a JOIN
 """What is loaded, while somebody measures: a session of this process, or one that has a cell at hand."""
 _LEFT = f"""
 SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, is_further,
-    {_LOAD_KEY.format("cells")}
+    cells.parameter_size, {_LOAD_KEY.format("cells")}
 FROM (SELECT * FROM (
         SELECT cell_id, coordinates, 0 AS is_further, late AS rank, position AS place FROM plan
         WHERE sweep_id = :sweep AND pending = 1

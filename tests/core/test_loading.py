@@ -9,6 +9,7 @@ import pytest
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.forecast import Took, Work, forecast
 from ollama_sweep.core.loading.change import Change, Loading, change, change_by, counted
+from ollama_sweep.core.units import parameters_of
 
 KEPT, RELOAD, MODEL, RESTART = Change.KEPT, Change.RELOAD, Change.MODEL, Change.RESTART
 CELL = Cell((), "m", (("num_batch", 64), ("num_ctx", 512), ("temperature", 0)))
@@ -104,3 +105,21 @@ def test_less_is_known_of_another_model_than_of_the_one_that_was_measured() -> N
     assert (own.seconds_left_high or 0) - (own.seconds_left or 0) < (other.seconds_left_high or 0) - (
         other.seconds_left or 0
     )
+
+
+def test_a_model_that_was_not_measured_is_told_by_others_as_its_parameters_are() -> None:
+    history = [replace(one, work=replace(one.work, parameters=1e9)) for one in measured(*[("a", RELOAD)] * 5)]
+    work = {Work("prompt_eval", None, 1, "b", RELOAD, 3e9): 1.0}
+    assert forecast(history, 10, work=work).seconds_left == pytest.approx(3 * 700)
+    unknown = {Work("prompt_eval", None, 1, "b", RELOAD): 1.0}
+    assert forecast(history, 10, work=unknown).seconds_left == pytest.approx(700)
+
+
+@pytest.mark.parametrize(("text", "count"), [("134.52M", 134.52e6), ("8.0B", 8e9), ("3b", 3e9), ("1.1 T", 1.1e12)])
+def test_the_parameters_of_a_model_as_engines_write_them(text: str, count: float) -> None:
+    assert parameters_of(text) == pytest.approx(count)
+
+
+@pytest.mark.parametrize("text", [None, "", "large", "8x7B", "7"])
+def test_what_says_no_number_of_parameters(text: str | None) -> None:
+    assert parameters_of(text) is None

@@ -122,8 +122,8 @@ def test_further_loads_change_models_and_servers_as_seldom_and_are_in_another_or
         assert len([*groupby(one, lambda row: row["model"])]) == 2
         orders.append(blocks)
     assert orders[0] != orders[1]
-    sql = """select model from further_loads f join cells c on c.id = cell_id where purpose = 'second_look' and f.number = 1
-        order by place"""
+    sql = """select model from further_loads f join cells c on c.id = cell_id
+        where purpose = 'second_look' and f.number = 1 order by place"""
     looked = [row["model"] for row in program.rows(sql=sql)]
     assert len(set(looked)) == 2
     assert len([*groupby(looked)]) == 2
