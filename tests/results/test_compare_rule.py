@@ -159,6 +159,25 @@ def test_over_all_is_the_mean_of_all_cells() -> None:
     assert rule.change_over_all([], KNOWN) is None
 
 
+def test_cells_of_one_load_are_no_loads_of_their_own() -> None:
+    """What a load had by chance does not average out over the cells that were measured in it."""
+    alone = [(Measured(0.0, 3, 1), Measured(-0.1, 3, 1))]
+    many = alone * 4
+    one, of_one_load, of_four, in_pairs = (
+        rule.change_over_all(cells, KNOWN, loads)
+        for cells, loads in ((alone, [0]), (many, [0, 0, 0, 0]), (many, [0, 1, 2, 3]), (many, [0, 0, 1, 1]))
+    )
+    errors = [found.standard_error or 0.0 for found in (one, of_one_load, of_four, in_pairs) if found is not None]
+    runs, loads = KNOWN.a.runs.sigma**2 * math.pi / 2 / 3, KNOWN.a.loads.sigma**2
+    expected = [runs + loads, runs / 4 + loads, (runs + loads) / 4, runs / 4 + loads / 2]
+    assert errors == pytest.approx([math.sqrt(2 * variance) for variance in expected], rel=0.01)
+    passes = [(Measured(0.0, 6, 2), Measured(-0.1, 6, 2))] * 2
+    found = rule.change_over_all(passes, KNOWN, [0, 0])
+    assert found is not None
+    shared = 2 * (runs / 4 + (loads / 2 + loads / 4) / 2)
+    assert found.standard_error == pytest.approx(math.sqrt(shared), rel=0.01), "of two loads of each one is the same"
+
+
 # -- scores and answers ------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from ollama_sweep.core.metrics import Kind, Metric
 from ollama_sweep.core.noise.spread import Load, Spreads, load_of, spreads_of
 from ollama_sweep.core.stats import median
 from ollama_sweep.results.compare import rule, turns
-from ollama_sweep.results.compare.matching import Key
+from ollama_sweep.results.compare.matching import Key, load_of_key
 from ollama_sweep.results.compare.rule import Answered, Change, Measured, Noise
 from ollama_sweep.results.compare.sides import Side
 from ollama_sweep.results.compare.turns import Timed, Turns
@@ -158,8 +158,9 @@ def _judgeable(found: Gathered, a: Mapping[Key, Measured], b: Mapping[Key, Measu
     both = [(key, one, b[key]) for key, one in a.items() if key in b and wanted.has(key, one, b[key], found.noise)]
     for key, of_a, of_b in both:
         found.changes[key] = found.turns.changes.get(key) or rule.change(of_a, of_b, found.noise)
-    found.over_all = found.turns.over_all([found.changes[key] for key, _, _ in both]) or rule.change_over_all(
-        [(of_a, of_b) for _, of_a, of_b in both], found.noise
+    loads = [load_of_key(key) for key, _, _ in both]
+    found.over_all = found.turns.over_all([found.changes[key] for key, _, _ in both], loads) or rule.change_over_all(
+        [(of_a, of_b) for _, of_a, of_b in both], found.noise, loads
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ollama_sweep.core.cell import MAIN_TASK
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.loading.change import Change, change_by
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.results.compare.sides import Side
 from ollama_sweep.results.grids import X, Y, in_word, in_words
@@ -80,6 +81,12 @@ def coordinates_of(key: Key) -> dict[str, Scalar]:
     found = json.loads(key[0])
     assert isinstance(found, dict)
     return found
+
+
+def load_of_key(key: Key) -> str:
+    """The same for cells that differ in nothing that a load hangs on."""
+    found = {name: value for name, value in coordinates_of(key).items() if change_by(name) is not Change.KEPT}
+    return json.dumps(found)
 
 
 def _keyed(cells: Iterable[PlanCell], names: Sequence[str], *, by_task: bool) -> dict[Key, PlanCell]:

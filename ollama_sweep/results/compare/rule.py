@@ -175,8 +175,14 @@ def change(a: Measured, b: Measured, noise: Noise) -> Change:
     return Change(ratio, math.sqrt(of_a + of_b), _df(of_a, of_b, noise), loads)
 
 
-def change_over_all(cells: Sequence[tuple[Measured, Measured]], noise: Noise) -> Change | None:
-    """How all cells together changed: the geometric mean of their ratios. None without cells."""
+def change_over_all(
+    cells: Sequence[tuple[Measured, Measured]], noise: Noise, of_load: Sequence[object] = ()
+) -> Change | None:
+    """How all cells together changed: the geometric mean of their ratios. None without cells.
+
+    `of_load` is the same for cells that were measured in one load: what that had by chance they all have, and it does
+    not average out. Empty: each had a load of its own.
+    """
     count = len(cells)
     if not count:
         return None
@@ -184,9 +190,25 @@ def change_over_all(cells: Sequence[tuple[Measured, Measured]], noise: Noise) ->
     loads = math.fsum(min(a.loads, b.loads) for a, b in cells) / count
     if not noise.is_known:
         return Change(ratio, loads=loads)
-    of_a = math.fsum(_variance(a, noise.a) for a, _ in cells) / count**2
-    of_b = math.fsum(_variance(b, noise.b) for _, b in cells) / count**2
+    of_a, of_b = (
+        (math.fsum(_variance(one, spreads) for one in side) + _in_common(side, spreads, of_load)) / count**2
+        for side, spreads in zip(zip(*cells, strict=True), (noise.a, noise.b), strict=True)
+    )
     return Change(ratio, math.sqrt(of_a + of_b), _df(of_a, of_b, noise), loads)
+
+
+def _in_common(side: Sequence[Measured], spreads: Spreads, of_load: Sequence[object]) -> float:
+    """What the variance of a sum has beside that of each cell, where they share a load: of several, one of them."""
+    shares = [1 / one.loads for one in side]
+    return spreads.loads.sigma**2 * beside_own(shares, of_load)
+
+
+def beside_own(shares: Sequence[float], of_load: Sequence[object]) -> float:
+    """The sum of the products of all pairs that have a load in common, each pair twice."""
+    groups: dict[object, list[float]] = {}
+    for share, load in zip(shares, of_load, strict=True) if of_load else ():
+        groups.setdefault(load, []).append(share)
+    return math.fsum(math.fsum(some) ** 2 - math.fsum(one**2 for one in some) for some in groups.values())
 
 
 def mean_of_changes(changes: Sequence[Change]) -> Change | None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from ollama_sweep.core.noise.spread import LOADS_KNOWN_FROM, Load, Spread
 from ollama_sweep.core.stats import median
 from ollama_sweep.results.compare.matching import Key
-from ollama_sweep.results.compare.rule import Change
+from ollama_sweep.results.compare.rule import Change, beside_own
 from ollama_sweep.results.compare.sides import Side
 from ollama_sweep.store.loads.compared import LoadRow
 
@@ -51,9 +51,10 @@ class Turns:
         """Enough cells were measured in several turns."""
         return self.spread.df >= LOADS_KNOWN_FROM
 
-    def over_all(self, cells: Sequence[Change]) -> Change | None:
+    def over_all(self, cells: Sequence[Change], of_load: Sequence[object] = ()) -> Change | None:
         """How all these cells changed together, those that do not rest on turns by the loads of each arm.
 
+        `of_load` as in `rule.change_over_all`: what cells of one turn may have in common counts as all of their error.
         None where no turns are known, or nothing is of one of the others.
         """
         errors = [one.standard_error for one in cells if one.standard_error is not None]
@@ -61,7 +62,8 @@ class Turns:
             return None
         count = len(cells)
         ratio = math.fsum(one.log_ratio for one in cells) / count
-        error = math.sqrt(math.fsum(error**2 for error in errors)) / count
+        shares = [error / math.sqrt(one.loads) for error, one in zip(errors, cells, strict=True)]
+        error = math.sqrt(math.fsum(error**2 for error in errors) + beside_own(shares, of_load)) / count
         return Change(ratio, error, min(one.df for one in cells), math.fsum(one.loads for one in cells) / count)
 
 
