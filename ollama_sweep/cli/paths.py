@@ -40,6 +40,8 @@ OUTPUT = _Path(places.check_output)
 OUTPUT_OR_STDOUT = _Path(places.check_output, places.STDOUT)
 """Also `-` and `/dev/stdout`."""
 FOLDER = _Path(places.check_folder)
+LATER = _Path(lambda path: None)
+"""What the command looks at by itself, because it may be a file or a folder."""
 TRIED = _Path(lambda path: None)
 """A folder that is tried by a write before anything is measured, which says what is wrong with it."""
 CONFIG = _Path(places.look)

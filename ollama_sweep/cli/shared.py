@@ -10,7 +10,7 @@ import click
 
 from ollama_sweep.cli import paths, task_options
 from ollama_sweep.cli.terminal import warn
-from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.plan.keys import OVERRIDES
 from ollama_sweep.store.beside import DEFAULT_DB as DEFAULT_DB
 
@@ -39,6 +39,20 @@ def _one_database(context: click.Context, _parameter: click.Parameter, given: tu
     if len(given) > 1:
         raise click.UsageError(f"--db is given {len(given)} times; there is one database", context)
     return given[0]
+
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice
+
+
+class Words(_Choice):
+    """One of several words; one that is misspelled is told the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Click's own line, with that behind it."""
+        return super().get_invalid_choice_message(value, ctx) + nearest(str(value), map(str, self.choices))
 
 
 def json_option(command: F) -> F:

@@ -216,6 +216,17 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
         with self._storage_errors():
             return [column[0] for column in self._connection.execute("SELECT * FROM results LIMIT 0").description]
 
+    def result_types(self) -> dict[str, str]:
+        """What they hold, as `schema.view_types` says it."""
+        with self._storage_errors():
+            return schema.view_types(self._connection)
+
+    def table_columns(self) -> dict[str, dict[str, str]]:
+        """The tables of the file as it is: the columns of each, with their types."""
+        with self._storage_errors():
+            found = schema.types_in(self._connection)
+        return {table: {name: kind for name, (kind, _) in columns.items()} for table, columns in found.items()}
+
     def in_parts(self, sweep_id: int, columns: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
         """These columns of all results in the order of the plan, some rows at a time: never all of them in memory.
 
@@ -231,6 +242,10 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
     def checked(self, column: str, value: object) -> Any:
         """A value of a column of the view `results`; None for one that cannot be read, which is noted."""
         return self._notes.field(f"{column} of a cell", schema.reader_of(column), value, None)
+
+    def cannot_read(self, place: str) -> None:
+        """What a caller had to leave out, for the one warning."""
+        self._notes.note(place)
 
     def checked_row(self, names: Sequence[str], row: tuple[Any, ...]) -> list[Any]:
         """The same for a whole row."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import PROMPT_TOKENS
@@ -421,14 +421,19 @@ def read_as_latest(connection: sqlite3.Connection) -> None:
 
 
 def column_types() -> dict[str, dict[str, tuple[str, bool]]]:
-    """Of each table: the type of each column, and whether it must have a value."""
+    """Of each table of this version: the type of each column, and whether it must have a value."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as latest:
+        latest.executescript("".join(script for _, script in MIGRATIONS))
+        return types_in(latest)
+
+
+def types_in(connection: sqlite3.Connection) -> dict[str, dict[str, tuple[str, bool]]]:
+    """The same of the file as it is."""
     sql = """SELECT tables.name, columns.name, columns.type, columns."notnull" OR columns.pk
         FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'"""
     found: dict[str, dict[str, tuple[str, bool]]] = {}
-    with contextlib.closing(sqlite3.connect(":memory:")) as latest:
-        latest.executescript("".join(script for _, script in MIGRATIONS))
-        for table, column, kind, must in latest.execute(sql):
-            found.setdefault(table, {})[column] = (kind, bool(must))
+    for table, column, kind, must in connection.execute(sql):
+        found.setdefault(table, {})[column] = (kind, bool(must))
     return found
 
 
@@ -477,14 +482,36 @@ _FLAGS = f"""CASE WHEN r.cell_id IS NULL OR a.id IS NULL THEN {_OWN_FLAGS} ELSE 
 """A cell with the result of another one is flagged, and clamped by its own sizes (num_ctx is padded to 256)."""
 
 
-def _results_sql(added: Iterable[tuple[str, str]]) -> str:
+def _as_columns(added: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and column of what a database adds to the view; a name that is taken gets its kind in front."""
     taken = {column.lower() for column in _FIXED_COLUMNS}
-    dimensions, scores = "", ""
     for name, kind in added:
         if name in _INTERVAL:  # earlier versions stored an interval of the runs alone
             continue
         column = name if name.lower() not in taken else f"{kind}_{name}"
         taken.add(column.lower())
+        yield name, kind, column
+
+
+def view_types(connection: sqlite3.Connection) -> dict[str, str]:
+    """What each column of the view `results` holds: `INTEGER`, `REAL`, `TEXT`; `dimension` of what a sweep may vary.
+
+    In the view's own order. Scores are REAL.
+    """
+    of_attempts = {name: kind for name, (kind, _) in column_types()["attempts"].items() if name in _MEASURED}
+    whole = _NUMBERS - frozenset(_MEASURED)
+    added = {
+        column: "dimension" if kind == "dimension" else "REAL" for _, kind, column in _as_columns(_added(connection))
+    }
+    known = {**dict.fromkeys(_FIXED_COLUMNS, "TEXT"), **dict.fromkeys(whole, "INTEGER"),
+             **dict.fromkeys(_MEASURED, "REAL"), **of_attempts, **added}  # fmt: skip
+    columns = connection.execute("SELECT * FROM results LIMIT 0").description
+    return {column[0]: known[column[0]] for column in columns}
+
+
+def _results_sql(added: Iterable[tuple[str, str]]) -> str:
+    dimensions, scores = "", ""
+    for name, kind, column in _as_columns(added):
         path = f"""'$."{name.replace("'", "''")}"'"""
         if kind == "dimension":
             places = [_json_value(place, path) for place in ("p.coordinates", "c.options", "c.server")]

@@ -156,7 +156,8 @@ def loads(
             yield position, kept
 
 
-def _attempts(segment: int | None) -> str:
+def attempts_sql(segment: int | None) -> str:
+    """SQL: the loads `a` of each measured cell of the plan of `:sweep`, beside the one `v` that its value goes by."""
     return f"""(SELECT cell_id, min(position) AS position FROM plan WHERE sweep_id = :sweep GROUP BY cell_id)
             AS place
         CROSS JOIN cells ON cells.id = place.cell_id
@@ -178,7 +179,7 @@ def _of_runs(source: Source, metric: str, segment: int | None) -> Asked:
         Source.ANSWERED: "runs.believed",
     }[source]
     asked = "" if source in (Source.QUALITY, Source.ANSWERED) else "AND runs.believed = 1"
-    tables = f"""{_attempts(segment)}
+    tables = f"""{attempts_sql(segment)}
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 {asked}
         LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part"""
     columns = (value, "COALESCE(answers.item, '')", "runs.client_duration_s", "runs.ttft_s")
@@ -189,7 +190,7 @@ def _of_attempts(metric: str, segment: int | None) -> Asked:
     value = f"a.{metric}" if metric in _ATTEMPT_COLUMNS else (
         "CASE WHEN json_valid(a.scores) THEN json_extract(a.scores, :path) END"
     )  # fmt: skip
-    return _attempts(segment), (value, "''", "NULL", "NULL"), "place.position, a.number"
+    return attempts_sql(segment), (value, "''", "NULL", "NULL"), "place.position, a.number"
 
 
 def _load(notes: Notes, source: Source, load: StoredLoad, rows: list[tuple[Any, tuple[Any, ...]]]) -> LoadRow | None:

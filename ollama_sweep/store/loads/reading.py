@@ -8,7 +8,7 @@ from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.core.recording.model import Recording
 from ollama_sweep.store.file import Reading
-from ollama_sweep.store.loads import compared, further, recorded, spreads
+from ollama_sweep.store.loads import compared, further, measured, recorded, spreads
 from ollama_sweep.store.rows import SweepRow
 
 
@@ -49,6 +49,11 @@ class LoadsReading(Reading):
         """What each load of each measured cell gave, by the cell's position."""
         with self._storage_errors():
             yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
+
+    def measured_loads(self, sweep_id: int) -> Iterator[measured.MeasuredLoad]:
+        """The loads that the values of the main task's cells go by, in the order of the plan."""
+        with self._storage_errors():
+            yield from measured.loads(self._connection, self._notes, sweep_id)
 
     def recording(self, sweep: SweepRow, remark: str = "") -> Recording:
         """A sweep load by load. Raises ConfigError where there is nothing to record."""
