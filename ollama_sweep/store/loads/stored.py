@@ -61,8 +61,12 @@ def same_choice(one: str, other: str) -> str:
 
 
 def same_time(one: str, other: str) -> str:
-    """SQL: two attempts at one cell by one sweep in one segment."""
-    return " AND ".join(f"{one}.{name} IS {other}.{name}" for name in ("cell_id", "sweep_id", "segment_id"))
+    """SQL: two attempts at one cell by one sweep in one segment.
+
+    Found by the cell: a `+` keeps SQLite from the index of sweeps, by which it would look at all attempts each time.
+    """
+    rest = " AND ".join(f"+{one}.{name} IS {other}.{name}" for name in ("sweep_id", "segment_id"))
+    return f"{one}.cell_id IS {other}.cell_id AND {rest}"
 
 
 _COUNTING = ", ".join(f"'{status}'" for status in Status if status.counts)
