@@ -22,14 +22,13 @@ class _Path(_Type):
 
     name = "path"
 
-    def __init__(self, check: Callable[[Path], object], passed: frozenset[str] = frozenset()) -> None:
-        self._check, self._passed = check, passed
+    def __init__(self, check: Callable[[Path], object]) -> None:
+        self._check = check
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Raises ConfigError, StorageError."""
         path = Path(str(value))
-        if str(value) not in self._passed:
-            self._check(path)
+        self._check(path)
         return path
 
 
@@ -37,8 +36,6 @@ DATABASE = _Path(check_database)
 SOURCE = _Path(places.check_source)
 """A file that is read; that it is there is said by who reads it."""
 OUTPUT = _Path(places.check_output)
-OUTPUT_OR_STDOUT = _Path(places.check_output, places.STDOUT)
-"""Also `-` and `/dev/stdout`."""
 FOLDER = _Path(places.check_folder)
 LATER = _Path(lambda path: None)
 """What the command looks at by itself, because it may be a file or a folder."""

@@ -124,8 +124,9 @@ class Preview:
     has the labels of the first groups. `pruned` cells are left out because of `witnesses`; `in_doubt` ones ran out of
     memory once. `last` says what comes last. `saved` counts the cells that take the result of another one and have none
     yet, where `measured_once` is true. `goal`: how many of them a planner usually chooses; None where there is no
-    goal. `ways`: of a sweep that is scouted, what each way to measure it takes. `loading`: what the cells to run need, in this order; `loading_by_auto`: what the whole grid would need in the
-    order `auto`, where that is less than in its own.
+    goal. `ways`: of a sweep that is scouted, what each way to measure it takes. `loading`: what the cells to run need,
+    in this order; `loading_by_auto`: what the whole grid would need in the order `auto`, where that is less than in its
+    own.
 
     A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
     the time are those of both, `first` is in turns, all else is that of the first arm.

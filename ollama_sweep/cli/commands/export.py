@@ -21,7 +21,7 @@ FORMATS = ("csv", "json", "jsonl", "md", "recording", "parquet", "llama-bench", 
 _OF_ONE_SWEEP = ("recording", "llama-bench", "benchstat")
 
 
-@click.command("export", short_help="The results as csv, json, jsonl, md, parquet, for llama-bench, benchstat …")
+@click.command("export", short_help="The results as csv, json, md, parquet, or for llama-bench, benchstat, datasette.")
 @click.argument("config", required=False)
 @click.option(
     "--format",
