@@ -25,8 +25,8 @@ from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.metrics import metric
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.results.formats import llama_bench, parquet
+from ollama_sweep.results.formats.described import INNER, TABLES
 from ollama_sweep.store import reader
-from ollama_sweep.store.described import INNER, TABLES
 from ollama_sweep.store.loads.compared import attempts_sql
 
 GPU_FAILURE = "CUDA OOM"

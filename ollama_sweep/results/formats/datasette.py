@@ -1,6 +1,6 @@
 """What Datasette shows beside a database: titles, words and units of tables and columns, and queries. Pure.
 
-Words and units come from `columns`, tables and queries from the store.
+Words and units come from `columns`, tables and queries from `described`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core.text import as_json
 from ollama_sweep.results.formats.columns import described, known
-from ollama_sweep.store.described import INNER, QUERIES, TABLES
+from ollama_sweep.results.formats.described import INNER, QUERIES, TABLES
 
 if TYPE_CHECKING:
     from ollama_sweep.store.reader import Reader
