@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,45 @@ if TYPE_CHECKING:
     from ollama_sweep.core.outcome import CellResult
     from ollama_sweep.results.best import Best
     from ollama_sweep.store.rows import SweepRow
+
+
+_SEGMENT = re.compile(r"(.+)@([0-9]{1,9})")
+
+
+def split_segment(name: str) -> tuple[str, int | None]:
+    """`grid@2` as `grid` and 2; None where it names no segment."""
+    split = _SEGMENT.fullmatch(name)
+    return (split[1], int(split[2])) if split else (name, None)
+
+
+def segment_of(reader: Reader, row: SweepRow, name: str, number: int) -> int:
+    """The database's number of a sweep's n-th segment, 1 is the first; `name` is how it was asked for.
+
+    Raises ConfigError.
+    """
+    numbers = reader.segments_of(row.sweep_id)
+    if not 1 <= number <= len(numbers):
+        known = "none" if not numbers else "one, @1" if len(numbers) == 1 else f"@1 to @{len(numbers)}"
+        raise ConfigError(f"{name}: sweep {row.name} of {reader.path} has no segment {number}; it has {known}")
+    return numbers[number - 1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A sweep, all of it or its n-th segment: `number` counts from 1, `segment_id` is that of the database."""
+
+    row: SweepRow
+    number: int | None = None
+    segment_id: int | None = None
+
+
+def find_part(reader: Reader, config: str | None) -> Part:
+    """The sweep of a CONFIG or a name, with @N for its N-th segment. Raises ConfigError."""
+    name, number = split_segment(config) if config is not None else (None, None)
+    if number is None or reader.sweep_if_there(str(config)) is not None or Path(str(config)).is_file():
+        return Part(find_sweep(reader, config))
+    row = find_sweep(reader, name)
+    return Part(row, number, segment_of(reader, row, str(config), number))
 
 
 def replayed_words(row: SweepRow) -> str:

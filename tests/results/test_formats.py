@@ -293,7 +293,22 @@ def test_a_load_is_a_line_for_benchstat(program: Program) -> None:
     assert [first, second] == [pytest.approx(median(rates)) for rates in of_load]
     assert "Unit prompt_eval-tokens/s better=higher" in said
     assert "Unit load-sec better=lower" in said
+    assert not [line for line in said if "eval-tokens/s" in line.replace("prompt_eval-tokens/s", "")]
     assert said[-1] == f"# 1 cells have no number: 1 {GPU_FAILURE}"
+
+
+def test_a_segment_is_exported_by_itself(program: Program) -> None:
+    """Before an update and after it: each load is one of its own version, also where both are one sweep."""
+    measured(program, num_ctx=[512], num_batch=[2])
+    program.script(version="2.0")
+    program("run", program.grid(num_ctx=[512], num_batch=[2], passes=3)).must()
+    for number, version, loads in ((1, "1.0", 1), (2, "2.0", 2)):
+        said = program("export", f"grid@{number}", "--format", "benchstat").must().stdout.splitlines()
+        assert said[0].startswith(f"# sweep grid on fake {version};")
+        assert sum(line.startswith("Benchmark") for line in said) == loads
+        rows = sql_files(program, f"grid@{number}", out=f"sql{number}")[f"grid_segment-{number}_num_ctx-512.sql"]
+        assert [row["build_commit"] for row in rows] == [version] * loads
+    refused(program, "export", "grid@3", "--format", "benchstat", says="has no segment 3; it has @1 to @2")
 
 
 def test_only_what_varies_stands_in_a_name(program: Program) -> None:

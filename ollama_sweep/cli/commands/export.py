@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,10 @@ from ollama_sweep.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ollama_sweep.machine.files import Writer
+    from ollama_sweep.results.find import Part
     from ollama_sweep.store.reader import Reader
-    from ollama_sweep.store.rows import SweepRow
 
 FORMATS = ("csv", "json", "jsonl", "md", "recording", "parquet", "llama-bench", "benchstat", "datasette")
-_OF_ONE_SWEEP = ("recording", "llama-bench", "benchstat")
 
 
 @click.command("export", short_help="The results as csv, json, md, parquet, or for llama-bench, benchstat, datasette.")
@@ -57,6 +55,8 @@ def command(
 ) -> None:
     """Print or save all cells of a sweep; CONFIG left out means the sweep that ran last.
 
+    For llama-bench and benchstat CONFIG@N is its N-th segment: what was measured in the same surroundings.
+
     \b
     Example:
       ollama-sweep export configs/quickstart.yaml --format md
@@ -66,26 +66,26 @@ def command(
       ollama-sweep export --format recording -o quickstart.jsonl.gz
     """
     from ollama_sweep.machine.places import STDOUT
-    from ollama_sweep.results.find import find_sweep, find_sweeps
+    from ollama_sweep.results.find import find_part, find_sweeps
+    from ollama_sweep.results.formats import parquet
     from ollama_sweep.store.reader import Reader
 
     output = None if output is not None and str(output) in STDOUT else output
     _check(kind, layout, remark, build_commit, config)
     _check_place(kind, output, force=force)
     with Reader.open(db) as reader, reader.snapshot():
-        if kind == "datasette":
-            rows: list[SweepRow] = []
-        else:
-            is_one = kind in _OF_ONE_SWEEP or layout == "simple"
-            rows = [find_sweep(reader, config)] if is_one else find_sweeps(reader, config)
         if kind == "llama-bench":
-            _save_sql(reader, rows[0], build_commit, output, force=force)
-        elif output is None:
-            (say_exactly if kind in ("benchstat", "datasette") else say_lines)(
-                _text(reader, rows, kind, layout, remark)
-            )
+            _save_sql(reader, find_part(reader, config), build_commit, output, force=force)
+        elif kind == "parquet" and output is not None:
+            _save(output, parquet.writing(reader, find_sweeps(reader, config)))
         else:
-            _save(output, _content(reader, rows, kind, layout, remark, output))
+            text = _text(reader, config, kind, layout, remark)
+            if output is not None:
+                _save(output, _bytes(text, kind, output))
+            elif kind in ("benchstat", "datasette"):
+                say_exactly(text)
+            else:
+                say_lines(text)
 
 
 def _check(kind: str, layout: str, remark: str, build_commit: str | None, config: str | None) -> None:
@@ -121,31 +121,27 @@ def _check_place(kind: str, output: Path | None, *, force: bool) -> None:
         raise ConfigError("exists; use --force", str(output))
 
 
-def _text(reader: Reader, rows: Sequence[SweepRow], kind: str, layout: str, remark: str) -> str:
+def _text(reader: Reader, config: str | None, kind: str, layout: str, remark: str) -> str:
     from ollama_sweep.core.recording.writing import written
     from ollama_sweep.results.export import export
+    from ollama_sweep.results.find import find_part, find_sweep, find_sweeps
     from ollama_sweep.results.formats import benchstat, datasette
 
     if kind == "recording":
-        return written(reader.recording(rows[0], remark))
+        return written(reader.recording(find_sweep(reader, config), remark))
     if kind == "benchstat":
-        return "".join(benchstat.lines(reader, rows[0]))
+        return "".join(benchstat.lines(reader, find_part(reader, config)))
     if kind == "datasette":
         if reader.is_older:
             warn(f"{reader.path} was made by an earlier version, and lacks columns until the next run")
         return datasette.metadata(reader)
+    rows = [find_sweep(reader, config)] if layout == "simple" else find_sweeps(reader, config)
     return export([result for row in rows for result in reader.results(row.sweep_id)], kind, layout)
 
 
-def _content(
-    reader: Reader, rows: Sequence[SweepRow], kind: str, layout: str, remark: str, output: Path
-) -> bytes | Writer:
+def _bytes(text: str, kind: str, output: Path) -> bytes:
     from ollama_sweep.core.recording.writing import packed
-    from ollama_sweep.results.formats import parquet
 
-    if kind == "parquet":
-        return parquet.writing(reader, rows)
-    text = _text(reader, rows, kind, layout, remark)
     return packed(text) if output.suffix == ".gz" and kind == "recording" else text.encode()
 
 
@@ -156,12 +152,12 @@ def _save(path: Path, content: bytes | Writer) -> None:
     say(path)
 
 
-def _save_sql(reader: Reader, row: SweepRow, build_commit: str | None, folder: Path | None, *, force: bool) -> None:
+def _save_sql(reader: Reader, part: Part, build_commit: str | None, folder: Path | None, *, force: bool) -> None:
     """A file for each num_ctx; the only one may go to the terminal. None is written where one of them is in the way."""
     from ollama_sweep.machine.files import inside
     from ollama_sweep.results.formats import llama_bench
 
-    files = llama_bench.files(reader, row, build_commit)
+    files = llama_bench.files(reader, part, build_commit)
     if folder is None:
         if len(files) > 1:
             raise ConfigError(f"makes {len(files)} files, one for each num_ctx; name a folder with -o DIR", "--format")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, StorageError, nearest
 from ollama_sweep.machine import places
-from ollama_sweep.results.find import find_sweep, name_of
+from ollama_sweep.results.find import find_sweep, name_of, segment_of, split_segment
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import SweepRow
 
-_SEGMENT = re.compile(r"(.+)@([0-9]{1,9})")
 _SQLITE = b"SQLite format 3\0"
 _SWEEP_FILES = (".yaml", ".yml")
 _SHOWN = 8
@@ -105,8 +103,7 @@ def _side(name: str, known: Reader | None, db: Path, reader_of: Callable[[Path],
 
 def _meanings(name: str, known: Reader | None, db: Path, reader_of: Callable[[Path], Reader]) -> Iterator[_Meaning]:
     """Everything that this name fits."""
-    split = _SEGMENT.fullmatch(name)
-    for base, segment in [(name, None), *([(split[1], int(split[2]))] if split else [])]:
+    for base, segment in dict.fromkeys([(name, None), split_segment(name)]):
         yield from _plain(base, segment, known, db)
         for path, sweep in _with_file(base):
             if reader_of(path).sweep_if_there(sweep) is not None:
@@ -164,10 +161,7 @@ def _reads_as_sweep(path: Path) -> bool:
 def _opened(name: str, meaning: _Meaning, reader: Reader) -> Side:
     row = find_sweep(reader, meaning.sweep)
     numbers = reader.segments_of(row.sweep_id)
-    if meaning.segment is not None and not 1 <= meaning.segment <= len(numbers):
-        known = "none" if not numbers else "one, @1" if len(numbers) == 1 else f"@1 to @{len(numbers)}"
-        raise ConfigError(f"{name}: sweep {row.name} of {reader.path} has no segment {meaning.segment}; it has {known}")
-    chosen = numbers[meaning.segment - 1] if meaning.segment is not None else None
+    chosen = segment_of(reader, row, name, meaning.segment) if meaning.segment is not None else None
     last = chosen if chosen is not None else numbers[-1] if numbers else None
     return Side(
         name=name, reader=reader, sweep=row, segment=meaning.segment, segment_id=chosen, segments=len(numbers),
@@ -178,7 +172,7 @@ def _opened(name: str, meaning: _Meaning, reader: Reader) -> Side:
 
 def _unknown(name: str, known: Reader | None, db: Path, reader_of: Callable[[Path], Reader]) -> str:
     """Why a name fits nothing, with the nearest one that would."""
-    base = split[1] if (split := _SEGMENT.fullmatch(name)) else name
+    base, _ = split_segment(name)
     for path, sweep in _with_file(base):
         names = [row.name for row in reader_of(path).sweeps()]
         return f"{path} has no sweep {sweep}; {_listed(names)}.{nearest(sweep, names)}"

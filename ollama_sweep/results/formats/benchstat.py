@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from statistics import median
@@ -26,6 +26,7 @@ from ollama_sweep.results.formats import surroundings
 from ollama_sweep.results.grids import X, Y, in_word
 
 if TYPE_CHECKING:
+    from ollama_sweep.results.find import Part
     from ollama_sweep.store.loads.compared import LoadRow, PlanCell
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
@@ -43,12 +44,13 @@ def unit_of(about: Metric) -> str:
     return f"{stem}-{unit}" if unit else stem
 
 
-def lines(reader: Reader, row: SweepRow) -> Iterator[str]:
+def lines(reader: Reader, part: Part) -> Iterator[str]:
     """The text, line by line. Raises ConfigError where no load was measured."""
+    row = part.row
     chosen = _metrics(reader, row)
     shown = {name: about for names in chosen.values() for name, about in names.items()}
-    merged = heapq.merge(*(_of_metric(reader, row, name) for name in shown), key=itemgetter(0, 1))
-    cells = reader.plan_cells(row.sweep_id, None)
+    merged = heapq.merge(*(_of_metric(reader, part, name) for name in shown), key=itemgetter(0, 1))
+    cells = reader.plan_cells(row.sweep_id, part.segment_id)
     missing: Counter[str] = Counter()
     is_first = True
     for position, of_cell in groupby(merged, key=itemgetter(0)):
@@ -56,7 +58,7 @@ def lines(reader: Reader, row: SweepRow) -> Iterator[str]:
         for _, of_load in groupby(of_cell, key=itemgetter(1)):
             values = [(name, load.values) for _, _, name, load in of_load if name in chosen[cell.task]]
             if values and is_first:
-                yield from _head(reader, row, shown.values())
+                yield from _head(reader, part, shown.values())
                 is_first = False
             if values:
                 yield _line(cell, values, shown)
@@ -93,13 +95,15 @@ def _metrics(reader: Reader, row: SweepRow) -> dict[str, dict[str, Metric]]:
     for task in reader.tasks(row.sweep_id):
         some = reader.some_results(row.sweep_id, task, _SOME)
         has = {name for cell in some for name in cell.metrics}
+        if all(cell.metrics.get("eval_count", 0) <= surroundings.ONLY_READING for cell in some):
+            has.discard("eval_rate")
         wanted = dict.fromkeys([default_metric(some), *SHOWN])
         found[task] = {name: metric(name) for name in wanted if name in has}
     return found
 
 
-def _of_metric(reader: Reader, row: SweepRow, name: str) -> Iterator[tuple[int, int, str, LoadRow]]:
-    for position, loads in reader.loads(row.sweep_id, None, name):
+def _of_metric(reader: Reader, part: Part, name: str) -> Iterator[tuple[int, int, str, LoadRow]]:
+    for position, loads in reader.loads(part.row.sweep_id, part.segment_id, name):
         for load in sorted(loads, key=lambda load: load.attempt_id):
             if load.is_value:
                 yield position, load.attempt_id, name, load
@@ -118,19 +122,23 @@ def _failure(cell: PlanCell) -> str:
     return "" if cell.status is Status.OK else failure_label(cell.status, cell.reason)
 
 
-def _head(reader: Reader, row: SweepRow, shown: Iterable[Metric]) -> Iterator[str]:
+def _head(reader: Reader, part: Part, shown: Iterable[Metric]) -> Iterator[str]:
     """What is measured where; benchstat keeps apart what differs in a `key: value` line, and passes over the first."""
-    here = reader.segment(row.sweep_id) or {}
-    version = " ".join(filter(None, (row.engine, surroundings.version(here))))
-    yield f"# sweep {harmless(row.name)} on {harmless(version)}; a line is a load, with the medians of its runs\n"
+    row, known = part.row, reader.segments()
+    chosen = [part.segment_id] if part.segment_id is not None else reader.value_segments(row.sweep_id)
+    here = [known[number] for number in chosen if number in known]
+    versions = _each(here, surroundings.version)
+    on = f"{row.engine} {versions}".strip()
+    yield f"# sweep {harmless(row.name)} on {harmless(on)}; a line is a load, with the medians of its runs\n"
     if replayed := replayed_words(row):
         yield f"# {harmless(replayed)}\n"
-    yield from _configuration(here)
+    told = {"goos": surroundings.system, "cpu": surroundings.processor, "gpu": surroundings.gpus}
+    yield from (f"{name}: {harmless(said)}\n" for name, say in told.items() if (said := _each(here, say)))
     for about in shown:
         if about.better:
             yield f"Unit {unit_of(about)} better={'higher' if about.better > 0 else 'lower'}\n"
 
 
-def _configuration(here: Mapping[str, object]) -> Iterable[str]:
-    told = {"goos": surroundings.system(here), "cpu": surroundings.processor(here), "gpu": surroundings.gpus(here)}
-    return [f"{name}: {harmless(value)}\n" for name, value in told.items() if value]
+def _each(here: Iterable[surroundings.Surroundings], say: Callable[[surroundings.Surroundings], str]) -> str:
+    """What they say, each once."""
+    return ", ".join(dict.fromkeys(filter(None, map(say, here))))

@@ -25,13 +25,12 @@ from ollama_sweep.results.formats import surroundings
 from ollama_sweep.results.grids import X, Y, in_word, in_words
 
 if TYPE_CHECKING:
+    from ollama_sweep.results.find import Part
     from ollama_sweep.store.loads.measured import MeasuredLoad, MeasuredRun
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
 OPTION = "--build-commit"
-ONLY_READING = 2
-"""The tokens that a sweep asks for by itself: what matters then is the prompt, and so few say nothing of generating."""
 _BUILD = re.compile(r"[A-Za-z0-9._+-]{1,40}")
 _HAVE_A_COLUMN = frozenset({Y, "model", "task", PROMPT_TOKENS, "num_predict", "num_gpu", "main_gpu", "num_thread",
                             "use_mmap", "kv_cache_type", "flash_attention"})  # fmt: skip
@@ -65,25 +64,26 @@ def check_build(build: str | None) -> None:
         raise ConfigError(f"{build[:60]!r} is no name of a build; letters, digits and . _ + - (max 40)", OPTION)
 
 
-def files(reader: Reader, row: SweepRow, build: str | None = None) -> list[SqlFile]:
+def files(reader: Reader, part: Part, build: str | None = None) -> list[SqlFile]:
     """One for each num_ctx, and for each value of a dimension that llama-bench does not have, in the sweep's order.
 
     `build` is written as build_commit in place of the engine's version. Raises ConfigError where nothing was measured.
     """
     found: dict[tuple[tuple[str, Scalar], ...], list[str]] = {}
-    for load in reader.measured_loads(row.sweep_id):
+    row = part.row
+    for load in reader.measured_loads(row.sweep_id, part.segment_id):
         apart = {X: load.options.get(X), **load.coordinates}
         key = tuple((name, value) for name, value in apart.items() if name not in _HAVE_A_COLUMN)
         found.setdefault(key, []).extend(map(_insert, rows_of(load, row, build)))
     if not any(found.values()):
         what = f"the sweep {row.name} has no load of the task {MAIN_TASK} with runs"
         raise ConfigError(f"{what}, and llama-bench knows nothing else; csv has all that there is", "--format")
-    return [SqlFile(_stem(row, key), _file(row, key, lines)) for key, lines in found.items() if lines]
+    return [SqlFile(_stem(part, key), _file(row, key, lines)) for key, lines in found.items() if lines]
 
 
-def _stem(row: SweepRow, key: Iterable[tuple[str, Scalar]]) -> str:
-    told = "_".join(f"{name}-{model_label(in_word(value))}" for name, value in key)
-    return f"{row.name}_{told}"
+def _stem(part: Part, key: Iterable[tuple[str, Scalar]]) -> str:
+    pairs = [("segment", part.number), *key] if part.number is not None else key
+    return "_".join([part.row.name, *(f"{name}-{model_label(in_word(value))}" for name, value in pairs)])
 
 
 def _file(row: SweepRow, key: Iterable[tuple[str, Scalar]], lines: Sequence[str]) -> str:
@@ -122,7 +122,7 @@ def rows_of(load: MeasuredLoad, row: SweepRow, build: str | None = None) -> Iter
             **_numbers(times, _rates(read, "prompt_eval_rate")),
         }
     wrote = [run for run in load.runs if run.eval_rate is not None and run.eval_duration_s and run.eval_count]
-    if wrote and _wanted(load) > ONLY_READING:
+    if wrote and _wanted(load) > surroundings.ONLY_READING:
         n_gen = round(median([run.eval_count or 0 for run in wrote]))
         times = [_ns(run.eval_duration_s) for run in wrote]
         yield {

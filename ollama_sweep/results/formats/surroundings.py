@@ -1,4 +1,4 @@
-"""Where something was measured, in the words that other programs have for it. Pure."""
+"""Where something was measured, in the words that other programs have for it, and what says something. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 
 Surroundings = Mapping[str, object]
+ONLY_READING = 2
+"""The tokens that a sweep asks for by itself: what matters then is the prompt, and so few say nothing of generating."""
 _DRIVER = re.compile(r" \d[\w.-]*$")
 
 

@@ -59,13 +59,21 @@ class MeasuredLoad:
     runs: tuple[MeasuredRun, ...]
 
 
-def loads(connection: sqlite3.Connection, notes: Notes, sweep_id: int) -> Iterator[MeasuredLoad]:
-    """Those of the main task's cells, in the order of the plan, a cell's oldest first."""
-    tables = f"""{compared.attempts_sql(None)}
+def segments(connection: sqlite3.Connection, sweep_id: int) -> list[int]:
+    """Those in which the values of a sweep were measured, by whichever sweep; the oldest first."""
+    sql = """SELECT DISTINCT a.segment_id FROM plan JOIN cells ON cells.id = plan.cell_id
+        JOIN attempts AS a ON a.id = cells.attempt_id
+        WHERE plan.sweep_id = ? AND a.status = 'ok' AND a.segment_id IS NOT NULL ORDER BY a.segment_id"""
+    return [number for (number,) in values.rows_of(connection, sql, (sweep_id,))]
+
+
+def loads(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None) -> Iterator[MeasuredLoad]:
+    """Those of the main task's cells now, or in a segment; in the order of the plan, a cell's oldest first."""
+    tables = f"""{compared.attempts_sql(segment)}
         CROSS JOIN plan ON plan.sweep_id = :sweep AND plan.position = place.position
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 AND runs.believed = 1
         WHERE cells.task = :task"""
-    bound = {"sweep": sweep_id, "task": MAIN_TASK}
+    bound = {"sweep": sweep_id, "segment": segment, "task": MAIN_TASK}
     rows = stored.read(connection, tables, _COLUMNS, "place.position, a.number, runs.number", bound)
     for load, of_load in groupby(rows, key=itemgetter(0)):
         found = [row for _, row in of_load]

@@ -50,10 +50,15 @@ class LoadsReading(Reading):
         with self._storage_errors():
             yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
 
-    def measured_loads(self, sweep_id: int) -> Iterator[measured.MeasuredLoad]:
-        """The loads that the values of the main task's cells go by, in the order of the plan."""
+    def measured_loads(self, sweep_id: int, segment: int | None = None) -> Iterator[measured.MeasuredLoad]:
+        """The loads that the values of the main task's cells go by, now or in a segment, in the order of the plan."""
         with self._storage_errors():
-            yield from measured.loads(self._connection, self._notes, sweep_id)
+            yield from measured.loads(self._connection, self._notes, sweep_id, segment)
+
+    def value_segments(self, sweep_id: int) -> list[int]:
+        """The segments in which the values of the sweep's cells were measured, by whichever sweep."""
+        with self._storage_errors():
+            return measured.segments(self._connection, sweep_id)
 
     def recording(self, sweep: SweepRow, remark: str = "") -> Recording:
         """A sweep load by load. Raises ConfigError where there is nothing to record."""
