@@ -29,9 +29,10 @@ from ollama_sweep.machine.secrets import is_secret
 
 FOLDER = Path(__file__).parent / "commands"
 ORDER = ("plan", "run", "status", "watch", "logs", "stop", "pause", "continue", "service", "heatmap", "plot", "export",
-         "report", "best", "explain", "compare", "models", "params", "schema", "import", "verify", "recover",
-         "doctor")  # fmt: skip
+         "report", "best", "explain", "compare", "models", "params", "init", "schema", "import", "verify", "recover",
+         "doctor", "completion")  # fmt: skip
 """As --help lists them, in the order of use; a command that is not named here comes after these."""
+PROGRAM = "ollama-sweep"
 _SETTINGS = ("OLLAMA_", "LLAMA_ARG_", "LLM_")
 _SHORT_HELP = re.compile(r'@click\.command\([^()]*?short_help="([^"\n]+)"')
 
@@ -62,6 +63,10 @@ class _LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"ollama_sweep.cli.commands.{_MODULES[cmd_name]}").command
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing:  # a shell asks what it may complete
+            from ollama_sweep.cli import completing
+
+            completing.teach(command)
         return command
 
     def resolve_command(
@@ -83,7 +88,7 @@ def _short_help(command: str) -> str:
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="ollama-sweep")
+@click.version_option(__version__, prog_name=PROGRAM)
 def cli() -> None:
     """Which num_ctx x num_batch should this model run with, on this machine, and can you believe the number?
 
@@ -110,7 +115,7 @@ def main() -> None:
 def _run() -> int:
     try:
         _check_surroundings()
-        code = cli(standalone_mode=False, prog_name="ollama-sweep")
+        code = cli(standalone_mode=False, prog_name=PROGRAM)
     except SweepError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.Exit as ended:

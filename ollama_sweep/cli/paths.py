@@ -12,6 +12,8 @@ from ollama_sweep.machine import places
 from ollama_sweep.store.beside import check_database
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _Type = click.ParamType[Path]
 else:
     _Type = click.ParamType
@@ -22,8 +24,8 @@ class _Path(_Type):
 
     name = "path"
 
-    def __init__(self, check: Callable[[Path], object]) -> None:
-        self._check = check
+    def __init__(self, check: Callable[[Path], object], completed: str = "file") -> None:
+        self._check, self._completed = check, completed
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Raises ConfigError, StorageError."""
@@ -31,15 +33,21 @@ class _Path(_Type):
         self._check(path)
         return path
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Left to the shell, which knows the files."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=self._completed)]
+
 
 DATABASE = _Path(check_database)
 SOURCE = _Path(places.check_source)
 """A file that is read; that it is there is said by who reads it."""
 OUTPUT = _Path(places.check_output)
-FOLDER = _Path(places.check_folder)
+FOLDER = _Path(places.check_folder, completed="dir")
 LATER = _Path(lambda path: None)
 """What the command looks at by itself, because it may be a file or a folder."""
-TRIED = _Path(lambda path: None)
+TRIED = _Path(lambda path: None, completed="dir")
 """A folder that is tried by a write before anything is measured, which says what is wrong with it."""
 CONFIG = _Path(places.look)
 """A sweep file, or the name of a sweep."""

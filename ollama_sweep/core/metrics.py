@@ -206,7 +206,7 @@ def _ask_sources() -> None:
         declare(_sources.pop()())
 
 
-def _named() -> list[str]:
+def named() -> list[str]:
     """Every column that somebody gives words, in order."""
     _ask_sources()
     return sorted(name for name, one in _declared.items() if one.words and "*" not in name)
@@ -232,10 +232,10 @@ def find_metric(name: str, results: Iterable[CellResult]) -> Metric:
     Before the first number every column known by name is accepted; a default one always is.
     """
     found, results = metric(name), list(results)
-    existing = sorted({column for result in results for column in result.metrics}) or _named()
+    existing = sorted({column for result in results for column in result.metrics}) or named()
     if name not in (DEFAULT_METRIC, default_metric(results)) and name not in existing:
-        named = _named()
-        shown = existing if len(existing) <= _MOST_LISTED else [column for column in existing if column in named]
+        worded = named()
+        shown = existing if len(existing) <= _MOST_LISTED else [column for column in existing if column in worded]
         more = f" and {len(existing) - len(shown)} more" if len(shown) < len(existing) else ""
         known = f"{', '.join(shown)}{more}.{nearest(name, existing)}"
         raise ConfigError(f"unknown metric {name}. Known: {known}", "metric")

@@ -37,7 +37,7 @@ COMMANDS = [
     "export -o x.csv", "export --format json -o x.json", "best", "best --json", "report", "report --json",
     "report --out files", "heatmap --json", "plot avg_by_model_score", "logs", "recover --to new.db", "pause",
     "continue", "stop", "doctor", "plan grid.yaml", "models --engine fake", "models --engine fake --json",
-    "params m --engine fake", "explain 0", "explain 0 --json", "explain 3", "verify", "verify --json", "schema",
+    "params m --engine fake", "init m --engine fake", "completion bash", "explain 0", "explain 0 --json", "explain 3", "verify", "verify --json", "schema",
     "service grid.yaml --for systemd", "compare grid@1 grid",
 ]  # fmt: skip
 MAY_REFUSE = {"stop", "continue", "doctor", "recover", "verify", "compare"}

@@ -15,12 +15,12 @@ from sweep_runner import Sweep
 from sweeping import Program, json_of
 from sweeping import program as program  # a fixture
 
-from ollama_sweep.cli.commands.params import text_of
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.machine.computer import Gpu
 from ollama_sweep.plan import ranges
 from ollama_sweep.plan.config import load_spec
 from ollama_sweep.plan.ranges import Range, Room, suggest
+from ollama_sweep.plan.written.sweep_file import brief
 
 GIB = 1 << 30
 RAM = Room(64 * GIB, ranges.RAM_RESERVE_BYTES, "RAM")
@@ -163,7 +163,7 @@ def test_what_is_printed_is_a_sweep_file_of_the_same_grid(name: str, trained: in
     model = info(name=name, context_length=trained, parameter_size="8B\nmodel: other")
     found = suggest(model, RAM)
     file = tmp_path / "sweep.yaml"
-    file.write_text(text_of(model, RAM, found, []), "utf-8")
+    file.write_text(brief(model, RAM, found, []), "utf-8")
     spec = load_spec(file, {})
     assert spec.model == name
     assert list(spec.dimensions["num_ctx"]) == found.num_ctx.values()

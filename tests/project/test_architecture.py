@@ -28,7 +28,8 @@ FLAT = {PACKAGE / "cli" / "commands"}
 """A list, not a room: every file in it is a command, and its name is the one that people type."""
 ROOMS = ("core", "machine", "store", "engines", "tasks", "plan", "results", "run", "cli")
 
-PURE = {"plan.keys", "plan.schema", "plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures",
+PURE = {"plan.keys", "plan.schema", "plan.written.comments", "plan.written.sweep_file",
+        "plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures",
         "engines.shared.modelfile", "tasks.shared.scorers",
         "results.compare.rule"}  # fmt: skip
 """Modules outside `core` that decide and never do: no processes, files, database or clock."""
@@ -239,7 +240,8 @@ NAMED_ALIKE = {
     ("cli.commands.report", "ollama"): "the option --ollama",
     ("cli.commands.doctor", "ollama"): "the option --ollama",
     ("cli.commands.models", "ollama"): "the option --ollama",
-    ("cli.commands.params", "ollama"): "the option --ollama",
+    ("cli.suggested", "ollama"): "the option --ollama",
+    ("cli.commands.init", "ollama"): "the same option",
     ("cli.shared", "libllama"): "the option --libllama",
     ("plan.config", "libllama"): "the same option",
     ("plan.load", "libllama"): "the same, from Python",

@@ -1,0 +1,1 @@
+"""Sweep files that this program writes: `params`, `init`, configs/all_keys.yaml."""
