@@ -78,7 +78,7 @@ def find_sweeps(reader: Reader, config: str | None) -> list[SweepRow]:
     if config is None:
         last = reader.last_sweep()
         if last is None:
-            raise ConfigError("no sweep has run in this database yet. Start with: sweep.py run CONFIG")
+            raise ConfigError("no sweep has run in this database yet. Start with: ollama-sweep run CONFIG")
         return _arms(reader, last.in_pair.pair) if last.in_pair else [last]
     names = {row.name for row in reader.sweeps()}
     if config in names:

@@ -108,7 +108,9 @@ def collect(
     groups = make_groups(rows, results, prices)
     names = " and ".join(row.name for row in sweeps)
     if not groups:
-        raise ConfigError(f"sweep {names} has no measured cell yet. Start with: sweep.py run {sweeps[0].config_path}")
+        raise ConfigError(
+            f"sweep {names} has no measured cell yet. Start with: ollama-sweep run {sweeps[0].config_path}"
+        )
     if out is not None:
         saving.check_folder(out)
         if not rows:

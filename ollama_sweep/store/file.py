@@ -141,7 +141,7 @@ def _readable(uri: str, path: Path) -> sqlite3.Connection:
     try:
         version = schema_version(connection, path)
         if version == 0:
-            raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
+            raise ConfigError(f"{path} is empty. Start with: ollama-sweep run CONFIG")
         if version < schema.USER_VERSION:
             schema.read_as_latest(connection)
         connection.execute("PRAGMA query_only = ON")
@@ -220,13 +220,13 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
     if text := _too_many_files(error, primary):
         return StorageError(f"{path}: {text}.{safe}")
     if _no_space(error, primary, path):
-        text = f"No space for the database ({path}).{safe} Free space and run: sweep.py run"
+        text = f"No space for the database ({path}).{safe} Free space and run: ollama-sweep run"
         return StorageError(text, no_space=True)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ and wal_size(path) == 0:
         text = f"{wal_path(path).name} was removed; a sweep that runs puts {path} right with its next cell"
         return StorageError(f"{text}. Look again then")
     if primary == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO):
-        return StorageError(f"The disk reported an error while saving ({path}: {error}).{safe} Then: sweep.py run")
+        return StorageError(f"The disk reported an error while saving ({path}: {error}).{safe} Then: ollama-sweep run")
     if primary == sqlite3.SQLITE_READONLY or isinstance(error, PermissionError):
         return StorageError(f"{path} cannot be written ({error}).{safe}")
     if primary == sqlite3.SQLITE_NOTADB:

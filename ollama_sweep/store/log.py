@@ -55,5 +55,7 @@ class Log:
                 copy.unlink(missing_ok=True)
                 self._error = f"{what}, and what was in it could not be saved ({error})"
             else:
-                self._error = f"{what}. All that was measured was saved to {copy}. Go on with: sweep.py run --db {copy}"
+                self._error = (
+                    f"{what}. All that was measured was saved to {copy}. Go on with: ollama-sweep run --db {copy}"
+                )
         return StorageError(self._error)

@@ -79,9 +79,9 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
         """
         check_database(path)
         if not path.exists():
-            raise ConfigError(f"no database at {path}. Start with: sweep.py run CONFIG")
+            raise ConfigError(f"no database at {path}. Start with: ollama-sweep run CONFIG")
         if path.stat().st_size == 0:
-            raise ConfigError(f"{path} is empty. Start with: sweep.py run CONFIG")
+            raise ConfigError(f"{path} is empty. Start with: ollama-sweep run CONFIG")
         called_done = beside.called_done(path)  # before the database: what is called done later may be there already
         try:
             return cls(path, files.connect_ro(path), called_done)

@@ -154,7 +154,7 @@ def test_without_a_database_nothing_is_read_and_nothing_is_made(name: str, progr
 @pytest.mark.parametrize("name", ["status", "heatmap", "export", "best"])
 def test_an_empty_database_is_said(name: str, program: Program) -> None:
     (program.folder / "sweeps.db").touch()
-    assert program(name).must(2).stderr == "error: sweeps.db is empty. Start with: sweep.py run CONFIG\n"
+    assert program(name).must(2).stderr == "error: sweeps.db is empty. Start with: ollama-sweep run CONFIG\n"
     assert (program.folder / "sweeps.db").stat().st_size == 0
 
 

@@ -37,8 +37,8 @@ COMMANDS = [
     "export -o x.csv", "export --format json -o x.json", "best", "best --json", "report", "report --json",
     "report --out files", "heatmap --json", "plot avg_by_model_score", "logs", "recover --to new.db", "pause",
     "continue", "stop", "doctor", "plan grid.yaml", "models --engine fake", "models --engine fake --json",
-    "params m --engine fake", "init m --engine fake", "completion bash", "explain 0", "explain 0 --json", "explain 3", "verify", "verify --json", "schema",
-    "service grid.yaml --for systemd", "compare grid@1 grid",
+    "params m --engine fake", "init m --engine fake", "completion bash", "explain 0", "explain 0 --json", "explain 3",
+    "verify", "verify --json", "schema", "service grid.yaml --for systemd", "compare grid@1 grid",
 ]  # fmt: skip
 MAY_REFUSE = {"stop", "continue", "doctor", "recover", "verify", "compare"}
 """There is no sweep to stop, a sweep is compared with itself, and what the test has changed was not measured so."""

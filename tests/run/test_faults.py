@@ -277,7 +277,7 @@ def test_a_pair_whose_disk_stays_full_goes_on_in_its_turns(
 ) -> None:
     pair: Mapping[str, Any] = {"pair": {"num_thread": [1, 2]}}
     filled(program, opened_with, **pair)
-    assert "Free space and run: sweep.py run" in program("run", program.grid(**LARGE, **pair)).must(4).stderr
+    assert "Free space and run: ollama-sweep run" in program("run", program.grid(**LARGE, **pair)).must(4).stderr
     check_whole(program)
     stored = len(history(program))
     assert 4 <= stored < 40
@@ -354,7 +354,7 @@ def test_a_real_disk_that_is_full_and_then_freed(
         ended = program(*words).must(4)
         done = finished(ended.stdout)
         assert 2 <= done < 20
-        assert f"{done} cells are safe. Free space and run: sweep.py run" in ended.stderr
+        assert f"{done} cells are safe. Free space and run: ollama-sweep run" in ended.stderr
         assert "No space for the database" in ended.stderr
         assert "waiting 0.01 s: No space" in ended.stdout
         before = program.measured()

@@ -211,7 +211,7 @@ def test_a_reader_shows_it_as_it_is_and_leaves_it_so(words: list[str], program: 
 
 def test_doctor_says_so_and_recover_copies_it(program: Program, old: Path) -> None:
     before = program.rows(sql=FINISHED)
-    line = "sweeps.db was made by an older version; `sweep.py run` brings it up to date"
+    line = "sweeps.db was made by an older version; `ollama-sweep run` brings it up to date"
     assert line in program("doctor", "grid.yaml").stdout
     program("recover", "--to", "copy.db").must()
     assert version(program.folder / "copy.db") == schema.USER_VERSION

@@ -156,7 +156,7 @@ def test_full_disk_keeps_every_earlier_cell(path: Path) -> None:
     assert caught
     assert caught.exit_code == 4
     assert str(caught) == (
-        f"No space for the database ({path}). {done} cells are safe. Free space and run: sweep.py run"
+        f"No space for the database ({path}). {done} cells are safe. Free space and run: ollama-sweep run"
     )
     with Store.open(path) as store:
         assert store.refresh_sweep(header(), timeout_s=600, repeats_minimum=3) == sweep
@@ -370,7 +370,7 @@ def test_disk_that_fails_to_be_read_is_said_as_such(path: Path) -> None:
 
 def test_missing_database_is_not_created_by_a_reader(path: Path) -> None:
     assert help_.message(lambda: Reader.open(path)) == (
-        f"ConfigError: no database at {path}. Start with: sweep.py run CONFIG"
+        f"ConfigError: no database at {path}. Start with: ollama-sweep run CONFIG"
     )
     assert list(path.parent.iterdir()) == []
 

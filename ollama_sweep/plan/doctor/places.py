@@ -91,7 +91,7 @@ def _of_content(db: Path, reader: Reader) -> Iterator[Finding]:
     names = ", ".join(row.name for row in sweeps[:3]) + (", ..." if len(sweeps) > 3 else "")
     yield ok("database", f"{db} is sound ({format_bytes(db.stat().st_size)}, sweeps: {names or 'none'})")
     if reader.is_older:
-        yield warning("database", f"{db} was made by an older version; `sweep.py run` brings it up to date")
+        yield warning("database", f"{db} was made by an older version; `ollama-sweep run` brings it up to date")
     for text in reader.warnings():
         hint = f"chmod 600 {db}" if "others can read" in text else ""
         yield warning("database", text, hint)

@@ -134,8 +134,8 @@ def _where(given: Mapping[str, str]) -> list[str]:
 
 def _switched_off(values: Mapping[str, str]) -> list[str]:
     """Further keys as comments, by the part of the documentation that they stand in."""
-    lines = ["", "", "# The keys below are switched off: take the `# ` away in front of one. configs/all_keys.yaml and"]
-    lines.append("# docs/configuration.md have all keys, `ollama-sweep schema` prints them for editors.")
+    about = "The keys below are switched off: take the `# ` away in front of one. docs/configuration.md has all keys."
+    lines: list[str] = ["", "", *comments.comment(about)]
     part = None
     for name, value in OFTEN_WANTED.items():
         key = BY_NAME[name]
