@@ -9,11 +9,11 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import container_file
 import pytest
-import yaml
 from ollama_fixture import ROOT, clean_environment
 from sweep_runner import write_fake_script
 
@@ -34,17 +34,17 @@ import ollama_sweep
 print(ollama_sweep.__file__)
 """
 """Several commands of the program in one process, and where it was imported from."""
-QUICKSTART = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, offline, with the build backend that lies in the environment."""
+    """Built offline with the build backend that lies in the environment, from what the container file copies."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for folder in (PACKAGE, *DATA):
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in container_file.copied():
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source)
+        else:
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(built)], cwd=source, check=False, capture_output=True, text=True
     )
@@ -64,6 +64,11 @@ def called(command: list[str], folder: Path, environment: Mapping[str, str]) -> 
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def sets(keys: Iterable[str]) -> list[str]:
+    """Keys of a sweep file as words of the command line."""
+    return [word for key in keys for word in ("--set", key)]
 
 
 def test_what_is_tracked_of_the_package_is_in_it_and_nothing_else(wheel: Path) -> None:
@@ -88,11 +93,10 @@ def test_it_runs_from_an_unpacked_copy_in_an_empty_folder(wheel: Path, tmp_path:
         archive.extractall(unpacked)
     script = write_fake_script(tmp_path / "fake.json", {"context_length": 300, "noise": 0})
     keys = ("repeats=1", "warmup=0", "second_look=off", "control=off", "num_batch=[32]", "task=[prompt_eval, chat]")
-    short = [word for key in keys for word in ("--set", key)]
     said = called(
         [sys.executable, "-P", "-c", CALLS, json.dumps([
             ["--help"], ["schema"], ["init", "m", "mine.yaml", "--engine", "fake"], ["plan", "mine.yaml"],
-            ["run", "mine.yaml", *short], ["report", "--html", "page.html"],
+            ["run", "mine.yaml", *sets(keys)], ["report", "--html", "page.html"],
         ])],
         here, {"PYTHONPATH": str(unpacked), "OLLAMA_SWEEP_FAKE": str(script), "PATH": os.environ["PATH"]},
     )  # fmt: skip
@@ -114,13 +118,14 @@ def test_it_is_installed_into_an_empty_environment_and_measures(
     for engine, model in (("fake", "m"), ("llamacpp", str(small_model))):
         here = tmp_path / engine
         here.mkdir()
-        short = {"prompt": {"text": "Tell me of rivers. " * 20}, "num_ctx": [1024, 2048], "second_look": "off"}
-        config = {**QUICKSTART, **short, "engine": engine, "model": model}
-        (here / "quickstart.yaml").write_text(yaml.safe_dump(config), "utf-8")
+        shutil.copy(ROOT / "configs" / "quickstart.yaml", here)
+        keys = ("num_ctx=[1024, 2048]", "second_look=off", f"prompt.text={'Tell me of rivers. ' * 20}")
+        words = ["quickstart.yaml", "--engine", engine, "--model", model, *sets(keys)]
         script = write_fake_script(here / "fake.json", {"noise": 0})
         told = {"OLLAMA_SWEEP_FAKE": str(script)} if engine == "fake" else {}
-        for words in (["plan", "quickstart.yaml"], ["run", "quickstart.yaml"], ["best", "quickstart.yaml"]):
-            called([program, *words], here, told)
+        for name in ("plan", "run"):
+            called([program, name, *words], here, told)
+        called([program, "best", "quickstart.yaml"], here, told)
         rows = json.loads(called([program, "export", "--format", "json"], here, {}))
         crashed = {row["num_batch"] for row in rows if row["status"] != "ok"}
         assert len(rows) == 10
