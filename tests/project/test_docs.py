@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import sqlite3
@@ -24,6 +25,7 @@ from ollama_sweep.cli import COMMANDS, cli
 from ollama_sweep.core import errors
 from ollama_sweep.core.options import LIMITS, LOAD_OPTIONS
 from ollama_sweep.core.outcome import Flag, Status
+from ollama_sweep.engines.shared import failures
 from ollama_sweep.plan import config, keys
 from ollama_sweep.store.writer import Store
 
@@ -87,11 +89,11 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 def of_this_program(words: list[str]) -> list[str] | None:
-    """The arguments where the words call this program."""
-    for start in (["ollama-sweep"], ["python", "sweep.py"]):
-        if words[: len(start)] == start:
-            return words[len(start) :]
-    return None
+    """The arguments where the words call this program, also in a container or by a program that installs it."""
+    starts = [["ollama-sweep"], ["python", "sweep.py"]]
+    if words[:2] in (["docker", "run"], ["pipx", "run"]) or words[:1] == ["uvx"]:
+        starts.append(words[: words.index("ollama-sweep") + 1])
+    return next((words[len(start) :] for start in starts if words[: len(start)] == start), None)
 
 
 @each_block("sh")
@@ -317,6 +319,48 @@ def test_benchmarks_are_named() -> None:
     text = text_of("docs/benchmarks.md")
     for path in ROOT.glob("benchmarks/[!_]*.py"):
         assert f"benchmarks/{path.name}" in text, path.name
+
+
+# -- what is printed -------------------------------------------------------------------------------------------------
+
+
+def symptoms(head: str) -> list[list[str]]:
+    """The rows of the tables of docs/troubleshooting.md whose first column has this head, without backticks."""
+    tables = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text_of("docs/troubleshooting.md"), re.MULTILINE)
+    rows = [line.removeprefix("| `").split(" | ") for table in tables for line in table.splitlines()]
+    return [[row[0].removesuffix("`"), *row[1:]] for row in rows]
+
+
+def test_the_program_can_say_each_text_of_troubleshooting() -> None:
+    """A text with `…` for what differs is a piece of one of the program's own."""
+    said = [text for path in (ROOT / "ollama_sweep").rglob("*.py") for text in texts_in(path)]
+    asked = [row[0] for row in symptoms("it says")]
+    missing = [text for text in asked if not any(like(text).search(one) for one in said)]
+    assert len(asked) > 30
+    assert not missing, "\n".join(missing)
+
+
+def texts_in(path: Path) -> Iterator[str]:
+    """The texts of a module, with `…` for what is put into them."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def like(text: str) -> re.Pattern[str]:
+    parts = [re.escape(part) for part in text.strip("…").split("…")]
+    return re.compile("(?:…|.{1,40})".join(parts))
+
+
+def test_each_text_of_an_engine_is_told_apart_as_troubleshooting_says() -> None:
+    rows = symptoms("the engine says")
+    assert len(rows) > 8
+    for row in rows:
+        status, reason = failures.classify(row[0])
+        assert row[1] == f"`{status}`, `{reason}`", row[0]
 
 
 # -- all pages -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ _WHERE = ("host", "ollama")
 
 @click.command("init", short_help="A commented sweep file for a model, to begin with.")
 @suggested.model_options
-@click.argument("file", required=False, type=paths.OUTPUT_OR_STDOUT)
+@click.argument("file", required=False, type=paths.LATER)
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 @shared.db_option
 @shared.verbose_option
@@ -35,11 +35,13 @@ def command(model: str, file: Path | None, force: bool, db: Path, **given: Any) 
       ollama-sweep plan llama3-8b.yaml
     """
     from ollama_sweep.machine.files import write_whole
-    from ollama_sweep.machine.places import STDOUT
+    from ollama_sweep.machine.places import STDOUT, check_output
     from ollama_sweep.plan.written import sweep_file
 
     target = file or _usual(model)
     is_printed = str(target) in STDOUT
+    if not is_printed:
+        check_output(target)
     if not is_printed and target.exists() and not force:
         raise ConfigError("exists; use --force, or name another file", str(target))
     _check_name(model)
