@@ -11,8 +11,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.errors import StorageError, SweepError
 from ollama_sweep.store import file as files
+from ollama_sweep.store import lock
+from ollama_sweep.store.beside import log_path, pause_path
 
 
 class Log:
@@ -59,3 +61,60 @@ class Log:
                     f"{what}. All that was measured was saved to {copy}. Go on with: ollama-sweep run --db {copy}"
                 )
         return StorageError(self._error)
+
+
+class Following:
+    """Notices that something was written to a database, for a few microseconds a look.
+
+    One connection is kept open for it, which holds nothing between two looks: no transaction, so no log grows for it.
+    It belongs to one thread and is closed by whoever made it; `version` opens it again by itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._of: object = None
+        self._opened = 0
+
+    def version(self) -> tuple[object, ...]:
+        """Differs from the last one where a commit came between them, the file was replaced, or what its writer waits
+        for, a pause or the log of a run has changed. Raises nothing: a database that is gone has a version, too.
+        """
+        if self._connection is None or self._files() != self._of:
+            self.close()
+            self._opened += 1
+            with contextlib.suppress(SweepError, OSError, sqlite3.Error):
+                self._connection = files.connect_ro(self.path)
+            self._of = self._files()  # a reader may have made the log
+        there = files.identity(self.path) is not None
+        return (there, self._opened if self._connection else 0, self._data_version(), *self._beside())
+
+    def _files(self) -> tuple[object, object]:
+        return files.identity(self.path), files.identity(files.wal_path(self.path))
+
+    def _data_version(self) -> int:
+        if self._connection is not None:
+            try:
+                return int(self._connection.execute("PRAGMA data_version").fetchall()[0][0])
+            except sqlite3.Error:
+                self.close()
+        return -1
+
+    def _beside(self) -> tuple[object, ...]:
+        found: list[object] = []
+        for file in (lock.lock_path(self.path), pause_path(self.path), log_path(self.path)):
+            try:
+                stat = file.stat()
+                found.append((stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+        return (*found, lock.holder(self.path) is not None)
+
+    def close(self) -> None:
+        """The connection ends; nothing that it made stays beside the database."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            with lock.kept_free(self.path) as is_free:
+                if is_free:
+                    files.remove_empty_log(self.path)

@@ -20,13 +20,14 @@ KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai"), ("libllama", "oll
             ("libllama", "llamacpp"), ("fake_swap", "fake")}  # fmt: skip
 """Another way to the same server, another server of the same protocol, and the library inside the two."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
-         "openai", "dotenv", "json_repair", "jinja2", "pynvml", "sentence_transformers", "torch"}  # fmt: skip
+         "openai", "dotenv", "json_repair", "jinja2", "pynvml", "sentence_transformers", "torch",
+         "starlette", "uvicorn", "anyio"}  # fmt: skip
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
 MOST_FILES = 20
 FLAT = {PACKAGE / "cli" / "commands"}
 """A list, not a room: every file in it is a command, and its name is the one that people type."""
-ROOMS = ("core", "machine", "store", "engines", "tasks", "plan", "results", "run", "cli")
+ROOMS = ("core", "machine", "store", "engines", "tasks", "plan", "results", "run", "web", "cli")
 
 PURE = {"plan.keys", "plan.schema", "plan.written.comments", "plan.written.sweep_file",
         "plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures",
@@ -193,6 +194,10 @@ def test_only_one_file_starts_processes() -> None:
 
 def test_only_the_store_knows_sql() -> None:
     none_of(uses_of({"sqlite3", "sqlite_utils", "apsw"}, but_in=["store"]))
+
+
+def test_only_one_room_is_a_server() -> None:
+    none_of(uses_of({"starlette", "uvicorn", "anyio"}, but_in=["web"]))
 
 
 def test_only_one_file_reads_yaml() -> None:

@@ -58,6 +58,11 @@ class Started:
     def is_running(self) -> bool:
         return self._child.poll() is None
 
+    @property
+    def said(self) -> str:
+        """What it has printed by now."""
+        return self._files[0].read_text("utf-8", "replace")
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the program itself, not to what it started."""
         self._child.send_signal(number)

@@ -56,8 +56,13 @@ def command(cell: tuple[str, ...], sweep: str | None, wants_prompt: bool, db: Pa
     if as_json:
         say_json({**found.as_dict(), "by_hand": by_hand})
         return
-    for line in [*_head(found), *_history(found), *_raw(found), "", "By hand:", *(f"  {line}" for line in by_hand)]:
+    for line in [*lines_of(found), "", "By hand:", *(f"  {line}" for line in by_hand)]:
         say(line)
+
+
+def lines_of(found: Explained) -> list[str]:
+    """What a person reads, but for the commands."""
+    return [*_head(found), *_history(found), *_raw(found)]
 
 
 def _prompt(reader: Reader, found: Explained) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 VIRIDIS = ("#440154", "#481a6c", "#472f7d", "#414487", "#39568c", "#31688e", "#2a788e", "#23888e", "#1f988b",
            "#22a884", "#35b779", "#54c568", "#7ad151", "#a5db36", "#d2e21b", "#fde725")  # fmt: skip
 """From dark to bright; people with any kind of colour blindness see the order, and so does a printer."""
@@ -10,9 +12,14 @@ DARK, BRIGHT = "#1c1c1c", "#ffffff"
 
 def colour(share: float, better: int) -> str:
     """The colour of a value that stands so far (0 to 1) in the scale: bright is good where less is better, too."""
-    place = (1 - share if better < 0 else share) * (len(VIRIDIS) - 1)
-    first = min(int(place), len(VIRIDIS) - 2)
-    low, high = _parts(VIRIDIS[first]), _parts(VIRIDIS[first + 1])
+    return between(VIRIDIS, 1 - share if better < 0 else share)
+
+
+def between(colours: Sequence[str], share: float) -> str:
+    """The colour so far along these, mixed of its two neighbours."""
+    place = share * (len(colours) - 1)
+    first = min(int(place), len(colours) - 2)
+    low, high = _parts(colours[first]), _parts(colours[first + 1])
     mixed = (round(a + (b - a) * (place - first)) for a, b in zip(low, high, strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)
 

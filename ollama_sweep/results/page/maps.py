@@ -5,7 +5,7 @@ It says what the heatmap says, from the same data; a template writes it as SVG.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.cell import model_label
@@ -52,6 +52,11 @@ class MapCell:
     ink: str
     texts: tuple[Text, ...]
     words: str
+    link: str = ""
+    """Where a page that has more of it says all that is known of the cell."""
+
+
+Link = Callable[[CellResult], str]
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,13 @@ class Room:
         return min(high, max(low, 420.0 / max(1, self.rows)))
 
 
-def of_cells(number: str, data: HeatmapData, grid: Grid) -> Map:
+def of_cells(number: str, data: HeatmapData, grid: Grid, link: Link | None = None) -> Map:
     """The map of a grid whose cells are all there; `number` tells it apart on its page."""
     room = Room(len(data.columns), len(data.rows), left_of(data.y, data.rows))
     across = {value: at for at, value in enumerate(data.columns)}
     down = {value: at for at, value in enumerate(data.rows)}
     cells = [
-        _cell(data, place, mark, grid.cells[place], room, (across[place[0]], down[place[1]]))
+        _cell(data, place, mark, grid.cells[place], room, (across[place[0]], down[place[1]]), link)
         for place, mark in data.cells.items()
     ]
     cells.sort(key=lambda cell: (cell.row, cell.column))
@@ -120,18 +125,30 @@ def made(
     rows: Sequence[str] = (),
 ) -> Map:  # fmt: skip
     """What stands around the cells. `columns` and `rows` are the words at the axes where a cell is more than one."""
+    of = data.metric
+    return around(
+        number, data.title, "  ·  ".join(data.facts), room, (data.x, data.y),
+        (columns or data.columns, rows or data.rows), cells, legend, ticks=list(_ticks(of, scale)) if cells else [],
+        bar=[colours.colour(at / 15, of.better) for at in range(16)],
+        unit=f"{of.name} ({of.unit})" if of.unit and not of.is_bytes else of.name, notice=notice, note=note, best=best,
+    )  # fmt: skip
+
+
+def around(
+    number: str, title: str, facts: str, room: Room, axes: tuple[str, str],
+    values: tuple[Sequence[Scalar], Sequence[Scalar]], cells: Sequence[MapCell], legend: Sequence[Entry], *,
+    ticks: Sequence[str], bar: Sequence[str], unit: str, notice: str = "", note: str = "",
+    best: tuple[int, int] | None = None,
+) -> Map:  # fmt: skip
+    """The same of cells of any kind: `axes` are the two dimensions, `values` what stands at them."""
     width, height = room.left + room.columns * room.wide, room.rows * room.high
     bolds = best or (-1, -1)
     return Map(
-        id=number, title=data.title, facts="  ·  ".join(data.facts), width=round(width + 2, 1),
-        height=round(height + 24, 1), left=room.left, bottom=round(height, 1), cell_width=round(room.wide, 2),
-        cell_height=round(room.high, 2), x=data.x, y=data.y,
-        columns=tuple(_across(columns or labels(data.x, data.columns), room, bolds[0])),
-        rows=tuple(_down(rows or labels(data.y, data.rows), room, bolds[1])),
-        cells=tuple(cells), legend=tuple(legend), ticks=tuple(_ticks(data.metric, scale)) if cells else (),
-        bar=tuple(colours.colour(at / 15, data.metric.better) for at in range(16)),
-        unit=f"{data.metric.name} ({data.metric.unit})" if data.metric.unit and not data.metric.is_bytes
-        else data.metric.name, notice=notice, note=note, best=best,
+        id=number, title=title, facts=facts, width=round(width + 2, 1), height=round(height + 24, 1), left=room.left,
+        bottom=round(height, 1), cell_width=round(room.wide, 2), cell_height=round(room.high, 2), x=axes[0], y=axes[1],
+        columns=tuple(_across(labels(axes[0], values[0]), room, bolds[0])),
+        rows=tuple(_down(labels(axes[1], values[1]), room, bolds[1])), cells=tuple(cells), legend=tuple(legend),
+        ticks=tuple(ticks), bar=tuple(bar), unit=unit, notice=notice, note=note, best=best,
     )  # fmt: skip
 
 
@@ -147,9 +164,10 @@ def _ticks(of: Metric, scale: Scale) -> Iterator[str]:
 
 
 def _cell(
-    data: HeatmapData, place: Place, mark: CellMark, result: CellResult, room: Room, at: tuple[int, int]
-) -> MapCell:
-    value = mark.value if mark.value is not None else mark.predicted
+    data: HeatmapData, place: Place, mark: CellMark, result: CellResult, room: Room, at: tuple[int, int],
+    link: Link | None = None,
+) -> MapCell:  # fmt: skip
+    value = mark.predicted if mark.value is None else mark.value
     fill = colours.colour(data.scale.share(value), data.metric.better) if value is not None else ""
     fill = colours.lighter(fill) if fill and mark.value is None else fill
     looks = [str(look) for look, has in (("best", mark.best), ("tied", mark.tied)) if has]
@@ -158,7 +176,7 @@ def _cell(
         at[0], at[1], round(room.left + at[0] * room.wide, 1), round(at[1] * room.high, 1), str(mark.kind),
         tuple(looks), fill, colours.ink(fill) if fill else "",
         tuple(texts(mark, room, (room.left + at[0] * room.wide, at[1] * room.high))),
-        words_of(data, place, mark, result),
+        words_of(data, place, mark, result), "" if link is None else link(result),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def report_page(sweeps: Sequence[SweepView], *, analysis: Sequence[str] = ()) ->
     script = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
-    body = _part("report_body.jinja", sweeps=sweeps, analysis=analysis)
+    body = part("report_body.jinja", sweeps=sweeps, analysis=analysis)
     data = {"form": FORM, "version": __version__, "sweeps": [view.data for view in sweeps]}
     page = environment().get_template("report.jinja").render(
         title=", ".join(view.name for view in sweeps), policy=policy, style=_markup(_file("page.css")), body=body,
@@ -47,16 +47,17 @@ def data_block(data: Mapping[str, object]) -> Markup:
     return _markup(text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def _part(template: str, **given: Any) -> Markup:
-    return _markup(masked(environment().get_template(template).render(**given)))
+def part(template: str, folder: Path | None = None, **given: Any) -> Markup:
+    """A page or a part of one, by a template here or in a folder of others. Secrets are left out of it."""
+    return _markup(masked(environment(folder).get_template(template).render(**given)))
 
 
 @cache
-def environment() -> Environment:
-    """Templates with everything escaped that they are given."""
+def environment(folder: Path | None = None) -> Environment:
+    """Templates with everything escaped that they are given; those of another folder beside these."""
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_shown, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader([TEMPLATES, *([folder] if folder else [])]), autoescape=True, finalize=_shown,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["lines"] = _lines
     made.globals["swatches"] = {str(look): name for look, name in maps.swatches().items()}

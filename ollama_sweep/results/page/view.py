@@ -13,11 +13,11 @@ from ollama_sweep.core.text import in_short
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.export import long_rows
 from ollama_sweep.results.find import replayed_words
-from ollama_sweep.results.grids import in_words, make_grids
+from ollama_sweep.results.grids import X, Y, in_words, make_grids
 from ollama_sweep.results.groups import make_groups
 from ollama_sweep.results.page import maps, tables
 from ollama_sweep.results.page.gathering import MOST_CELLS, Gathered
-from ollama_sweep.results.page.maps import Map
+from ollama_sweep.results.page.maps import Link, Map
 from ollama_sweep.results.page.tables import Table
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_data
@@ -75,11 +75,11 @@ def sweep_view(
 ) -> SweepView:  # fmt: skip
     """Everything a page says of a sweep. Raises nothing for one that is empty, failed or runs now."""
     name = f"s{number}"
-    shown, left_out = _maps(name, gathered)
+    shown, left_out = maps_of(name, gathered)
     return SweepView(
         id=name, name=gathered.row.name, verdict=tuple(verdict(gathered)),
         notices=(*notices(gathered), *left_out, *notes), facts=tuple(facts(gathered)), maps=tuple(shown),
-        pictures=tuple(pictures), tables=tuple(_tables(name, gathered, prices)), repeats=tuple(repeats),
+        pictures=tuple(pictures), tables=tuple(tables_of(name, gathered, prices)), repeats=tuple(repeats),
         data=data_of(gathered),
     )  # fmt: skip
 
@@ -153,8 +153,25 @@ def _minute(text: str) -> str:
 # -- maps, tables, data ----------------------------------------------------------------------------------------------
 
 
-def _maps(name: str, gathered: Gathered) -> tuple[list[Map], list[str]]:
-    """The maps, and what is said of those that are left out."""
+@dataclass(frozen=True)
+class Look:
+    """How maps are looked at: a metric over two dimensions; None is what each task is about. `predicts`: also what
+    pending cells are likely to be.
+    """
+
+    metric: str | None = None
+    x: str = X
+    y: str = Y
+    predicts: bool = False
+
+
+BY_ITSELF = Look()
+
+
+def maps_of(
+    name: str, gathered: Gathered, look: Look = BY_ITSELF, link: Link | None = None
+) -> tuple[list[Map], list[str]]:  # fmt: skip
+    """The maps, and what is said of those that are left out. Raises ConfigError for a metric that no cell has."""
     if gathered.is_large:
         from ollama_sweep.results.page import tiles
 
@@ -162,22 +179,23 @@ def _maps(name: str, gathered: Gathered) -> tuple[list[Map], list[str]]:
         found = [tiles.of_field(f"{name}-map{at}", part.field, MOST_CELLS // len(parts))
                  for at, part in enumerate(parts)]  # fmt: skip
         return found, _left_out(len(gathered.parts))
-    grids = make_grids(gathered.cells)
+    grids = make_grids(gathered.cells, look.x, look.y)
     if not grids:
         return [], []
-    options = options_of(gathered)
-    drawn = zip(heatmap_data.collect(gathered.cells, options), grids, strict=True)
-    found = [maps.of_cells(f"{name}-map{at}", data, grid) for at, (data, grid) in enumerate(drawn) if at < MOST_MAPS]
+    options = options_of(gathered, look)
+    drawn = zip(heatmap_data.collect(gathered.cells, options, look.x, look.y), grids, strict=True)
+    found = [maps.of_cells(f"{name}-map{at}", data, grid, link)
+             for at, (data, grid) in enumerate(drawn) if at < MOST_MAPS]  # fmt: skip
     return found, _left_out(len(grids))
 
 
-def options_of(gathered: Gathered) -> PlotOptions:
+def options_of(gathered: Gathered, look: Look = BY_ITSELF) -> PlotOptions:
     """What pictures of the sweep say beside its cells."""
     tokens = gathered.row.spec.get("prompt_tokens")
     return PlotOptions(
         sweep=gathered.row.name, machine=gathered.row.machine, spreads=gathered.spreads,
-        prompt_tokens=tokens if isinstance(tokens, int) and tokens else None,
-        predicts=bool(gathered.row.spec.get("goal")), scouted=gathered.scouted,
+        prompt_tokens=tokens if isinstance(tokens, int) and tokens else None, metric=look.metric,
+        predicts=look.predicts or bool(gathered.row.spec.get("goal")), scouted=gathered.scouted,
     )  # fmt: skip
 
 
@@ -186,7 +204,10 @@ def _left_out(count: int) -> list[str]:
     return [f"{more} of {count} maps are left out: the table of cells has theirs."] if more > 0 else []
 
 
-def _tables(name: str, gathered: Gathered, prices: PriceTable | None) -> Iterator[Table]:
+def tables_of(
+    name: str, gathered: Gathered, prices: PriceTable | None = None, *, cells: bool = True
+) -> Iterator[Table]:
+    """All tables, the one of every cell at the end; without `cells` a page has that one otherwise."""
     if not gathered.is_large:
         yield from tables.best_tables(name, gathered.cells)
         yield from tables.group_tables(name, make_groups(gathered.answers, gathered.cells, prices))
@@ -195,7 +216,8 @@ def _tables(name: str, gathered: Gathered, prices: PriceTable | None) -> Iterato
     yield tables.spread_table(name, gathered.spreads)
     yield tables.surroundings_table(name, gathered)
     yield tables.settings_table(name, gathered)
-    yield tables.cell_table(name, gathered)
+    if cells:
+        yield tables.cell_table(name, gathered)
 
 
 def data_of(gathered: Gathered) -> dict[str, object]:

@@ -1,0 +1,197 @@
+"""Lines and points as a page shows them: plain data of what the plots collect, written as SVG by a template. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ollama_sweep.core.metrics import Metric, metric
+from ollama_sweep.core.outcome import Series
+from ollama_sweep.core.units import format_bytes
+from ollama_sweep.results.grids import in_word
+from ollama_sweep.results.page.gathering import Gathered
+from ollama_sweep.results.page.view import BY_ITSELF, Look, options_of
+
+WIDE, HIGH = 720.0, 220.0
+LEFT, RIGHT, TOP, BOTTOM = 78.0, 12.0, 10.0, 34.0
+MOST_TICKS = 12
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point with its bar (equal ends: none) and its words."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    words: str
+    kind: str = "dot"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A word at an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: `line` is the path through it, "" for points alone; `words` say all of it for who does not see it."""
+
+    id: str
+    title: str
+    facts: str
+    words: str
+    x: str
+    y: str
+    line: str
+    dots: tuple[Dot, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+    rules: tuple[float, ...] = ()
+    width: float = WIDE
+    height: float = HIGH
+
+
+@dataclass(frozen=True)
+class Given:
+    """A point as it is known: across, up, its interval, its words."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    words: str
+    kind: str = "dot"
+
+
+def chart(
+    number: str, title: str, axes: tuple[str, str], points: Sequence[Given], words: tuple[Metric | None, str], *,
+    facts: str = "", ticks: Sequence[tuple[float, str]] = (), line: Sequence[tuple[float, float]] = (),
+    rules: Sequence[float] = (),
+) -> Chart:  # fmt: skip
+    """Points in a frame. `words` are how values of y are written (a metric, or a format), `ticks` those across."""
+    of, shape = words
+    xs = [point.x for point in points] + [x for x, _ in line]
+    ys = [value for point in points for value in (point.low, point.high, point.y)] + [y for _, y in line] + list(rules)
+    left, right = _room(min(xs), max(xs), 0.03)
+    low, high = _room(min(ys), max(ys), 0.08)
+    across = [(value, f"{value:.4g}") for value in _even(left, right)] if not ticks else _few(ticks)
+
+    def to_x(value: float) -> float:
+        return round(LEFT + (value - left) / (right - left) * (WIDE - LEFT - RIGHT), 1)
+
+    def to_y(value: float) -> float:
+        return round(HIGH - BOTTOM - (value - low) / (high - low) * (HIGH - TOP - BOTTOM), 1)
+
+    return Chart(
+        number, title, facts, f"{title}: " + "; ".join(point.words for point in points[:60]), *axes,
+        " ".join(f"{'L' if at else 'M'}{to_x(x)} {to_y(y)}" for at, (x, y) in enumerate(line)),
+        tuple(Dot(to_x(one.x), to_y(one.y), to_y(one.low), to_y(one.high), one.words, one.kind) for one in points),
+        tuple(Tick(to_x(value), word) for value, word in across if left <= value <= right),
+        tuple(Tick(to_y(value), of.text(value) if of else shape.format(value)) for value in _even(low, high)),
+        tuple(to_y(value) for value in rules),
+    )  # fmt: skip
+
+
+def _room(low: float, high: float, share: float) -> tuple[float, float]:
+    more = (high - low) * share or abs(high) * 0.1 or 1.0
+    return low - more, high + more
+
+
+def _even(low: float, high: float) -> list[float]:
+    return [low + (high - low) * (at + 0.5) / 4 for at in range(4)]
+
+
+def _few(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    step = -(-len(ticks) // MOST_TICKS)
+    return list(ticks[::step])
+
+
+# -- what there is of a sweep ----------------------------------------------------------------------------------------
+
+
+def of_sweep(name: str, gathered: Gathered, look: Look = BY_ITSELF) -> list[Chart]:
+    """The best batch of each context, speed against what it costs, and the drift; those that say something."""
+    found = [] if gathered.is_large else [*_best_batches(name, gathered, look), *_fronts(name, gathered)]
+    return [*found, *_drift(name, gathered)]
+
+
+def _best_batches(name: str, gathered: Gathered, look: Look) -> Iterator[Chart]:
+    from ollama_sweep.results.plots import best_batch
+
+    for number, data in enumerate(best_batch.collect(gathered.cells, options_of(gathered, look))):
+        points = []
+        for at, (context, column) in enumerate(zip(data.contexts, data.columns, strict=True)):
+            if column.best is None or column.value is None:
+                continue
+            edge = (
+                "" if column.out_from is None else f", out of memory from {in_word(data.batches[column.out_from])} on"
+            )
+            batch = in_word(data.batches[column.best])
+            said = f"num_ctx {in_word(context)}: num_batch {batch}, {data.metric.with_unit(column.value)}{edge}"
+            points.append(Given(at, column.value, column.low, column.high, said))
+        if len(points) > 1:
+            ticks = [(float(at), in_word(context)) for at, context in enumerate(data.contexts)]
+            yield chart(f"{name}-batch{number}", data.title, ("num_ctx", _axis(data.metric)), points,
+                        (data.metric, ""), facts="  ·  ".join(data.facts), ticks=ticks)  # fmt: skip
+
+
+def _fronts(name: str, gathered: Gathered) -> Iterator[Chart]:
+    from ollama_sweep.results.plots import pareto
+
+    for number, data in enumerate(pareto.collect(gathered.cells, options_of(gathered))):
+        if data.notice or len(data.front) + len(data.rest) < 2:
+            continue
+        points = [
+            Given(one.across, one.speed, one.low, one.high, f"{one.name}: {data.speed.with_unit(one.speed)}, "
+                  f"{data.across.words} {data.across.with_unit(one.across)}", kind)
+            for kind, several in (("rest", data.rest), ("dot", data.front)) for one in several
+        ]  # fmt: skip
+        line = [(one.across, one.speed) for one in data.front]
+        ticks = [(one.across, data.across.text(one.across)) for one in data.front]
+        yield chart(f"{name}-front{number}", data.title, (_axis(data.across), _axis(data.speed)), points,
+                    (data.speed, ""), facts="  ·  ".join(data.facts), ticks=ticks, line=line)  # fmt: skip
+
+
+def _drift(name: str, gathered: Gathered) -> Iterator[Chart]:
+    from ollama_sweep.results.plots import drift
+
+    if len(gathered.points) < 2:
+        return
+    row = gathered.row
+    controls = drift.Controls(row.name, gathered.points, row.machine, gathered.spreads.get("prompt_eval_rate"))
+    for data in drift.collect([controls], options_of(gathered)):
+        if data.notice:
+            continue
+        points = [Given(at, share, share, share, f"after {at:.3g} {data.unit}: {share:+.1%}")
+                  for at, share in zip(data.at, data.shares, strict=True)]  # fmt: skip
+        facts = "  ·  ".join([*data.facts, *data.below])
+        yield chart(f"{name}-drift", data.title, (data.unit, "against the first"), points, (None, "{:+.1%}"),
+                    facts=facts, line=list(zip(data.at, data.line, strict=True)),
+                    rules=[-data.limit, data.limit])  # fmt: skip
+
+
+def _axis(of: Metric) -> str:
+    return f"{of.words} ({of.unit})" if of.unit and not of.is_bytes else of.words
+
+
+# -- what sensors said while a cell was measured ---------------------------------------------------------------------
+
+
+def of_series(name: str, series: Series) -> list[Chart]:
+    """A chart for each quantity, over the seconds of the attempt."""
+    found = []
+    for number, (quantity, line) in enumerate(series.lines.items()):
+        known = [(at * series.step_s, value) for at, value in enumerate(line.points) if value is not None]
+        if len(known) < 2 or not series.step_s:
+            continue
+        of = metric(quantity) if quantity.endswith("_bytes") else None
+        low, high = (format_bytes(value) if of else f"{value:.3g}" for value in (line.low, line.high))
+        points = [Given(x, y, y, y, f"{x:.3g} s: {of.text(y) if of else f'{y:.3g}'}") for x, y in known]
+        found.append(chart(f"{name}-{number}", f"{quantity}: {low} to {high}", ("s from the load on", quantity), points,
+                           (of, "{:.3g}"), line=known))  # fmt: skip
+    return found

@@ -1,0 +1,161 @@
+"""The pages by their addresses: each reads the database in one short transaction and is then sent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ollama_sweep import __version__
+from ollama_sweep.core.errors import ConfigError, StorageError, SweepError
+from ollama_sweep.core.text import harmless_lines
+from ollama_sweep.store.beside import log_path
+from ollama_sweep.web import asked as asking
+from ollama_sweep.web.guard import Access, Guard
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from ollama_sweep.store.reader import Reader
+    from ollama_sweep.web.library import Library
+
+T = TypeVar("T")
+LOG_BYTES = 64 * 1024
+_STATIC = {"page.css": "text/css", "live.css": "text/css", "page.js": "text/javascript", "live.js": "text/javascript",
+           "icon.svg": "image/svg+xml"}  # fmt: skip
+
+
+class Pages:
+    """The answers."""
+
+    def __init__(self, library: Library, access: Access) -> None:
+        self._library, self._access = library, access
+
+    def routes(self) -> list[Route]:
+        """Every address."""
+        pages: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "/": self.sweep, "/sweeps": self.sweeps, "/cell": self.cell, "/log": self.log,
+            "/static/{name}": static,
+        }  # fmt: skip
+        return [Route(path, self._shown(answer), methods=["GET"]) for path, answer in pages.items()]
+
+    def _shown(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """What cannot be answered is said on a page: whose fault it is decides how."""
+
+        async def shown(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except SweepError as error:
+                return self._notice(error)
+
+        return shown
+
+    def _notice(self, error: SweepError) -> Response:
+        db = self._library.db
+        if not db.exists():
+            title, text, code = "No database", f"There is no database at {db} yet, or no longer.", 503
+        elif isinstance(error, ConfigError) and error.where is None and "no sweep was begun" in str(error):
+            title, text, code = "No sweep yet", "No sweep was begun in this database yet.", 200
+        elif isinstance(error, ConfigError):
+            title, text, code = "Not found", f"{str(error)[:1].upper()}{str(error)[1:]}", 404
+        else:
+            title, text, code = "The database cannot be read now", str(error), 503
+        return self._page("notice.jinja", title, code, text=text, events="events")
+
+    def _page(self, template: str, title: str, code: int = 200, **given: Any) -> Response:
+        from ollama_sweep.web import pages
+
+        text = pages.page(template, title=title, version=__version__, db=str(self._library.db), **given)
+        return HTMLResponse(text, code)
+
+    async def sweep(self, request: Request) -> Response:
+        """A sweep, by default the one that ran last."""
+        asked = asking.read(request.query_params.multi_items())
+
+        def read(reader: Reader) -> Response:
+            from ollama_sweep.web import pages
+
+            found = pages.sweep_parts(reader, asked, self._library.told)
+            return self._page("sweep.jinja", found["row"].name, **found, control=(), events=_events(found["row"].name))
+
+        return await self._library.read(read)
+
+    async def sweeps(self, request: Request) -> Response:
+        """All sweeps of the database."""
+
+        def read(reader: Reader) -> Response:
+            from ollama_sweep.web import pages
+
+            return self._page("sweeps.jinja", "All sweeps", rows=pages.all_sweeps(reader), events="events")
+
+        return await self._library.read(read)
+
+    async def cell(self, request: Request) -> Response:
+        """All that is known of one cell."""
+        asked = asking.read(request.query_params.multi_items())
+        position = asking.number(request.query_params.get("at", ""), "at", 0)
+
+        def read(reader: Reader) -> Response:
+            from ollama_sweep.web import pages
+
+            found = pages.cell_parts(reader, asked, position, self._library.told)
+            return self._page("cell.jinja", f"{found['row'].name}, cell {position}", **found,
+                              events=_events(found["row"].name))  # fmt: skip
+
+        return await self._library.read(read)
+
+    async def log(self, request: Request) -> Response:
+        """The end of what a run in the background has said."""
+        found = end_of(log_path(self._library.db))
+        note = f"The end of {log_path(self._library.db).name}, which a run in the background writes."
+        if found is None:
+            found, note = "", "There is no log: no run on this database was started with --detach."
+        return self._page("log.jinja", "Log", note=note, text=harmless_lines(found), events="events")
+
+
+def _events(sweep: str) -> str:
+    return asking.Asked(sweep=sweep).link("events")
+
+
+def end_of(log: Path) -> str | None:
+    """The last lines of a log; None where there is none. Raises StorageError."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{log}: cannot be read ({error.strerror or error})") from error
+    return text if size <= LOG_BYTES else text.partition("\n")[2]
+
+
+async def static(request: Request) -> Response:
+    """Style, script and icon, which are the same for everybody."""
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        return PlainTextResponse("not found\n", 404)
+    return Response(_file(name), media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
+
+
+@cache
+def _file(name: str) -> bytes:
+    from ollama_sweep.results.page.rendering import TEMPLATES
+
+    for folder in (Path(__file__).parent / "templates", TEMPLATES):
+        with contextlib.suppress(FileNotFoundError):
+            return (folder / name).read_bytes()
+    raise FileNotFoundError(name)
+
+
+def make(library: Library, access: Access) -> Starlette:
+    """The program behind the page."""
+    return Starlette(routes=Pages(library, access).routes(), middleware=[Middleware(Guard, access=access)])

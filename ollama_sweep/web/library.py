@@ -1,0 +1,56 @@
+"""Reads the database for the page: each answer out of one short transaction that is over before the first byte of it is
+sent, so a client that never reads holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from ollama_sweep.store.reader import Reader
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.options import Scalar
+    from ollama_sweep.results.explain import Explained
+    from ollama_sweep.results.page.gathering import Gathered
+    from ollama_sweep.results.page.view import Repeat
+    from ollama_sweep.results.status import PairStatus, SweepStatus
+    from ollama_sweep.store.rows import PlannedCell, SweepRow
+
+T = TypeVar("T")
+AT_ONCE = 2
+"""Reads at a time, however many pages ask: each holds its sweep in memory."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What other commands say and a page as well: `status` and `explain` in lines, how something is measured again."""
+
+    status: Callable[[SweepStatus | PairStatus], Sequence[str]]
+    repeats: Callable[[Reader, SweepRow, Gathered], Sequence[Repeat]]
+    commands: Callable[[SweepRow, PlannedCell, Mapping[str, Scalar]], Sequence[str]]
+    explained: Callable[[Explained], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A database and what is said of it."""
+
+    db: Path
+    told: Told
+    _limit: list[anyio.CapacityLimiter] = field(default_factory=list)
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """What `work` makes of the database, all of one moment, in a thread. Raises what `Reader.open` and it raise."""
+        if not self._limit:
+            self._limit.append(anyio.CapacityLimiter(AT_ONCE))
+        return await anyio.to_thread.run_sync(self.read_now, work, limiter=self._limit[0])
+
+    def read_now(self, work: Callable[[Reader], T]) -> T:
+        """The same in this thread."""
+        with Reader.open(self.db) as reader, reader.snapshot():
+            return work(reader)

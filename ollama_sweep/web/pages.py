@@ -1,0 +1,228 @@
+"""What each page says, as HTML: the same parts as the report, each by itself, with links for every state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.options import Scalar
+from ollama_sweep.core.outcome import CellResult, Status
+from ollama_sweep.core.text import harmless
+from ollama_sweep.results.grids import X, Y, in_order, in_word, value_at
+from ollama_sweep.results.page import charts, rendering, tables, view
+from ollama_sweep.results.page.gathering import Gathered, gather
+from ollama_sweep.results.page.maps import Map
+from ollama_sweep.results.page.tables import Table
+from ollama_sweep.results.status import SweepStatus, status_of
+from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.rows import SweepRow
+from ollama_sweep.web.asked import ONLY, Asked
+from ollama_sweep.web.library import Told
+
+TEMPLATES = Path(__file__).parent / "templates"
+ROWS = 100
+"""Cells on a page of their table."""
+_ENDS = ("_low", "_high", "_min", "_max")
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:\+00:00| UTC|Z)")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field of the form: its name, its label, the values with their words, and the one that is chosen."""
+
+    name: str
+    label: str
+    values: tuple[tuple[str, str], ...]
+    chosen: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sweep in the list of all."""
+
+    name: str
+    link: str
+    engine: str
+    machine: str
+    done: int
+    total: int
+    words: str
+    last_run_at: str
+
+
+def page(template: str, **given: Any) -> str:
+    """A whole page."""
+    return str(rendering.part(template, TEMPLATES, moments=moments, **given))
+
+
+def moments(text: str) -> Markup:
+    """Text in which each time can be shown in the reader's own zone."""
+    found = str(escape(harmless(text)))
+    return Markup(_MOMENT.sub(r'<time datetime="\1T\2Z">\1 \2 UTC</time>', found))  # noqa: S704 - escaped above
+
+
+def row_of(reader: Reader, asked: Asked) -> SweepRow:
+    """The sweep that is asked for, else the one that ran last. Raises ConfigError."""
+    if asked.sweep:
+        return reader.sweep(asked.sweep)
+    found = reader.last_sweep()
+    if found is None:
+        raise ConfigError("no sweep was begun in this database yet")
+    return found
+
+
+def cell_link(row: SweepRow) -> Callable[[CellResult], str]:
+    """Where a cell has a page of its own."""
+    base = Asked(sweep=row.name).link("cell")
+    return lambda cell: f"{base}&at={cell.row['position']}"
+
+
+# -- a sweep ---------------------------------------------------------------------------------------------------------
+
+
+def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
+    """All that a sweep's page is made of. Raises ConfigError for what the sweep does not have."""
+    row = row_of(reader, asked)
+    asked.check(row.dimensions)
+    gathered = gather(reader, row)
+    chosen = gathered if gathered.is_large else replace(gathered, cells=asked.chosen(gathered.cells))
+    found, left_out = _maps(reader, asked, row, chosen)
+    notes = [*view.notices(gathered), *left_out]
+    if gathered.is_large and asked.is_filtered:
+        notes.append(
+            "A sweep of so many cells is shown whole: values of dimensions, statuses and flags are not chosen."
+        )
+    elif asked.is_filtered:
+        notes.append(f"{len(chosen.cells)} of {gathered.total} cells are chosen.")
+    return {
+        "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": notes},
+        "row": row, "asked": asked, "maps": found, "facts": tuple(view.facts(gathered)),
+        "charts": charts.of_sweep("s1", chosen, asked.look) if chosen.cells else charts.of_sweep("s1", gathered),
+        "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(chosen, asked),
+        "pages": _pages(asked, len(chosen.cells)), "repeats": tuple(told.repeats(reader, row, gathered)),
+        "choices": _choices(reader, asked, gathered), "status": progress(reader, row, told),
+        "warnings": reader.warnings(), "sweeps": [one.name for one in reader.sweeps()],
+    }  # fmt: skip
+
+
+def progress(reader: Reader, row: SweepRow, told: Told) -> dict[str, Any]:
+    """How far it is, in the words of `status`."""
+    found = status_of(reader, row)
+    first, *lines = told.status(found)
+    return {"first": first, "lines": [line.strip() for line in lines], "done": found.done, "total": found.total,
+            "state": state_of(found), "is_running": found.process is not None,
+            "is_paused": found.is_paused}  # fmt: skip
+
+
+def state_of(found: SweepStatus) -> str:
+    """One word for where it stands."""
+    if found.process is not None:
+        return "waits" if found.waiting else "runs"
+    if found.done >= found.total or (found.goal is not None and found.goal.is_reached):
+        return "finished"
+    return "stopped"
+
+
+def _maps(reader: Reader, asked: Asked, row: SweepRow, chosen: Gathered) -> tuple[list[Map], list[str]]:
+    if not asked.against:
+        return view.maps_of("s1", chosen, asked.look, cell_link(row))
+    from ollama_sweep.results.page import ratios
+
+    return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None)
+
+
+def _cells(chosen: Gathered, asked: Asked) -> Table:
+    """One page of the table of all cells."""
+    start = (asked.page - 1) * ROWS
+    if asked.page > 1 and start >= len(chosen.cells):
+        last = -(-len(chosen.cells) // ROWS)
+        raise ConfigError(f"{asked.page} is behind the last page, {last}", "page")
+    part = replace(chosen, cells=chosen.cells[start : start + ROWS])
+    found = tables.cell_table("s1", part)
+    return replace(found, is_long=False)
+
+
+def _pages(asked: Asked, count: int) -> dict[str, Any]:
+    last = max(1, -(-count // ROWS))
+    return {
+        "at": asked.page, "last": last, "cells": count,
+        "before": asked.link(page=asked.page - 1) + "#cells" if asked.page > 1 else "",
+        "next": asked.link(page=asked.page + 1) + "#cells" if asked.page < last else "",
+    }  # fmt: skip
+
+
+def _choices(reader: Reader, asked: Asked, gathered: Gathered) -> list[Choice]:
+    """The form: whatever a link can say."""
+    cells, row = gathered.cells, gathered.row
+    names = sorted({name for cell in cells for name in cell.metrics if not name.endswith(_ENDS)})
+    dimensions = list(dict.fromkeys([*row.dimensions, X, Y, "model", "task"]))
+    own = [("", "by itself")]
+    found = [Choice("metric", "number", (*own, *((name, name) for name in names)), asked.metric)]
+    if not gathered.is_large:
+        across, down = [("", X), *((name, name) for name in dimensions if name != X)], [
+            ("", Y), *((name, name) for name in dimensions if name != Y)]  # fmt: skip
+        found += [Choice("x", "across", tuple(across), asked.x), Choice("y", "down", tuple(down), asked.y)]
+        only = dict(asked.only)
+        for name in dimensions:
+            values = _values(cells, name)
+            if len(values) > 1:
+                options = [("", "all"), *((in_word(value), in_word(value)) for value in values)]
+                found.append(Choice(f"{ONLY}{name}", name, tuple(options), only.get(name, "")))
+        statuses = [str(status) for status in Status if gathered.counts.get(status)]
+        flags = sorted({str(flag) for cell in cells for flag in cell.flags})
+        for name, words, chosen in (("status", statuses, asked.status), ("flag", flags, asked.flag)):
+            if len(words) > (name == "status"):
+                found.append(Choice(name, name, (("", "all"), *((word, word) for word in words)), chosen))
+    others = [one.name for one in reader.sweeps() if one.name != row.name]
+    if others:
+        found.append(
+            Choice("against", "ratio against", (("", "no other sweep"), *((o, o) for o in others)), asked.against)
+        )
+    return found
+
+
+def _values(cells: Sequence[CellResult], name: str) -> list[Scalar]:
+    found = {value_at(cell, name) for cell in cells}
+    return sorted(found, key=in_order)
+
+
+# -- other pages -----------------------------------------------------------------------------------------------------
+
+
+def all_sweeps(reader: Reader) -> list[Row]:
+    """Every sweep of the database, the one that ran last first."""
+    found = []
+    for row in reader.sweeps():
+        counts = reader.counts(row.sweep_id)
+        done = sum(count for status, count in counts.items() if status.is_final)
+        words = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+        found.append(Row(row.name, Asked(sweep=row.name).link("./"), row.engine, row.machine, done,
+                         sum(counts.values()), words, row.last_run_at))  # fmt: skip
+    return found
+
+
+def cell_parts(reader: Reader, asked: Asked, position: int, told: Told) -> dict[str, Any]:
+    """All that is known of a cell. Raises ConfigError."""
+    from ollama_sweep.results.explain import explain, find_place
+
+    row = row_of(reader, asked)
+    found = explain(reader, row, find_place(reader, row, [str(position)]))
+    series = found.last.telemetry if found.last else None
+    return {
+        "row": row, "asked": asked, "position": position, "total": found.total,
+        "place": found.place.coordinates, "lines": list(told.explained(found)),
+        "charts": charts.of_series("cell", series) if series else [],
+        "commands": list(told.commands(row, found.planned, found.place.coordinates)),
+        "before": _neighbour(row, position - 1) if position > 0 else "",
+        "next": _neighbour(row, position + 1) if position + 1 < found.total else "",
+    }  # fmt: skip
+
+
+def _neighbour(row: SweepRow, position: int) -> str:
+    return f"{Asked(sweep=row.name).link('cell')}&at={position}"
