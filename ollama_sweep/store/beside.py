@@ -1,7 +1,8 @@
 """A database's name, and the files that lie beside it without being part of it.
 
 Beside `sweeps.db` lie `sweeps.db.lock` (who writes: `lock`), `sweeps.db.log` (what a run in the background says),
-`sweeps.db.done` (how many cells were called done) and, while a pause is asked for, `sweeps.db.pause`.
+`sweeps.db.done` (how many cells were called done), while a pause is asked for `sweeps.db.pause`, and while `serve`
+has a token that it may not print `sweeps.db.serve`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def log_path(db: Path) -> Path:
 def pause_path(db: Path) -> Path:
     """The file that asks for a pause as long as it is there."""
     return _beside(db, ".pause")
+
+
+def serve_path(db: Path) -> Path:
+    """The file with the address of `serve` and its token, where that is not printed."""
+    return _beside(db, ".serve")
 
 
 def check_database(db: Path) -> None:

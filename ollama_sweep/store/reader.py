@@ -174,6 +174,12 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
         with self._storage_errors():
             yield from self._cell_results(f"{_RESULTS} ORDER BY plan.position", sweep_id)
 
+    def results_from(self, sweep_id: int, position: int, n: int) -> list[CellResult]:
+        """At most so many of them, from a place of the plan on."""
+        with self._storage_errors():
+            sql = f"{_RESULTS} AND plan.position >= ? ORDER BY plan.position LIMIT ?"
+            return list(self._cell_results(sql, sweep_id, position, n))
+
     def result(self, sweep_id: int, position: int) -> CellResult:
         """The row of the view `results` of one cell. Raises KeyError."""
         with self._storage_errors():
@@ -308,6 +314,16 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
             with self._storage_errors():
                 found.update(again.reasons(self._connection, chunk, wanted, self._notes))
         return found
+
+    def changed_since(self, sweep_id: int, attempt_id: int, n: int) -> tuple[int, list[int]]:
+        """The last attempt of all, and the places of the plan that have had one since that one, at most so many.
+
+        The one before that attempt is told as well: it may have been under way then.
+        """
+        last = int(self._rows("SELECT COALESCE(max(id), 0) FROM main.attempts")[0][0])
+        sql = """SELECT DISTINCT position FROM main.attempts JOIN plan ON plan.cell_id = attempts.cell_id
+            AND plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
+        return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended."""

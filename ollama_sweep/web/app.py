@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ollama_sweep import __version__
@@ -18,7 +19,11 @@ from ollama_sweep.core.errors import ConfigError, StorageError, SweepError
 from ollama_sweep.core.text import harmless_lines
 from ollama_sweep.store.beside import log_path
 from ollama_sweep.web import asked as asking
+from ollama_sweep.web.control import BUTTONS, Controls
 from ollama_sweep.web.guard import Access, Guard
+from ollama_sweep.web.machines import Machines
+from ollama_sweep.web.pulses import Pulses, Shape
+from ollama_sweep.web.streams import Streams
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOG_BYTES = 64 * 1024
+WHOLE = "events?part=page"
+"""What a page listens to that has no parts of its own which change."""
 _STATIC = {"page.css": "text/css", "live.css": "text/css", "page.js": "text/javascript", "live.js": "text/javascript",
            "icon.svg": "image/svg+xml"}  # fmt: skip
 
@@ -37,14 +44,20 @@ class Pages:
 
     def __init__(self, library: Library, access: Access) -> None:
         self._library, self._access = library, access
+        self._pulses = Pulses(library)
+        self.streams = Streams(library, self._pulses)
 
     def routes(self) -> list[Route]:
         """Every address."""
         pages: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": self.sweep, "/sweeps": self.sweeps, "/cell": self.cell, "/log": self.log,
+            "/": self.sweep, "/sweeps": self.sweeps, "/cell": self.cell, "/log": self.log, "/events": self.events,
             "/static/{name}": static,
         }  # fmt: skip
-        return [Route(path, self._shown(answer), methods=["GET"]) for path, answer in pages.items()]
+        return [
+            *(Route(path, self._shown(answer), methods=["GET"]) for path, answer in pages.items()),
+            *Machines(self._library, self.streams).routes(),
+            *(Controls(self._library.db).routes() if self._access.has_control else []),
+        ]
 
     def _shown(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """What cannot be answered is said on a page: whose fault it is decides how."""
@@ -67,7 +80,7 @@ class Pages:
             title, text, code = "Not found", f"{str(error)[:1].upper()}{str(error)[1:]}", 404
         else:
             title, text, code = "The database cannot be read now", str(error), 503
-        return self._page("notice.jinja", title, code, text=text, events="events")
+        return self._page("notice.jinja", title, code, text=text, events=WHOLE)
 
     def _page(self, template: str, title: str, code: int = 200, **given: Any) -> Response:
         from ollama_sweep.web import pages
@@ -82,10 +95,24 @@ class Pages:
         def read(reader: Reader) -> Response:
             from ollama_sweep.web import pages
 
+            begun = time.thread_time()
             found = pages.sweep_parts(reader, asked, self._library.told)
-            return self._page("sweep.jinja", found["row"].name, **found, control=(), events=_events(found["row"].name))
+            control = BUTTONS if self._access.has_control and found["status"]["is_running"] else ()
+            made = self._page("sweep.jinja", found["row"].name, **found, control=control, events=asked.link("events"))
+            last, _ = reader.changed_since(found["row"].sweep_id, 0, 0)
+            shape = Shape(found["drawn"], last, found["status"]["state"])
+            self._pulses.remember(asked, shape, time.thread_time() - begun)
+            return made
 
         return await self._library.read(read)
+
+    async def events(self, request: Request) -> Response:
+        """What a page hears as long as it is seen."""
+        asked = asking.read(request.query_params.multi_items())
+        has_parts = request.query_params.get("part") != "page"
+        client = f"{request.client.host if request.client else ''} {request.headers.get('user-agent', '')}"
+        sent = self.streams.listen(client, asked if has_parts else None)
+        return StreamingResponse(sent, media_type="text/event-stream")
 
     async def sweeps(self, request: Request) -> Response:
         """All sweeps of the database."""
@@ -93,7 +120,7 @@ class Pages:
         def read(reader: Reader) -> Response:
             from ollama_sweep.web import pages
 
-            return self._page("sweeps.jinja", "All sweeps", rows=pages.all_sweeps(reader), events="events")
+            return self._page("sweeps.jinja", "All sweeps", rows=pages.all_sweeps(reader), events=WHOLE)
 
         return await self._library.read(read)
 
@@ -106,8 +133,11 @@ class Pages:
             from ollama_sweep.web import pages
 
             found = pages.cell_parts(reader, asked, position, self._library.told)
+            if request.query_params.get("part") == "brief":
+                link = f"{asking.Asked(sweep=found['row'].name).link('cell')}&at={position}"
+                return HTMLResponse(pages.page("brief.jinja", link=link, commands=found["commands"]))
             return self._page("cell.jinja", f"{found['row'].name}, cell {position}", **found,
-                              events=_events(found["row"].name))  # fmt: skip
+                              events=WHOLE)  # fmt: skip
 
         return await self._library.read(read)
 
@@ -117,11 +147,7 @@ class Pages:
         note = f"The end of {log_path(self._library.db).name}, which a run in the background writes."
         if found is None:
             found, note = "", "There is no log: no run on this database was started with --detach."
-        return self._page("log.jinja", "Log", note=note, text=harmless_lines(found), events="events")
-
-
-def _events(sweep: str) -> str:
-    return asking.Asked(sweep=sweep).link("events")
+        return self._page("log.jinja", "Log", note=note, text=harmless_lines(found), events=WHOLE)
 
 
 def end_of(log: Path) -> str | None:
@@ -156,6 +182,7 @@ def _file(name: str) -> bytes:
     raise FileNotFoundError(name)
 
 
-def make(library: Library, access: Access) -> Starlette:
-    """The program behind the page."""
-    return Starlette(routes=Pages(library, access).routes(), middleware=[Middleware(Guard, access=access)])
+def make(library: Library, access: Access) -> tuple[Starlette, Callable[[], None]]:
+    """The program behind the page, and what ends its streams."""
+    pages = Pages(library, access)
+    return Starlette(routes=pages.routes(), middleware=[Middleware(Guard, access=access)]), pages.streams.close

@@ -29,7 +29,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/static/",)
 """Paths that hold nothing of a sweep."""
 TOKEN = "token"  # noqa: S105 - the name of it in an address
@@ -42,6 +42,8 @@ class Access:
     token: str = ""
     is_far: bool = False
     port: int = 0
+    has_control: bool = False
+    """There are buttons; only with a token."""
 
     @property
     def cookie(self) -> str:

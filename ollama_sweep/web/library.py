@@ -46,9 +46,13 @@ class Library:
 
     async def read(self, work: Callable[[Reader], T]) -> T:
         """What `work` makes of the database, all of one moment, in a thread. Raises what `Reader.open` and it raise."""
+        return await self.aside(lambda: self.read_now(work))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """The same for work that reads by itself."""
         if not self._limit:
             self._limit.append(anyio.CapacityLimiter(AT_ONCE))
-        return await anyio.to_thread.run_sync(self.read_now, work, limiter=self._limit[0])
+        return await anyio.to_thread.run_sync(work, limiter=self._limit[0])
 
     def read_now(self, work: Callable[[Reader], T]) -> T:
         """The same in this thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.text import harmless
-from ollama_sweep.results.grids import X, Y, in_order, in_word, value_at
-from ollama_sweep.results.page import charts, rendering, tables, view
+from ollama_sweep.results.grids import Grid, X, Y, in_order, in_word, value_at
+from ollama_sweep.results.page import charts, maps, rendering, tables, view
 from ollama_sweep.results.page.gathering import Gathered, gather
 from ollama_sweep.results.page.maps import Map
 from ollama_sweep.results.page.tables import Table
+from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.status import SweepStatus, status_of
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import SweepRow
@@ -92,7 +94,8 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
     asked.check(row.dimensions)
     gathered = gather(reader, row)
     chosen = gathered if gathered.is_large else replace(gathered, cells=asked.chosen(gathered.cells))
-    found, left_out = _maps(reader, asked, row, chosen)
+    drawn = [] if gathered.is_large or asked.against else view.drawn_of(chosen, asked.look)[: view.MOST_MAPS]
+    found, left_out = _maps(reader, asked, row, chosen, drawn)
     notes = [*view.notices(gathered), *left_out]
     if gathered.is_large and asked.is_filtered:
         notes.append(
@@ -102,12 +105,12 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
         notes.append(f"{len(chosen.cells)} of {gathered.total} cells are chosen.")
     return {
         "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": notes},
-        "row": row, "asked": asked, "maps": found, "facts": tuple(view.facts(gathered)),
+        "row": row, "asked": asked, "maps": found, "drawn": drawn, "facts": tuple(view.facts(gathered)),
         "charts": charts.of_sweep("s1", chosen, asked.look) if chosen.cells else charts.of_sweep("s1", gathered),
         "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(chosen, asked),
         "pages": _pages(asked, len(chosen.cells)), "repeats": tuple(told.repeats(reader, row, gathered)),
         "choices": _choices(reader, asked, gathered), "status": progress(reader, row, told),
-        "warnings": reader.warnings(), "sweeps": [one.name for one in reader.sweeps()],
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(), "sweeps": [one.name for one in reader.sweeps()],
     }  # fmt: skip
 
 
@@ -129,9 +132,23 @@ def state_of(found: SweepStatus) -> str:
     return "stopped"
 
 
-def _maps(reader: Reader, asked: Asked, row: SweepRow, chosen: Gathered) -> tuple[list[Map], list[str]]:
+def cell_anew(data: HeatmapData, grid: Grid, result: CellResult, row: SweepRow) -> tuple[str, str] | None:
+    """A cell of a map that has changed: its place and its SVG, in which secrets are not hidden yet; None where it is
+    not in this map.
+    """
+    cell = maps.changed(data, grid, result, cell_link(row))
+    if cell is None:
+        return None
+    room = maps.Room(len(data.columns), len(data.rows), maps.left_of(data.y, data.rows))
+    drawn = page("one_cell.jinja", hide=str, cell=cell, wide=round(room.wide, 2), high=round(room.high, 2))
+    return f"{cell.column},{cell.row}", drawn.strip()
+
+
+def _maps(
+    reader: Reader, asked: Asked, row: SweepRow, chosen: Gathered, drawn: Sequence[tuple[HeatmapData, Grid]]
+) -> tuple[list[Map], list[str]]:  # fmt: skip
     if not asked.against:
-        return view.maps_of("s1", chosen, asked.look, cell_link(row))
+        return view.maps_of("s1", chosen, asked.look, cell_link(row), drawn=drawn or None)
     from ollama_sweep.results.page import ratios
 
     return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None)

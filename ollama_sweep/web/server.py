@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -57,9 +58,11 @@ def address(listening: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn, which here says when it is ready and ends quietly by each of the signals."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None], *, with_parent: bool
+    ) -> None:
         super().__init__(config)
-        self._ready, self._ending = ready, ending
+        self._ready, self._ending, self._with_parent = ready, ending, with_parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -78,18 +81,32 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
+        if self._with_parent:
+            loop.add_reader(0, self._heard_parent)
         try:
             yield
         finally:
+            loop.remove_reader(0)
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
+    def _heard_parent(self) -> None:
+        if not os.read(0, 4096):
+            asyncio.get_running_loop().remove_reader(0)
+            self.should_exit = True
 
-def serve(app: Starlette, listening: socket.socket, ready: Callable[[], None], ending: Callable[[], None]) -> None:
-    """Answer until a signal comes. No access log: an address may hold what is nobody else's."""
+
+def serve(
+    app: Starlette, listening: socket.socket, ready: Callable[[], None], ending: Callable[[], None], *,
+    with_parent: bool = False,
+) -> None:  # fmt: skip
+    """Answer until a signal comes, or with a parent until that has closed our input, as it does by its end.
+
+    No access log: an address may hold what is nobody else's.
+    """
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", server_header=False, loop="asyncio", http="h11",
         ws="none", timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=20, h11_max_incomplete_event_size=16 * 1024,
     )  # fmt: skip
-    server = Server(config, ready, ending)
+    server = Server(config, ready, ending, with_parent=with_parent)
     asyncio.run(server.serve([listening]))

@@ -65,7 +65,8 @@ class Asking:
 
     def __init__(self, db: Path, access: Access) -> None:
         self.cookies = httpx.Cookies()
-        self._transport = httpx.ASGITransport(app.make(library_of(db), access))
+        made, _ = app.make(library_of(db), access)
+        self._transport = httpx.ASGITransport(made)
 
     def get(self, path: str, **given: Any) -> httpx.Response:
         """Its answer; redirects are not followed."""

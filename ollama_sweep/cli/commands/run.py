@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ollama_sweep.run.listeners import Listener
     from ollama_sweep.run.notify import Notifier
     from ollama_sweep.run.pairs.ending import Compared
+    from ollama_sweep.run.serving import LivePage
     from ollama_sweep.run.session import Ended, Session, SessionOptions
     from ollama_sweep.run.stopping import Stopping
 
@@ -49,6 +50,8 @@ DEFAULT_OUT = "heatmaps"
 )
 @click.option("--interactive", is_flag=True, help="Ask for tasks, models and sizes first; needs a terminal.")
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
+@click.option("--serve", is_flag=True, help="A live page for a browser, as long as it runs.")
+@click.option("--control", is_flag=True, help="With --serve: buttons to pause and stop, for who has its token.")
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
 @click.option(
     "--share-server",
@@ -69,7 +72,7 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
       ollama-sweep run configs/default.yaml --goal map --within 2h
       ollama-sweep run configs/default.yaml --scan
       ollama-sweep run configs/default.yaml --scout
-      ollama-sweep run configs/default.yaml --detach
+      ollama-sweep run configs/default.yaml --detach --serve
       ollama-sweep run --pair before.yaml after.yaml
       ollama-sweep run --interactive
     """
@@ -108,6 +111,10 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
         finishing = Finishing(db, spec.name, progress, given, session.emit, stopping, _names(spec))
         if not options.scan:
             listeners += _company(spec, db, progress, given["out"], stopping, session)
+        if given["serve"]:
+            page = _page(db, given["control"], progress)
+            stack.callback(page.close)
+            listeners.append(page)
         listeners.append(announcement)
         for listener in listeners:
             session.emit.add(listener)
@@ -129,6 +136,10 @@ def _names(spec: SweepSpec) -> tuple[str, ...]:
 def _options(given: dict[str, Any]) -> SessionOptions:
     from ollama_sweep.run.session import SessionOptions, failures
 
+    if given["control"] and not given["serve"]:
+        raise ConfigError("only with --serve", "--control")
+    if given["scan"] and given["serve"]:
+        raise ConfigError("not together with --scan, which measures no cell", "--serve")
     if given["scan"] and given["retry"]:
         raise ConfigError("not together with --scan, which measures no cell", "--retry")
     if given["scan"] and given["within"] is not None:
@@ -209,6 +220,15 @@ def _company(
         InterimPictures(when, words, progress.line, stopping=stopping, emit=session.emit, clock=session.clock),
         *(_of_arm(arm, ModelSummaries(db, arm.name, progress.plain)) for arm in spec.arms or (spec,)),
     ]
+
+
+def _page(db: Path, control: bool, progress: Progress) -> LivePage:
+    """`serve`, as a child that ends with this run."""
+    from ollama_sweep.run import detached
+    from ollama_sweep.run.serving import LivePage
+
+    words = [*detached.program_words(), "serve", "--db", str(db), "--with-parent", *(["--control"] if control else [])]
+    return LivePage(words, progress.plain)
 
 
 def _of_arm(spec: SweepSpec, listener: Listener) -> Listener:

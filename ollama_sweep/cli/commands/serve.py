@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ollama_sweep.cli import shared
-from ollama_sweep.cli.terminal import say
+from ollama_sweep.cli.terminal import say_exactly
+from ollama_sweep.core.text import harmless
 
 if TYPE_CHECKING:
     from ollama_sweep.web.library import Library
@@ -22,26 +26,59 @@ if TYPE_CHECKING:
     metavar="PORT",
     help="Where it answers; 0 is any free one. [default: 8437, or the next free one]",
 )
+@click.option("--control", is_flag=True, help="Buttons to pause and stop a sweep, for who has the printed address.")
+@click.option(
+    "--host",
+    default=None,
+    metavar="ADDRESS",
+    help="Answer other computers at this address of ours, too: plain HTTP, with a token, in a network that you trust.",
+)
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the input does.")
 @shared.db_option
-def command(port: int | None, db: Path) -> None:
+def command(port: int | None, control: bool, host: str | None, with_parent: bool, db: Path) -> None:
     """Show the sweeps of a database in a browser of this computer, live. It only reads; Ctrl-C ends it.
 
     \b
     Example:
       ollama-sweep serve
       ollama-sweep serve --db sweeps.db --port 8080
+      ollama-sweep serve --control
     """  # fmt: skip
+    import secrets
+
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.web import app, server
-    from ollama_sweep.web.guard import Access
+    from ollama_sweep.web.guard import LOOPBACK, Access
 
     with Reader.open(db):  # what is wrong with it is said here, before anything answers
         pass
-    listening = server.listen("127.0.0.1", port)
-    address = server.address(listening)
-    access = Access(port=listening.getsockname()[1])
-    made = app.make(library_of(db), access)
-    server.serve(made, listening, lambda: say(f"{address} shows {db}. Ctrl-C ends it."), lambda: None)
+    is_far = host is not None and host not in LOOPBACK
+    listening = server.listen(host or LOOPBACK[0], port)
+    token = secrets.token_urlsafe(24) if control or is_far else ""
+    made, end = app.make(library_of(db), Access(token, is_far, listening.getsockname()[1], control))
+    with _shown(db, server.address(listening), token) as where:
+        said = f"{where} shows {db}." + ("" if with_parent else " Ctrl-C ends it.")
+        server.serve(made, listening, lambda: _say(said), end, with_parent=with_parent)
+
+
+@contextlib.contextmanager
+def _shown(db: Path, address: str, token: str) -> Iterator[str]:
+    """What is printed of the address: with its token on a terminal only, else that stands beside the database."""
+    from ollama_sweep.web.guard import TOKEN
+    from ollama_sweep.web.kept import kept
+
+    whole = f"{address}?{TOKEN}={token}"
+    if not token or sys.stdout.isatty():
+        yield whole if token else address
+        return
+    with kept(db, whole) as file:
+        yield f"{address} (with the token that stands in {file})"
+
+
+def _say(line: str) -> None:
+    """At once, also into a pipe. The token on a terminal is for the person, so nothing is masked."""
+    say_exactly(f"{harmless(line)}\n")
+    sys.stdout.flush()
 
 
 def library_of(db: Path) -> Library:

@@ -12,8 +12,9 @@ from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.metrics import Metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag
-from ollama_sweep.results.grids import Grid, Place, in_word, in_words
+from ollama_sweep.results.grids import Grid, Place, in_word, in_words, value_at
 from ollama_sweep.results.page import colours
+from ollama_sweep.results.plots.shared import heatmap_data
 from ollama_sweep.results.plots.shared.heatmap_data import CellMark, HeatmapData, Kind
 from ollama_sweep.results.plots.shared.heatmap_legend import SYMBOLS, Entry, Look, entries, shown
 from ollama_sweep.results.plots.shared.scale import Scale
@@ -117,6 +118,16 @@ def of_cells(number: str, data: HeatmapData, grid: Grid, link: Link | None = Non
     cells.sort(key=lambda cell: (cell.row, cell.column))
     best = [(cell.column, cell.row) for cell in cells if "best" in cell.looks]
     return made(number, data, room, cells, entries(data), data.scale, data.notice, best=best[0] if best else None)
+
+
+def changed(data: HeatmapData, grid: Grid, result: CellResult, link: Link | None = None) -> MapCell | None:
+    """A cell of the map as it is now, by the colours that the map has; None for one that is not in it."""
+    place = value_at(result, data.x), value_at(result, data.y)
+    if place not in grid.cells or grid.cells[place].key != result.key:
+        return None
+    room = Room(len(data.columns), len(data.rows), left_of(data.y, data.rows))
+    at = data.columns.index(place[0]), data.rows.index(place[1])
+    return _cell(data, place, heatmap_data.mark_of(result, data), result, room, at, link)
 
 
 def made(

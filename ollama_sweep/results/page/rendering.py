@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,11 @@ def data_block(data: Mapping[str, object]) -> Markup:
     return _markup(text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def part(template: str, folder: Path | None = None, **given: Any) -> Markup:
-    """A page or a part of one, by a template here or in a folder of others. Secrets are left out of it."""
-    return _markup(masked(environment(folder).get_template(template).render(**given)))
+def part(
+    template: str, folder: Path | None = None, *, hide: Callable[[str], str] = masked, **given: Any
+) -> Markup:  # fmt: skip
+    """A page or a part of one, by a template here or in a folder of others. `hide` takes out what is secret."""
+    return _markup(hide(environment(folder).get_template(template).render(**given)))
 
 
 @cache

@@ -13,7 +13,7 @@ from ollama_sweep.core.text import in_short
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.export import long_rows
 from ollama_sweep.results.find import replayed_words
-from ollama_sweep.results.grids import X, Y, in_words, make_grids
+from ollama_sweep.results.grids import Grid, X, Y, in_words, make_grids
 from ollama_sweep.results.groups import make_groups
 from ollama_sweep.results.page import maps, tables
 from ollama_sweep.results.page.gathering import MOST_CELLS, Gathered
@@ -21,6 +21,7 @@ from ollama_sweep.results.page.maps import Link, Map
 from ollama_sweep.results.page.tables import Table
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import heatmap_data
+from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.prices import PriceTable
 
 MOST_MAPS = 40
@@ -169,7 +170,8 @@ BY_ITSELF = Look()
 
 
 def maps_of(
-    name: str, gathered: Gathered, look: Look = BY_ITSELF, link: Link | None = None
+    name: str, gathered: Gathered, look: Look = BY_ITSELF, link: Link | None = None, *,
+    drawn: Sequence[tuple[HeatmapData, Grid]] | None = None,
 ) -> tuple[list[Map], list[str]]:  # fmt: skip
     """The maps, and what is said of those that are left out. Raises ConfigError for a metric that no cell has."""
     if gathered.is_large:
@@ -179,14 +181,19 @@ def maps_of(
         found = [tiles.of_field(f"{name}-map{at}", part.field, MOST_CELLS // len(parts))
                  for at, part in enumerate(parts)]  # fmt: skip
         return found, _left_out(len(gathered.parts))
+    drawn = drawn_of(gathered, look) if drawn is None else drawn
+    found = [maps.of_cells(f"{name}-map{at}", *one, link) for at, one in enumerate(drawn[:MOST_MAPS])]
+    return found, _left_out(len(drawn))
+
+
+def drawn_of(gathered: Gathered, look: Look = BY_ITSELF) -> list[tuple[HeatmapData, Grid]]:
+    """What the maps are made of, one for each combination of the other dimensions. Raises ConfigError as above."""
     grids = make_grids(gathered.cells, look.x, look.y)
     if not grids:
-        return [], []
-    options = options_of(gathered, look)
-    drawn = zip(heatmap_data.collect(gathered.cells, options, look.x, look.y), grids, strict=True)
-    found = [maps.of_cells(f"{name}-map{at}", data, grid, link)
-             for at, (data, grid) in enumerate(drawn) if at < MOST_MAPS]  # fmt: skip
-    return found, _left_out(len(grids))
+        return []
+    return list(
+        zip(heatmap_data.collect(gathered.cells, options_of(gathered, look), look.x, look.y), grids, strict=True)
+    )
 
 
 def options_of(gathered: Gathered, look: Look = BY_ITSELF) -> PlotOptions:

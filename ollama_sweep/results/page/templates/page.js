@@ -1,24 +1,25 @@
 "use strict";
 (() => {
   // Maps: the words of a cell below its map, and one cursor that the arrow keys move.
-  for (const map of document.querySelectorAll("figure.map")) {
-    const cells = [...map.querySelectorAll(".cell")];
+  const dressMap = (map) => {
+    const svg = map.querySelector(".scroll > svg");
     const detail = map.querySelector(".detail");
-    if (!cells.length) continue;
-    const places = new Map(cells.map((cell) => [cell.dataset.at, cell]));
-    const ends = [0, 1].map((axis) => Math.max(...cells.map((cell) => +cell.dataset.at.split(",")[axis])));
-    let at = cells[0];
+    if (!svg || !svg.querySelector(".cell")) return;
+    const place = (cell) => cell.dataset.at.split(",").map(Number);
+    const cells = () => [...svg.querySelectorAll(".cell")];
+    const cursor = () => svg.querySelector('.cell[tabindex="0"]') || svg.querySelector(".cell");
+    const ends = [0, 1].map((axis) => Math.max(...cells().map((cell) => place(cell)[axis])));
     const tell = (cell) => {
       detail.textContent = cell.querySelector("title").textContent;
       detail.classList.add("said");
+      cell.dispatchEvent(new CustomEvent("told", { bubbles: true }));
     };
     const go = (cell) => {
-      at.tabIndex = -1;
-      at = cell;
-      at.tabIndex = 0;
+      for (const other of svg.querySelectorAll('.cell[tabindex="0"]')) other.setAttribute("tabindex", "-1");
+      cell.setAttribute("tabindex", "0");
     };
-    go(cells.find((cell) => cell.querySelector(".best")) || at);
-    const svg = at.ownerSVGElement;
+    const best = svg.querySelector(".cell .best");
+    if (best) go(best.closest(".cell"));
     svg.addEventListener("pointerover", (event) => {
       const cell = event.target.closest(".cell");
       if (cell) tell(cell);
@@ -35,25 +36,25 @@
       const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       const step = steps[event.key];
       let next = null;
-      if (event.key === "Home") next = cells[0];
-      else if (event.key === "End") next = cells[cells.length - 1];
+      if (event.key === "Home") next = cells()[0];
+      else if (event.key === "End") next = cells().pop();
       else if (!step) return;
       event.preventDefault();
-      let [x, y] = at.dataset.at.split(",").map(Number);
+      let [x, y] = place(cursor());
       while (!next && step) {
         x += step[0];
         y += step[1];
         if (x < 0 || y < 0 || x > ends[0] || y > ends[1]) return;
-        next = places.get(`${x},${y}`);
+        next = svg.querySelector(`.cell[data-at="${x},${y}"]`);
       }
       if (next) next.focus();
     });
-  }
+  };
 
   // Tables: a press on a head sorts by it, again the other way; long ones have a filter.
   const units = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
   const number = (text) => parseFloat(text) * (units[text.split(" ")[1]] || 1);
-  for (const table of document.querySelectorAll("table")) {
+  const dressTable = (table) => {
     const body = table.tBodies[0];
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const button = document.createElement("button");
@@ -76,7 +77,7 @@
         body.append(...rows);
       });
     });
-    if (table.dataset.long === undefined) continue;
+    if (table.dataset.long === undefined) return;
     const label = document.createElement("label");
     label.className = "filter";
     const input = document.createElement("input");
@@ -87,7 +88,14 @@
       const wanted = input.value.toLowerCase();
       for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
     });
-  }
+  };
+
+  const dress = (root) => {
+    root.querySelectorAll("figure.map").forEach(dressMap);
+    root.querySelectorAll("table").forEach(dressTable);
+  };
+  dress(document);
+  document.addEventListener("replaced", (event) => dress(event.target));
 
   // A printed page shows the short tables that are folded; the table of all cells stays as it is.
   addEventListener("beforeprint", () => {

@@ -202,6 +202,11 @@ def _mark(result: CellResult, metric: Metric, prompt_tokens: int | None, *, best
     return CellMark(kind, metric.text(value), value, detail, sure, flags, best, tied)
 
 
+def mark_of(result: CellResult, data: HeatmapData) -> CellMark:
+    """The mark of a cell that has changed, in a picture that is there: whether it is the best is not looked at."""
+    return _mark(result, data.metric, data.prompt_tokens, best=False, tied=False)
+
+
 def kind_of(status: Status) -> Kind:
     """What a cell with this status is in the picture."""
     if status is Status.OK:

@@ -1,0 +1,66 @@
+"""A real browser for the live page: Debian's Chromium, driven by playwright, with axe-core to look for barriers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ollama_fixture import skip_outside_ci
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """The browser; each test opens pages of its own. Skips, or in CI fails, where there is none."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        skip_outside_ci("chromium is not installed")
+    if importlib.util.find_spec("playwright") is None:
+        skip_outside_ci("playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=program, args=FLAGS)
+        yield found
+        found.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, url: str, *, width: int = 1280, dark: bool = False) -> Iterator[Any]:
+    """A page in a window of its own. Whatever it says on its console, or asks of anybody else, fails the test."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", locale="en-GB",
+        timezone_id="Asia/Tokyo",
+    )  # fmt: skip
+    page, complaints, here = context.new_page(), list[str](), "/".join(url.split("/")[:3])
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(here) else None)
+    page.goto(url)
+    yield page
+    assert not complaints
+    context.close()
+
+
+def barriers(page: Any) -> list[str]:
+    """What axe-core finds on a page, its folded parts opened."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    if spec is None or spec.origin is None:
+        skip_outside_ci("axe-playwright-python, which carries axe-core, is not installed")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+def too_wide(page: Any) -> int:
+    """By how many pixels the page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
