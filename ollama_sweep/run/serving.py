@@ -1,4 +1,4 @@
-"""The live page beside a run, as a process of its own: it comes with the sweep and ends with the run, however that ends."""
+"""The live page beside a run, a process of its own: it comes with the sweep and ends with the run, whatever ends it."""
 
 from __future__ import annotations
 

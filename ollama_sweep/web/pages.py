@@ -110,7 +110,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
         "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(chosen, asked),
         "pages": _pages(asked, len(chosen.cells)), "repeats": tuple(told.repeats(reader, row, gathered)),
         "choices": _choices(reader, asked, gathered), "status": progress(reader, row, told),
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(), "sweeps": [one.name for one in reader.sweeps()],
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(),
     }  # fmt: skip
 
 

@@ -63,8 +63,8 @@ def test_a_cell_that_is_looked_at_says_how_it_is_repeated(program: Program, db: 
 
 
 def test_only_a_page_that_is_seen_listens(program: Program, db: Path, chromium: Any) -> None:
-    hidden = "Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {}}}); " \
-             "document.dispatchEvent(new Event('visibilitychange'))"  # fmt: skip
+    hidden = """Object.defineProperty(document, 'hidden', {{configurable: true, get: () => {}}});
+        document.dispatchEvent(new Event('visibilitychange'))"""
     with serving(program, "--port", "0") as found, opened(chromium, found.url) as page:
         page.wait_for_selector("body[data-stream=open]")
         page.evaluate(hidden.format("true"))

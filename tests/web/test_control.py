@@ -94,7 +94,7 @@ def test_a_sweep_is_paused_goes_on_and_stops_by_its_buttons(program: Program) ->
     """The address with its token stands beside the database, for its owner only, and in no output."""
     gate = program.folder / "gate"
     program.script(gate=str(gate))
-    running = program.start("run", program.config(**GRID))
+    running = program.start("run", program.config(**GRID), env=program.environment())
     db = program.folder / "sweeps.db"
     until("it measures", lambda: measures(db))
     with serving(program, "--control", "--port", "0") as found:
@@ -112,7 +112,7 @@ def test_a_sweep_is_paused_goes_on_and_stops_by_its_buttons(program: Program) ->
             assert paused_since(db) is None
             assert page.post("control/stop").status_code == 200
             gate.touch()
-            running.wait(120).must(130)
+            running.wait(120).must(143)
         ended = found.process
         ended.kill(15)
         assert token not in (said := ended.wait(60).must(0)).stdout + said.stderr

@@ -124,9 +124,8 @@ def test_no_page_keeps_the_log_from_being_emptied(program: Program, db: Path) ->
 
 
 def test_a_server_that_ends_ends_its_streams(program: Program, db: Path) -> None:
-    with serving(program, "--port", "0") as found:
-        with listening(found) as heard:
-            found.process.kill(15)
-            found.process.wait(60).must(0)
-            until("it is over", lambda: heard.is_over)
+    with serving(program, "--port", "0") as found, listening(found) as heard:
+        found.process.kill(15)
+        found.process.wait(60).must(0)
+        until("it is over", lambda: heard.is_over)
     assert not [path.name for path in db.parent.iterdir() if path.name.endswith(("-wal", "-shm", ".serve"))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from detached_runs import detached, ended
 from ollama_fixture import until
 from served import Page
 from sweep_runner import Started
@@ -37,7 +38,7 @@ def is_gone(url: str) -> bool:
 def test_the_page_shows_the_sweep_and_ends_with_it(program: Program) -> None:
     gate = program.folder / "gate"
     program.script(gate=str(gate))
-    started = program.start("run", program.config(**GRID), "--serve")
+    started = program.start("run", program.config(**GRID), "--serve", env=program.environment())
     url = page_of(started)
     assert "0 of 4 cells" in Page(httpx.get(url, timeout=60).text).said
     gate.touch()
@@ -48,7 +49,7 @@ def test_the_page_shows_the_sweep_and_ends_with_it(program: Program) -> None:
 
 def test_the_page_ends_with_a_run_that_is_killed(program: Program) -> None:
     program.script(gate=str(program.folder / "gate"))
-    started = program.start("run", program.config(**GRID), "--serve")
+    started = program.start("run", program.config(**GRID), "--serve", env=program.environment())
     url = page_of(started)
     started.kill(signal.SIGKILL)
     until("the page has ended", lambda: is_gone(url))
@@ -57,7 +58,7 @@ def test_the_page_ends_with_a_run_that_is_killed(program: Program) -> None:
 def test_a_page_that_is_killed_is_no_loss(program: Program) -> None:
     gate = program.folder / "gate"
     program.script(gate=str(gate))
-    started = program.start("run", program.config(**GRID), "--serve")
+    started = program.start("run", program.config(**GRID), "--serve", env=program.environment())
     url = page_of(started)
     (page,) = [one for one in psutil.Process(started.pid).children() if "serve" in one.cmdline()]
     page.kill()
@@ -70,7 +71,7 @@ def test_a_page_that_is_killed_is_no_loss(program: Program) -> None:
 def test_its_token_stands_beside_the_database_and_in_no_log(program: Program) -> None:
     gate = program.folder / "gate"
     program.script(gate=str(gate))
-    program("run", program.config(**GRID), "--serve", "--control", "--detach", env=program.environment()).must()
+    running = detached(program, program.config(**GRID), "--serve", "--control")
     kept, log = program.folder / "sweeps.db.serve", program.folder / "sweeps.db.log"
     until("the page", lambda: "Page: http" in log.read_text("utf-8"))
     address = kept.read_text("utf-8").strip()
@@ -79,6 +80,7 @@ def test_its_token_stands_beside_the_database_and_in_no_log(program: Program) ->
     gate.touch()
     until("the page has ended", lambda: is_gone(address))
     until("its file is gone", lambda: not kept.exists())
+    ended(running)
     assert address.partition("token=")[2] not in log.read_text("utf-8")
 
 
