@@ -7,14 +7,17 @@ This is noticed by `stat` alone: opening the database or its `-shm` a second tim
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ollama_sweep.core.errors import StorageError, SweepError
 from ollama_sweep.store import file as files
 from ollama_sweep.store import lock
 from ollama_sweep.store.beside import log_path, pause_path
+from ollama_sweep.store.rows import Holder
 
 
 class Log:
@@ -118,3 +121,29 @@ class Following:
             with lock.kept_free(self.path) as is_free:
                 if is_free:
                     files.remove_empty_log(self.path)
+
+
+def growing(path: Path, writer: Holder | None) -> str | None:
+    """That the log is longer than it may get by itself, and who has the database open; None while it is not.
+
+    Each commit goes into the log until a program that reads has ended its transaction, so such a reader costs space and
+    no commit.
+    """
+    size = files.wal_size(path)
+    if size <= files.JOURNAL_LIMIT_BYTES:
+        return None
+    known = ", ".join(_readers(path, writer))
+    who = f"{known} {'keeps' if ',' not in known else 'keep'}" if known else "a program keeps"
+    return f"{files.wal_path(path).name} has {size} bytes; {who} reading the database"
+
+
+def _readers(path: Path, writer: Holder | None) -> Iterator[str]:
+    """`pid 123 (python)`: those of this user that have it open, but for the one that writes and ourselves."""
+    import psutil
+
+    side, passed = {str(file) for file in files.side_files(path)}, {os.getpid(), writer.pid if writer else 0}
+    for program in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if program.pid not in passed and side & {os.path.realpath(file.path) for file in program.open_files()}:
+                command = next((word for word in ("serve", "watch") if word in program.cmdline()), "")
+                yield f"pid {program.pid} ({f'ollama-sweep {command}' if command else program.name()})"

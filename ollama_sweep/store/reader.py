@@ -17,7 +17,7 @@ from ollama_sweep.core.forecast import Took, Work
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
-from ollama_sweep.store import again, beside, kept, lock, one_cell, plans, queries, scans, schema, values
+from ollama_sweep.store import again, beside, kept, lock, log, one_cell, plans, queries, scans, schema, values
 from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
@@ -506,9 +506,7 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
 
     def warnings(self) -> list[str]:
         """What a person should know of the file: who can read it, a log that grows."""
-        size = files.wal_size(self.path)
-        long_log = f"{files.wal_path(self.path).name} has {size} bytes; a program keeps reading the database"
-        found = [files.privacy_warning(self.path), long_log if size > files.JOURNAL_LIMIT_BYTES else None]
+        found = [files.privacy_warning(self.path), log.growing(self.path, self.writer())]
         found += [beside.missing_words(missing)] if (missing := self.missing_cells()) else []
         return [warning for warning in found if warning]
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 PULSE_SHARE, PAGE_SHARE = 0.0035, 0.001
 """How much of one core it may cost to tell changes, and to make whole pages anew."""
-LONGEST_PULSE_S, SHORTEST_PAGE_S, LONGEST_PAGE_S = 5.0, 2.0, 300.0
+SHORTEST_PAGE_S, UNREADABLE_S = 2.0, 5.0
+ASKED_S = 300.0
+"""A page that was told that it is old and does not ask is told again after so long."""
 MOST_CELLS, MOST_KEPT = 40, 8
 STALE = ("stale", "")
 
@@ -54,7 +56,7 @@ class Pulses:
 
     def remember(self, asked: Asked, shape: Shape, cost_s: float) -> None:
         """A page was made, which took so much of a core."""
-        shape.due_at = time.monotonic() + min(LONGEST_PAGE_S, max(SHORTEST_PAGE_S, cost_s / PAGE_SHARE))
+        shape.due_at = time.monotonic() + max(SHORTEST_PAGE_S, cost_s / PAGE_SHARE)
         self._shapes[asked] = shape
         self._shapes.move_to_end(asked)
         while len(self._shapes) > MOST_KEPT:
@@ -73,14 +75,14 @@ class Pulses:
             try:
                 self._library.read_now(lambda reader: self._read(reader, found))
             except SweepError:  # gone, damaged, locked: the page says which
-                return {one: [STALE] for one in asked}, LONGEST_PULSE_S
+                return {one: [STALE] for one in asked}, UNREADABLE_S
         for one, messages in found.items():
             shape = self._shapes.get(one)
             if shape is None or (shape.is_old and shape.due_at <= time.monotonic()):
                 messages.append(STALE)
             if shape is not None and STALE in messages:
-                shape.is_old, shape.due_at = False, time.monotonic() + LONGEST_PAGE_S
-        return found, min(LONGEST_PULSE_S, (time.thread_time() - begun) / PULSE_SHARE)
+                shape.is_old, shape.due_at = False, time.monotonic() + ASKED_S
+        return found, (time.thread_time() - begun) / PULSE_SHARE
 
     def _read(self, reader: Reader, found: dict[Asked, list[Message]]) -> None:
         for asked, messages in found.items():

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ollama_fixture import until
 from served import Page, serving
 from sweeping import GRID, Program
 from sweeping import program as program  # a fixture
+
+from ollama_sweep.store import file as files
 
 
 @pytest.fixture
@@ -60,3 +66,47 @@ def test_a_database_that_is_none_is_one_line(program: Program, content: bytes | 
     assert words in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert sorted(path.name for path in program.folder.iterdir()) == before
+
+
+def test_a_server_that_stands_still_inside_a_read_refuses_no_commit_and_is_named(
+    program: Program, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held in its transaction as SIGSTOP would hold it there: another connection of it reads and does not end."""
+    code = (
+        "import sys, sqlite3; c = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True, isolation_level=None); "
+        "c.execute('BEGIN'); c.execute('SELECT * FROM cells').fetchone(); print('reads', flush=True); "
+        "sys.stdin.read()"
+    )
+    monkeypatch.setattr(files, "JOURNAL_LIMIT_BYTES", 1000)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(db), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reads\n"
+        os.kill(reader.pid, signal.SIGSTOP)
+        try:
+            program("run", program.config("second", **GRID)).must()
+            assert len(program.rows(sql="select * from results where status = 'ok'")) == 8
+            said = program("status").must().stderr
+            assert f"pid {reader.pid} (ollama-sweep serve) keeps reading the database" in said
+        finally:
+            os.kill(reader.pid, signal.SIGCONT)
+            reader.kill()
+
+
+def test_a_server_that_is_killed_again_and_again_is_not_noticed(program: Program) -> None:
+    """Between any two looks: the sweep's cells are all there, and nothing of the server is left in the way."""
+    gate = program.folder / "gate"
+    program.script(gate=str(gate))
+    running = program.start("run", program.config(**GRID), env=program.environment())
+    database = program.folder / "sweeps.db"
+    until("it measures", lambda: database.exists() and database.stat().st_size > 0 and program.rows_now("select 1"))
+    for number in range(3):
+        started = program.start("serve", "--port", "0")
+        if number:
+            until("it listens", lambda: "http://" in started.said)  # noqa: B023
+        started.kill()
+        started.wait(60)
+    gate.touch()
+    assert "warning" not in running.wait(120).must(0).stderr.lower()
+    assert [row["status"] for row in program.rows()] == ["ok"] * 4
