@@ -150,8 +150,8 @@ def status(db: Path | str, sweep: str | None = None) -> SweepStatus:
         return status_of(reader, find_sweep(reader, sweep))
 
 
-def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
-    """The status of a sweep of an open database."""
+def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> SweepStatus:
+    """The status of a sweep of an open database. `is_quick`: without `seconds`, which looks at every attempt."""
     counts = reader.counts(row.sweep_id)
     holder = reader.writer()
     other = _other_sweep(reader, row, holder) if holder else None
@@ -186,7 +186,7 @@ def status_of(reader: Reader, row: SweepRow) -> SweepStatus:
         errors=tuple(reader.errors(row.sweep_id, SHOWN_ERRORS)),
         spreads=reader.spreads(row.sweep_id),
         waiting_loads=further,
-        seconds=reader.seconds(row.sweep_id),
+        seconds={} if is_quick else reader.seconds(row.sweep_id),
         left_out=reader.left_out(row.sweep_id),
         missing_cells=reader.missing_cells(),
         memory=tuple(memory_words(reader.scanned_loads(row.sweep_id))),

@@ -160,7 +160,8 @@ _LAST = "SELECT id FROM main.attempts WHERE sweep_id = ? ORDER BY id DESC LIMIT 
 _NEXT_OF_SWEEP = """SELECT (SELECT min(id) FROM main.attempts WHERE sweep_id = :sweep AND id >= value)
     FROM json_each(:points)"""
 _COORDINATE = "CASE WHEN json_valid(plan.coordinates) THEN json_extract(plan.coordinates, '$.{}') END"
-_IN_PLAN = f"(SELECT {_COORDINATE} FROM plan WHERE plan.cell_id = a.cell_id AND plan.sweep_id = :sweep LIMIT 1)"
+# The plus: SQLite would else go through the sweep's whole plan for each attempt, by the key that begins with the sweep.
+_IN_PLAN = f"(SELECT {_COORDINATE} FROM plan WHERE plan.cell_id = a.cell_id AND +plan.sweep_id = :sweep LIMIT 1)"
 _LOAD_PATHS = ", ".join(f"'$.{name}'" for name in sorted(LOAD_OPTIONS))
 _LOAD_KEY = f"""{{0}}.server, {{0}}.model,
     CASE WHEN json_valid({{0}}.options) THEN json_extract({{0}}.options, {_LOAD_PATHS}) END"""

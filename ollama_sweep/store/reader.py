@@ -322,14 +322,14 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
         """
         last = int(self._rows("SELECT COALESCE(max(id), 0) FROM main.attempts")[0][0])
         sql = """SELECT DISTINCT position FROM main.attempts JOIN plan ON plan.cell_id = attempts.cell_id
-            AND plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
+            AND +plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended."""
         sql = """SELECT cells.key, number, started_at, coordinates, pid FROM main.attempts INDEXED BY attempts_open
             JOIN cells ON cells.id = attempts.cell_id
-            LEFT JOIN plan ON plan.cell_id = cells.id AND plan.sweep_id = attempts.sweep_id
+            LEFT JOIN plan ON plan.cell_id = cells.id AND +plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC LIMIT 1"""
 
         def running(key: str, number: int, started_at: object, coordinates: object, pid: int | None) -> RunningAttempt:
@@ -369,7 +369,7 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""
         sql = """SELECT coordinates, status, reason, error, finished_at FROM main.attempts INDEXED BY attempts_error
-            LEFT JOIN plan ON plan.cell_id = attempts.cell_id AND plan.sweep_id = attempts.sweep_id
+            LEFT JOIN plan ON plan.cell_id = attempts.cell_id AND +plan.sweep_id = attempts.sweep_id
             WHERE attempts.sweep_id = ? AND error <> '' ORDER BY attempts.id DESC LIMIT ?"""
 
         def failed(coordinates: object, status: object, *texts: object) -> FailedAttempt:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from ollama_sweep.store.beside import pause_path
+from ollama_sweep.store.file import wal_path
+from ollama_sweep.store.lock import lock_path
 from ollama_sweep.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -53,6 +56,17 @@ class Library:
         if not self._limit:
             self._limit.append(anyio.CapacityLimiter(AT_ONCE))
         return await anyio.to_thread.run_sync(work, limiter=self._limit[0])
+
+    def state(self) -> tuple[object, ...]:
+        """Differs whenever something was written to the database: what was made of it before may be of no use then."""
+        found: list[object] = []
+        for file in (self.db, wal_path(self.db), lock_path(self.db), pause_path(self.db)):
+            try:
+                stat = file.stat()
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                found.append(None)
+        return tuple(found)
 
     def read_now(self, work: Callable[[Reader], T]) -> T:
         """The same in this thread."""

@@ -20,6 +20,7 @@ from ollama_sweep.results.page import charts, maps, rendering, tables, view
 from ollama_sweep.results.page.gathering import Gathered, gather
 from ollama_sweep.results.page.maps import Map
 from ollama_sweep.results.page.tables import Table
+from ollama_sweep.results.pictures import is_many
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.status import SweepStatus, status_of
 from ollama_sweep.store.reader import Reader
@@ -107,8 +108,9 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
         "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": notes},
         "row": row, "asked": asked, "maps": found, "drawn": drawn, "facts": tuple(view.facts(gathered)),
         "charts": charts.of_sweep("s1", chosen, asked.look) if chosen.cells else charts.of_sweep("s1", gathered),
-        "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(chosen, asked),
-        "pages": _pages(asked, len(chosen.cells)), "repeats": tuple(told.repeats(reader, row, gathered)),
+        "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(reader, chosen, asked),
+        "pages": _pages(asked, gathered.total if gathered.is_large else len(chosen.cells)),
+        "repeats": tuple(told.repeats(reader, row, gathered)),
         "choices": _choices(reader, asked, gathered), "status": progress(reader, row, told),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(),
     }  # fmt: skip
@@ -116,7 +118,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
 
 def progress(reader: Reader, row: SweepRow, told: Told) -> dict[str, Any]:
     """How far it is, in the words of `status`."""
-    found = status_of(reader, row)
+    found = status_of(reader, row, is_quick=is_many(reader.counts(row.sweep_id)))
     first, *lines = told.status(found)
     return {"first": first, "lines": [line.strip() for line in lines], "done": found.done, "total": found.total,
             "state": state_of(found), "is_running": found.process is not None,
@@ -154,15 +156,17 @@ def _maps(
     return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None)
 
 
-def _cells(chosen: Gathered, asked: Asked) -> Table:
-    """One page of the table of all cells."""
-    start = (asked.page - 1) * ROWS
-    if asked.page > 1 and start >= len(chosen.cells):
-        last = -(-len(chosen.cells) // ROWS)
-        raise ConfigError(f"{asked.page} is behind the last page, {last}", "page")
-    part = replace(chosen, cells=chosen.cells[start : start + ROWS])
-    found = tables.cell_table("s1", part)
-    return replace(found, is_long=False)
+def _cells(reader: Reader, chosen: Gathered, asked: Asked) -> Table:
+    """One page of the table of all cells; of very many it is read alone, so every cell can be come to."""
+    start, count = (asked.page - 1) * ROWS, chosen.total if chosen.is_large else len(chosen.cells)
+    if asked.page > 1 and start >= count:
+        raise ConfigError(f"{asked.page} is behind the last page, {-(-count // ROWS)}", "page")
+    if chosen.is_large:
+        cells: Sequence[CellResult] = reader.results_from(chosen.row.sweep_id, start, ROWS)
+    else:
+        cells = chosen.cells[start : start + ROWS]
+    found = tables.cell_table("s1", replace(chosen, cells=cells))
+    return replace(found, is_long=False, note="")
 
 
 def _pages(asked: Asked, count: int) -> dict[str, Any]:

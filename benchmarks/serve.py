@@ -1,0 +1,223 @@
+"""What the live page costs: how soon it is ready, in how much memory, how soon maps are there, what it takes of a sweep.
+
+- ready: from the start of `serve` to the line with its address, and its memory then; a database of 25 × 25 cells
+- first, next: from asking for the page of a sweep of so many cells to its last byte, and once more
+- the sweep: processor time that `serve` takes while a page is open beside a sweep of the scripted engine, as a share of
+  one core (a run of a cell takes `--cell` seconds), and how long after a commit the page is told of it
+- killed: `serve` is killed `--kills` times beside a sweep, which must not lose a cell
+
+The goals: ready within 0.7 s and 60 MB, the first map of a million cells within 2 s and the next within 0.3 s, 0.5 % of
+a core, and no cell lost in 200 kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import _common
+import pictures
+
+SLOW = """model: m
+engine: fake
+prompt: {{text: one two three four five}}
+num_ctx: {{start: 512, end: {end}, step: 512}}
+num_batch: [2, 4]
+warmup: 0
+repeats: 1
+control: off
+second_look: off
+"""
+
+
+def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="The live page: what it costs.")
+    parser.add_argument("--sides", type=int, nargs="+", default=[25, 300, 1000], help="columns, and as many rows")
+    parser.add_argument("--rounds", type=int, default=5, help="starts; the quickest counts")
+    parser.add_argument("--cell", type=float, default=10.0, help="seconds a cell of the sweep beside it")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long a page is open beside it")
+    parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
+    return parser, parser.parse_args()
+
+
+@contextlib.contextmanager
+def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
+    """The process, its address, and how long it took."""
+    begun = time.perf_counter()
+    child = subprocess.Popen(
+        [*_common.SWEEP, "serve", "--port", "0", *words], cwd=folder, env=_common.clean_environment(), text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    seconds = time.perf_counter() - begun
+    try:
+        yield child, line.split()[0], seconds
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        child.stdout.close()
+
+
+def memory_bytes(pid: int) -> int:
+    """What it holds now."""
+    import psutil
+
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def processor_s(pid: int) -> float:
+    """What it has taken of a core so far."""
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def ready(rounds: int) -> list[list[str]]:
+    """How soon, and in how much memory; after the first page as well."""
+    import httpx
+
+    with _common.temporary_folder() as folder:
+        pictures.fill(folder, 25)
+        found = []
+        for _ in range(max(1, rounds)):
+            with served(folder) as (child, url, seconds):
+                at_once = memory_bytes(child.pid)
+                httpx.get(url, timeout=120).raise_for_status()
+                found.append((seconds, at_once, memory_bytes(child.pid)))
+    seconds, at_once, after = min(found)
+    return [[f"{seconds:.2f} s", f"{at_once / 1e6:.0f} MB", f"{after / 1e6:.0f} MB"]]
+
+
+def maps(sides: list[int]) -> Iterator[list[str]]:
+    """The first page and the next one."""
+    import httpx
+
+    for side in sides:
+        with _common.temporary_folder() as folder:
+            pictures.fill(folder, side)
+            with served(folder) as (child, url, _):
+                times = []
+                for _ in range(2):
+                    begun = time.perf_counter()
+                    size = len(httpx.get(url, timeout=600).raise_for_status().content)
+                    times.append(time.perf_counter() - begun)
+                peak = memory_bytes(child.pid)
+        yield [f"{side} × {side}", *(f"{one:.2f} s" for one in times), f"{size / 1e6:.2f} MB", f"{peak / 1e6:.0f} MB"]
+
+
+@contextlib.contextmanager
+def sweeping(folder: Path, cell_s: float, cells: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A sweep that measures; it is asked to end with the block."""
+    (folder / "fake.json").write_text(json.dumps({"seconds": cell_s}), "utf-8")
+    (folder / "slow.yaml").write_text(SLOW.format(end=512 * max(1, cells // 2)), "utf-8")
+    child = subprocess.Popen(
+        [*_common.SWEEP, "run", "slow.yaml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=_common.clean_environment(OLLAMA_SWEEP_FAKE=str(folder / "fake.json")),
+    )  # fmt: skip
+    while not (folder / "sweeps.db").exists() or not counted(folder):
+        time.sleep(0.05)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+        child.wait()
+
+
+def counted(folder: Path, where: str = "1") -> int:
+    """Cells of the plan."""
+    with contextlib.closing(sqlite3.connect(f"file:{folder / 'sweeps.db'}?mode=ro", uri=True)) as connection:
+        try:
+            return int(connection.execute(f"SELECT count(*) FROM results WHERE {where}").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def beside(cell_s: float, seconds: float) -> list[str]:
+    """The share of a core with a page open, and the time from a commit to the page."""
+    import httpx
+
+    cells = int(2 * seconds / max(cell_s, 0.01)) + 10
+    with _common.temporary_folder() as folder, sweeping(folder, cell_s, cells):
+        with served(folder) as (child, url, _):  # noqa: SIM117 - the sweep's folder is given to it
+            httpx.get(url, timeout=120).raise_for_status()
+            told: list[float] = []
+            threading.Thread(target=listen, args=(url, told), daemon=True).start()
+            time.sleep(2)
+            used, begun = processor_s(child.pid), time.monotonic()
+            late, before = [], counted(folder, "status = 'ok'")
+            while time.monotonic() - begun < seconds:
+                time.sleep(0.02)
+                if (now := counted(folder, "status = 'ok'")) != before:
+                    before, at = now, time.monotonic()
+                    while time.monotonic() - at < 5 and not any(one >= at - 0.02 for one in told):
+                        time.sleep(0.01)
+                    late.append(next((one - at for one in told if one >= at - 0.02), 5.0))
+            share = (processor_s(child.pid) - used) / (time.monotonic() - begun)
+    worst = f"{max(0.0, _common.percentile(late, 0.95)):.2f} s" if late else "no commit"
+    return [f"{cell_s:g} s", str(len(late)), f"{100 * share:.2f} %", worst]
+
+
+def listen(url: str, told: list[float]) -> None:
+    """When the page was told of progress."""
+    import httpx
+
+    with contextlib.suppress(httpx.HTTPError), httpx.stream("GET", f"{url}events", timeout=None) as answer:
+        for line in answer.iter_lines():
+            if line == "event: progress":
+                told.append(time.monotonic())  # noqa: PERF401 - another thread reads it meanwhile
+
+
+def killed(kills: int) -> list[str]:
+    """The server is killed at any moment, with a page that reads; the sweep must not notice."""
+    with _common.temporary_folder() as folder, sweeping(folder, 0.2, kills * 8) as sweep:
+        for number in range(kills):
+            child = subprocess.Popen(
+                [*_common.SWEEP, "serve", "--port", "0"], cwd=folder, env=_common.clean_environment(), text=True,
+                stdout=subprocess.PIPE,
+            )  # fmt: skip
+            assert child.stdout is not None
+            url = child.stdout.readline().split()[0]
+            asker = subprocess.Popen([sys.executable, "-c", f"import urllib.request as u; u.urlopen({url!r}).read()"],
+                                     stderr=subprocess.DEVNULL)  # fmt: skip
+            time.sleep(0.15 + 0.5 * (number * 7919 % 1000) / 1000)
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            child.stdout.close()
+            asker.wait()
+        sweep.send_signal(signal.SIGTERM)
+        code = sweep.wait()
+        done = counted(folder, "status = 'ok'")
+        lost = counted(folder, "status NOT IN ('ok', 'pending')")
+        damage = _common.timed([*_common.SWEEP, "verify"], folder=folder, env=_common.clean_environment()).returncode
+    return [str(kills), str(code), str(done), str(lost), str(damage)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser, arguments = parse_arguments()
+    _common.head(parser)
+    _common.table(["ready", "memory", "after a page of 625 cells"], ready(arguments.rounds))
+    _common.table(["cells", "first page", "next page", "size", "memory then"], list(maps(arguments.sides)))
+    if arguments.seconds:
+        _common.table(["a cell", "commits", "of a core", "told, 95 %"], [beside(arguments.cell, arguments.seconds)])
+    if arguments.kills:
+        _common.table(["kills", "exit of the sweep", "cells measured", "lost", "exit of verify"],
+                      [killed(arguments.kills)])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
