@@ -59,10 +59,16 @@ class Plugins:
 
     def own(self) -> set[str]:
         """The names of the files here."""
-        return {module.name for module in pkgutil.iter_modules(self._path)} - NO_PLUGINS
+        return set(_files(tuple(self._path)))
 
     def _added(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in _entry_points(f"ollama_sweep.{self._kind}s", tuple(sys.path))}
+
+
+@lru_cache(maxsize=8)
+def _files(path: tuple[str, ...]) -> frozenset[str]:
+    """The names of the modules in these folders; asked for several times for each cell."""
+    return frozenset(module.name for module in pkgutil.iter_modules(path)) - NO_PLUGINS
 
 
 @lru_cache(maxsize=8)

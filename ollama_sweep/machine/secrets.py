@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from ollama_sweep.machine.env import HIDDEN, PLACEHOLDERS
 
@@ -28,6 +29,7 @@ _QUERY = re.compile(
 _HEADER = re.compile(r"(\b(?:authorization|x-api-key)\b[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", re.I)
 
 
+@lru_cache(maxsize=1024)
 def is_secret(name: str, value: str = "") -> bool:
     """A variable that carries a secret: by its name, or by a login or a token in the address that it holds."""
     if name in _NO_SECRETS:
