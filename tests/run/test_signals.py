@@ -20,7 +20,7 @@ import pytest
 from ollama_fixture import MARK, clean_environment, until
 from sweep_runner import Started, stands_at
 from sweeping import Program, label, program
-from terminals import CONTROL, Terminal, gate, measuring, terminals
+from terminals import Terminal, gate, measuring, terminals
 
 FIRST, SECOND = label(512, 2), label(512, 4)
 MANY: dict[str, Any] = {"num_ctx": [512, 1024, 1536, 2048, 4096], "num_batch": list(range(2, 42))}

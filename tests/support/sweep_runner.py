@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import psutil
 import undrawn
 import yaml
@@ -47,8 +48,8 @@ class Started:
         stem = f"output-{time.monotonic_ns()}"
         self._files = folder / f"{stem}.out", folder / f"{stem}.err"
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self._child = subprocess.Popen(
-                argv, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            self._child = forked.child(
+                argv, folder=folder, env=env, stdin=subprocess.DEVNULL, stdout=out.fileno(), stderr=err.fileno()
             )
 
     @property

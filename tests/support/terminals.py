@@ -6,21 +6,14 @@ import contextlib
 import os
 import pty
 import select
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from ollama_fixture import MARK, clean_environment, until
 from sweeping import Program
-
-CONTROL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-"""Makes the terminal on standard input the one that Ctrl-C comes from; the program is then its session's leader."""
 
 
 class Terminal:
@@ -31,10 +24,10 @@ class Terminal:
         self.shown = ""
         environment = {**clean_environment(), **program.environment(), MARK: program.mark, "TERM": "xterm"}
         with contextlib.ExitStack() as stack:
-            errors = stack.enter_context(errors_to.open("wb")) if errors_to else slave
-            self.child = subprocess.Popen(
-                [sys.executable, "-c", CONTROL, str(program.file), *map(str, words)],
-                cwd=program.folder, env=environment, stdin=slave, stdout=slave, stderr=errors, start_new_session=True,
+            errors = stack.enter_context(errors_to.open("wb")).fileno() if errors_to else slave
+            self.child = forked.child(
+                [sys.executable, str(program.file), *map(str, words)], folder=program.folder, env=environment,
+                stdin=slave, stdout=slave, stderr=errors, on_terminal=True,
             )  # fmt: skip
         os.close(slave)
 

@@ -26,13 +26,20 @@ def main() -> None:
         from ollama_sweep.results.plots import heatmap
 
         heatmap.render = pretend_to_draw
-        heavy = ("pandas", "numpy")  # sqlite-utils imports them where they are, only to know their types
-        sys.modules.update(dict.fromkeys(heavy))  # type: ignore[arg-type]
-        import sqlite_utils  # noqa: F401
-
-        for name in heavy:  # the interval of several loads needs numbers
-            del sys.modules[name]
+        import_without_heavy()
     cli.main()
+
+
+def import_without_heavy() -> None:
+    """sqlite-utils imports pandas and numpy where they are, only to know their types."""
+    if "sqlite_utils" in sys.modules:
+        return
+    heavy = ("pandas", "numpy")
+    sys.modules.update(dict.fromkeys(heavy))  # type: ignore[arg-type]
+    import sqlite_utils  # noqa: F401
+
+    for name in heavy:  # the interval of several loads needs numbers
+        del sys.modules[name]
 
 
 if __name__ == "__main__":
