@@ -14,8 +14,8 @@ run_extras := llamacpp
 dev_extras := dev,llamacpp
 # Half of the time a test waits for its disk or its children: half as many more than there are cores.
 side_by_side := --numprocesses $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )) --maxprocesses 4 --dist worksteal
-# On real engines a file's tests stay together: they share what took long to measure.
-real_side_by_side := --numprocesses auto --maxprocesses 2 --dist loadfile
+# On real engines a file's tests stay together: they share what took long to measure. Only their files are collected.
+real_side_by_side := --numprocesses auto --maxprocesses 2 --dist loadfile $$(grep -rl --include="test_*.py" "mark\.real" tests)
 
 .PHONY: help sweep test test-fast test-slow lint bench ollama model clean python run-packages dev-packages real
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -72,3 +73,9 @@ def fake_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return path
 
     return write
+
+
+def pytest_collection_finish() -> None:
+    """What was collected and imported stays to the end: it is not looked through again at each search for garbage."""
+    gc.collect()
+    gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -63,7 +64,13 @@ class Module:
     """One file of the package."""
 
     path: Path
-    tree: ast.Module
+    text: str | None = None
+    """What it says, where that is not what lies at its path."""
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """Parsed when a test asks for it: every worker collects this file."""
+        return ast.parse(self.path.read_text("utf-8") if self.text is None else self.text)
 
     @property
     def name(self) -> str:
@@ -108,7 +115,7 @@ def _imported(module: str, name: str) -> str:
     return f"{module}.{name}" if path.is_dir() or path.with_suffix(".py").exists() else module
 
 
-MODULES = [Module(path, ast.parse(path.read_text("utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
+MODULES = [Module(path) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
 def none_of(faults: Iterable[str]) -> None:
@@ -281,9 +288,15 @@ def engine_names(module: Module) -> Iterator[tuple[str, int]]:
 
 def test_a_named_engine_would_be_noticed() -> None:
     for text in ('name == "fake"', 'name in ("lmstudio", "x")', 'name.startswith("llama")', '{"openai": 1}'):
-        assert list(engine_names(Module(PACKAGE / "plan" / "some.py", ast.parse(text)))), text
+        assert list(engine_names(Module(PACKAGE / "plan" / "some.py", text))), text
     harmless = 'f"ollama pull {name}"; folder.startswith("ollama-sweep-")'
-    assert not list(engine_names(Module(PACKAGE / "plan" / "some.py", ast.parse(harmless))))
+    assert not list(engine_names(Module(PACKAGE / "plan" / "some.py", harmless)))
+
+
+def test_a_test_is_marked_real_in_its_own_file() -> None:
+    """There `make test` looks for them."""
+    shared = (*ROOT.glob("tests/support/*.py"), ROOT / "tests/conftest.py")
+    none_of(f"{path.name} marks tests" for path in shared if "mark.real" in path.read_text("utf-8"))
 
 
 def test_no_test_file_imports_another() -> None:
