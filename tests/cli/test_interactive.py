@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 from ollama_fixture import clean_environment, until
@@ -34,14 +35,14 @@ class Person:
 
     def __init__(self, program: Program, *words: str | Path) -> None:
         self._master, slave = pty.openpty()
-        self._child = subprocess.Popen(
+        self._child = forked.child(
             [sys.executable, str(program.file), *map(str, words)],
-            cwd=program.folder,
+            folder=program.folder,
             env={**clean_environment(), **program.environment(), "TERM": "dumb"},
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            start_new_session=True,
+            on_terminal=True,
         )
         os.close(slave)
         self.seen = ""

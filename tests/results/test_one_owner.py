@@ -187,7 +187,7 @@ def test_a_task_of_another_package_says_that_lower_is_better(program: Program, t
     env = installed(tmp_path_factory.mktemp("package"))
     program.script(answers={"Say a": ["yes yes yes", "yes"], "Say b": ["yes yes yes", "yes"]})
     config = program.grid(task="toy", prompt=None, num_ctx=[512, 1024], num_batch=[4], warmup=0)
-    sweep = str(ROOT / "sweep.py")
+    sweep = str(program.file)
     child(program, env, sweep, "run", str(config))
     by_context = {cell.coordinates["num_ctx"]: cell.metrics["mistakes"] for cell in kept(program)[0]}
     least = min(by_context, key=lambda num_ctx: by_context[num_ctx])
@@ -204,7 +204,7 @@ def test_a_task_of_another_package_says_that_lower_is_better(program: Program, t
 
 
 def test_an_engine_of_another_package_gives_a_number_of_its_own(program: Program, tmp_path_factory: Any) -> None:
-    env, sweep = installed(tmp_path_factory.mktemp("package")), str(ROOT / "sweep.py")
+    env, sweep = installed(tmp_path_factory.mktemp("package")), str(program.file)
     child(program, env, sweep, "run", str(program.grid(engine="stalling", num_ctx=[512], num_batch=[2, 4])))
     assert [cell.metrics["stalls"] for cell in kept(program)[0]] == [2, 4]
     said = child(program, env, sweep, "best", "--metric", "stalls")
@@ -215,6 +215,6 @@ def test_an_engine_of_another_package_gives_a_number_of_its_own(program: Program
 def test_what_a_task_declared_is_unknown_when_it_is_gone(program: Program, tmp_path_factory: Any) -> None:
     env = installed(tmp_path_factory.mktemp("package"))
     config = program.grid(task="toy", prompt=None, num_ctx=[512], num_batch=[4])
-    child(program, env, str(ROOT / "sweep.py"), "run", str(config))
-    said = child(program, {"PYTHONPATH": str(ROOT)}, str(ROOT / "sweep.py"), "best", "--metric", "mistakes")
+    child(program, env, str(program.file), "run", str(config))
+    said = child(program, {"PYTHONPATH": str(ROOT)}, str(program.file), "best", "--metric", "mistakes")
     assert "nobody says whether a larger mistakes is better" in said
