@@ -1,4 +1,4 @@
-"""What the live page costs: how soon it is ready, in how much memory, how soon maps are there, what it takes of a sweep.
+"""What the live page costs: how soon it is ready, in how much memory, how soon maps are there, what it costs a sweep.
 
 - ready: from the start of `serve` to the line with its address, and its memory then; a database of 25 × 25 cells
 - first, next: from asking for the page of a sweep of so many cells to its last byte, and once more
@@ -151,22 +151,21 @@ def beside(cell_s: float, seconds: float) -> list[str]:
     import httpx
 
     cells = int(2 * seconds / max(cell_s, 0.01)) + 10
-    with _common.temporary_folder() as folder, sweeping(folder, cell_s, cells):
-        with served(folder) as (child, url, _):  # noqa: SIM117 - the sweep's folder is given to it
-            httpx.get(url, timeout=120).raise_for_status()
-            told: list[float] = []
-            threading.Thread(target=listen, args=(url, told), daemon=True).start()
-            time.sleep(2)
-            used, begun = processor_s(child.pid), time.monotonic()
-            late, before = [], counted(folder, "status = 'ok'")
-            while time.monotonic() - begun < seconds:
-                time.sleep(0.02)
-                if (now := counted(folder, "status = 'ok'")) != before:
-                    before, at = now, time.monotonic()
-                    while time.monotonic() - at < 5 and not any(one >= at - 0.02 for one in told):
-                        time.sleep(0.01)
-                    late.append(next((one - at for one in told if one >= at - 0.02), 5.0))
-            share = (processor_s(child.pid) - used) / (time.monotonic() - begun)
+    with _common.temporary_folder() as folder, sweeping(folder, cell_s, cells), served(folder) as (child, url, _):
+        httpx.get(url, timeout=120).raise_for_status()
+        told: list[float] = []
+        threading.Thread(target=listen, args=(url, told), daemon=True).start()
+        time.sleep(2)
+        used, begun = processor_s(child.pid), time.monotonic()
+        late, before = [], counted(folder, "status = 'ok'")
+        while time.monotonic() - begun < seconds:
+            time.sleep(0.02)
+            if (now := counted(folder, "status = 'ok'")) != before:
+                before, at = now, time.monotonic()
+                while time.monotonic() - at < 5 and not any(one >= at - 0.02 for one in told):
+                    time.sleep(0.01)
+                late.append(next((one - at for one in told if one >= at - 0.02), 5.0))
+        share = (processor_s(child.pid) - used) / (time.monotonic() - begun)
     worst = f"{max(0.0, _common.percentile(late, 0.95)):.2f} s" if late else "no commit"
     return [f"{cell_s:g} s", str(len(late)), f"{100 * share:.2f} %", worst]
 

@@ -22,8 +22,8 @@ def test_a_grid_is_scouted_by_ollamas_library_and_confirmed_by_its_server(real_o
         "grid", **{**QUICK, "model": MODEL, "num_ctx": [256, 384, 512, 1024], "num_batch": [16, 32, 64, 128]},
         engine="ollama", interim="off",
     )  # fmt: skip
-    words, env = ["run", config, "--scout", "--goal", "best"], server.environment()
-    started = sweep.start(*words, env={**env, "SWEEP_CRASH_AT": "scouted"})
+    env = server.environment()
+    started = sweep.start("run", config, "--scout", "--goal", "best", env={**env, "SWEEP_CRASH_AT": "scouted"})
     until("it dies between both", lambda: not started.is_running(), PATIENCE_S)
     scouted = sweep.rows(sql=CELLS)
     assert {(row["name"], row["engine"]) for row in scouted} == {("grid.scout", "libllama")}
