@@ -237,7 +237,7 @@ FROM (SELECT * FROM (
         ORDER BY late, position LIMIT :most)
     UNION ALL SELECT * FROM (
         SELECT f.cell_id, p.coordinates, 1, f.place, f.id FROM further_loads AS f
-            JOIN plan AS p ON p.cell_id = f.cell_id AND p.sweep_id = f.sweep_id
+            CROSS JOIN main.plan AS p INDEXED BY plan_cell ON p.cell_id = f.cell_id AND p.sweep_id = f.sweep_id
         WHERE f.sweep_id = :sweep AND f.state = 'waiting' ORDER BY f.place, f.id LIMIT :most)) AS plan
     JOIN cells ON cells.id = plan.cell_id ORDER BY is_further, rank, plan.place"""
 """Pending cells in their order, then the loads that wait."""
