@@ -82,9 +82,11 @@ class Columns:
         return bool(self.problem.is_open[index]) and index not in self._tried
 
     def answer(self, ctx: int) -> int | None:
-        """The measured place that is named: the one that is likely the fastest."""
-        there = [i for i in self.problem.columns[ctx] if i in self._measured and self.chance[i] >= LIKELY]
-        there = there or [i for i in self.problem.columns[ctx] if i in self._measured]
+        """The measured place that is named: the likely fastest, and no spilled one while another one fits."""
+        column = self.problem.columns[ctx]
+        there = [i for i in column if i in self._measured and self.chance[i] >= LIKELY]
+        if not there and not any(self._can(i) and self.chance[i] >= LIKELY for i in column):
+            there = [i for i in column if i in self._measured]
         return max(there, key=lambda i: (self.mean[i], -i)) if there else None
 
     def answers(self) -> tuple[int, ...]:

@@ -46,6 +46,17 @@ def test_per_context_measures_a_cell_of_each_num_ctx_that_is_nearly_its_fastest(
     assert len(found.order) < len(PEAKED.places) / 3
 
 
+def test_per_context_names_no_spilled_cell_where_another_one_of_its_num_ctx_fits() -> None:
+    truth, column = Truth(CONTEXTS, BATCHES, spills=45_000), 18432
+    known = [one for one in truth.places if one.num_ctx != column or one.num_batch == 1024]
+    results = {place.position: truth.measured(place, FULL, random.Random(1)) for place in known}
+    assert [results[one.position].known for one in known if one.num_ctx == column] == [Known.SPILLED]
+    open_ones = frozenset(range(len(truth.places))) - results.keys()
+    found = PLANNERS[PER_CONTEXT](Problem(truth.places, open_ones, results), Goal(PER_CONTEXT))
+    assert isinstance(found, Next)
+    assert truth.known(truth.places[found.position]) is Known.FITS
+
+
 def test_per_context_says_how_many_do_not_fit() -> None:
     found = play(Truth(CONTEXTS, BATCHES, fails=20_000), Goal(PER_CONTEXT))
     assert {place.num_ctx for place in found.answers} == {ctx for ctx in CONTEXTS if ctx * (1 + 16 / 512) < 20_000}
