@@ -1,4 +1,4 @@
-"""What the live page costs: how soon it is ready, in how much memory, how soon maps are there, what it costs a sweep.
+"""What the live page costs: how soon it is ready and in how much memory, how soon maps are there, what a sweep pays.
 
 - ready: from the start of `serve` to the line with its address, and its memory then; a database of 25 × 25 cells
 - first, next: from asking for the page of a sweep of so many cells to its last byte, and once more
@@ -94,11 +94,11 @@ def ready(rounds: int) -> list[list[str]]:
         found = []
         for _ in range(max(1, rounds)):
             with served(folder) as (child, url, seconds):
-                at_once = memory_bytes(child.pid)
+                at_once, used = memory_bytes(child.pid), processor_s(child.pid)
                 httpx.get(url, timeout=120).raise_for_status()
-                found.append((seconds, at_once, memory_bytes(child.pid)))
-    seconds, at_once, after = min(found)
-    return [[f"{seconds:.2f} s", f"{at_once / 1e6:.0f} MB", f"{after / 1e6:.0f} MB"]]
+                found.append((seconds, used, at_once, memory_bytes(child.pid)))
+    seconds, used, at_once, after = min(found)
+    return [[f"{seconds:.2f} s", f"{used:.2f} s", f"{at_once / 1e6:.0f} MB", f"{after / 1e6:.0f} MB"]]
 
 
 def maps(sides: list[int]) -> Iterator[list[str]]:
@@ -111,9 +111,9 @@ def maps(sides: list[int]) -> Iterator[list[str]]:
             with served(folder) as (child, url, _):
                 times = []
                 for _ in range(2):
-                    begun = time.perf_counter()
+                    begun, used = time.perf_counter(), processor_s(child.pid)
                     size = len(httpx.get(url, timeout=600).raise_for_status().content)
-                    times.append(time.perf_counter() - begun)
+                    times += [time.perf_counter() - begun, processor_s(child.pid) - used]
                 peak = memory_bytes(child.pid)
         yield [f"{side} × {side}", *(f"{one:.2f} s" for one in times), f"{size / 1e6:.2f} MB", f"{peak / 1e6:.0f} MB"]
 
@@ -209,8 +209,11 @@ def main() -> None:
     """Measure and print."""
     parser, arguments = parse_arguments()
     _common.head(parser)
-    _common.table(["ready", "memory", "after a page of 625 cells"], ready(arguments.rounds))
-    _common.table(["cells", "first page", "next page", "size", "memory then"], list(maps(arguments.sides)))
+    _common.table(["ready", "processor", "memory", "after a page of 625 cells"], ready(arguments.rounds))
+    _common.table(
+        ["cells", "first page", "processor", "next page", "processor", "size", "memory then"],
+        list(maps(arguments.sides)),
+    )
     if arguments.seconds:
         _common.table(["a cell", "commits", "of a core", "told, 95 %"], [beside(arguments.cell, arguments.seconds)])
     if arguments.kills:

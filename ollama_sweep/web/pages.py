@@ -32,6 +32,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 100
 """Cells on a page of their table."""
 _ENDS = ("_low", "_high", "_min", "_max")
+_EXTENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d) to (\d{4}-\d\d-\d\d \d\d:\d\d) UTC")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:\+00:00| UTC|Z)")
 
 
@@ -66,7 +67,7 @@ def page(template: str, **given: Any) -> str:
 
 def moments(text: str) -> Markup:
     """Text in which each time can be shown in the reader's own zone."""
-    found = str(escape(harmless(text)))
+    found = _EXTENT.sub(r"\1 UTC to \2 UTC", str(escape(harmless(text))))
     return Markup(_MOMENT.sub(r'<time datetime="\1T\2Z">\1 \2 UTC</time>', found))  # noqa: S704 - escaped above
 
 

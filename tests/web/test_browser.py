@@ -98,12 +98,13 @@ def test_no_page_has_a_barrier_or_is_wider_than_its_window(program: Program, db:
             for width, dark in ((390, True), (1920, False)):
                 with opened(chromium, found.url + path, width=width, dark=dark) as page:
                     assert too_wide(page) <= 0, (path, width)
-                    page.evaluate("1")
-                with opened(chromium, found.url + path, width=width, dark=dark) as page:
                     assert barriers(page) == [], (path, dark)
 
 
-@pytest.mark.parametrize("kind", ["no cell", "one cell", "all failed", "39 x 16"])
+@pytest.mark.parametrize(
+    "kind",
+    ["no cell", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("one cell", "all failed")), "39 x 16"],
+)
 def test_every_kind_of_sweep_fits(program: Program, chromium: Any, kind: str) -> None:
     contexts, batches = (range(39), range(16)) if kind == "39 x 16" else ([64], [8])
     with Store.open(program.folder / "sweeps.db") as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,9 +47,20 @@ def test_every_cell_of_the_map_says_all_and_leads_to_its_page(program: Program, 
     links = page.all("g", "data-link")
     assert len(links) == 4
     failed = said(db, "/" + next(link for link in links if link.endswith("at=3")))
-    for line in program("explain", "3").must().stdout.splitlines():
+    told = re.sub(r"T(\d\d:\d\d:\d\d)\S*", r" \1 UTC", program("explain", "3").must().stdout)
+    for line in told.splitlines():
         assert " ".join(line.split()).removeprefix("By hand:") in failed
     assert "cudaMalloc failed: out of memory" in failed
+
+
+def test_every_time_can_be_shown_in_the_readers_zone(db: Path) -> None:
+    for link in ("/", "/cell?at=0", "/sweeps"):
+        page = Page(asked(db).get(link).text)
+        times = page.all("time", "datetime")
+        assert times
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?Z", time) for time in times)
+        outside = re.sub(r"<time.*?</time>", "", asked(db).get(link).text)
+        assert not re.search(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", outside), link
 
 
 def test_a_link_keeps_every_state(db: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ollama_sweep.core.metrics import Metric, metric
@@ -14,7 +14,8 @@ from ollama_sweep.results.page.view import BY_ITSELF, Look, options_of
 
 WIDE, HIGH = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 78.0, 12.0, 10.0, 34.0
-MOST_TICKS = 12
+APART = 52.0
+"""So far from one another words stand at the axis."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def chart(
     ys = [value for point in points for value in (point.low, point.high, point.y)] + [y for _, y in line] + list(rules)
     left, right = _room(min(xs), max(xs), 0.03)
     low, high = _room(min(ys), max(ys), 0.08)
-    across = [(value, f"{value:.4g}") for value in _even(left, right)] if not ticks else _few(ticks)
+    across = [(value, f"{value:.4g}") for value in _even(left, right)] if not ticks else list(ticks)
 
     def to_x(value: float) -> float:
         return round(LEFT + (value - left) / (right - left) * (WIDE - LEFT - RIGHT), 1)
@@ -91,7 +92,7 @@ def chart(
         number, title, facts, f"{title}: " + "; ".join(point.words for point in points[:60]), *axes,
         " ".join(f"{'L' if at else 'M'}{to_x(x)} {to_y(y)}" for at, (x, y) in enumerate(line)),
         tuple(Dot(to_x(one.x), to_y(one.y), to_y(one.low), to_y(one.high), one.words, one.kind) for one in points),
-        tuple(Tick(to_x(value), word) for value, word in across if left <= value <= right),
+        tuple(_apart(Tick(to_x(value), word) for value, word in across if left <= value <= right)),
         tuple(Tick(to_y(value), of.text(value) if of else shape.format(value)) for value in _even(low, high)),
         tuple(to_y(value) for value in rules),
     )  # fmt: skip
@@ -106,9 +107,13 @@ def _even(low: float, high: float) -> list[float]:
     return [low + (high - low) * (at + 0.5) / 4 for at in range(4)]
 
 
-def _few(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    step = -(-len(ticks) // MOST_TICKS)
-    return list(ticks[::step])
+def _apart(ticks: Iterable[Tick]) -> Iterator[Tick]:
+    """Those that do not stand in one another's words."""
+    last = -APART
+    for tick in ticks:
+        if tick.at - last >= APART:
+            last = tick.at
+            yield tick
 
 
 # -- what there is of a sweep ----------------------------------------------------------------------------------------
