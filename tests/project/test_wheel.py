@@ -107,6 +107,7 @@ def test_it_runs_from_an_unpacked_copy_in_an_empty_folder(wheel: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_is_installed_into_an_empty_environment_and_measures(
     wheel: Path, tmp_path: Path, small_model: Path
 ) -> None:  # fmt: skip
@@ -120,7 +121,8 @@ def test_it_is_installed_into_an_empty_environment_and_measures(
         here = tmp_path / engine
         here.mkdir()
         shutil.copy(ROOT / "configs" / "quickstart.yaml", here)
-        keys = ("num_ctx=[1024, 2048]", "second_look=off", f"prompt.text={'Tell me of rivers. ' * 20}")
+        keys = ("num_ctx=[1024]", "num_batch=[1, 64]", "second_look=off", "prompt.text=Tell me of rivers.")
+        keys += ("num_thread=1",)  # two on a busy machine would wait for each other
         words = ["quickstart.yaml", "--engine", engine, "--model", model, *sets(keys)]
         script = write_fake_script(here / "fake.json", {"noise": 0})
         told = {"OLLAMA_SWEEP_FAKE": str(script)} if engine == "fake" else {}
@@ -129,7 +131,7 @@ def test_it_is_installed_into_an_empty_environment_and_measures(
         called([program, "best", "quickstart.yaml"], here, told)
         rows = list(csv.DictReader(called([program, "export"], here, {}).splitlines()))
         crashed = {row["num_batch"] for row in rows if row["status"] != "ok"}
-        assert len(rows) == 10
+        assert len(rows) == 2
         assert crashed == ({"1"} if engine == "llamacpp" else set())
         assert list(here.glob("heatmaps/quickstart/*.png"))
     own = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
