@@ -121,8 +121,8 @@ def test_it_is_installed_into_an_empty_environment_and_measures(
         here = tmp_path / engine
         here.mkdir()
         shutil.copy(ROOT / "configs" / "quickstart.yaml", here)
-        keys = ("num_ctx=[1024]", "num_batch=[1, 64]", "second_look=off", "prompt.text=Tell me of rivers.")
-        keys += ("num_thread=1",)  # two on a busy machine would wait for each other
+        keys = ["num_ctx=[1024]", "num_batch=[1, 64]", "second_look=off", "prompt.text=Tell me of rivers."]
+        keys += ["num_thread=1"]  # two on a busy machine would wait for each other
         words = ["quickstart.yaml", "--engine", engine, "--model", model, *sets(keys)]
         script = write_fake_script(here / "fake.json", {"noise": 0})
         told = {"OLLAMA_SWEEP_FAKE": str(script)} if engine == "fake" else {}
