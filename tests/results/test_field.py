@@ -3,8 +3,10 @@
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
 from __future__ import annotations
 
+import gc
 import gzip
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,6 +46,14 @@ def grid(across: int, down: int) -> list[CellResult]:
 def very_many() -> HeatmapData:
     """More cells than can have a number each."""
     return data_of(grid(150, 150))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What fills memory would be copied for every child that later tests fork."""
+    yield
+    very_many.cache_clear()
+    gc.collect()
 
 
 def data_of(cells: list[CellResult]) -> HeatmapData:

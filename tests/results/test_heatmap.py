@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -263,6 +264,14 @@ def drawn(data: HeatmapData) -> tuple[Figure, Any]:
 def drawn_sweep(name: str) -> tuple[Figure, Any]:
     """One of the sweeps above, drawn once for all tests that only look at it."""
     return drawn(one(SWEEPS[name]()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Half a gigabyte of pictures would be copied for every child that later tests fork."""
+    yield
+    drawn_sweep.cache_clear()
+    gc.collect()
 
 
 def visible_texts(figure: Figure) -> list[Text]:
