@@ -16,7 +16,7 @@ from ollama_sweep.core.errors import SweepError
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.run.stopping import Stopping
-from ollama_sweep.run.summaries import summaries
+from ollama_sweep.run.words.summaries import summaries
 from ollama_sweep.store.rows import SweepRow
 
 if TYPE_CHECKING:

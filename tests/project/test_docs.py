@@ -92,7 +92,7 @@ def of_this_program(words: list[str]) -> list[str] | None:
     """The arguments where the words call this program, also in a container or by a program that installs it."""
     starts = [["ollama-sweep"], ["python", "sweep.py"]]
     if "ollama-sweep" in words and (words[:2] in (["docker", "run"], ["pipx", "run"]) or words[0] == "uvx"):
-        starts.append(words[: words.index("ollama-sweep") + 1])
+        starts += [words[: words.index("ollama-sweep") + 1]] if "ollama-sweep" in words else []
     return next((words[len(start) :] for start in starts if words[: len(start)] == start), None)
 
 

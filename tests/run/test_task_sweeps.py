@@ -16,7 +16,7 @@ from ollama_fixture import until
 from sweeping import Program, program
 
 from ollama_sweep.core.outcome import AnswerRow
-from ollama_sweep.run.summaries import summaries
+from ollama_sweep.run.words.summaries import summaries
 from ollama_sweep.store.reader import Reader
 
 CAPITALS: Sequence[Mapping[str, Any]] = (

@@ -120,12 +120,16 @@ def command(config: Path | None, db: Path, **given: Any) -> None:
             session.emit.add(listener)
         ended = session.run()
         finishing.check()
-        if ended.stopped is not None:
-            again = _again(spec, db, given) + (" --scan" if options.scan else "")
-            raise Stopped(f"{ended.stopped}. Go on with: {again}", ended.stopped.exit_code - 128)
-        if finishing.is_cut:
-            number = stopping.signal_number or signal.SIGINT
-            raise Stopped("stopped while the pictures were drawn; everything is measured and saved", number)
+        _raise_where_stopped(ended, _again(spec, db, given), finishing)
+
+
+def _raise_where_stopped(ended: Ended, again: str, finishing: Finishing) -> None:
+    """Raises Stopped."""
+    if ended.stopped is not None:
+        raise Stopped(f"{ended.stopped}. Go on with: {again}", ended.stopped.exit_code - 128)
+    if finishing.is_cut:
+        number = finishing.stopping.signal_number or signal.SIGINT
+        raise Stopped("stopped while the pictures were drawn; everything is measured and saved", number)
 
 
 def _names(spec: SweepSpec) -> tuple[str, ...]:
@@ -211,7 +215,7 @@ def _company(
     from ollama_sweep.plan import opening
     from ollama_sweep.run import detached
     from ollama_sweep.run.interim import InterimPictures
-    from ollama_sweep.run.summaries import ModelSummaries
+    from ollama_sweep.run.words.summaries import ModelSummaries
 
     words = [*detached.program_words(), "heatmap", spec.name, "--db", str(db), "--out", str(out)]
     when = opening.interim_of(spec)
@@ -247,6 +251,7 @@ def _again(spec: SweepSpec, db: Path, given: dict[str, Any]) -> str:
     words = ["ollama-sweep run", (arm.again if arm is not None else "") or str(spec.config_path or "")]
     words += [f"--db {db}"] if str(db) != shared.DEFAULT_DB else []
     words += ["--interactive (with the same answers)"] if given["interactive"] else []
+    words += ["--scan"] if given["scan"] else []
     return " ".join(words)
 
 
