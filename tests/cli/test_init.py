@@ -180,7 +180,8 @@ def test_mistakes_make_nothing(words: list[str], code: int, text: str, program: 
 
 @pytest.mark.parametrize("command", ["init", "params"])
 def test_without_an_engine_one_line_says_what_to_do(command: str, program: Program) -> None:
-    ended = program(command, "llama3:8b", env={"PATH": "/nowhere", "OLLAMA_HOST": ""}).must(5)
+    nothing = {"PATH": "/nowhere", "OLLAMA_HOST": "", "XDG_CACHE_HOME": str(program.folder)}
+    ended = program(command, "llama3:8b", env=nothing).must(5)
     assert re.fullmatch(r"error: no Ollama was found: [^\n]*ollama\.com[^\n]*\.gguf[^\n]*\n", ended.stderr)
     assert program.files() == set()
 
