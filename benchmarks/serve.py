@@ -182,7 +182,8 @@ def listen(url: str, told: list[float]) -> None:
 
 def killed(kills: int) -> list[str]:
     """The server is killed at any moment, with a page that reads; the sweep must not notice."""
-    with _common.temporary_folder() as folder, sweeping(folder, 0.2, kills * 8) as sweep:
+    with _common.temporary_folder() as folder, sweeping(folder, 0.2, kills * 40) as sweep:
+        beside_it = 0
         for number in range(kills):
             child = subprocess.Popen(
                 [*_common.SWEEP, "serve", "--port", "0"], cwd=folder, env=_common.clean_environment(), text=True,
@@ -194,6 +195,7 @@ def killed(kills: int) -> list[str]:
                                      stderr=subprocess.DEVNULL)  # fmt: skip
             time.sleep(0.15 + 0.5 * (number * 7919 % 1000) / 1000)
             os.kill(child.pid, signal.SIGKILL)
+            beside_it += sweep.poll() is None
             child.wait()
             child.stdout.close()
             asker.wait()
@@ -202,7 +204,7 @@ def killed(kills: int) -> list[str]:
         done = counted(folder, "status = 'ok'")
         lost = counted(folder, "status NOT IN ('ok', 'pending')")
         damage = _common.timed([*_common.SWEEP, "verify"], folder=folder, env=_common.clean_environment()).returncode
-    return [str(kills), str(code), str(done), str(lost), str(damage)]
+    return [str(kills), str(beside_it), str(code), str(done), str(lost), str(damage)]
 
 
 def main() -> None:
@@ -217,7 +219,7 @@ def main() -> None:
     if arguments.seconds:
         _common.table(["a cell", "commits", "of a core", "told, 95 %"], [beside(arguments.cell, arguments.seconds)])
     if arguments.kills:
-        _common.table(["kills", "exit of the sweep", "cells measured", "lost", "exit of verify"],
+        _common.table(["kills", "beside the sweep", "exit of the sweep", "cells measured", "lost", "exit of verify"],
                       [killed(arguments.kills)])  # fmt: skip
 
 
