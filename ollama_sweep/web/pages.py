@@ -98,7 +98,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
     chosen = gathered if gathered.is_large else replace(gathered, cells=asked.chosen(gathered.cells))
     drawn = [] if gathered.is_large or asked.against else view.drawn_of(chosen, asked.look)[: view.MOST_MAPS]
     found, left_out = _maps(reader, asked, row, chosen, drawn)
-    notes = [*view.notices(gathered), *left_out]
+    notes = [*view.notices(gathered), *(() if asked.against else left_out)]
     if gathered.is_large and asked.is_filtered:
         notes.append(
             "A sweep of so many cells is shown whole: values of dimensions, statuses and flags are not chosen."
@@ -107,7 +107,8 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
         notes.append(f"{len(chosen.cells)} of {gathered.total} cells are chosen.")
     return {
         "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": notes},
-        "row": row, "asked": asked, "maps": found, "drawn": drawn, "facts": tuple(view.facts(gathered)),
+        "row": row, "asked": asked, "maps": found, "compared": left_out if asked.against else [],
+        "drawn": drawn, "facts": tuple(view.facts(gathered)),
         "charts": charts.of_sweep("s1", chosen, asked.look) if chosen.cells else charts.of_sweep("s1", gathered),
         "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(reader, chosen, asked),
         "pages": _pages(asked, gathered.total if gathered.is_large else len(chosen.cells)),
