@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
-import subprocess
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import subprocess
     from http.server import BaseHTTPRequestHandler
 
 TEMPLATE_TOKENS = 3
@@ -70,6 +68,8 @@ class ScriptedOllama:
 
     def serve(self) -> None:
         """Start the server; it answers when this returns."""
+        import subprocess
+
         environment = {**os.environ, "OLLAMA_HOST": self.host}
         self._server = subprocess.Popen(
             [str(self.binary), "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -114,18 +114,15 @@ def play(folder: Path, words: list[str]) -> int:
         if word.startswith("--think"):
             _note(folder, f"think {word.partition('=')[2]}")
     if step.get("hangs"):
+        import signal
+
         signal.pause()
     if command == "serve" and "exit" not in step:
         Served(folder).serve()
-    import urllib.error
-
     try:
         said = {"serve": _nothing, "create": _create, "run": _run}[command](rest, step)
-    except urllib.error.HTTPError as error:
-        said, step = f"Error: {json.load(error)['error']}", {"exit": 1}
-    except (urllib.error.URLError, OSError) as error:
-        gone = f'Error: Post "http://{os.environ["OLLAMA_HOST"]}/api/generate": EOF'
-        said, step = gone if isinstance(error, ConnectionError) else UNREACHABLE, {"exit": 1}
+    except _Refused as error:
+        said, step = str(error), {"exit": 1}
     sys.stderr.write(step.get("says", said) + "\n")
     return int(step.get("exit", 0))
 
@@ -158,12 +155,36 @@ def _run(words: list[str], step: Script) -> str:
     return "\n".join(f"{label}: {value}" for label, value in lines.items() if label not in step.get("without", ()))
 
 
-def _ask(path: str, body: Script) -> Any:
-    import urllib.request
+class _Refused(Exception):
+    """What the command says in place of an answer."""
 
-    url = f"http://{urlsplit(os.environ['OLLAMA_HOST']).netloc or os.environ['OLLAMA_HOST']}{path}"
-    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60) as answer:
-        return json.load(answer)
+
+def _ask(path: str, body: Script) -> Any:
+    """The server's answer. By hand: to import what speaks HTTP takes longer than all else that a command does."""
+    content = json.dumps(body).encode()
+    asked = f"POST {path} HTTP/1.0\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    try:
+        connection = socket.create_connection(_address(), timeout=60)
+    except OSError as error:
+        raise _Refused(UNREACHABLE) from error
+    with connection:
+        try:
+            connection.sendall(asked)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        except ConnectionError:
+            answer = b""
+    head, _, found = answer.partition(b"\r\n\r\n")
+    if not found:
+        raise _Refused(f'Error: Post "http://{os.environ["OLLAMA_HOST"]}/api/generate": EOF')
+    if head.split()[1] != b"200":
+        raise _Refused(f"Error: {json.loads(found)['error']}")
+    return json.loads(found)
+
+
+def _address() -> tuple[str, int]:
+    """Where the server is, as the environment says."""
+    host, _, port = os.environ["OLLAMA_HOST"].rpartition("/")[2].rpartition(":")
+    return host, int(port)
 
 
 # -- the server --------------------------------------------------------------------------------------------------------
@@ -183,8 +204,7 @@ class Served:
         from http.server import ThreadingHTTPServer
 
         (self.folder / "pid").write_text(str(os.getpid()), "utf-8")
-        where = urlsplit(f"//{os.environ['OLLAMA_HOST'].rpartition('/')[2]}")
-        with ThreadingHTTPServer((str(where.hostname), where.port or 0), _handler_of(self)) as listening:
+        with ThreadingHTTPServer(_address(), _handler_of(self)) as listening:
             sys.stdout.write("listening\n")
             sys.stdout.flush()
             listening.serve_forever()
@@ -208,6 +228,8 @@ class Served:
         models = _read(self.folder / "models.json")
         name = _tagged(str(body.get("model", "")))
         if path == "/api/create":
+            import re
+
             num_ctx = re.findall(r"PARAMETER num_ctx (\d+)", body["modelfile"]) or [0]
             return self._keep({**models, name: int(num_ctx[-1])})
         if path == "/api/version":
