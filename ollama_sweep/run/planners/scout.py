@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -164,12 +165,16 @@ class _Planning:
         return [index for index in range(len(self.problem.places)) if index not in self.beyond]
 
     @cached_property
+    def _surface(self) -> _Surface:
+        return _surface(self.problem.places, tuple(self.scouted.found.items()), self.scouted.noise)
+
+    @cached_property
     def _expected(self) -> tuple[Numbers, Numbers, Numbers]:
         """Logarithms of rates, their deviations, and the part of these that all cells of a region share."""
         import numpy as np
 
-        log, deviation = _surface(self.problem.places, tuple(self.scouted.found.items()), self.scouted.noise)
-        log, own, shared = log.copy(), deviation.copy(), np.full(len(log), UNKNOWN)
+        log, own = self._surface.log.copy(), self._surface.deviation.copy()
+        shared = np.full(len(log), UNKNOWN)
         for index, place in enumerate(self.problem.places):
             factor = self.factors.of(place)
             if factor is not None:
@@ -185,18 +190,25 @@ class _Planning:
     def _measured(self, found: Found, log: float, deviation: float) -> tuple[float, float]:
         """Of a place that was measured here, by that and by what was expected of it."""
         assert found.rate is not None
-        weights = 1 / self.problem.noise.variance(found), 1 / max(deviation, 1e-4) ** 2
+        weights = 1 / max(self.problem.noise.variance(found), 1e-8), 1 / max(deviation, 1e-4) ** 2
         middle = (weights[0] * math.log(found.rate) + weights[1] * log) / sum(weights)
         return middle, math.sqrt(1 / sum(weights))
 
     @cached_property
     def _drawn(self) -> Numbers:
-        """Surfaces that agree with all that is known: shape (DRAWN, places). The same for the same results."""
+        """Surfaces that agree with all that is known: shape (DRAWN, places). The same for the same results.
+
+        Neighbours of a smooth surface are wrong together: drawn one by one, the luckiest of hundreds would be much too
+        fast.
+        """
         import numpy as np
 
         log, own, shared = self._expected
         random = np.random.default_rng(len(self.problem.results))
-        found: Numbers = log + own * random.standard_normal((DRAWN, len(log)))
+        alone = np.array([self._is_rated(index) for index in range(len(log))])
+        unlike = np.array([0.0 if part is None else part.own for part in map(self.factors.of, self.problem.places)])
+        together = np.where(alone, 0.0, self._surface.wrong)
+        found: Numbers = log + together + np.where(alone, own, unlike) * random.standard_normal((DRAWN, len(log)))
         parts = self.factors.parts or (None,)
         for part in parts:
             holds = np.array([part is None or part.region.holds(place) for place in self.problem.places])
@@ -331,21 +343,33 @@ def _is_beyond(place: Place, other: Place) -> bool:
     return place.num_ctx >= other.num_ctx and place.num_batch >= other.num_batch
 
 
-@lru_cache(maxsize=8)
-def _surface(places: tuple[Place, ...], known: tuple[tuple[int, Found], ...], noise: Noise) -> tuple[Numbers, Numbers]:
+@dataclass(frozen=True)
+class _Surface:
+    """The scout's: logarithms of rates, their deviations, and how wrong they are in drawn surfaces: (DRAWN, places)."""
+
+    log: Numbers
+    deviation: Numbers
+    wrong: Numbers
+
+
+@lru_cache(maxsize=4)
+def _surface(places: tuple[Place, ...], known: tuple[tuple[int, Found], ...], noise: Noise) -> _Surface:
     """What the scout's rates are likely to be, of every place: the same for every decision about a grid."""
     found = dict(known)
     rated = [(place, one) for place in places
              if (one := found.get(place.position)) and one.known is Known.FITS and one.is_measured]  # fmt: skip
     step = max(1.0, len(rated) / MOST_POINTS)
     used = [rated[int(number * step)] for number in range(min(len(rated), MOST_POINTS))]
-    log, deviation = Smooth(places, used, noise).said()
+    smooth = Smooth(places, used, noise)
+    log, deviation = smooth.said()
+    wrong = smooth.draws(range(len(places)), DRAWN) - log
     seen = {place.position for place, _ in used}
     at = {place.position: index for index, place in enumerate(places)}
     for place, one in rated:
         if place.position not in seen and one.rate:
             index = at[place.position]
-            weights = 1 / noise.variance(one), 1 / deviation[index] ** 2
+            weights = 1 / max(noise.variance(one), 1e-8), 1 / deviation[index] ** 2
             log[index] = (weights[0] * math.log(one.rate) + weights[1] * log[index]) / sum(weights)
+            wrong[:, index] *= math.sqrt(weights[1] / sum(weights))
             deviation[index] = math.sqrt(1 / sum(weights))
-    return log, deviation
+    return _Surface(log, deviation, wrong)
