@@ -27,6 +27,10 @@ class ConfigError(SweepError):
         self.where = where
 
 
+class NothingStored(ConfigError):
+    """A database that is ours to be, in which nothing was ever committed: `run` makes its tables."""
+
+
 class DatabaseInUse(SweepError):
     """Another sweep holds the database, or it belongs to another program."""
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ollama_sweep.core.errors import ConfigError, DatabaseInUse, StorageError, SweepError
+from ollama_sweep.core.errors import ConfigError, DatabaseInUse, NothingStored, StorageError, SweepError
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.machine import mounts
 from ollama_sweep.machine.files import too_many_files
@@ -141,7 +141,7 @@ def _readable(uri: str, path: Path) -> sqlite3.Connection:
     try:
         version = schema_version(connection, path)
         if version == 0:
-            raise ConfigError(f"{path} is empty. Start with: ollama-sweep run CONFIG")
+            raise NothingStored(f"{path} is empty. Start with: ollama-sweep run CONFIG")
         if version < schema.USER_VERSION:
             schema.read_as_latest(connection)
         connection.execute("PRAGMA query_only = ON")

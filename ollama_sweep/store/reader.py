@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core import metrics
-from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.errors import ConfigError, NothingStored, nearest
 from ollama_sweep.core.forecast import Took, Work
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import Scalar
@@ -91,8 +91,11 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
 
     @classmethod
     def if_there(cls, path: Path) -> Reader | None:
-        """The same, None where there is no database yet."""
-        return cls.open(path) if path.exists() and path.stat().st_size else None
+        """The same, None where there is no database yet, or one in which nothing was ever committed."""
+        try:
+            return cls.open(path) if path.exists() and path.stat().st_size else None
+        except NothingStored:
+            return None
 
     def __enter__(self) -> Reader:
         return self

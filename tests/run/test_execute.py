@@ -3,8 +3,10 @@
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
@@ -560,3 +562,11 @@ def test_a_newer_engine_is_said_and_measures_nothing_again(program: Program) -> 
     assert "4 of 6 cells already done, 2 to run" in said
     segments = program.rows(sql="select segment_id, count(*) as cells from attempts group by segment_id")
     assert [row["cells"] for row in segments] == [4, 2]
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_database_that_was_begun_and_never_committed_to_is_begun_anew(command: str, program: Program) -> None:
+    """The power was cut, or the process died, before its tables were there."""
+    with contextlib.closing(sqlite3.connect(program.folder / "sweeps.db")) as begun:
+        begun.execute("PRAGMA journal_mode = wal")
+    assert "4 to run" in program(command, program.grid()).must().stdout

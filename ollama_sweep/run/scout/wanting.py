@@ -29,7 +29,7 @@ def _is_wanted(spec: SweepSpec, db: Path, options: SessionOptions) -> bool:
 
 
 def _before(db: Path, name: str) -> SweepRow | None:
-    if not db.exists() or not db.stat().st_size:
+    if (reader := Reader.if_there(db)) is None:
         return None
-    with Reader.open(db) as reader:
+    with reader:
         return reader.sweep_if_there(name)
