@@ -43,7 +43,7 @@ SYSTEM = (
 """Longer than what the small model's own template says where there is no system prompt."""
 ROWS = ["The film was long.", "I liked the music of it.", "Never again!", "A quiet story.", "Who wrote this?"]
 TIMEOUT_S = 240.0
-SCRIPTED = ("fake", "plain")
+SCRIPTED = ("fake", "fake_swap", "plain")
 REPLAYED = "replay"
 """It makes nothing, holds nothing and has no texts: what is asked of those is not asked of it."""
 
@@ -94,6 +94,7 @@ def workers(name: str) -> list[int]:
 @pytest.fixture(
     params=[
         "fake",
+        "fake_swap",
         "plain",
         REPLAYED,
         pytest.param("llamacpp", marks=pytest.mark.real),
@@ -106,9 +107,14 @@ def workers(name: str) -> list[int]:
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every engine in turn; whatever a test leaves open is closed."""
     kind, _, version = str(request.param).partition(" ")
-    maker = {"fake": fake, "plain": plain, REPLAYED: replay, "llamacpp": llamacpp, "libllama": libllama}.get(
-        kind, ollama
-    )
+    maker = {
+        "fake": fake,
+        "fake_swap": fake,
+        "plain": plain,
+        REPLAYED: replay,
+        "llamacpp": llamacpp,
+        "libllama": libllama,
+    }.get(kind, ollama)
     made: Subject = maker(request, version, kind)
     yield made
     for engine in made.made:
@@ -496,7 +502,7 @@ def test_the_processes_that_hold_the_model(subject: Subject) -> None:
 
 
 def test_every_engine_in_the_package_is_under_the_contract() -> None:
-    covered = {"fake", "libllama", "llamacpp", "ollama", "ollama_http", REPLAYED}
+    covered = {"fake", "fake_swap", "libllama", "llamacpp", "ollama", "ollama_http", REPLAYED}
     others = {"lmstudio", "openai", "sentence_transformers"}
     """What these can do depends on the server or the library behind them; they have suites of their own."""
     assert covered <= set(engines.known()) <= covered | others

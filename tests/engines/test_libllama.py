@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forked
 import psutil
 import pytest
 import tiny_llama
@@ -74,7 +75,7 @@ class Swap:
 
     def children(self) -> list[psutil.Process]:
         found = psutil.Process().children(recursive=True)
-        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and not forked.is_server(one.cmdline())]
 
 
 @pytest.fixture(scope="session")

@@ -258,7 +258,8 @@ def test_a_disk_that_stays_full_ends_the_sweep_with_everything_safe(
     ended = program("run", program.grid(**LARGE)).must(4)
     safe = program.rows(sql="select count(*) as n from cells where status = 'ok'")[0]["n"]
     assert re.match(
-        rf"error: No space for the database \(sweeps\.db\)\. {safe} cells are safe\. Free space and run: sweep\.py run",
+        rf"error: No space for the database \(sweeps\.db\)\. {safe} cells are safe\. "
+        "Free space and run: ollama-sweep run",
         ended.stderr,
     )
     assert "waiting 0.01 s: No space for the database (sweeps.db)" in ended.stdout

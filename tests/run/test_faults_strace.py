@@ -230,7 +230,7 @@ def test_a_disk_error_while_saving_is_said_with_what_is_safe(rounds: Rounds, rec
     assert re.fullmatch(
         r"error: The disk reported an error while saving \(sweeps\.db: \[Errno 5\] Input/output error\)\. "
         r"3 cells are safe\. "
-        r"Then: sweep\.py run\. The cell at hand was saved to sweeps\.db\.rescued-[-0-9]+\.json\n",
+        r"Then: ollama-sweep run\. The cell at hand was saved to sweeps\.db\.rescued-[-0-9]+\.json\n",
         ended.stderr,
     )
 

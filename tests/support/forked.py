@@ -87,6 +87,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Makes the terminal on standard input the one that Ctrl-C comes from; the program is then its session's leader."""
 
 
+def is_server(words: Sequence[str]) -> bool:
+    """These are the words of the process that programs are forked from."""
+    return any(Path(word).name == Path(__file__).name for word in words[1:2])
+
+
 def _starts_alike(env: Mapping[str, str]) -> bool:
     """Nothing in this environment would make Python or its libraries start in another way than the server did."""
     mine, server = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "json", "jsonl", "md", "recording", "parquet", "llama-bench", "benchstat", "datasette")
 
 
-@click.command("export", short_help="The results as csv, json, md, parquet, or for llama-bench, benchstat, datasette.")
+@click.command("export", short_help="The results as csv, json, md, parquet, or for other tools.")
 @click.argument("config", required=False)
 @click.option(
     "--format",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.surface.factor import FEWEST, Factors, factors
+from ollama_sweep.core.surface.factor import FEWEST, Factor, Factors, Region, factors
 from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.memory import fitting
 from ollama_sweep.core.surface.places import Found, Known, Noise, Place
@@ -55,7 +55,8 @@ class _Planning:
     def __init__(self, problem: Problem, goal: Goal, scouted: Scouted) -> None:
         self.problem, self.goal, self.scouted = problem, goal, scouted
         self._order = sample(problem.places, scouted)
-        self.factors: Factors = factors(pairs(self._order, problem.results, problem.open, scouted, problem.noise))
+        self._pairs = pairs(self._order, problem.results, problem.open, scouted, problem.noise)
+        self.factors: Factors = factors(self._pairs)
 
     def decide(self) -> Next | Reached:
         if not any(map(self.scouted.fits, self.problem.places)):
@@ -178,14 +179,37 @@ class _Planning:
         for index, place in enumerate(self.problem.places):
             factor = self.factors.of(place)
             if factor is not None:
-                log[index] += factor.log
+                factor_log, shared[index] = self._sharpened[factor.region]
+                log[index] += factor_log
                 own[index] = math.hypot(own[index], factor.own)
-                shared[index] = factor.error
         for place, found in self.problem.of(Known.FITS):
             index = self.problem.index[place.position]
             log[index], own[index] = self._measured(found, log[index], math.hypot(own[index], shared[index]))
             shared[index] = 0.0
         return log, own, shared
+
+    @cached_property
+    def _sharpened(self) -> dict[Region, tuple[float, float]]:
+        """The logarithm of each factor and its error by what else was measured here as well.
+
+        Those cells were chosen for their rate, so the factor that is told leaves them out. Held against the surface,
+        which luck has little part in, they say enough to end a search.
+        """
+        counted = {pair.place.position for pair in self._pairs}
+        known = {factor.region: [1 / factor.error**2, factor.log / factor.error**2] for factor in self.factors.parts
+                 if factor.error}  # fmt: skip
+        for place, found in self.problem.of(Known.FITS):
+            factor, index = self.factors.of(place), self.problem.index[place.position]
+            if place.position in counted or factor is None or factor.region not in known or not found.rate:
+                continue
+            variance = self.problem.noise.variance(found) + self._surface.deviation[index] ** 2 + factor.own**2
+            known[factor.region][0] += 1 / variance
+            known[factor.region][1] += (math.log(found.rate) - self._surface.log[index]) / variance
+        return {
+            factor.region: (known[factor.region][1] / known[factor.region][0], known[factor.region][0] ** -0.5)
+            if factor.region in known else (factor.log, factor.error)
+            for factor in self.factors.parts
+        }  # fmt: skip
 
     def _measured(self, found: Found, log: float, deviation: float) -> tuple[float, float]:
         """Of a place that was measured here, by that and by what was expected of it."""
@@ -206,7 +230,7 @@ class _Planning:
         log, own, shared = self._expected
         random = np.random.default_rng(len(self.problem.results))
         alone = np.array([self._is_rated(index) for index in range(len(log))])
-        unlike = np.array([0.0 if part is None else part.own for part in map(self.factors.of, self.problem.places)])
+        unlike = np.array([self._unlike(part) for part in map(self.factors.of, self.problem.places)])
         together = np.where(alone, 0.0, self._surface.wrong)
         found: Numbers = log + together + np.where(alone, own, unlike) * random.standard_normal((DRAWN, len(log)))
         parts = self.factors.parts or (None,)
@@ -214,6 +238,13 @@ class _Planning:
             holds = np.array([part is None or part.region.holds(place) for place in self.problem.places])
             found += random.standard_normal((DRAWN, 1)) * (shared * holds)
         return found
+
+    def _unlike(self, factor: Factor | None) -> float:
+        """How far a single cell may differ between both. As long as nobody knows how far loads differ, that is what
+        cells that differ are taken for: one more of them would say no more."""
+        if factor is None or self.problem.noise.loads is None:
+            return 0.0
+        return factor.own
 
     @cached_property
     def _named(self) -> int | None:
