@@ -15,6 +15,7 @@ from ollama_sweep.results.pictures import is_many
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import AnswerRow
     from ollama_sweep.results.large.columns import Part
+    from ollama_sweep.store.goals.keeping import KeptGoal
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import FailedAttempt, Holder, RunningAttempt, SweepRow
 
@@ -43,6 +44,7 @@ class Gathered:
     verdict: str = ""
     parts: Sequence[Part] = ()
     scouted: ScoutedMap | None = None
+    goal: KeptGoal | None = None
 
     @property
     def is_large(self) -> bool:
@@ -78,6 +80,7 @@ def gather(reader: Reader, row: SweepRow) -> Gathered:
         verdict=verdict,
         parts=parts,
         scouted=scouted_map(reader, row),
+        goal=reader.goal(row.sweep_id),
     )
 
 

@@ -107,6 +107,9 @@ def notices(gathered: Gathered) -> Iterator[str]:
         now = f" Now: {in_words(gathered.running.coordinates.items())}." if gathered.running else ""
         waits = f" It waits: {gathered.writer.note}." if gathered.writer.note else ""
         yield f"The sweep runs: {done} of {gathered.total} cells are done.{now}{waits}"
+    elif gathered.goal is not None and gathered.goal.is_reached and done < gathered.total:
+        left = f"{gathered.total - done} of {gathered.total} cells are not measured"
+        yield f"The goal {gathered.goal.goal.words} is reached; {left}."
     elif done < gathered.total:
         yield f"The sweep is not finished: {done} of {gathered.total} cells are done."
     if not gathered.total:
