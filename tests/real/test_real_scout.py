@@ -22,22 +22,22 @@ def test_a_grid_is_scouted_by_ollamas_library_and_confirmed_by_its_server(real_o
         "grid", **{**QUICK, "model": MODEL, "num_ctx": [256, 384, 512, 1024], "num_batch": [16, 32, 64, 128]},
         engine="ollama", interim="off",
     )  # fmt: skip
-    env = server.environment()
-    started = sweep.start("run", config, "--scout", "--goal", "best", env={**env, "SWEEP_CRASH_AT": "scouted"})
+    words = ["run", str(config), *server.sweep_options()]
+    started = sweep.start(*words, "--scout", "--goal", "best", env={"SWEEP_CRASH_AT": "scouted"})
     until("it dies between both", lambda: not started.is_running(), PATIENCE_S)
     scouted = sweep.rows(sql=CELLS)
     assert {(row["name"], row["engine"]) for row in scouted} == {("grid.scout", "libllama")}
 
-    sweep("run", config, env=env, timeout_s=PATIENCE_S).must()
+    sweep(*words, timeout_s=PATIENCE_S).must()
     rows = sweep.rows(sql=CELLS)
     assert [row for row in rows if row["name"] == "grid.scout"] == scouted, "nothing is scouted twice"
     own = [row for row in rows if row["name"] == "grid"]
     assert {row["engine"] for row in own} == {"ollama"}
     assert 6 <= len(own) <= 16
     assert len({row["prompt_eval_count"] for row in rows if row["status"] == "ok"}) == 1, "the same work both ways"
-    status = json.loads(sweep("status", "--json", env=env).must().stdout)
+    status = json.loads(sweep("status", "--json").must().stdout)
     assert status["scouted"]["sweep"] == "grid.scout"
     assert status["goal"]["ended"]
-    best = json.loads(sweep("best", "--json", env=env).must().stdout)["best"]
+    best = json.loads(sweep("best", "--json").must().stdout)["best"]
     assert (best["num_ctx"], best["num_batch"]) in {(row["num_ctx"], row["num_batch"]) for row in own}
     assert_nothing_left(server, sweep)

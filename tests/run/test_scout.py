@@ -80,20 +80,20 @@ def test_a_plain_run_goes_on_with_it_and_measures_nothing_twice_until_it_is_told
     assert "Scouted" not in program("status").must().stdout
 
 
-@pytest.mark.parametrize("at", ["after_begin:7", "scouted", "before_finish:35"])
-def test_killed_in_any_stage_it_goes_on_with_the_same_cells(program: Program, at: str) -> None:
+@pytest.mark.parametrize(("at", "goal"), [("after_begin:7", "map"), ("scouted", "best"), ("before_finish:35", "map")])
+def test_killed_in_any_stage_it_goes_on_with_the_same_cells(program: Program, at: str, goal: str) -> None:
     scouts(program)
     config = program.grid(**GRID)
-    program("run", config, "--scout").must()
+    program("run", config, "--scout", "--goal", goal).must()
     whole = program.rows(sql=DONE)
     (program.folder / "sweeps.db").unlink()
     dies = {**program.environment(), "SWEEP_CRASH_AT": at}
-    assert program.start("run", config, "--scout", env=dies).wait().returncode != 0
+    assert program.start("run", config, "--scout", "--goal", goal, env=dies).wait().returncode != 0
     found = program("status").must().stdout
     if at != "before_finish:35":
         assert "grid.scout" in found
         assert "scouts for grid" in found
-    program("run", config, *(["--scout"] if at != "before_finish:35" else [])).must()
+    program("run", config).must()
     places = [(row["name"], row["num_ctx"], row["num_batch"], row["status"]) for row in program.rows(sql=DONE)]
     assert places == [(row["name"], row["num_ctx"], row["num_batch"], row["status"]) for row in whole]
 

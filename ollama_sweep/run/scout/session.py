@@ -56,7 +56,7 @@ class ScoutSession(Session):
 
     @cached_property
     def _swap(self) -> SwapSession:
-        before = self._row() if self.db.exists() and self.db.stat().st_size else None
+        before = self._row(self.spec.name)
         engine = scouts.engine_of(engine_name(self.spec, self.settings(), before.engine if before else None))
         goal = self._wanted(before).goal or WHOLE_MAP
         scouts.check(goal, self.spec)
@@ -72,16 +72,18 @@ class ScoutSession(Session):
         made.scouted, made.clock = self.spec.name, self.clock
         return made
 
-    def _row(self) -> SweepRow | None:
-        with Reader.open(self.db) as reader:
-            return reader.sweep_if_there(self.spec.name)
+    def _row(self, name: str) -> SweepRow | None:
+        if (reader := Reader.if_there(self.db)) is None:
+            return None
+        with reader:
+            return reader.sweep_if_there(name)
 
     def _wanted(self, before: SweepRow | None) -> Aim:
-        """Without a goal a scouted sweep is for its map."""
-        kept = None
-        if before is not None:
+        """The goal of the sweep, or what its scout was begun for; without a goal a scouted sweep is for its map."""
+        kept, row = None, before or self._row(scout_of(self.spec.name))
+        if row is not None:
             with Reader.open(self.db) as reader:
-                kept = reader.goal(before.sweep_id)
+                kept = reader.goal(row.sweep_id)
         found = aim_of(self.spec, kept, self.options.within_s)
         if found.goal is None or (found.goal.is_off and self.spec.goal is None):
             return replace(found, goal=WHOLE_MAP)

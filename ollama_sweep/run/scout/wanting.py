@@ -7,7 +7,7 @@ from pathlib import Path
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run.session import Session, SessionOptions
 from ollama_sweep.store.reader import Reader
-from ollama_sweep.store.rows import SCOUT, SweepRow
+from ollama_sweep.store.rows import SCOUT, SCOUT_OF, scout_of
 
 
 def session_of(spec: SweepSpec, db: Path, options: SessionOptions) -> type[Session]:
@@ -24,12 +24,10 @@ def _is_wanted(spec: SweepSpec, db: Path, options: SessionOptions) -> bool:
         return options.scout
     if spec.goal is not None and spec.goal.is_off:
         return False
-    row = _before(db, spec.name)
-    return row is not None and bool(row.spec.get(SCOUT))
-
-
-def _before(db: Path, name: str) -> SweepRow | None:
     if (reader := Reader.if_there(db)) is None:
-        return None
+        return False
     with reader:
-        return reader.sweep_if_there(name)
+        row, scout = reader.sweep_if_there(spec.name), reader.sweep_if_there(scout_of(spec.name))
+    if row is None:  # it was stopped while it was scouted
+        return scout is not None and scout.spec.get(SCOUT_OF) == spec.name
+    return bool(row.spec.get(SCOUT))
