@@ -5,31 +5,42 @@ once more for Ollama's rendering; a context takes 0.1 s. A context that fails co
 GPU, where the process is a new one then. It has the true rates times a factor of its own for each map, and each cell
 lies off that by 1 % (a standard deviation). Maps from number 30 on were never looked at.
 
+With --real the same grid is measured on a real Ollama: every cell in full, twice, and scouted, each into a database of
+its own, one after the other in the order whole, scouted, whole.
+
     python benchmarks/scout.py --maps 12 --replays 3
+    python benchmarks/scout.py --real --contexts 10 --batches 6 --folder FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 import _common
 import planners
 from planners import LOAD_S, Truth, simulated
 
+import ollama_sweep
 from ollama_sweep.core.noise.spread import Sums, load_of, sums_of
 from ollama_sweep.core.surface.goal import BEST, LARGEST, MAP, PER_CONTEXT, Goal
 from ollama_sweep.core.surface.places import Found, Known, Noise
 from ollama_sweep.core.surface.scouted import Scouted, all_expected, factors_of
 from ollama_sweep.plan.memory.staircase import Staircase
+from ollama_sweep.results.likely.scouted import scouted_map
 from ollama_sweep.run.planners import scout
 from ollama_sweep.run.planners.base import Next, Problem, Reached
 from ollama_sweep.run.planners.steering import PLANNERS
+from ollama_sweep.run.session import SessionOptions
+from ollama_sweep.store.reader import Reader
 
 CONTEXT_S, OWN = 0.1, 0.01
 FACTORS = (0.93, 1.03)
@@ -137,13 +148,108 @@ def row_of(words: str, goal: Goal, maps: Sequence[Truth], replays: int) -> list[
     ]  # fmt: skip
 
 
+# -- on a real engine --------------------------------------------------------------------------------------------------
+
+GRID = """
+engine: ollama
+model: {model}
+prompt: {{tokens: {tokens}}}
+num_ctx: {contexts}
+num_batch: {batches}
+num_thread: {threads}
+warmup: 1
+repeats: 3
+control: off
+second_look: off
+interim: off
+"""
+MODEL = "small"
+Cells = dict[tuple[int, int], float]
+
+
+def measured(db: Path, name: str) -> Cells:
+    """The rates of a sweep by num_ctx and num_batch; of a scouted one also what is likely of the others."""
+    rows = ollama_sweep.rows(db, name)
+    found = {
+        (int(str(row["num_ctx"])), int(str(row["num_batch"]))): float(str(row["prompt_eval_rate"]))
+        for row in rows if row["prompt_eval_rate"]
+    }  # fmt: skip
+    with Reader.open(db) as reader:
+        sweep = reader.sweep(name)
+        likely = scouted_map(reader, sweep)
+        at = {cell.place.position: (cell.place.num_ctx, cell.place.num_batch)
+              for cell in reader.goal_cells(sweep.sweep_id)}  # fmt: skip
+    if likely is not None:
+        print(f"{name}: {likely.words}", flush=True)
+        found |= {at[position]: one.rate for position, one in likely.expected.items()}
+    return found
+
+
+def apart(one: Cells, other: Cells) -> str:
+    """How far two maps lie from one another, and how fast the best cell of each is in the other one."""
+    both = one.keys() & other.keys()
+    if not both:
+        return "no cell in both"
+    rms = math.sqrt(fmean(math.log(one[place] / other[place]) ** 2 for place in both))
+    best = [max(cells, key=lambda place: cells[place]) for cells in (one, other)]
+    shares = [cells[place] / max(cells.values()) for cells, place in zip((other, one), best, strict=True)
+              if place in cells]  # fmt: skip
+    said = " and ".join(f"{100 * share:.0f} %" for share in shares)
+    return f"RMS {100 * rms:.1f} % over {len(both)} cells; the best cell of each has {said} of the best of the other"
+
+
+def on_a_real_engine(options: argparse.Namespace, folder: Path) -> None:
+    """Whole, scouted, whole; with --folder the same command goes on, and what is done already counts no seconds."""
+    binary, model = _common.script_output("get_ollama", "--print"), _common.script_output("get_model")
+    contexts = [1536 + 512 * number for number in range(options.contexts)]
+    batches = [round(8 * 64 ** (number / max(1, options.batches - 1))) for number in range(options.batches)]
+    with _common.ollama_server(binary, folder / "server") as server:
+        (folder / "Modelfile").write_text(f"FROM {model}\n", "utf-8")
+        server.command("create", MODEL, "-f", str(folder / "Modelfile"))
+        os.environ.update(server.environment())
+        maps, rows = {}, []
+        for name in ("whole1", "scouted", "whole2"):
+            text = GRID.format(
+                model=MODEL, tokens=options.tokens, threads=options.threads, contexts=contexts, batches=batches
+            )
+            (folder / f"{name}.yaml").write_text(f"name: {name}\n{text}", "utf-8")
+            spec = ollama_sweep.load(folder / f"{name}.yaml", host=server.host, ollama=str(server.binary))
+            began = time.monotonic()
+            ollama_sweep.measure(
+                spec, folder / f"{name}.db", options=SessionOptions(no_pause=True, scout=name == "scouted")
+            )
+            took_s, maps[name] = time.monotonic() - began, measured(folder / f"{name}.db", name)
+            rows.append([name, f"{took_s:.0f} s", str(len(ollama_sweep.rows(folder / f"{name}.db", name)))])
+            print(", ".join(rows[-1]), flush=True)
+    print()
+    _common.table(["map", "took", "cells"], rows)
+    for one, other in (("whole1", "whole2"), ("whole1", "scouted"), ("whole2", "scouted")):
+        print(f"{one} against {other}: {apart(maps[one], maps[other])}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--maps", type=int, default=12, help="simulated maps")
     parser.add_argument("--replays", type=int, default=3, help="replays of each, with loads drawn anew")
     parser.add_argument("--first", type=int, default=planners.SEEN, help="the first map's number")
+    parser.add_argument("--real", action="store_true", help="measure on a real engine in place of the simulation")
+    parser.add_argument("--contexts", type=int, default=12, help="values of num_ctx with --real (default 12)")
+    parser.add_argument("--batches", type=int, default=10, help="values of num_batch with --real (default 10)")
+    parser.add_argument("--tokens", type=int, default=1000, help="length of the prompt with --real (default 1000)")
+    parser.add_argument("--threads", type=int, default=2, help="threads with --real (default 2)")
+    parser.add_argument("--folder", type=Path, help="where --real keeps its databases")
     given = parser.parse_args()
     _common.head(parser)
+    if given.real:
+        with contextlib.nullcontext(given.folder) if given.folder else _common.temporary_folder() as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            on_a_real_engine(given, folder.absolute())
+        return
+    simulate(given)
+
+
+def simulate(given: argparse.Namespace) -> None:
+    """The table of simulated maps."""
     began = time.monotonic()
     kinds: list[tuple[str, Goal, float | None]] = [
         ("map, 5 % not whole on the GPU", Goal(MAP), 0.05), ("map, 20 %", Goal(MAP), 0.2), ("best", Goal(BEST), None),
