@@ -64,8 +64,8 @@ def test_it_rests_between_cells_and_not_before_the_first(program: Program) -> No
 def test_status_says_what_it_rests_for_and_for_how_long_and_stop_ends_it(program: Program) -> None:
     running = detached(program, program.grid(cooldown="2h"))
 
-    def resting() -> str:
-        return str(json_of(program("status", "--json"))["waiting"])
+    def resting() -> str | None:
+        return str(json_of(program("status", "--json"))["waiting"]) or None
 
     assert until("it rests", resting) == "on hold: resting 2 h 0 min between cells (cooldown)"
     found = json_of(program("status", "--json"))
