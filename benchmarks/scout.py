@@ -22,6 +22,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -208,7 +209,7 @@ def on_a_real_engine(options: argparse.Namespace, folder: Path) -> None:
         server.command("create", MODEL, "-f", str(folder / "Modelfile"))
         os.environ.update(server.environment())
         maps, rows = {}, []
-        for name in ("whole1", "scouted", "whole2"):
+        for name in ("whole1", "scouted", *(() if options.once else ("whole2",))):
             text = GRID.format(
                 model=MODEL, tokens=options.tokens, threads=options.threads, contexts=contexts, batches=batches
             )
@@ -223,7 +224,7 @@ def on_a_real_engine(options: argparse.Namespace, folder: Path) -> None:
             print(", ".join(rows[-1]), flush=True)
     print()
     _common.table(["map", "took", "cells"], rows)
-    for one, other in (("whole1", "whole2"), ("whole1", "scouted"), ("whole2", "scouted")):
+    for one, other in combinations(maps, 2):
         print(f"{one} against {other}: {apart(maps[one], maps[other])}")
 
 
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=10, help="values of num_batch with --real (default 10)")
     parser.add_argument("--tokens", type=int, default=1000, help="length of the prompt with --real (default 1000)")
     parser.add_argument("--threads", type=int, default=2, help="threads with --real (default 2)")
+    parser.add_argument("--once", action="store_true", help="with --real: no second whole map")
     parser.add_argument("--folder", type=Path, help="where --real keeps its databases")
     given = parser.parse_args()
     _common.head(parser)
