@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -52,12 +52,11 @@ T = TypeVar("T")
 
 
 def until(what: str, ask: Callable[[], T | None], seconds: float = 120.0, pause_s: float = 0.02) -> T:
-    """The first answer that is not None, False or empty; fails the test when the deadline comes first."""
+    """The first answer that is not None or False; fails the test when the deadline comes first."""
     deadline = time.monotonic() + seconds
     while True:
         answer = ask()
-        is_empty = isinstance(answer, Sized) and not answer
-        if answer is not None and answer is not False and not is_empty:
+        if answer is not None and answer is not False:
             return answer
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:.0f} s for: {what}")
