@@ -52,7 +52,8 @@ class ScoutedMap:
                 f"{self.factor_words}. Every cell with: run --no-scout"
             )
         else:
-            text = f"Scouted: {self.cells} more cells by context swap ({self.scout}), times {self.factor_words}."
+            times = "times" if all(one.parts for one in self.factors) else "factor"
+            text = f"Scouted: {self.cells} more cells by context swap ({self.scout}), {times} {self.factor_words}."
         return "\n".join(filter(None, [text, self.builds]))
 
     def as_dict(self) -> dict[str, object]:
