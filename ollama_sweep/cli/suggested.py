@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,23 +88,11 @@ def _look_up(model: str, given: Mapping[str, Any]) -> tuple[ModelInfo, EngineInf
 
 
 def _file_info(model: str) -> ModelInfo:
-    """Of a file's head only: its digest, which takes a while for a large file, is not needed."""
-    from ollama_sweep.engines.base import ModelInfo
-    from ollama_sweep.engines.shared.gguf import read_header
+    """Of a file's head only."""
+    from ollama_sweep.engines.shared.gguf import head_info, read_header
 
-    path = Path(model).expanduser()
-    header = read_header(path)
-    return ModelInfo(
-        name=model,
-        digest="",
-        family=header.architecture,
-        parameter_size=header.parameter_size,
-        quantization=header.quantization,
-        context_length=header.context_length,
-        size_bytes=path.stat().st_size,
-        kv_bytes_per_token=header.kv_bytes_per_token,
-        capabilities=("embedding",) if header.is_embedding_model else ("completion",),
-    )
+    is_embedder = read_header(Path(model).expanduser()).is_embedding_model
+    return replace(head_info(model), capabilities=("embedding",) if is_embedder else ("completion",))
 
 
 def _sweeps_of(db: Path, model: str) -> list[str]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ollama_sweep.core.cell import Cell
@@ -181,3 +181,18 @@ Event = (
     | Notice
     | SweepFinished
 )
+
+
+def of_part(event: Event, part: str, sweep: str) -> Event:
+    """What happens in a sweep that is part of another one: with the part's word, and its end with the other's name."""
+    match event:
+        case SweepFinished():
+            return replace(event, name=sweep)
+        case Waiting():
+            return replace(event, reason=f"{part}: {event.reason}")
+        case Notice():
+            return replace(event, text=f"{part}: {event.text}")
+        case CellStarted() | RunFinished() | CellFinished() | FurtherStarted() | FurtherFinished() | Drifted():
+            return replace(event, arm=part)
+        case _:
+            return event

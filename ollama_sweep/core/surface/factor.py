@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median, median_low
 
 from ollama_sweep.core.noise.spread import quantile
@@ -104,7 +104,7 @@ class Factors:
     """One factor, or one for each of two regions; none as long as too few cells were measured both ways."""
 
     parts: tuple[Factor, ...] = ()
-    cells: int = field(default=0)
+    cells: int = 0
 
     def of(self, place: Place) -> Factor | None:
         """The one that holds at a place."""

@@ -11,9 +11,15 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ollama_sweep.core.surface.factor import Factors, Pair, factors
+from ollama_sweep.core.surface.factor import FEWEST, Factors, Pair, factors
 from ollama_sweep.core.surface.places import Known, Noise, Place, Results
 
+LEAST_SAMPLED = 2 * FEWEST
+"""Of a map so many cells are measured both ways at least: two regions can be told apart."""
+LEADING = 3
+"""So many cells of a map that the scout calls the fastest are measured in full at least."""
+MOST_CONTEXTS = 9
+"""Of so many values of num_ctx a map looks for the fastest num_batch itself."""
 MOST_SAMPLED = 24
 """So many cells are measured both ways at most: a factor that is not steady then will not become so."""
 _STEPS = (0.7548776662466927, 0.5698402909980532)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -250,11 +250,16 @@ def _human_number(count: int) -> str:
 
 def gguf_info(name: str) -> ModelInfo:
     """A GGUF file as a model. Raises ConfigError for a missing, cut off or foreign file."""
+    return replace(head_info(name), digest=file_digest(Path(name).expanduser()))
+
+
+def head_info(name: str) -> ModelInfo:
+    """The same by the file's head alone, without its digest, which takes a while for a large file."""
     path = Path(name).expanduser()
     header = read_header(path)
     return ModelInfo(
         name=name,
-        digest=file_digest(path),
+        digest="",
         family=header.architecture,
         parameter_size=header.parameter_size,
         quantization=header.quantization,

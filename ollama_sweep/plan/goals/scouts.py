@@ -10,7 +10,7 @@ from ollama_sweep import engines
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.forecast import Took
 from ollama_sweep.core.surface.goal import BEST, LARGEST, MAP, Goal
-from ollama_sweep.core.surface.scouted import MOST_SAMPLED
+from ollama_sweep.core.surface.scouted import LEADING, LEAST_SAMPLED, MOST_CONTEXTS, MOST_SAMPLED
 from ollama_sweep.plan.goals import goal as goals
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.store.rows import scout_of
@@ -18,8 +18,6 @@ from ollama_sweep.store.rows import scout_of
 OPTION = "--scout"
 WHOLE_MAP = Goal(MAP, is_given=True)
 """What a scouted sweep is for where nothing else is said."""
-LEAST_OWN, MOST_CONTEXTS, LEADING = 12, 9, 3
-"""Cells that a map's own engine measures both ways at least; fastest num_batch of so many num_ctx; leading ones."""
 SPILLED = 0.2
 """The share of a grid beyond the edge of memory that is reckoned with at most."""
 
@@ -104,7 +102,7 @@ def ways(goal: Goal, spec: SweepSpec, cells: int, history: Sequence[Took]) -> tu
 def _own_cells(goal: Goal, spec: SweepSpec, cells: int) -> tuple[int, int]:
     contexts = len(spec.dimensions["num_ctx"])
     if goal.kind == MAP:
-        low = LEAST_OWN + min(contexts, MOST_CONTEXTS) // 2 + LEADING
+        low = LEAST_SAMPLED + min(contexts, MOST_CONTEXTS) // 2 + LEADING
         high = MOST_SAMPLED + min(contexts, MOST_CONTEXTS) + 2 * LEADING + contexts // 2 + round(SPILLED * cells)
     elif goal.kind in (BEST, LARGEST):
         low, high = 7, MOST_SAMPLED + 8

@@ -20,7 +20,7 @@ APART = 52.0
 
 @dataclass(frozen=True)
 class Dot:
-    """A point with its bar (equal ends: none) and its words."""
+    """A point with its bar (equal ends: none) and its words: as it was measured, then in units of the picture."""
 
     x: float
     y: float
@@ -57,20 +57,8 @@ class Chart:
     height: float = HIGH
 
 
-@dataclass(frozen=True)
-class Given:
-    """A point as it is known: across, up, its interval, its words."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    words: str
-    kind: str = "dot"
-
-
 def chart(
-    number: str, title: str, axes: tuple[str, str], points: Sequence[Given], words: tuple[Metric | None, str], *,
+    number: str, title: str, axes: tuple[str, str], points: Sequence[Dot], words: tuple[Metric | None, str], *,
     facts: str = "", ticks: Sequence[tuple[float, str]] = (), line: Sequence[tuple[float, float]] = (),
     rules: Sequence[float] = (),
 ) -> Chart:  # fmt: skip
@@ -138,7 +126,7 @@ def _best_batches(name: str, gathered: Gathered, look: Look) -> Iterator[Chart]:
             )
             batch = in_word(data.batches[column.best])
             said = f"num_ctx {in_word(context)}: num_batch {batch}, {data.metric.with_unit(column.value)}{edge}"
-            points.append(Given(at, column.value, column.low, column.high, said))
+            points.append(Dot(at, column.value, column.low, column.high, said))
         if len(points) > 1:
             ticks = [(float(at), in_word(context)) for at, context in enumerate(data.contexts)]
             yield chart(f"{name}-batch{number}", data.title, ("num_ctx", _axis(data.metric)), points,
@@ -152,7 +140,7 @@ def _fronts(name: str, gathered: Gathered) -> Iterator[Chart]:
         if data.notice or len(data.front) + len(data.rest) < 2:
             continue
         points = [
-            Given(one.across, one.speed, one.low, one.high, f"{one.name}: {data.speed.with_unit(one.speed)}, "
+            Dot(one.across, one.speed, one.low, one.high, f"{one.name}: {data.speed.with_unit(one.speed)}, "
                   f"{data.across.words} {data.across.with_unit(one.across)}", kind)
             for kind, several in (("rest", data.rest), ("dot", data.front)) for one in several
         ]  # fmt: skip
@@ -172,7 +160,7 @@ def _drift(name: str, gathered: Gathered) -> Iterator[Chart]:
     for data in drift.collect([controls], options_of(gathered)):
         if data.notice:
             continue
-        points = [Given(at, share, share, share, f"after {at:.3g} {data.unit}: {share:+.1%}")
+        points = [Dot(at, share, share, share, f"after {at:.3g} {data.unit}: {share:+.1%}")
                   for at, share in zip(data.at, data.shares, strict=True)]  # fmt: skip
         facts = "  ·  ".join([*data.facts, *data.below])
         yield chart(f"{name}-drift", data.title, (data.unit, "against the first"), points, (None, "{:+.1%}"),
@@ -196,7 +184,7 @@ def of_series(name: str, series: Series) -> list[Chart]:
             continue
         of = metric(quantity) if quantity.endswith("_bytes") else None
         low, high = (format_bytes(value) if of else f"{value:.3g}" for value in (line.low, line.high))
-        points = [Given(x, y, y, y, f"{x:.3g} s: {of.text(y) if of else f'{y:.3g}'}") for x, y in known]
+        points = [Dot(x, y, y, y, f"{x:.3g} s: {of.text(y) if of else f'{y:.3g}'}") for x, y in known]
         found.append(chart(f"{name}-{number}", f"{quantity}: {low} to {high}", ("s from the load on", quantity), points,
                            (of, "{:.3g}"), line=known))  # fmt: skip
     return found

@@ -5,23 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from ollama_sweep.core.crashpoints import reached
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable, Stopped
-from ollama_sweep.core.events import (
-    CellFinished,
-    CellStarted,
-    Drifted,
-    Event,
-    FurtherFinished,
-    FurtherStarted,
-    Notice,
-    RunFinished,
-    SweepFinished,
-    Waiting,
-)
+from ollama_sweep.core.events import Event, of_part
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.plan.goals import scouts
@@ -64,18 +53,7 @@ class PairSession(Session):
         return made
 
     def _hear(self, letter: str, event: Event) -> None:
-        match event:
-            case SweepFinished():
-                event = replace(event, name=self.spec.name)
-            case Waiting():
-                event = replace(event, reason=f"{letter}: {event.reason}")
-            case Notice():
-                event = replace(event, text=f"{letter}: {event.text}")
-            case CellStarted() | RunFinished() | CellFinished() | FurtherStarted() | FurtherFinished() | Drifted():
-                event = replace(event, arm=letter)
-            case _:
-                pass
-        self._emit(event)
+        self._emit(of_part(event, letter, self.spec.name))
 
     def _say_of(self, letter: str, line: str) -> None:
         self._say(f"{letter}: {line}")

@@ -20,7 +20,15 @@ from ollama_sweep.core.surface.factor import FEWEST, Factor, Factors, Region, fa
 from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.memory import fitting
 from ollama_sweep.core.surface.places import Found, Known, Noise, Place
-from ollama_sweep.core.surface.scouted import MOST_SAMPLED, Scouted, pairs, sample
+from ollama_sweep.core.surface.scouted import (
+    LEADING,
+    LEAST_SAMPLED,
+    MOST_CONTEXTS,
+    MOST_SAMPLED,
+    Scouted,
+    pairs,
+    sample,
+)
 from ollama_sweep.core.surface.smooth import Smooth
 from ollama_sweep.run.planners import base
 from ollama_sweep.run.planners.base import CLOSE, DRAWN, Next, Problem, Reached
@@ -31,12 +39,6 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-FEWEST_OF_MAP = 2 * FEWEST
-"""Of a map so many cells are measured both ways at least: two regions can be told apart."""
-LEADING = 3
-"""So many cells of a map that the scout calls the fastest are measured in full at least."""
-MOST_CONTEXTS = 9
-"""Of so many values of num_ctx a map looks for the fastest num_batch itself."""
 UNKNOWN = 0.1
 """How far a factor may be off as long as none is known."""
 LIKELY = 0.5
@@ -98,7 +100,7 @@ class _Planning:
 
     def _both_ways(self) -> Next | None:
         """The first of the sample."""
-        return self._of_sample(FEWEST_OF_MAP if self.goal.kind == MAP else FEWEST)
+        return self._of_sample(LEAST_SAMPLED if self.goal.kind == MAP else FEWEST)
 
     def _steadier(self) -> Next | None:
         """More of it, as long as the factor is not steady."""

@@ -8,21 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.events import (
-    CellFinished,
-    CellStarted,
-    Drifted,
-    Event,
-    FurtherFinished,
-    FurtherStarted,
-    Notice,
-    RunFinished,
-    SweepFinished,
-    Waiting,
-)
+from ollama_sweep.core.events import Event, SweepFinished, of_part
 from ollama_sweep.engines.base import Engine
 from ollama_sweep.plan.goals import scouts
 from ollama_sweep.plan.goals.scouts import WHOLE_MAP
@@ -58,7 +47,7 @@ class ScoutSession(Session):
     def _swap(self) -> SwapSession:
         before = self._row(self.spec.name)
         engine = scouts.engine_of(engine_name(self.spec, self.settings(), before.engine if before else None))
-        goal = self._wanted(before).goal or WHOLE_MAP
+        goal = self._aim(before).goal or WHOLE_MAP
         scouts.check(goal, self.spec)
         within_s = self.options.within_s
         options = replace(
@@ -67,7 +56,7 @@ class ScoutSession(Session):
         )  # fmt: skip
         made = SwapSession(
             scouts.scout_spec(self.spec, engine, goal), self.db, options, (self._hear,),
-            say=partial(self._say_of_scout), tell=self._tell, stopping=self._stopping,
+            say=self._say_of_scout, tell=self._tell, stopping=self._stopping,
         )  # fmt: skip
         made.scouted, made.clock = self.spec.name, self.clock
         return made
@@ -78,7 +67,7 @@ class ScoutSession(Session):
         with reader:
             return reader.sweep_if_there(name)
 
-    def _wanted(self, before: SweepRow | None) -> Aim:
+    def _aim(self, before: SweepRow | None) -> Aim:
         """The goal of the sweep, or what its scout was begun for; without a goal a scouted sweep is for its map."""
         kept, row = None, before or self._row(scout_of(self.spec.name))
         if row is not None:
@@ -89,27 +78,12 @@ class ScoutSession(Session):
             return replace(found, goal=WHOLE_MAP)
         return found
 
-    def _aim(self, before: SweepRow | None) -> Aim:
-        return self._wanted(before)
-
     def _say_of_scout(self, line: str) -> None:
         self._say(f"{WORD}: {line}")
 
     def _hear(self, event: Event) -> None:
-        match event:
-            case SweepFinished(stopped=False):
-                return  # the scout is not all of it
-            case SweepFinished():
-                event = replace(event, name=self.spec.name)
-            case Waiting():
-                event = replace(event, reason=f"{WORD}: {event.reason}")
-            case Notice():
-                event = replace(event, text=f"{WORD}: {event.text}")
-            case CellStarted() | RunFinished() | CellFinished() | FurtherStarted() | FurtherFinished() | Drifted():
-                event = replace(event, arm=WORD)
-            case _:
-                pass
-        self._emit(event)
+        if not isinstance(event, SweepFinished) or event.stopped:  # where the scout is through, the sweep is not
+            self._emit(of_part(event, WORD, self.spec.name))
 
     def _measure(self, store: Store) -> None:
         began_s = self.clock.monotonic_s()
