@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import get_completion_class
-from ollama_fixture import clean_environment
+from ollama_fixture import clean_environment, skip_outside_ci
 from sweeping import Program, program
 
 from ollama_sweep.cli import COMMANDS, PROGRAM, cli
@@ -44,7 +44,7 @@ def test_each_shell_can_read_its_script(shell: str, program: Program) -> None:
     assert f"_OLLAMA_SWEEP_COMPLETE={shell}_complete" in said
     there = shutil.which(shell)
     if there is None:
-        pytest.skip(f"{shell} is not on this computer")
+        skip_outside_ci(f"{shell} is not on this computer")
     subprocess.run([there, "-n", "/dev/stdin"], input=said, text=True, check=True, capture_output=True)
 
 
@@ -52,7 +52,7 @@ def test_bash_completes_a_word(measured: Program) -> None:
     """The whole way: the script of `completion`, the shell's own function, the program as it is installed."""
     bash = shutil.which("bash")
     if bash is None:
-        pytest.skip("bash is not on this computer")
+        skip_outside_ci("bash is not on this computer")
     asked = f"""{measured("completion", "bash").must().stdout}
 compopt() {{ :; }}
 COMP_WORDS=(ollama-sweep status fi) COMP_CWORD=2
