@@ -10,6 +10,7 @@ its own, one after the other in the order whole, scouted, whole.
 
     python benchmarks/scout.py --maps 12 --replays 3
     python benchmarks/scout.py --real --contexts 10 --batches 6 --folder FOLDER
+    python benchmarks/scout.py --real --layers 6 --experts 48    # a model that is slow to load and quick to run
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from statistics import fmean
 
 import _common
+import _random_model
 import planners
 from planners import LOAD_S, Truth, simulated
 
@@ -201,7 +203,8 @@ def apart(one: Cells, other: Cells) -> str:
 
 def on_a_real_engine(options: argparse.Namespace, folder: Path) -> None:
     """Whole, scouted, whole; with --folder the same command goes on, and what is done already counts no seconds."""
-    binary, model = _common.script_output("get_ollama", "--print"), _common.script_output("get_model")
+    binary, usual = _common.script_output("get_ollama", "--print"), _common.script_output("get_model")
+    model = _random_model.model_of(options, folder, usual)
     contexts = [1536 + 512 * number for number in range(options.contexts)]
     batches = [round(8 * 64 ** (number / max(1, options.batches - 1))) for number in range(options.batches)]
     with _common.ollama_server(binary, folder / "server") as server:
@@ -238,6 +241,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=10, help="values of num_batch with --real (default 10)")
     parser.add_argument("--tokens", type=int, default=1000, help="length of the prompt with --real (default 1000)")
     parser.add_argument("--threads", type=int, default=2, help="threads with --real (default 2)")
+    _random_model.add_arguments(parser)
     parser.add_argument("--once", action="store_true", help="with --real: no second whole map")
     parser.add_argument("--folder", type=Path, help="where --real keeps its databases")
     given = parser.parse_args()
