@@ -45,8 +45,8 @@ class Wanted:
 MAPS = {
     "12-layers-2-threads": Wanted(Shape(12), 2, 192, SMALL, FEW),
     "experts-1-thread-memory-limit": Wanted(Shape(6, experts=48), 1, 96, WIDE, MANY, 1300),
-    "24-layers-2-threads-memory-limit": Wanted(Shape(24), 2, 128, WIDE, MANY, 1300),
-    "2-layers-2-threads-memory-limit": Wanted(Shape(2), 2, 256, WIDE, MANY, 600),
+    "24-layers-2-threads-memory-limit": Wanted(Shape(24), 2, 128, WIDE, MANY, 900),
+    "2-layers-2-threads-memory-limit": Wanted(Shape(2), 2, 256, WIDE, MANY, 450),
     "6-layers-1-thread": Wanted(Shape(6), 1, 128, SMALL, FEW),
 }
 SWEEP = """
