@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -275,11 +279,22 @@ def test_a_restart_that_fails(program: Program, ollama: ScriptedOllama, kind: st
 def test_a_restart_that_brings_nothing_back(
     program: Program, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "RESTART_S", 0.2)
+    """As soon as the command has said something, hours pass from look to look."""
+    wait = programs._wait
+
+    def wait_for_hours(command: process.Service, log: Path, is_back: Callable[[], bool]) -> str:
+        looks = itertools.count()
+        hours = SimpleNamespace(
+            sleep=time.sleep, monotonic=lambda: 3600.0 * next(looks) if "starting" in log.read_text("utf-8") else 0.0
+        )
+        monkeypatch.setattr(programs, "time", hours)
+        return wait(command, log, is_back)
+
+    monkeypatch.setattr(programs, "_wait", wait_for_hours)
     ollama.script(run=DIES)
     words = ["sh", "-c", "echo starting"]
     ended = run(program, ollama, "--wait-engine", "0.2", restart_command=words).must(5)
-    assert "restart_command brought no server back in 0.2 s: starting" in last_line(ended)
+    assert "restart_command brought no server back in 120 s: starting" in last_line(ended)
 
 
 @pytest.mark.parametrize("given", ["systemctl restart ollama", [], [["ollama", "serve"]]])

@@ -108,7 +108,7 @@ def handler_of(script: Scripted) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(f"{len(script.body):x}\r\n".encode() + script.body + b"\r\n")
             self.wfile.flush()
-            script.let_go.wait(30)
+            script.let_go.wait()
             self.close_connection = True
 
     return Handler

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from ollama_sweep.machine import computer, ports
+from ollama_sweep.machine import computer, ports, process
 from ollama_sweep.machine.computer import Battery, Busy, ClockPolicy, Gpu, Machine
 
 GIB = 1 << 30
@@ -167,12 +169,14 @@ def test_an_only_card_that_is_lost_is_not_passed_over_in_silence(nvidia_smi: Cal
 def test_a_hanging_nvidia_smi_is_given_up_and_not_waited_for_again(
     nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(computer, "NVIDIA_S", 0.2)
-    nvidia_smi(f"echo asked >>{tmp_path}/asked; sleep 60")
+    """An hour has passed as soon as it was asked."""
+    asked, hangs = tmp_path / "asked", tmp_path / "hangs"
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hangs.exists()))
+    nvidia_smi(f"echo asked >>{asked}; touch {hangs}; sleep 60")
     assert computer.gpus() == ()
     assert computer.machine().line().endswith("GPU unknown: nvidia-smi does not answer")
     assert (computer.gpu_states(), computer.gpu_processes(), computer.has_nvidia()) == ((), (), False)
-    assert (tmp_path / "asked").read_text() == "asked\n"
+    assert asked.read_text() == "asked\n"
 
 
 def test_states_of_gpus(nvidia_smi: Callable[[str], None]) -> None:

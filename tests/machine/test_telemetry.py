@@ -394,7 +394,7 @@ def test_a_driver_that_shows_no_gpu_is_not_opened(tmp_path: Path, monkeypatch: p
 def test_a_reading_that_stands_still_costs_itself_only() -> None:
     """Not the other sensors, not the memory, not the cell; it is told of once, and never asked again."""
     never = threading.Event()
-    stands = ScriptedSensor([{"0": Gauge(power_w=70.0)}, never], patience_s=0.05, name="the driver")
+    stands = ScriptedSensor([{"0": Gauge(power_w=70.0)}, never], stands_patience_s=0.0, name="the driver")
     other = ScriptedSensor([{"package": Gauge(float(step))} for step in range(5)], kind="cpu")
     telemetry = Telemetry(lambda: (psutil.Process().pid,), sensors=(stands, other), every_s=0.001, step_s=0.001)
     try:

@@ -80,7 +80,7 @@ def test_the_edge_of_memory_without_a_load(real_ollama: Servers) -> None:
 
 
 PARENT = """
-import sys, threading
+import sys, threading, time
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.engines.base import EngineSettings
 from ollama_sweep.engines.libllama.engine import Engine
@@ -91,7 +91,7 @@ cell = Cell((), sys.argv[1], options)
 engine.prepare(cell)
 threading.Thread(target=engine.generate, args=(cell, "word " * 7000, 600), daemon=True).start()
 while "=== generate" not in engine._child.log:
-    pass
+    time.sleep(0.002)
 print(engine._child.pid, flush=True)
 sys.stdin.read()
 """

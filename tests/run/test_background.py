@@ -30,6 +30,7 @@ from terminals import Terminal, gate, measuring, terminals
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.events import CellFinished, SweepStarted
 from ollama_sweep.core.outcome import Outcome, Status
+from ollama_sweep.machine import keep_awake
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.detached import keep_short
 from ollama_sweep.run.interim import InterimPictures
@@ -525,6 +526,7 @@ def test_the_computer_is_kept_awake_for_the_time_of_the_run(program: Program, ga
     asked = program.folder / "asked"
     path = inhibitor(program, f'echo $$ "$@" > {asked}; while [ "${{1#--}}" != "$1" ]; do shift; done; exec "$@"')
     running = detached(program, program.grid(), "--keep-awake", PATH=path)
+    until("it is asked", lambda: asked.exists() and asked.read_text("utf-8").endswith("\n"))
     pid, _, words = asked.read_text("utf-8").partition(" ")
     assert "--what=idle:sleep" in words
     helper = psutil.Process(int(pid))
@@ -534,9 +536,10 @@ def test_the_computer_is_kept_awake_for_the_time_of_the_run(program: Program, ga
     until("the helper ends", lambda: is_gone(helper))
 
 
-def test_a_helper_that_may_not_do_its_work_is_one_warning(program: Program) -> None:
+def test_a_helper_that_may_not_do_its_work_is_one_warning(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_awake, "SETTLE_S", 120.0)
     path = inhibitor(program, "echo Failed to connect to bus >&2; exit 1")
-    found = call(program, "run", program.grid(), "--keep-awake", PATH=path).must()
+    found = program("run", program.grid(), "--keep-awake", env={"PATH": path}).must()
     assert found.stdout.count("systemd-inhibit did not work, so the computer may go to sleep: Failed to connect") == 1
 
 

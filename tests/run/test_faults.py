@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ollama_fixture import until
+from ollama_fixture import END_S, until
 from store_helpers import stranger
 from sweep_runner import Started, statuses
 from sweeping import Program, label, program
@@ -505,6 +505,6 @@ def test_a_child_that_cannot_be_ended_ends_the_sweep(program: Program, monkeypat
     assert history(program) == [("ok", ""), ("interrupted", "stuck")]
     assert program.events("prepare") == [FIRST, SECOND]
     monkeypatch.undo()
-    subprocess.Popen.wait(child, 10)
+    subprocess.Popen.wait(child, END_S)
     program("run", program.grid()).must()
     assert statuses(program.rows()) == ALL_OK

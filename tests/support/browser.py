@@ -16,6 +16,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
 
+PATIENCE_MS = 120_000
+"""How long a page is waited for, however busy the machine is."""
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
@@ -40,6 +43,7 @@ def opened(browser: Any, url: str, *, width: int = 1280, dark: bool = False) -> 
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", locale="en-GB",
         timezone_id="Asia/Tokyo",
     )  # fmt: skip
+    context.set_default_timeout(PATIENCE_MS)
     page, complaints, here = context.new_page(), list[str](), "/".join(url.split("/")[:3])
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

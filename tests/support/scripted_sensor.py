@@ -13,13 +13,15 @@ from ollama_sweep.machine.sensing.gauge import Gauge
 class ScriptedSensor:
     """It gives these readings one after the other, the last one again and again; an exception is raised.
 
-    At a step that is an event (`threading.Event`) it stands still until that is set.
+    At a step that is an event (`threading.Event`) it stands still until that is set, and from then on has the patience
+    `stands_patience_s`, where that is given: no earlier reading is too slow for it, however busy the machine is.
     """
 
     steps: list[Any]
     kind: str = "gpu"
     every_s: float = 0.0
     patience_s: float = 600.0
+    stands_patience_s: float | None = None
     name: str = "a script"
     is_off: bool = False
     has_answered: bool = False
@@ -31,6 +33,8 @@ class ScriptedSensor:
         if isinstance(step, Exception):
             raise step
         if isinstance(step, threading.Event):
+            if self.stands_patience_s is not None:
+                self.patience_s = self.stands_patience_s
             step.wait()
             return {"0": Gauge()}
         return dict(step)

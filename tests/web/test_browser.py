@@ -39,14 +39,12 @@ def test_a_commit_is_seen_and_the_cursor_stays(program: Program, db: Path, chrom
         assert at == "3,0"
         assert "num_ctx 512, num_batch 64" in page.locator(".detail").inner_text()
         store_helpers.measure(store, 1, store_helpers.ok(rate=77))
-        page.wait_for_selector('.cell.measured[data-at="1,0"]', timeout=60_000)
+        page.wait_for_selector('.cell.measured[data-at="1,0"]')
         assert "77 tokens/s" in page.locator('.cell[data-at="1,0"] title').text_content()
-        page.wait_for_function("document.querySelector('#progress').textContent.includes('3 of 8')", timeout=60_000)
+        page.wait_for_function("document.querySelector('#progress').textContent.includes('3 of 8')")
         for _ in range(5):
             store_helpers.measure(store, 1)
-        page.wait_for_function(
-            "document.querySelector('#verdict').textContent.includes('Best: num_ctx')", timeout=60_000
-        )
+        page.wait_for_function("document.querySelector('#verdict').textContent.includes('Best: num_ctx')")
         assert page.evaluate("document.activeElement.dataset.at") == at
         page.keyboard.press("Enter")
         page.wait_for_url("**/cell?*at=6")
@@ -56,7 +54,7 @@ def test_a_cell_that_is_looked_at_says_how_it_is_repeated(program: Program, db: 
     with serving(program, "--port", "0") as found, opened(chromium, found.url) as page:
         page.locator('.cell[data-at="0,1"]').click()
         assert "CUDA error: out of memory" in page.locator(".detail").inner_text()
-        page.wait_for_selector(".brief a", timeout=60_000)
+        page.wait_for_selector(".brief a")
         assert "ollama-sweep run" in page.locator(".brief").inner_text()
         page.locator(".brief a").click()
         page.wait_for_url("**/cell?*at=1")
@@ -85,10 +83,10 @@ def test_the_fifth_page_takes_the_stream_of_the_first_which_takes_it_back(
         for page in others:
             page.goto(found.url)
             page.wait_for_selector("body[data-stream=open]")
-        first.wait_for_selector("body[data-stream=ended]", timeout=60_000)
+        first.wait_for_selector("body[data-stream=ended]")
         assert "take it back" in first.locator("#live").inner_text()
         first.locator("h1").click()
-        others[0].wait_for_selector("body[data-stream=ended]", timeout=60_000)
+        others[0].wait_for_selector("body[data-stream=ended]")
         first.wait_for_selector("body[data-stream=open]")
 
 

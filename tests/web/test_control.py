@@ -104,7 +104,7 @@ def test_a_sweep_is_paused_goes_on_and_stops_by_its_buttons(program: Program) ->
         assert address.startswith(found.url)
         token = address.partition("token=")[2]
         assert token not in found.process.said
-        with httpx.Client(base_url=found.url, headers={"origin": found.url.rstrip("/")}) as page:
+        with httpx.Client(base_url=found.url, headers={"origin": found.url.rstrip("/")}, timeout=60) as page:
             assert page.get(address, follow_redirects=True).text.count("<button>") >= 3
             assert page.post("control/pause", headers={"accept": "text/html"}).headers["location"] == "../"
             assert paused_since(db) is not None
@@ -120,11 +120,11 @@ def test_a_sweep_is_paused_goes_on_and_stops_by_its_buttons(program: Program) ->
 
 
 def test_an_address_of_the_network_has_a_token(program: Program, db: Path) -> None:
-    with serving(program, "--host", "0.0.0.0", "--port", "0") as found:
+    with serving(program, "--host", "0.0.0.0", "--port", "0") as found, httpx.Client(timeout=60) as anybody:
         here = found.url.replace("0.0.0.0", "127.0.0.1")
-        assert httpx.get(here).status_code == 401
+        assert anybody.get(here).status_code == 401
         token = (program.folder / "sweeps.db.serve").read_text("utf-8").strip().partition("token=")[2]
         bearer = {"authorization": f"Bearer {token}"}
-        assert httpx.get(here, headers=bearer).status_code == 200
-        assert httpx.get(here, headers={**bearer, "host": "evil.example"}).status_code == 421
-        assert httpx.post(f"{here}control/pause", headers=bearer).status_code in (404, 405)
+        assert anybody.get(here, headers=bearer).status_code == 200
+        assert anybody.get(here, headers={**bearer, "host": "evil.example"}).status_code == 421
+        assert anybody.post(f"{here}control/pause", headers=bearer).status_code in (404, 405)

@@ -29,7 +29,9 @@ def page_of(started: Started) -> str:
 
 def is_gone(url: str) -> bool:
     try:
-        httpx.get(url, timeout=5)
+        httpx.get(url, timeout=60)
+    except httpx.TimeoutException:
+        return False
     except httpx.HTTPError:
         return True
     return False
