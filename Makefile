@@ -12,10 +12,13 @@ CONFIG ?= configs/quickstart.yaml
 SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 run_extras := llamacpp
 dev_extras := dev,llamacpp
-# Half of the time a test waits for its disk or its children: half as many more than there are cores.
+# Tests wait for their children and, where there is no room in memory, for the disk: half as many more than there are cores.
 side_by_side := --numprocesses $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )) --maxprocesses 4 --dist worksteal
-# On real engines a file's tests stay together: they share what took long to measure. Only their files are collected.
-real_side_by_side := --numprocesses auto --maxprocesses 2 --dist loadfile $$(grep -rl --include="test_*.py" "mark\.real" tests)
+# On real engines two at a time, and only their files are collected: first tests/real, where the long ones are, and
+# there first the one whose tests share what took long to measure. Who has no more tests takes some of the other's last.
+real_side_by_side := --numprocesses auto --maxprocesses 2 --dist worksteal \
+	$$(grep -rl --include="test_*.py" "mark\.real" tests | sort -t/ -k2,2r -k3)
+where_time_went := --durations 15 --durations-min 3
 
 .PHONY: help sweep test test-fast test-slow lint bench ollama model clean python run-packages dev-packages real
 
@@ -26,14 +29,14 @@ sweep: run-packages  ## packages and a small real model, then configs/quickstart
 	@model="$$($(BIN)/python scripts/get_model)" && $(BIN)/python sweep.py run $(CONFIG) --model "$$model"
 
 test: lint real  ## set up, check and run every test except the slow ones; the real Ollamas are built once
-	@$(BIN)/python -m pytest $(side_by_side) -m "not real and not slow"
-	@$(BIN)/python -m pytest $(real_side_by_side) -m "real and not slow"
+	@$(BIN)/python -m pytest $(where_time_went) $(side_by_side) -m "not real and not slow"
+	@$(BIN)/python -m pytest $(where_time_went) $(real_side_by_side) -m "real and not slow"
 
 test-fast: dev-packages  ## the tests that need no Ollama
-	@$(BIN)/python -m pytest $(side_by_side) -m "not real and not slow"
+	@$(BIN)/python -m pytest $(where_time_went) $(side_by_side) -m "not real and not slow"
 
 test-slow: dev-packages real  ## the slow tests only
-	@$(BIN)/python -m pytest -m slow || test $$? -eq 5
+	@$(BIN)/python -m pytest $(where_time_went) -m slow || test $$? -eq 5
 
 lint: dev-packages  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check --quiet . $(SCRIPTS)

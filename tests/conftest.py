@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ollama_fixture
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from sweep_runner import Sweep, write_fake_script
@@ -23,7 +24,11 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-def pytest_configure() -> None:
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """A terminated test run still ends what it started. What it ignores its children would ignore as well: under
     nohup, or in the background of a script, they still get the signals that tests send them.
     """
@@ -31,6 +36,21 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+    if "not real" in config.option.markexpr and _has_room_in_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+def _has_room_in_memory() -> bool:
+    """Whether tests may keep their files in memory, programs among them.
+
+    A sweep has its disk keep each commit, milliseconds each time. What is asked of a disk, and what one does that fails
+    or loses its power, is the same everywhere (`traced`, `power_cut`). Real engines keep their models on the disk.
+    """
+    if not (IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK)):
+        return False
+    found = os.statvfs(IN_MEMORY)
+    room = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    return room >= ROOM_BYTES and not found.f_flag & os.ST_NOEXEC
 
 
 def _stop(number: int, frame: object) -> None:

@@ -93,7 +93,7 @@ def twice_by_version() -> dict[str, Twice]:
 def twice(
     request: pytest.FixtureRequest, real_ollama: Servers, tmp_path: Path, twice_by_version: dict[str, Twice]
 ) -> Twice:
-    """Measured at the first use for each version."""
+    """Measured at the first use for each version, which is in one process: these tests stand first of all."""
     version = str(request.param)
     if version not in twice_by_version:
         with contextlib.closing(Sweep(tmp_path)) as sweep:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
 
 import pytest
 from ollama_fixture import MODEL, Servers, until
+from real_sweeps import LIMIT_AS, PATIENCE_S, QUICK
 from sweep_runner import Sweep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 VERSION = "0.34.0"
-LIMIT_AS = 500_000_000
-"""Between what a runner takes with num_ctx 1024 and num_batch 64 (285 MB) and with 8192 of both (811 MB)."""
-SHORT = {"text": "Name the three largest rivers of the world and the seas that they flow into. " * 2}
-ONCE = {"warmup": 0, "repeats": 1, "control": "off", "second_look": "off"}
-QUICK: dict[str, Any] = {"prompt": SHORT, "num_thread": 1, **ONCE}
 COUNTING = (256, 64)
-PATIENCE_S = 900.0
 
 
 def test_a_scan_finds_what_fits_into_limited_memory(real_ollama: Servers, sweep: Sweep) -> None:

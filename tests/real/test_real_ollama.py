@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 from ollama_fixture import VERSIONS, RealOllama, Servers, free_port, until
-from real_sweeps import OPENING_TOKENS, PATIENCE_S, QUICK, assert_nothing_left, held_client, picture_table
+from real_sweeps import (
+    LIMIT_AS,
+    OPENING_TOKENS,
+    PATIENCE_S,
+    QUICK,
+    assert_nothing_left,
+    held_client,
+    picture_table,
+)
 from sweep_runner import Sweep, statuses
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
-
-LIMIT_AS = 500_000_000
-"""Between what a runner takes with num_ctx 1024 and num_batch 64 (285 MB) and with 8192 of both (811 MB)."""
 
 
 def counts(sweep: Sweep) -> dict[str, int]:

@@ -6,6 +6,7 @@ Every process of a server carries a mark in its environment, so that a runner is
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -90,8 +91,9 @@ def skip_outside_ci(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+@functools.cache
 def script_output(*words: str) -> Path:
-    """The path that one of our scripts prints last; skips where there is no C compiler."""
+    """The path that one of our scripts prints last, asked once; skips where there is no C compiler."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / words[0]), *words[1:]],
         check=False,
@@ -360,9 +362,14 @@ class Servers:
         self._started: dict[tuple[str, int | None, int], RealOllama] = {}
 
     def __call__(self, version: str, limit_as: int | None = None, num_parallel: int = 1) -> RealOllama:
-        """The running server of this version, with a memory limit for its runners if wanted."""
+        """The running server of this version, with a memory limit for its runners if wanted.
+
+        Nothing is loaded: tests come in any order, and some leave the server its model for minutes.
+        """
         key = (version, limit_as, num_parallel)
-        if key not in self._started:
+        if key in self._started:
+            self._started[key].unload_all()
+        else:
             binary, gguf = script_output("get_ollama", version), script_output("get_model")
             folder = self._folder / f"{version}-{limit_as or 'free'}-{num_parallel}"
             folder.mkdir()

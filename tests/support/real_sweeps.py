@@ -22,6 +22,8 @@ QUICK: dict[str, Any] = {"prompt": SHORT, "warmup": 0, "repeats": 1, "num_thread
 """One thread: two that wait for each other are slow where other tests keep the cores busy."""
 PATIENCE_S = 900.0
 """How long a sweep may take on a machine that is busy with other work; an idle one needs about a minute."""
+LIMIT_AS = 500_000_000
+"""Between what a runner takes with num_ctx 1024 and num_batch 64 (285 MB) and with 8192 of both (811 MB)."""
 
 OF_THE_MACHINE = frozenset({Flag.BUSY, Flag.NOISY, Flag.SHARED_GPU, Flag.THROTTLED})
 """Flags that say what else the machine did meanwhile, which no test can know of every machine."""
