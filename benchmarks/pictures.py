@@ -62,6 +62,16 @@ FILL = (
     "DELETE FROM status_counts",
     """INSERT INTO status_counts (sweep_id, status, cells) SELECT 1, status, count(*) FROM cells GROUP BY status""",
 )
+JUDGED = (
+    "INSERT INTO segments (id, fingerprint, started_at) VALUES (1, '{}', '2026-01-01T00:00:00+00:00')",
+    "UPDATE sweeps SET segment_id = 1",
+    "UPDATE attempts SET segment_id = 1",
+    """INSERT INTO spreads (sweep_id, segment_id, metric, runs_spread, runs_df, loads_spread, loads_df, runs_squares,
+            loads_squares, of_medians) VALUES (1, 1, 'prompt_eval_rate', 0.01, 1000, 0.01, 10, 0.1, 0.001, 10)""",
+    """INSERT INTO intervals (sweep_id, segment_id, metric, loads, runs, factor)
+            VALUES (1, 1, 'prompt_eval_rate', 1, 3, 1.025)""",
+)
+"""How far runs and loads differ is known, as in nearly every sweep that was measured."""
 
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -72,13 +82,13 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     return parser, parser.parse_args()
 
 
-def fill(folder: Path, side: int) -> None:
+def fill(folder: Path, side: int, *, is_judged: bool = False) -> None:
     """A finished sweep of side × side cells."""
     from ollama_sweep.store.writer import Store
 
     with Store.open(folder / "sweeps.db") as store, store.transaction() as connection:
-        for sql in FILL:
-            connection.execute(sql, {"side": side, "cells": side * side} if ":" in sql.replace("00:00", "") else {})
+        for sql in (*FILL, *(JUDGED if is_judged else ())):
+            connection.execute(sql, {"side": side, "cells": side * side} if ":side" in sql or ":cells" in sql else {})
     (folder / "grid.yaml").write_text(
         "model: m\nengine: fake\nprompt: {text: one two three four five six seven eight}\n"
         f"num_ctx: {{start: 2048, end: {2048 + 512 * (side - 1)}, step: 512}}\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from ollama_sweep.core.cell import MAIN_TASK, model_label
 from ollama_sweep.core.metrics import Metric, default_metric, find_metric
 from ollama_sweep.core.noise.spread import Spreads
+from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Flag, failure_label
 from ollama_sweep.core.stats import best_set, interval_of, range_and_runs, value_of
 from ollama_sweep.core.text import harmless
@@ -149,13 +150,20 @@ def described(
     metric: Metric,
     done: Progress,
     spreads: Spreads | None = None,
+    around: Sequence[str] = (),
+    by_model: Sequence[CellResult] = (),
 ) -> str:
-    """The best of very many cells in words; `tied` are the first of `count` that cannot be told from it."""
-    lines = [f"Best: {_sentence(winner, metric)}."]
-    if tied:
-        lines.append(f"Tied with it: {_tied_words(Best(metric, winner, tuple(tied)), count)}.")
-    lines += _spread_words(spreads)
-    return "\n".join([*lines, *(f"Note: {warning}" for warning in _own_warnings(winner, metric, done))])
+    """The best of very many cells in words; `tied` are the first of `count` that cannot be told from it, `around` is
+    what the cells around it say.
+    """
+    warnings = tuple(own_warnings(winner, metric, done, around))
+    best = Best(metric, winner, tuple(tied), by_model=tuple(by_model), warnings=warnings, spreads=spreads)
+    return _all_lines(best, count, contexts=False)
+
+
+def in_a_line(winner: CellResult, tied: Sequence[CellResult], count: int, metric: Metric) -> str:
+    """The same in short."""
+    return _line_of(Best(metric, winner, tuple(tied)), count)
 
 
 def _spread_words(spreads: Spreads | None) -> list[str]:
@@ -164,18 +172,26 @@ def _spread_words(spreads: Spreads | None) -> list[str]:
 
 
 def _in_a_line(results: Sequence[CellResult], best: Best) -> str:
-    if best.winner is None:
-        return _nothing(results, best.metric)
-    tied = f" Tied with it: {_tied_words(best)}." if best.tied else ""
+    return _nothing(results, best.metric) if best.winner is None else _line_of(best, len(best.tied))
+
+
+def _line_of(best: Best, count: int) -> str:
+    assert best.winner is not None
+    tied = f" Tied with it: {_tied_words(best, count)}." if best.tied else ""
     return f"best {best.metric.words}, {_sentence(best.winner, best.metric)}.{tied}"
 
 
 def _described(results: Sequence[CellResult], best: Best, *, contexts: bool) -> str:
     if best.winner is None:
         return _nothing(results, best.metric)
+    return _all_lines(best, len(best.tied), contexts=contexts)
+
+
+def _all_lines(best: Best, count: int, *, contexts: bool) -> str:
+    assert best.winner is not None
     lines = [f"Best: {_sentence(best.winner, best.metric)}."]
     if best.tied:
-        lines.append(f"Tied with it: {_tied_words(best)}.")
+        lines.append(f"Tied with it: {_tied_words(best, count)}.")
     lines += _spread_words(best.spreads)
     if best.by_model:
         lines += [
@@ -209,13 +225,13 @@ def _spread(cell: CellResult, metric: Metric) -> str:
     return f" ({text})" if text else ""
 
 
-def _tied_words(best: Best, count: int | None = None) -> str:
-    """The first of those that are tied; `count`: how many there are where not all of them are given."""
+def _tied_words(best: Best, count: int) -> str:
+    """The first of those that are tied, of so many."""
     shown = [
         f"{in_coordinates(cell)} ({best.metric.text(value_of(cell, best.metric.name) or 0.0)})"
         for cell in best.tied[:MOST_TIED]
     ]
-    more = (len(best.tied) if count is None else count) - len(shown)
+    more = count - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
@@ -237,10 +253,10 @@ def _warnings(
     results: Sequence[CellResult], home: Grid, winner: CellResult, tied: Sequence[CellResult], metric: Metric
 ) -> list[str]:
     around = _edge(home, winner, tied) or _smaller(winner, tied)
-    return _own_warnings(winner, metric, progress(results), around)
+    return own_warnings(winner, metric, progress(results), around)
 
 
-def _own_warnings(winner: CellResult, metric: Metric, done: Progress, around: Sequence[str] = ()) -> list[str]:
+def own_warnings(winner: CellResult, metric: Metric, done: Progress, around: Sequence[str] = ()) -> list[str]:
     """What the winner itself says; `around`: what the cells around it say."""
     flags = flags_of(winner)
     found = [f"the best cell is {flag}: {FLAG_MEANINGS[flag]}." for flag in _WARNED if flag in flags]
@@ -271,23 +287,33 @@ def _effective(winner: CellResult) -> list[str]:
 
 
 def _edge(home: Grid, winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
-    """The best num_batch is the smallest or largest of the sweep, and nothing inside is as good."""
-    if len(home.rows) < 2 or Flag.UNFILLED in flags_of(winner):
+    return edge(home.rows, winner, {place_of(cell)[1] for cell in tied})
+
+
+def edge(rows: Sequence[Scalar], winner: CellResult, tied: Collection[Scalar]) -> list[str]:
+    """The best num_batch is the smallest or largest of the sweep, and nothing inside is as good: by the values of its
+    grid, and those that are tied with it.
+    """
+    if len(rows) < 2 or Flag.UNFILLED in flags_of(winner):
         return []
-    for edge, word, direction in ((home.rows[-1], "largest", "a larger"), (home.rows[0], "smallest", "a smaller")):
-        if place_of(winner)[1] == edge and all(place_of(cell)[1] == edge for cell in tied):
-            return [f"num_batch {edge} is the {word} of this sweep; {direction} one may be better still."]
+    for end, word, direction in ((rows[-1], "largest", "a larger"), (rows[0], "smallest", "a smaller")):
+        if place_of(winner)[1] == end and all(value == end for value in tied):
+            return [f"num_batch {end} is the {word} of this sweep; {direction} one may be better still."]
     return []
 
 
 def _smaller(winner: CellResult, tied: Sequence[CellResult]) -> list[str]:
-    """The smallest num_batch that does as well at the same num_ctx."""
+    like = {**winner.coordinates, Y: None}
+    return smaller(winner, [place_of(cell)[1] for cell in tied if {**cell.coordinates, Y: None} == like])
+
+
+def smaller(winner: CellResult, tied: Collection[Scalar]) -> list[str]:
+    """The smallest num_batch that does as well at the same num_ctx, of those that are tied there."""
     num_ctx, num_batch = place_of(winner)
-    beside = [place_of(cell)[1] for cell in tied if {**cell.coordinates, Y: None} == {**winner.coordinates, Y: None}]
-    smaller = [batch for batch in beside if isinstance(batch, int) and isinstance(num_batch, int) and batch < num_batch]
-    if not smaller:
+    less = [batch for batch in tied if isinstance(batch, int) and isinstance(num_batch, int) and batch < num_batch]
+    if not less:
         return []
-    return [f"num_batch {min(smaller)} is tied with it at num_ctx {num_ctx} and needs less memory."]
+    return [f"num_batch {min(less)} is tied with it at num_ctx {num_ctx} and needs less memory."]
 
 
 def _nothing(results: Sequence[CellResult], metric: Metric) -> str:

@@ -78,10 +78,10 @@ def end_of(db: Path, name: str) -> Ending:
 
 
 def _end_of_many(reader: Reader, row: SweepRow, db: Path) -> Ending:
-    from ollama_sweep.results.large import columns
+    from ollama_sweep.results.large import columns, verdict
 
     found = columns.read(reader, row)
-    told = columns.describe(found)
+    told = verdict.describe(found)
     parts = list(columns.parts_of(found, row.machine))
     return Ending(told.text, tuple(_summaries(db, row.name)), told.doubtful, row, (), parts)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -24,6 +25,7 @@ from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.goals.reading import GoalReading
 from ollama_sweep.store.loads import stored
 from ollama_sweep.store.loads.reading import LoadsReading
+from ollama_sweep.store.many.reading import ManyReading
 from ollama_sweep.store.memory.reading import MemoryReading
 from ollama_sweep.store.rows import (
     AttemptRow,
@@ -60,7 +62,7 @@ _ATTEMPT = ("s.name", "a.reason", "a.error", "a.flags", "a.runs", "a.prompt_eval
 _KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
 
 
-class Reader(LoadsReading, MemoryReading, GoalReading):
+class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
     """The database, open for reading; made by `Reader.open`."""
 
     def __init__(
@@ -182,6 +184,12 @@ class Reader(LoadsReading, MemoryReading, GoalReading):
         with self._storage_errors():
             sql = f"{_RESULTS} AND plan.position >= ? ORDER BY plan.position LIMIT ?"
             return list(self._cell_results(sql, sweep_id, position, n))
+
+    def results_at(self, sweep_id: int, positions: Sequence[int]) -> list[CellResult]:
+        """Those at these places of the plan, in its order."""
+        with self._storage_errors():
+            sql = f"{_RESULTS} AND plan.position IN (SELECT value FROM json_each(?)) ORDER BY plan.position"
+            return list(self._cell_results(sql, sweep_id, json.dumps(list(map(int, positions)))))
 
     def result(self, sweep_id: int, position: int) -> CellResult:
         """The row of the view `results` of one cell. Raises KeyError."""

@@ -482,11 +482,11 @@ def _added(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, kind FROM main.view_columns ORDER BY rowid").fetchall()
 
 
-_OWN_FLAGS = """COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
+OWN_FLAGS = """COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
     ELSE ',' || c.flags END"""
-_FLAGS = f"""CASE WHEN r.cell_id IS NULL OR a.id IS NULL THEN {_OWN_FLAGS} ELSE (
+FLAGS = f"""CASE WHEN r.cell_id IS NULL OR a.id IS NULL THEN {OWN_FLAGS} ELSE (
     SELECT group_concat(flag, ',') FROM (
-        SELECT value AS flag FROM json_each('["' || replace({_OWN_FLAGS}, ',', '","') || '"]')
+        SELECT value AS flag FROM json_each('["' || replace({OWN_FLAGS}, ',', '","') || '"]')
             WHERE value NOT IN ('', 'clamped') UNION SELECT 'reused'
         UNION SELECT 'clamped' WHERE (NULLIF(c.num_ctx, 0) + 255) / 256 <> (a.effective_num_ctx + 255) / 256
             OR NULLIF(c.num_batch, 0) <> a.effective_num_batch ORDER BY flag)) END"""
@@ -535,7 +535,7 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
     return f"""
 SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
     NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
-    {shown} AS status, {_FLAGS} AS flags,
+    {shown} AS status, {FLAGS} AS flags,
     c.attempts, COALESCE(a.runs, 0) AS runs, COALESCE(a.loads, a.runs > 0, 0) AS loads, COALESCE(a.choice, 0) AS looks,
     {measured}, {scores}
     c.quantization, c.parameter_size,

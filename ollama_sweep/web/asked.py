@@ -7,20 +7,26 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from ollama_sweep.core.errors import ConfigError, nearest
+from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
-from ollama_sweep.results.grids import X, Y, in_word, value_at
+from ollama_sweep.results.grids import X, Y, in_order, in_word, value_at
 from ollama_sweep.results.page.view import Look
 
 ONLY = "only."
 """In front of a dimension's name: only the cells with this value of it."""
-_KNOWN = ("sweep", "metric", "x", "y", "against", "status", "flag", "page", "predict", "at", "part")
+ROWS = 100
+"""Cells on a page of their table."""
+BETWEEN = ".."
+"""Between the first and the last value of a part of a map."""
+_KNOWN = ("sweep", "metric", "x", "y", "across", "down", "against", "status", "flag", "page", "predict", "at", "part")
 
 
 @dataclass(frozen=True)
 class Asked:
     """A sweep and how it is looked at. "" is what a page takes by itself; `only` are values of dimensions.
 
-    `against` is the sweep that the map is a ratio to; `page` counts from 1.
+    `against` is the sweep that the map is a ratio to; `page` counts from 1. `across` and `down` are a part of the map,
+    `2048..4096` by the values of `x` and `y`.
     """
 
     sweep: str = ""
@@ -33,6 +39,8 @@ class Asked:
     against: str = ""
     page: int = 1
     predicts: bool = False
+    across: str = ""
+    down: str = ""
 
     @property
     def look(self) -> Look:
@@ -42,21 +50,31 @@ class Asked:
     @property
     def is_filtered(self) -> bool:
         """Not every cell is asked for."""
-        return bool(self.only or self.status or self.flag)
+        return bool(self.only or self.status or self.flag or self.across or self.down)
 
     def link(self, path: str = "", **changes: object) -> str:
         """The address of this with changes; whatever is as by itself is left out of it."""
         asked = replace(self, **changes)  # type: ignore[arg-type]
-        words = {"sweep": asked.sweep, "metric": asked.metric, "x": asked.x, "y": asked.y, "status": asked.status,
-                 "flag": asked.flag, "against": asked.against, "page": str(asked.page) if asked.page > 1 else "",
+        words = {"sweep": asked.sweep, "metric": asked.metric, "x": asked.x, "y": asked.y, "across": asked.across,
+                 "down": asked.down, "status": asked.status, "flag": asked.flag, "against": asked.against,
+                 "page": str(asked.page) if asked.page > 1 else "",
                  "predict": "1" if asked.predicts else ""}  # fmt: skip
         pairs = [(name, value) for name, value in words.items() if value]
         pairs += [(f"{ONLY}{name}", value) for name, value in asked.only]
         return f"{path}?{urlencode(pairs)}" if pairs else path or "."
 
     def chosen(self, cells: Iterable[CellResult]) -> list[CellResult]:
-        """The cells that are asked for."""
-        return [cell for cell in cells if self._has(cell)]
+        """The cells that are asked for. Raises ConfigError for a part of the map that there is not."""
+        cells = list(cells)
+        parts = {name: values_within({value_at(cell, name) for cell in cells}, word, where)
+                 for name, word, where in self.parts()}  # fmt: skip
+        found = [cell for cell in cells if self._has(cell)]
+        return [cell for cell in found if all(value_at(cell, name) in values for name, values in parts.items())]
+
+    def parts(self) -> list[tuple[str, str, str]]:
+        """Of the dimensions of the map of which a part is asked for: the name, the part, and its word."""
+        found = ((self.look.x, self.across, "across"), (self.look.y, self.down, "down"))
+        return [(name, word, where) for name, word, where in found if word]
 
     def _has(self, cell: CellResult) -> bool:
         if (self.status and cell.status != self.status) or (self.flag and self.flag not in cell.flags):
@@ -78,6 +96,17 @@ class Asked:
                 raise ConfigError(f"{word} is none. There are {some}.{nearest(word, list(kinds))}", where)
 
 
+def values_within(values: Iterable[Scalar], word: str, where: str) -> set[Scalar]:
+    """The values from the first to the last that are named. Raises ConfigError for one that there is not."""
+    ordered = sorted(values, key=in_order)
+    named = [in_word(value) for value in ordered]
+    first, _, last = word.partition(BETWEEN)
+    for end in (first, last or first):
+        if end not in named:
+            raise ConfigError(f"there is no value {end}.{nearest(end, named)}", where)
+    return set(ordered[named.index(first) : named.index(last or first) + 1])
+
+
 def read(query: Iterable[tuple[str, str]]) -> Asked:
     """What an address asks. Raises ConfigError for a word it does not know, and for a page that is no number."""
     pairs = [(name, value.strip()) for name, value in query if value.strip()]
@@ -90,6 +119,7 @@ def read(query: Iterable[tuple[str, str]]) -> Asked:
         words.get("sweep", ""), words.get("metric", ""), words.get("x", ""), words.get("y", ""), only,
         words.get("status", ""), words.get("flag", ""), words.get("against", ""),
         number(words.get("page", "1"), "page"), words.get("predict", "") == "1",
+        words.get("across", ""), words.get("down", ""),
     )  # fmt: skip
 
 

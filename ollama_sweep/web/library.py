@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from ollama_sweep.results.large.kept import Sheets
 from ollama_sweep.store.beside import pause_path
 from ollama_sweep.store.file import wal_path
 from ollama_sweep.store.lock import lock_path
@@ -45,6 +46,8 @@ class Library:
 
     db: Path
     told: Told
+    sheets: Sheets = field(default_factory=Sheets)
+    """Sweeps of very many cells, as they were read last."""
     _limit: list[anyio.CapacityLimiter] = field(default_factory=list)
 
     async def read(self, work: Callable[[Reader], T]) -> T:

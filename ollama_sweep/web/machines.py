@@ -77,12 +77,15 @@ class Machines:
         from ollama_sweep.results.page.gathering import MOST_CELLS
         from ollama_sweep.results.pictures import is_many
 
-        row = self._row(reader, request)
+        row, wanted = self._row(reader, request), request.query_params.get("metric") or None
         if is_many(reader.counts(row.sweep_id), MOST_CELLS):
-            raise ConfigError(f"{row.name} has more than {MOST_CELLS} cells; ask ollama-sweep best --json", "sweep")
-        found = best_cells(list(reader.results(row.sweep_id)), request.query_params.get("metric") or None,
-                           reader.spreads(row.sweep_id))  # fmt: skip
-        return {"sweep": row.name, **found.as_dict()}
+            from ollama_sweep.results.large import verdict
+
+            with self._library.sheets.of(reader, row) as sheet:
+                best, tied = verdict.best_cells(sheet.of_metric(reader, wanted), is_of_all=wanted is not None)
+            return {"sweep": row.name, **best.as_dict(), "tied_cells": tied}
+        found = best_cells(list(reader.results(row.sweep_id)), wanted, reader.spreads(row.sweep_id))
+        return {"sweep": row.name, **found.as_dict(), "tied_cells": len(found.tied)}
 
     def _cells(self, reader: Reader, request: Request) -> dict[str, object]:
         row = self._row(reader, request)

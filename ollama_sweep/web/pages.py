@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -16,8 +16,9 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.text import harmless
 from ollama_sweep.results.grids import Grid, X, Y, in_order, in_word, value_at
-from ollama_sweep.results.page import charts, maps, rendering, tables, view
-from ollama_sweep.results.page.gathering import Gathered, gather
+from ollama_sweep.results.large.kept import Sheets
+from ollama_sweep.results.page import charts, maps, rendering, svg, tables, view
+from ollama_sweep.results.page.gathering import MOST_CELLS, MOST_MAPS, Gathered, gather
 from ollama_sweep.results.page.maps import Map
 from ollama_sweep.results.page.tables import Table
 from ollama_sweep.results.pictures import is_many
@@ -25,12 +26,15 @@ from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.status import SweepStatus, status_of
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import SweepRow
-from ollama_sweep.web.asked import ONLY, Asked
+from ollama_sweep.web.asked import ONLY, ROWS, Asked
 from ollama_sweep.web.library import Told
 
+if TYPE_CHECKING:
+    from ollama_sweep.web.pulses import Shape
+
 TEMPLATES = Path(__file__).parent / "templates"
-ROWS = 100
-"""Cells on a page of their table."""
+MOST_OPTIONS = 100
+"""Values in a list of the form."""
 _ENDS = ("_low", "_high", "_min", "_max")
 _EXTENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d) to (\d{4}-\d\d-\d\d \d\d:\d\d) UTC")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:\+00:00| UTC|Z)")
@@ -38,12 +42,16 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:\+
 
 @dataclass(frozen=True)
 class Choice:
-    """A field of the form: its name, its label, the values with their words, and the one that is chosen."""
+    """A field of the form: its name, its label, the values with their words, and the one that is chosen.
+
+    `is_typed`: they are too many for a list.
+    """
 
     name: str
     label: str
     values: tuple[tuple[str, str], ...]
     chosen: str
+    is_typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,32 +98,55 @@ def cell_link(row: SweepRow) -> Callable[[CellResult], str]:
 # -- a sweep ---------------------------------------------------------------------------------------------------------
 
 
-def sweep_parts(reader: Reader, asked: Asked, told: Told) -> dict[str, Any]:
+def sweep_parts(reader: Reader, asked: Asked, told: Told, sheets: Sheets) -> dict[str, Any]:
     """All that a sweep's page is made of. Raises ConfigError for what the sweep does not have."""
     row = row_of(reader, asked)
     asked.check(row.dimensions)
+    if is_many(reader.counts(row.sweep_id), MOST_CELLS):
+        found = _many_parts(reader, row, asked, sheets)
+    else:
+        found = _few_parts(reader, row, asked)
+    gathered, count = found["gathered"], found["count"]
+    return {
+        "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": found["notes"]},
+        "row": row, "asked": asked, "facts": tuple(view.facts(gathered)), "pages": _pages(asked, count),
+        "repeats": tuple(told.repeats(reader, row, gathered)), "status": progress(reader, row, told),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(), **found,
+    }  # fmt: skip
+
+
+def _few_parts(reader: Reader, row: SweepRow, asked: Asked) -> dict[str, Any]:
+    """What is shown of a sweep whose cells are all read."""
     gathered = gather(reader, row)
-    chosen = gathered if gathered.is_large else replace(gathered, cells=asked.chosen(gathered.cells))
-    drawn = [] if gathered.is_large or asked.against else view.drawn_of(chosen, asked.look)[: view.MOST_MAPS]
+    chosen = replace(gathered, cells=asked.chosen(gathered.cells))
+    drawn = [] if asked.against else view.drawn_of(chosen, asked.look)[:MOST_MAPS]
     found, left_out = _maps(reader, asked, row, chosen, drawn)
     notes = [*view.notices(gathered), *(() if asked.against else left_out)]
-    if gathered.is_large and asked.is_filtered:
-        notes.append(
-            "A sweep of so many cells is shown whole: values of dimensions, statuses and flags are not chosen."
-        )
-    elif asked.is_filtered:
+    if asked.is_filtered:
         notes.append(f"{len(chosen.cells)} of {gathered.total} cells are chosen.")
     return {
-        "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": notes},
-        "row": row, "asked": asked, "maps": found, "compared": left_out if asked.against else [],
-        "drawn": drawn, "facts": tuple(view.facts(gathered)),
+        "gathered": gathered, "count": len(chosen.cells), "maps": found,
+        "compared": left_out if asked.against else [], "drawn": drawn, "tiled": (), "notes": notes,
         "charts": charts.of_sweep("s1", chosen, asked.look) if chosen.cells else charts.of_sweep("s1", gathered),
-        "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(reader, chosen, asked),
-        "pages": _pages(asked, gathered.total if gathered.is_large else len(chosen.cells)),
-        "repeats": tuple(told.repeats(reader, row, gathered)),
-        "choices": _choices(reader, asked, gathered), "status": progress(reader, row, told),
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "warnings": reader.warnings(),
+        "tables": tuple(view.tables_of("s1", chosen, cells=False)), "cells": _cells(chosen, asked),
+        "choices": _choices(reader, asked, gathered, lambda name: _values(gathered.cells, name),
+                            sorted({str(flag) for cell in gathered.cells for flag in cell.flags})),
+        "part": "", "steps": (),
     }  # fmt: skip
+
+
+def _many_parts(reader: Reader, row: SweepRow, asked: Asked, sheets: Sheets) -> dict[str, Any]:
+    """The same of a sweep of very many."""
+    from ollama_sweep.web import many
+
+    with sheets.of(reader, row) as sheet:
+        found = many.shown(reader, row, asked, sheet)
+        choices = _choices(reader, asked, found.gathered, lambda name: many.values_of(sheet, name),
+                           many.flags_of(sheet))  # fmt: skip
+    shown, compared = list(found.maps), list[str]()
+    if asked.against:
+        shown, compared = _maps(reader, asked, row, found.gathered, ())
+    return {**vars(found), "maps": shown, "compared": compared, "choices": choices}
 
 
 def progress(reader: Reader, row: SweepRow, told: Told) -> dict[str, Any]:
@@ -144,8 +175,24 @@ def cell_anew(data: HeatmapData, grid: Grid, result: CellResult, row: SweepRow) 
     if cell is None:
         return None
     room = maps.Room(len(data.columns), len(data.rows), maps.left_of(data.y, data.rows))
-    drawn = page("one_cell.jinja", hide=str, cell=cell, wide=round(room.wide, 2), high=round(room.high, 2))
-    return f"{cell.column},{cell.row}", drawn.strip()
+    return f"{cell.column},{cell.row}", svg.map_cell(cell, room)
+
+
+def tiles_anew(
+    reader: Reader, row: SweepRow, shape: Shape, sheets: Sheets, most: int
+) -> Iterator[tuple[str, str, str]]:
+    """The tiles of these maps whose cells have had an attempt since: the map, the place, and the SVG; secrets as
+    above.
+    """
+    with sheets.of(reader, row) as sheet:
+        shape.last_attempt, positions = reader.touched_since(row.sweep_id, shape.last_attempt, 50 * most)
+        rows = sheet.rows_of(positions)
+        for tiled in shape.tiled:
+            found = sheet.numbers_of(reader, tiled.part.metric.name)
+            for place in tiled.put(found, rows)[:most]:
+                cell = tiled.tile(*place)
+                if cell is not None:
+                    yield tiled.id, f"{cell.column},{cell.row}", svg.map_cell(cell, tiled.room)
 
 
 def _maps(
@@ -158,16 +205,12 @@ def _maps(
     return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None)
 
 
-def _cells(reader: Reader, chosen: Gathered, asked: Asked) -> Table:
-    """One page of the table of all cells; of very many it is read alone, so every cell can be come to."""
-    start, count = (asked.page - 1) * ROWS, chosen.total if chosen.is_large else len(chosen.cells)
+def _cells(chosen: Gathered, asked: Asked) -> Table:
+    """One page of the table of all cells."""
+    start, count = (asked.page - 1) * ROWS, len(chosen.cells)
     if asked.page > 1 and start >= count:
         raise ConfigError(f"{asked.page} is behind the last page, {-(-count // ROWS)}", "page")
-    if chosen.is_large:
-        cells: Sequence[CellResult] = reader.results_from(chosen.row.sweep_id, start, ROWS)
-    else:
-        cells = chosen.cells[start : start + ROWS]
-    found = tables.cell_table("s1", replace(chosen, cells=cells))
+    found = tables.cell_table("s1", replace(chosen, cells=chosen.cells[start : start + ROWS]))
     return replace(found, is_long=False, note="")
 
 
@@ -180,28 +223,29 @@ def _pages(asked: Asked, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _choices(reader: Reader, asked: Asked, gathered: Gathered) -> list[Choice]:
+def _choices(
+    reader: Reader, asked: Asked, gathered: Gathered, values_of: Callable[[str], Sequence[Scalar]],
+    flags: Sequence[str],
+) -> list[Choice]:  # fmt: skip
     """The form: whatever a link can say."""
     cells, row = gathered.cells, gathered.row
     names = sorted({name for cell in cells for name in cell.metrics if not name.endswith(_ENDS)})
     dimensions = list(dict.fromkeys([*row.dimensions, X, Y, "model", "task"]))
     own = [("", "by itself")]
     found = [Choice("metric", "number", (*own, *((name, name) for name in names)), asked.metric)]
-    if not gathered.is_large:
-        across, down = [("", X), *((name, name) for name in dimensions if name != X)], [
-            ("", Y), *((name, name) for name in dimensions if name != Y)]  # fmt: skip
-        found += [Choice("x", "across", tuple(across), asked.x), Choice("y", "down", tuple(down), asked.y)]
-        only = dict(asked.only)
-        for name in dimensions:
-            values = _values(cells, name)
-            if len(values) > 1:
-                options = [("", "all"), *((in_word(value), in_word(value)) for value in values)]
-                found.append(Choice(f"{ONLY}{name}", name, tuple(options), only.get(name, "")))
-        statuses = [str(status) for status in Status if gathered.counts.get(status)]
-        flags = sorted({str(flag) for cell in cells for flag in cell.flags})
-        for name, words, chosen in (("status", statuses, asked.status), ("flag", flags, asked.flag)):
-            if len(words) > (name == "status"):
-                found.append(Choice(name, name, (("", "all"), *((word, word) for word in words)), chosen))
+    across, down = [("", X), *((name, name) for name in dimensions if name != X)], [
+        ("", Y), *((name, name) for name in dimensions if name != Y)]  # fmt: skip
+    found += [Choice("x", "across", tuple(across), asked.x), Choice("y", "down", tuple(down), asked.y)]
+    only = dict(asked.only)
+    for name in dimensions:
+        words = [in_word(value) for value in values_of(name)]
+        if len(words) > 1:
+            options = [("", "all"), *((word, word) for word in words)]
+            found.append(Choice(f"{ONLY}{name}", name, tuple(options), only.get(name, ""), len(words) > MOST_OPTIONS))
+    statuses = [str(status) for status in Status if gathered.counts.get(status)]
+    for name, known, chosen in (("status", statuses, asked.status), ("flag", flags, asked.flag)):
+        if len(known) > (name == "status"):
+            found.append(Choice(name, name, (("", "all"), *((word, word) for word in known)), chosen))
     others = [one.name for one in reader.sweeps() if one.name != row.name]
     if others:
         found.append(

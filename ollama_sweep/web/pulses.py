@@ -18,6 +18,7 @@ from ollama_sweep.web import pages
 
 if TYPE_CHECKING:
     from ollama_sweep.results.grids import Grid
+    from ollama_sweep.results.page.tiles import Tiled
     from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
@@ -29,7 +30,7 @@ PULSE_SHARE, PAGE_SHARE = 0.0035, 0.001
 SHORTEST_PAGE_S, UNREADABLE_S = 2.0, 5.0
 ASKED_S = 300.0
 """A page that was told that it is old and does not ask is told again after so long."""
-MOST_CELLS, MOST_KEPT = 40, 8
+MOST_CELLS, MOST_KEPT, MOST_TILED = 40, 8, 2
 STALE = ("stale", "")
 
 Message = tuple[str, str]
@@ -45,6 +46,8 @@ class Shape:
     state: str = ""
     due_at: float = 0.0
     is_old: bool = False
+    tiled: Sequence[Tiled] = ()
+    """Its maps in tiles, which are kept for the pages that were made last."""
 
 
 class Pulses:
@@ -61,6 +64,8 @@ class Pulses:
         self._shapes.move_to_end(asked)
         while len(self._shapes) > MOST_KEPT:
             self._shapes.popitem(last=False)
+        for old in [one for one in self._shapes.values() if one.tiled][:-MOST_TILED]:
+            old.tiled = ()
 
     def is_due(self, asked: Sequence[Asked]) -> bool:
         """One of these pages is old, and may be made anew now."""
@@ -101,7 +106,10 @@ class Pulses:
                 shape.state, shape.due_at = status["state"], 0.0
 
     def _cells(self, reader: Reader, row: SweepRow, shape: Shape) -> Iterator[tuple[str, str, str]]:
-        """Each cell that changed in each map: the map, the place, and how it looks."""
+        """Each cell that changed in each map, or the tile that holds it: the map, the place, and how it looks."""
+        if shape.tiled:
+            yield from pages.tiles_anew(reader, row, shape, self._library.sheets, MOST_CELLS)
+            return
         shape.last_attempt, positions = reader.changed_since(row.sweep_id, shape.last_attempt, MOST_CELLS)
         for result in (reader.result(row.sweep_id, position) for position in positions):
             for number, (data, grid) in enumerate(shape.drawn):

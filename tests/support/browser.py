@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
 
-PATIENCE_MS = 120_000
+PATIENCE_S = 120.0
 """How long a page is waited for, however busy the machine is."""
 
 
@@ -37,13 +37,13 @@ def chromium() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def opened(browser: Any, url: str, *, width: int = 1280, dark: bool = False) -> Iterator[Any]:
+def opened(browser: Any, url: str, *, width: int = 1280, dark: bool = False, patience_s: float = PATIENCE_S) -> Iterator[Any]:
     """A page in a window of its own. Whatever it says on its console, or asks of anybody else, fails the test."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", locale="en-GB",
         timezone_id="Asia/Tokyo",
     )  # fmt: skip
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(1000 * patience_s)
     page, complaints, here = context.new_page(), list[str](), "/".join(url.split("/")[:3])
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

@@ -21,7 +21,7 @@ from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status, failure_label
 from ollama_sweep.core.stats import CONFIRMED_LOOKS, range_and_runs
-from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, is_told, place_of, work_in_words
+from ollama_sweep.results.grids import Grid, Progress, X, Y, in_order, is_told, place_of
 from ollama_sweep.results.plots import PlotOptions
 from ollama_sweep.results.plots.shared import field as fields
 from ollama_sweep.results.plots.shared.field import Field
@@ -36,6 +36,10 @@ _ENDS = ("", "_low", "_high", "_min", "_max")
 _COUNTS = ("runs", "loads", "looks", "answers", "failed_answers")
 MOST_MARKS = 20_000
 """Cells of one picture that are looked at one by one: more of them cannot have a number each."""
+
+
+def _as_it_is(value: Scalar) -> Scalar:
+    return value
 
 
 @dataclass
@@ -56,9 +60,25 @@ class Codes:
         else:
             self.parts.append(np.fromiter(map(known.__getitem__, column), np.int32, len(column)))
 
+    @classmethod
+    def of(cls, values: Sequence[Scalar], codes: Any) -> Codes:
+        """Those of values that were looked at already; in as few bytes as they need."""
+        known = {value: number for number, value in enumerate(values)}
+        return cls(_as_it_is, known, [codes.astype(np.min_scalar_type(max(1, len(known))), copy=False)])
+
+    def put(self, rows: Any, column: Sequence[Scalar]) -> None:
+        """Other values for these rows."""
+        new = [self.values.setdefault(value, len(self.values)) for value in column]
+        if len(self.values) > np.iinfo(self.codes.dtype).max:
+            self.codes = self.codes.astype(np.int32)
+        self.codes[rows] = new
+        self.__dict__.pop("words", None)
+
     @cached_property
     def codes(self) -> Any:
-        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
+        found = np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
+        self.parts = []
+        return found
 
     @cached_property
     def words(self) -> list[Scalar]:
@@ -73,7 +93,7 @@ class Columns:
     metrics: Mapping[str, Metric]
     samples: Mapping[str, Sequence[CellResult]]
     coded: Mapping[str, Codes]
-    numbers: Mapping[str, Any]
+    numbers: dict[str, Any]
     names: Sequence[str]
     result_at: Callable[[int], CellResult]
     spreads: Mapping[str, Spreads]
@@ -81,7 +101,10 @@ class Columns:
 
 @dataclass
 class Part:
-    """One picture: its field, and for its table the words of the cells without a number."""
+    """One picture: its field, and for its table the words of the cells without a number.
+
+    `where` are its rows, `places` where each stands in the field (row after row).
+    """
 
     field: Field
     metric: Metric
@@ -89,6 +112,8 @@ class Part:
     words: Sequence[str]
     labels: Any
     results: Callable[[], Iterator[CellResult]]
+    where: Any
+    places: Any
 
     def drawn(self) -> HeatmapData | Field:
         """What the picture is made of: as ever, a mark for each cell, unless there are too many."""
@@ -154,11 +179,11 @@ def off_neighbours(found: Columns) -> dict[int, float]:
     """Cells that are off what their neighbours say, by position, and by what share: a few of each grid."""
     off: dict[int, float] = {}
     status = found.coded["status"]
-    for where, _ in _combinations(found):
+    for where, _ in combinations(found):
         one = found.metrics[str(found.coded["task"].words[found.coded["task"].codes[where[0]]])]
         is_ok = np.array([word == Status.OK for word in status.words], bool)[status.codes[where]]
         rates = found.numbers[one.name][where] if one.name in found.numbers else np.full(len(where), np.nan)
-        (columns, across), (rows, down) = (_ranked(found, name, where) for name in (X, Y))
+        (columns, across), (rows, down) = (ranked(found, name, where) for name in (X, Y))
         at = np.zeros((len(columns), len(rows)), np.int64)
         at[across, down] = where
         logs = np.full(at.shape, np.nan)
@@ -170,72 +195,115 @@ def off_neighbours(found: Columns) -> dict[int, float]:
     return off
 
 
-def parts_of(found: Columns, machine: str) -> Iterator[Part]:
-    """One part per combination of the dimensions other than num_ctx and num_batch, in the order of the plan."""
-    for where, combination in _combinations(found):
-        yield _part(found, where, combination, machine)
+def parts_of(found: Columns, machine: str, chosen: Any | None = None, axes: tuple[str, str] = (X, Y)) -> Iterator[Part]:
+    """One part per combination of the dimensions other than these two, in the order of the plan; of the `chosen` rows
+    where not of all.
+    """
+    for where, combination in combinations(found, chosen, axes):
+        yield part_of(found, where, combination, machine, axes)
 
 
-def _combinations(found: Columns) -> Iterator[tuple[Any, tuple[tuple[str, Scalar], ...]]]:
-    """The rows of each, and what it combines."""
+def combinations(
+    found: Columns, chosen: Any | None = None, axes: tuple[str, str] = (X, Y)
+) -> Iterator[tuple[Any, tuple[tuple[str, Scalar], ...]]]:
+    """The rows of each combination of the dimensions other than the two, and what it combines."""
     row, coded = found.row, found.coded
     several = {name: len(coded[name].values) > 1 for name in found.names}
-    models = np.unique(coded["task"].codes.astype(np.int64) * len(coded["model"].values) + coded["model"].codes)
+    models = compact(_mixed(coded, ("task", "model")))[0] if several["model"] else [0]
     models_apart = len(models) > len(coded["task"].values)
     swept = [name for name in row.dimensions if name not in (X, Y)]
     apart = [name for name, is_apart in (("model", models_apart), ("task", several["task"])) if is_apart]
-    names = list(dict.fromkeys([*swept, *apart]))
-    mixed = np.zeros(len(coded["status"].codes), np.int64)
-    for name in names:
-        mixed = mixed * len(coded[name].values) + coded[name].codes
-    _, first, group = np.unique(mixed, return_index=True, return_inverse=True)
-    is_read = np.array([word is not None for word in coded["status"].words], bool)[coded["status"].codes]
+    names = [name for name in dict.fromkeys([*(name for name in (X, Y) if name in row.dimensions), *swept, *apart])
+             if name not in axes]  # fmt: skip
+    is_read = np.array([word is not None for word in coded["status"].words] or [True], bool)[coded["status"].codes]
+    every = np.nonzero(is_read)[0] if chosen is None else chosen[is_read[chosen]]
+    if not len(every):
+        return
+    known, group = compact(_mixed(coded, names)[every]) if names else ([0], None)
+    first = np.zeros(len(known), np.int64)
+    if group is not None:
+        first[group[::-1]] = np.arange(len(group))[::-1]  # the last one that is written stays: the first row of each
     for number in np.argsort(first):
-        where = np.nonzero((group == number) & is_read)[0]
-        if not len(where):
-            continue
+        where = every if group is None else every[group == number]
         pairs = ((name, coded[name].words[coded[name].codes[where[0]]]) for name in names)
         yield where, tuple(filter(is_told, pairs))
 
 
-def _part(found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...], machine: str) -> Part:
+def _mixed(coded: Mapping[str, Codes], names: Sequence[str]) -> Any:
+    """A number for each combination of these columns."""
+    mixed = np.zeros(len(coded["status"].codes), np.int64)
+    for name in names:
+        mixed = mixed * len(coded[name].values) + coded[name].codes
+    return mixed
+
+
+def compact(numbers: Any) -> tuple[Any, Any]:
+    """The different ones of these numbers, none below 0, ascending, and which of them each is."""
+    most = int(numbers.max()) + 1 if len(numbers) else 1
+    if most > 4 * len(numbers) + 1000:
+        known, codes = np.unique(numbers, return_inverse=True)
+        return known, codes
+    known = np.nonzero(np.bincount(numbers, minlength=most))[0]
+    table = np.zeros(most, np.int32)
+    table[known] = np.arange(len(known))
+    return known, table[numbers]
+
+
+def part_of(
+    found: Columns, where: Any, combination: tuple[tuple[str, Scalar], ...], machine: str, axes: tuple[str, str]
+) -> Part:
+    """The picture of these rows, which are one combination."""
     coded, row = found.coded, found.row
     task = str(coded["task"].words[coded["task"].codes[where[0]]])
     one = found.metrics[task]
-    columns, across = _ranked(found, X, where)
-    rows, down = _ranked(found, Y, where)
-    states = _states(coded, where)
-    models = {coded["model"].words[code] for code in np.unique(coded["model"].codes[where])}
+    columns, across = ranked(found, axes[0], where)
+    rows, down = ranked(found, axes[1], where)
+    states = states_of(coded, where)
+    models = {coded["model"].words[code] for code in compact(coded["model"].codes[where])[0]}
     about = HeatmapData(
         columns=columns, rows=rows, cells={}, metric=one, model=str(models.pop()) if len(models) == 1 else "",
-        sweep=row.name, machine=machine, combination=combination, progress=_progress(states),
-        prompt_tokens=_prompt_tokens(found, task, where, states), task=task,
+        sweep=row.name, machine=machine, combination=combination, progress=progress_of(states),
+        prompt_tokens=_prompt_tokens(found, task, where, states), task=task, x=axes[0], y=axes[1],
         spread=found.spreads[one.name].words if one.name in found.spreads else "",
     )  # fmt: skip
     shape = len(rows), len(columns)
     made = Field(
         about, np.zeros(shape, np.uint8), np.full(shape, np.nan), np.zeros(shape, np.uint16), np.zeros(shape, bool)
     )
-    kinds = np.array([fields.CODES[kind_of(status)] for status, _ in states.words], np.uint8)[states.codes]
-    values = np.where(kinds == fields.CODES[Kind.MEASURED], found.numbers[one.name][where], np.nan) if (
-        one.name in found.numbers) else np.full(len(where), np.nan)  # fmt: skip
-    made.kinds[down, across], made.values[down, across] = kinds, values
-    made.flags[down, across] = np.where(kinds == fields.CODES[Kind.MEASURED], _flags(found, where, task, about), 0)
+    at = down.astype(np.int64) * len(columns) + across
+    values = _fill(made, found, where, states, one, at)
     made.labels = {
         kind: Counter({label: count for label, count in states.counted() if label and states.kind(label) is kind})
         for kind in (Kind.FAILED, Kind.SKIPPED)
     }
-    if one.better and np.isfinite(values).any():
+    if one.better and np.isfinite(values).any() and not {PROMPT_TOKENS, "task"} & set(axes):
         best, tied = best_of(found, where, one, values)
-        made.tied[down[tied], across[tied]] = True
+        made.tied.ravel()[at[tied]] = True
         made.best = int(down[best]), int(across[best])
         sure = range_and_runs(found.result_at(int(where[best])), one)
         made.best_text = fields.best_text(about, made.best, float(values[best]), sure)
     labels = np.zeros(shape, np.int16)
-    labels[down, across] = states.codes + 1
-    words = ["", *(states.label(number) for number in range(len(states.words)))]
-    return Part(made, one, one.name == default_metric(found.samples[task]), words, labels,
-                partial(_results, found, where, states, combination))  # fmt: skip
+    labels.ravel()[at] = states.codes + 1
+    said = ["", *(states.label(number) for number in range(len(states.words)))]
+    return Part(made, one, one.name == default_metric(found.samples[task]), said, labels,
+                partial(_results, found, where, states, combination),
+                where.astype(np.int32, copy=False), at.astype(np.int32))  # fmt: skip
+
+
+def _fill(made: Field, found: Columns, where: Any, states: _States, one: Metric, at: Any) -> Any:
+    """Put these rows into a field at their places; their values."""
+    kinds = np.array([fields.CODES[kind_of(status)] for status, _ in states.words], np.uint8)[states.codes]
+    is_measured = kinds == fields.CODES[Kind.MEASURED]
+    known = found.numbers[one.name][where] if one.name in found.numbers else np.full(len(where), np.nan)
+    values = np.where(is_measured, known, np.nan)
+    made.kinds.ravel()[at], made.values.ravel()[at] = kinds, values
+    made.flags.ravel()[at] = np.where(is_measured, _flags(found, where, made.about.task, made.about), 0)
+    return values
+
+
+def put_into(part: Part, found: Columns, where: Any, at: Any) -> None:
+    """Some rows of a picture have changed; its colours, its best and what is tied with that stay as they are."""
+    _fill(part.field, found, where, states_of(found.coded, where), part.metric, at)
 
 
 @dataclass
@@ -260,10 +328,10 @@ class _States:
         yield from counts.items()
 
 
-def _states(coded: Mapping[str, Codes], where: Any) -> _States:
+def states_of(coded: Mapping[str, Codes], where: Any) -> _States:
     statuses, reasons = coded["status"], coded["reason"]
     mixed = statuses.codes[where].astype(np.int64) * len(reasons.values) + reasons.codes[where]
-    known, codes = np.unique(mixed, return_inverse=True)
+    known, codes = compact(mixed)
     words = [
         (Status(str(statuses.words[code // len(reasons.values)])), str(reasons.words[code % len(reasons.values)] or ""))
         for code in known
@@ -271,7 +339,7 @@ def _states(coded: Mapping[str, Codes], where: Any) -> _States:
     return _States(words, codes)
 
 
-def _progress(states: _States) -> Progress:
+def progress_of(states: _States) -> Progress:
     counts: Counter[Status] = Counter()
     for (status, _), count in zip(states.words, np.bincount(states.codes, minlength=len(states.words)), strict=True):
         counts[status] += int(count)
@@ -279,12 +347,12 @@ def _progress(states: _States) -> Progress:
     return Progress(counts[Status.OK], failed, counts[Status.SKIPPED], len(states.codes))
 
 
-def _ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], Any]:
+def ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], Any]:
     """The values of a dimension in their order, and each row's place among them; one None where it is not swept."""
-    if name not in found.row.dimensions:
+    if name not in found.row.dimensions and name not in ("model", "task"):
         return (None,), np.zeros(len(where), np.int64)
     codes, words = found.coded[name].codes[where], found.coded[name].words
-    used = sorted((int(code) for code in np.unique(codes)), key=lambda code: in_order(words[code]))
+    used = sorted((int(code) for code in compact(codes)[0]), key=lambda code: in_order(words[code]))
     ranks = np.zeros(len(words), np.int64)
     ranks[used] = np.arange(len(used))
     return tuple(words[code] for code in used), ranks[codes]
@@ -293,7 +361,7 @@ def _ranked(found: Columns, name: str, where: Any) -> tuple[tuple[Scalar, ...], 
 def _flags(found: Columns, where: Any, task: str, about: HeatmapData) -> Any:
     """The bits of the flags; an imported cell was not judged, so it is asked whether it is `unfilled`."""
     known = found.coded["flags"]
-    flags = np.array([fields.bits(_flag_set(text)) for text in known.words], np.uint16)[known.codes[where]]
+    flags = np.array([fields.bits(flag_set(text)) for text in known.words], np.uint16)[known.codes[where]]
     imported = (flags & np.uint16(fields.bits(frozenset({Flag.IMPORTED})))) != 0
     if task == MAIN_TASK and about.prompt_tokens and imported.any():
         batches = found.coded[Y]
@@ -317,7 +385,7 @@ def _prompt_tokens(found: Columns, task: str, where: Any, states: _States) -> in
 def _results(found: Columns, where: Any, states: _States, combination: Options) -> Iterator[CellResult]:
     """The rows of one picture, as far as it needs them."""
     coded = {name: (found.coded[name].words, found.coded[name].codes) for name in (X, Y, "model", "task", "flags")}
-    flags = [_flag_set(text) for text in coded["flags"][0]]
+    flags = [flag_set(text) for text in coded["flags"][0]]
     swept = [name for name in (X, Y) if name in found.row.dimensions]
     others = {name: value for name, value in combination if name in found.row.dimensions}
     for number, code in zip(where.tolist(), states.codes.tolist(), strict=True):
@@ -331,14 +399,14 @@ def _results(found: Columns, where: Any, states: _States, combination: Options) 
         )  # fmt: skip
 
 
-def _flag_set(text: Scalar) -> frozenset[Flag]:
+def flag_set(text: Scalar) -> frozenset[Flag]:
     return frozenset(Flag(word) for word in str(text or "").split(",") if word in set(Flag))
 
 
 def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:
     """The best of these rows, and which of them cannot be told from it: as `stats.best_set` has it."""
     known_flags = found.coded["flags"]
-    reused = np.array([Flag.REUSED in _flag_set(word) for word in known_flags.words], bool)[known_flags.codes[where]]
+    reused = np.array([Flag.REUSED in flag_set(word) for word in known_flags.words], bool)[known_flags.codes[where]]
     if np.isfinite(values[~reused]).any():
         values = np.where(reused, np.nan, values)
     low, high = values, values
@@ -358,59 +426,3 @@ def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, 
         tied = np.isfinite(values) & (low <= high[best]) & (high >= low[best])
     tied[best] = False
     return best, tied
-
-
-# -- in words --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Told:
-    """What `describe` says, and how many cells failed or carry a flag."""
-
-    text: str
-    doubtful: int
-
-
-def _by_work(found: Columns) -> Iterator[tuple[str, str, Any]]:
-    """What can be compared, as `grids.by_work` has it: words that tell it apart, its task, its rows."""
-    coded = found.coded
-    is_read = np.array([word is not None for word in coded["status"].words], bool)[coded["status"].codes]
-    tasks = sorted(found.metrics, key=lambda task: task != MAIN_TASK)
-    for task in tasks:
-        where = np.nonzero((coded["task"].codes == coded["task"].values[task]) & is_read)[0]
-        lengths, ranks = _ranked(found, PROMPT_TOKENS, where)
-        for number, length in enumerate(lengths):
-            wanted = length if isinstance(length, int) else None
-            yield work_in_words(task if len(tasks) > 1 else "", wanted), task, where[ranks == number]
-
-
-def describe(found: Columns) -> Told:
-    """The best cell of each task, and of each length of the prompt, in words, with what is tied with it."""
-    from ollama_sweep.results import best
-
-    lines = []
-    for work, task, where in _by_work(found):
-        one, states = found.metrics[task], _states(found.coded, where)
-        values = np.where(
-            np.array([status is Status.OK for status, _ in states.words])[states.codes],
-            found.numbers.get(one.name, np.full(len(found.coded["status"].codes), np.nan))[where], np.nan,
-        )  # fmt: skip
-        causes = Counter(
-            {label: count for label, count in states.counted() if label and states.kind(label) is Kind.FAILED}
-        )
-        head = f"{work}:\n" if work else ""
-        if not np.isfinite(values).any():
-            lines.append(head + best.nothing(_progress(states), causes, one))
-            continue
-        winner, tied = best_of(found, where, one, values)
-        order = np.nonzero(tied)[0]
-        order = order[np.argsort(-values[order] if one.better >= 0 else values[order], kind="stable")]
-        shown = [found.result_at(int(where[number])) for number in order[: best.MOST_TIED]]
-        cell = found.result_at(int(where[winner]))
-        lines.append(
-            head + best.described(cell, shown, len(order), one, _progress(states), found.spreads.get(one.name))
-        )
-    statuses = np.array([word is not None and Status(str(word)).is_failure for word in found.coded["status"].words])
-    flagged = np.array([bool(_flag_set(word) - {Flag.REUSED}) for word in found.coded["flags"].words])
-    doubtful = statuses[found.coded["status"].codes] | flagged[found.coded["flags"].codes]
-    return Told("\n".join(lines), int(doubtful.sum()))

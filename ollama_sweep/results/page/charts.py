@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.metrics import Metric, metric
 from ollama_sweep.core.outcome import Series
 from ollama_sweep.core.units import format_bytes
-from ollama_sweep.results.grids import in_word
+from ollama_sweep.results.grids import X, Y, in_word
 from ollama_sweep.results.page.gathering import Gathered
 from ollama_sweep.results.page.view import BY_ITSELF, Look, options_of
 
+if TYPE_CHECKING:
+    from ollama_sweep.results.page.tiles import Tiled
+    from ollama_sweep.results.plots.shared.field import Field
+
 WIDE, HIGH = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 78.0, 12.0, 10.0, 34.0
+MOST_OF_TILED, MOST_DOTS = 4, 200
 APART = 52.0
 """So far from one another words stand at the axis."""
 
@@ -131,6 +138,38 @@ def _best_batches(name: str, gathered: Gathered, look: Look) -> Iterator[Chart]:
             ticks = [(float(at), in_word(context)) for at, context in enumerate(data.contexts)]
             yield chart(f"{name}-batch{number}", data.title, ("num_ctx", _axis(data.metric)), points,
                         (data.metric, ""), facts="  ·  ".join(data.facts), ticks=ticks)  # fmt: skip
+
+
+def of_tiled(name: str, tiled: Sequence[Tiled]) -> list[Chart]:
+    """The best batch of each context of very many cells, of some contexts where they are too many to be told apart."""
+    found = (_best_batches_of(f"{name}-batch{number}", one.field) for number, one in enumerate(tiled[:MOST_OF_TILED]))
+    return [one for one in found if one is not None]
+
+
+def _best_batches_of(number: str, made: Field) -> Chart | None:
+    import numpy as np
+
+    about = made.about
+    if (about.x, about.y) != (X, Y) or not about.metric.better or not np.isfinite(made.values).any():
+        return None
+    sign = 1.0 if about.metric.better > 0 else -1.0
+    ranked = np.where(np.isfinite(made.values), sign * made.values, -np.inf)
+    best, step = ranked.argmax(axis=0), max(1, -(-len(about.columns) // MOST_DOTS))
+    points = []
+    for at in range(0, len(about.columns), step):
+        value = float(made.values[best[at], at])
+        if np.isfinite(value):
+            batch = in_word(about.rows[int(best[at])])
+            said = f"num_ctx {in_word(about.columns[at])}: num_batch {batch}, {about.metric.with_unit(value)}"
+            points.append(Dot(at, value, value, value, said))
+    if len(points) < 2:
+        return None
+    model = f"{model_label(about.model)}: " if about.model else ""
+    facts = [*about.facts, f"one of {step} num_ctx" if step > 1 else ""]
+    ticks = [(float(at), in_word(context)) for at, context in enumerate(about.columns)]
+    return chart(number, f"{model}best num_batch of each num_ctx, by {about.metric.words}",
+                 (X, _axis(about.metric)), points, (about.metric, ""), facts="  ·  ".join(filter(None, facts)),
+                 ticks=ticks)  # fmt: skip
 
 
 def _fronts(name: str, gathered: Gathered) -> Iterator[Chart]:

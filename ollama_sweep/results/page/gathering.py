@@ -14,11 +14,13 @@ from ollama_sweep.results.pictures import is_many
 
 if TYPE_CHECKING:
     from ollama_sweep.core.outcome import AnswerRow
-    from ollama_sweep.results.large.columns import Part
+    from ollama_sweep.results.large.sheet import Sheet
+    from ollama_sweep.results.page.tiles import Tiled
     from ollama_sweep.store.goals.keeping import KeptGoal
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import FailedAttempt, Holder, RunningAttempt, SweepRow
 
+MOST_MAPS = 40
 MOST_CELLS = 2500
 """A sweep of more cells is shown in tiles: so many a browser draws at once, each with its words."""
 REMARKABLE, MOST_ERRORS = 100, 50
@@ -26,8 +28,8 @@ REMARKABLE, MOST_ERRORS = 100, 50
 
 @dataclass(frozen=True)
 class Gathered:
-    """A sweep. `cells` are all of them, in order; of a sweep of very many those to look at first, and then `parts` has
-    its maps and `verdict` its best cells in words.
+    """A sweep. `cells` are all of them, in order; of a sweep of very many those to look at first, and then `sheet` has
+    all of them, `verdict` its best cells in words, and `extent` is when the first and the last of them ended.
     """
 
     row: SweepRow
@@ -42,14 +44,17 @@ class Gathered:
     running: RunningAttempt | None
     notes: Sequence[str]
     verdict: str = ""
-    parts: Sequence[Part] = ()
+    sheet: Sheet | None = None
+    tiled: tuple[Sequence[Tiled], int] = ((), 0)
+    """The maps of very many cells, as far as they are shown, and how many there are."""
+    extent: tuple[str, str] | None = None
     scouted: ScoutedMap | None = None
     goal: KeptGoal | None = None
 
     @property
     def is_large(self) -> bool:
         """Not every cell is here."""
-        return bool(self.parts)
+        return self.sheet is not None
 
     @property
     def total(self) -> int:
@@ -57,14 +62,19 @@ class Gathered:
         return sum(self.counts.values())
 
 
-def gather(reader: Reader, row: SweepRow) -> Gathered:
-    """All that is shown of a sweep; inside a snapshot it is of one moment."""
+def gather(reader: Reader, row: SweepRow, sheet: Sheet | None = None) -> Gathered:
+    """All that is shown of a sweep; inside a snapshot it is of one moment.
+
+    Who gives a sheet of very many cells makes its maps as well.
+    """
     counts = reader.counts(row.sweep_id)
     writer, last = reader.writer(), reader.last_sweep()
     is_measured = writer is not None and last is not None and last.sweep_id == row.sweep_id
     large = is_many(counts, MOST_CELLS)
-    verdict, parts = _large(reader, row) if large else ("", ())
-    cells = reader.remarkable(row.sweep_id, REMARKABLE) if large else list(reader.results(row.sweep_id))
+    tiled: tuple[Sequence[Tiled], int] = ((), 0)
+    if large and sheet is None:
+        sheet, tiled = _read(reader, row)
+    cells = list(reader.results(row.sweep_id)) if not large or sheet is None else _remarkable(reader, sheet)
     return Gathered(
         row=row,
         counts=counts,
@@ -77,19 +87,34 @@ def gather(reader: Reader, row: SweepRow) -> Gathered:
         writer=writer if is_measured else None,
         running=reader.running(row.sweep_id) if is_measured else None,
         notes=tuple(_notes(reader, row, () if large else cells)),
-        verdict=verdict,
-        parts=parts,
+        verdict="" if not large or sheet is None else _verdict(reader, sheet),
+        sheet=sheet if large else None,
+        tiled=tiled,
+        extent=reader.extent(row.sweep_id) if large else None,
         scouted=scouted_map(reader, row),
         goal=reader.goal(row.sweep_id),
     )
 
 
-def _large(reader: Reader, row: SweepRow) -> tuple[str, tuple[Part, ...]]:
-    """The verdict and the maps of a sweep of very many cells, never with a row for each in memory."""
-    from ollama_sweep.results.large import columns
+def _read(reader: Reader, row: SweepRow) -> tuple[Sheet, tuple[Sequence[Tiled], int]]:
+    from ollama_sweep.results.large import sheet
+    from ollama_sweep.results.page import tiles
 
-    found = columns.read(reader, row)
-    return columns.describe(found).text, tuple(columns.parts_of(found, row.machine))
+    made = sheet.read(reader, row)
+    return made, tiles.of_columns("", made.of_metric(reader, None), row.machine, most_maps=MOST_MAPS)
+
+
+def _remarkable(reader: Reader, sheet: Sheet) -> list[CellResult]:
+    from ollama_sweep.results.large import counted
+
+    return sheet.once("remarkable", lambda: counted.remarkable(reader, sheet, REMARKABLE))
+
+
+def _verdict(reader: Reader, sheet: Sheet) -> str:
+    """The best cells in the words of `best`, of all of them."""
+    from ollama_sweep.results.large import verdict
+
+    return sheet.once("verdict", lambda: verdict.describe(sheet.of_metric(reader, None)).text)
 
 
 def _notes(reader: Reader, row: SweepRow, cells: Sequence[CellResult]) -> list[str]:

@@ -55,6 +55,8 @@ class MapCell:
     words: str
     link: str = ""
     """Where a page that has more of it says all that is known of the cell."""
+    zoom: str = ""
+    """Where a page shows the cells of a tile by themselves."""
 
 
 Link = Callable[[CellResult], str]

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from ollama_sweep import __version__
 from ollama_sweep.core.text import as_json, harmless, harmless_lines
 from ollama_sweep.machine.secrets import masked
-from ollama_sweep.results.page import maps
+from ollama_sweep.results.page import maps, svg
 from ollama_sweep.results.page.view import SweepView
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -62,6 +62,7 @@ def environment(folder: Path | None = None) -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["lines"] = _lines
+    made.globals["map_cells"] = svg.map_cells
     made.globals["swatches"] = {str(look): name for look, name in maps.swatches().items()}
     return made
 

@@ -144,9 +144,10 @@ def _head(of: Metric) -> str:
 
 def failure_table(number: str, gathered: Gathered) -> Table | None:
     """How cells failed: how many of each kind, and what the engine said of one of them."""
-    if gathered.is_large:
-        counts = Counter({label: count for part in gathered.parts for labels in part.field.labels.values()
-                          for label, count in labels.items()})  # fmt: skip
+    if gathered.sheet is not None:
+        from ollama_sweep.results.large import counted
+
+        counts = counted.labels(gathered.sheet.columns)
     else:
         counts = Counter(
             _status(cell) for cell in gathered.cells if cell.status.is_failure or cell.status is Status.SKIPPED
@@ -170,9 +171,10 @@ def _short(text: str) -> str:
 
 def flag_table(number: str, gathered: Gathered) -> Table | None:
     """The flags that occur, and what they mean."""
-    if gathered.is_large:
-        counts = Counter({flag: sum(int(part.field.has(flag).sum()) for part in gathered.parts)
-                          for flag in FLAG_MEANINGS})  # fmt: skip
+    if gathered.sheet is not None:
+        from ollama_sweep.results.large import counted
+
+        counts = counted.flags(gathered.sheet.columns)
     else:
         counts = Counter(flag for cell in gathered.cells for flag in flags_of(cell))
     rows = [(str(flag), maps.signs().get(str(flag), ""), str(counts[flag]), meaning)

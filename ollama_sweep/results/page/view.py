@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.noise.drift import drift_of
@@ -16,7 +16,7 @@ from ollama_sweep.results.find import replayed_words
 from ollama_sweep.results.grids import Grid, X, Y, in_words, make_grids
 from ollama_sweep.results.groups import make_groups
 from ollama_sweep.results.page import maps, tables
-from ollama_sweep.results.page.gathering import MOST_CELLS, Gathered
+from ollama_sweep.results.page.gathering import MOST_CELLS, MOST_MAPS, Gathered
 from ollama_sweep.results.page.maps import Link, Map
 from ollama_sweep.results.page.tables import Table
 from ollama_sweep.results.plots import PlotOptions
@@ -24,7 +24,6 @@ from ollama_sweep.results.plots.shared import heatmap_data
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.prices import PriceTable
 
-MOST_MAPS = 40
 NOT_TOLD = frozenset({"sweep", "engine", "position"})
 """Columns that all cells of a sweep share, or that only say where a row stands."""
 
@@ -76,10 +75,10 @@ def sweep_view(
 ) -> SweepView:  # fmt: skip
     """Everything a page says of a sweep. Raises nothing for one that is empty, failed or runs now."""
     name = f"s{number}"
-    shown, left_out = maps_of(name, gathered)
+    shown, unshown = maps_of(name, gathered)
     return SweepView(
         id=name, name=gathered.row.name, verdict=tuple(verdict(gathered)),
-        notices=(*notices(gathered), *left_out, *notes), facts=tuple(facts(gathered)), maps=tuple(shown),
+        notices=(*notices(gathered), *unshown, *notes), facts=tuple(facts(gathered)), maps=tuple(shown),
         pictures=tuple(pictures), tables=tuple(tables_of(name, gathered, prices)), repeats=tuple(repeats),
         data=data_of(gathered),
     )  # fmt: skip
@@ -126,12 +125,13 @@ def facts(gathered: Gathered) -> Iterator[tuple[str, str]]:
     yield "machine", row.machine
     version = gathered.surroundings.get("engine_version")
     yield "engine", f"{row.engine} {version}" if version else row.engine
-    models = list(dict.fromkeys(model_label(cell.model) for cell in cells))
+    models = list(dict.fromkeys(map(model_label, _named(gathered, "model"))))
     yield ("model" if len(models) < 2 else "models"), in_short(models)
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    tasks = _named(gathered, "task")
     yield ("task" if len(tasks) < 2 else "tasks"), in_short(tasks)
     yield "cells", ", ".join([f"{gathered.total:,}", *_counted(gathered.counts)])
-    times = sorted(str(cell.row[name]) for cell in cells for name in ("finished_at",) if cell.row.get(name))
+    times: Sequence[str] = sorted(str(cell.row["finished_at"]) for cell in cells if cell.row.get("finished_at"))
+    times = gathered.extent or times
     if times:
         first, last = _minute(times[0]), _minute(times[-1])
         yield "measured", f"{first} to {last} UTC" if first != last else f"{first} UTC"
@@ -143,6 +143,13 @@ def facts(gathered: Gathered) -> Iterator[tuple[str, str]]:
             f"{'beyond' if about.is_flagged else 'within'} the ± {about.limit:.1%} from which on cells are flagged"
         )
         yield "drift", f"{about.words} over {len(gathered.points)} control loads, {flagged}"
+
+
+def _named(gathered: Gathered, name: str) -> list[str]:
+    """The models, or the tasks, of all cells."""
+    if gathered.sheet is not None:
+        return [str(word) for word in gathered.sheet.columns.coded[name].words]
+    return list(dict.fromkeys(getattr(cell, name) for cell in gathered.cells))
 
 
 def _counted(counts: Mapping[Status, int]) -> Iterator[str]:
@@ -177,16 +184,12 @@ def maps_of(
     drawn: Sequence[tuple[HeatmapData, Grid]] | None = None,
 ) -> tuple[list[Map], list[str]]:  # fmt: skip
     """The maps, and what is said of those that are left out. Raises ConfigError for a metric that no cell has."""
-    if gathered.is_large:
-        from ollama_sweep.results.page import tiles
-
-        parts = gathered.parts[:MOST_MAPS]
-        found = [tiles.of_field(f"{name}-map{at}", part.field, MOST_CELLS // len(parts))
-                 for at, part in enumerate(parts)]  # fmt: skip
-        return found, _left_out(len(gathered.parts))
+    if gathered.sheet is not None:
+        made, count = gathered.tiled
+        return [replace(one, id=f"{name}-map{at}").map() for at, one in enumerate(made)], left_out(count)
     drawn = drawn_of(gathered, look) if drawn is None else drawn
     found = [maps.of_cells(f"{name}-map{at}", *one, link) for at, one in enumerate(drawn[:MOST_MAPS])]
-    return found, _left_out(len(drawn))
+    return found, left_out(len(drawn))
 
 
 def drawn_of(gathered: Gathered, look: Look = BY_ITSELF) -> list[tuple[HeatmapData, Grid]]:
@@ -209,7 +212,8 @@ def options_of(gathered: Gathered, look: Look = BY_ITSELF) -> PlotOptions:
     )  # fmt: skip
 
 
-def _left_out(count: int) -> list[str]:
+def left_out(count: int) -> list[str]:
+    """What is said of maps that are more than a page shows."""
     more = count - MOST_MAPS
     return [f"{more} of {count} maps are left out: the table of cells has theirs."] if more > 0 else []
 

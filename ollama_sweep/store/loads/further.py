@@ -19,6 +19,8 @@ from ollama_sweep.store.loads import stored
 from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED
 from ollama_sweep.store.values import Notes
 
+SAMPLED, TOGETHER = 4000, 8
+"""Attempts that stand for very many, and how many of them lie side by side."""
 WAITING, DONE, FAILED, DROPPED = "waiting", "done", "failed", "dropped"
 
 NEXT = """
@@ -262,16 +264,34 @@ def end_look(connection: sqlite3.Connection, sweep_id: int, now: str) -> None:
     connection.execute("UPDATE second_looks SET ended_at = ? WHERE sweep_id = ? AND ended_at IS NULL", (now, sweep_id))
 
 
-def seconds(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[Purpose | None, float]:
-    """What the sweep's attempts took over all sessions, by what they were made for; None for the cells' own."""
+def seconds(
+    connection: sqlite3.Connection, sweep_id: int, notes: Notes, *, most: int | None = None
+) -> dict[Purpose | None, float]:
+    """What the sweep's attempts took over all sessions, by what they were made for; None for the cells' own.
+
+    Of more attempts than `most` it is estimated: by SAMPLED of them, evenly from all, in groups.
+    """
+    count, first, last = connection.execute(
+        "SELECT count(*), min(id), max(id) FROM main.attempts WHERE sweep_id = ?", (sweep_id,)
+    ).fetchone()
+    bound: dict[str, object] = {"sweep": sweep_id}
+    which, share = "sweep_id = :sweep", 1.0
+    if most is not None and count > most:
+        step = max(1, (last - first) // (SAMPLED // TOGETHER))
+        ids = {number for (number,) in connection.execute(
+            """SELECT a.id FROM json_each(:points) AS point CROSS JOIN main.attempts AS a ON a.id IN (
+                SELECT id FROM main.attempts WHERE sweep_id = :sweep AND id >= point.value ORDER BY id LIMIT :n)""",
+            {**bound, "points": json.dumps(list(range(first, last + 1, step))), "n": TOGETHER})}  # fmt: skip
+        which, share = "id IN (SELECT value FROM json_each(:ids))", count / len(ids)
+        bound["ids"] = json.dumps(sorted(ids))
     rows = values.rows_of(
         connection,
-        """SELECT purpose, sum(max(0, julianday(finished_at) - julianday(started_at))) * 86400.0 FROM attempts
-            WHERE sweep_id = ? AND finished_at <> '' AND status NOT IN ('interrupted', 'discarded') GROUP BY purpose""",
-        (sweep_id,),
+        f"""SELECT purpose, sum(max(0, julianday(finished_at) - julianday(started_at))) * 86400.0 FROM attempts
+            WHERE {which} AND finished_at <> '' AND status NOT IN ('interrupted', 'discarded') GROUP BY purpose""",
+        bound,
     )
     found = notes.rows("the time of attempts", lambda name, took: (name and Purpose(name), values.number(took)), rows)
-    return dict(found)
+    return {purpose: took * share for purpose, took in found}
 
 
 def has_looked(connection: sqlite3.Connection, look_id: int, stage: int) -> bool:

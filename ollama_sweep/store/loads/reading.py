@@ -11,6 +11,9 @@ from ollama_sweep.store.file import Reading
 from ollama_sweep.store.loads import compared, further, measured, recorded, spreads
 from ollama_sweep.store.rows import SweepRow
 
+MOST_TIMED = 20_000
+"""Attempts whose times are all read."""
+
 
 class LoadsReading(Reading):
     """The part of `Reader` about loads."""
@@ -26,9 +29,12 @@ class LoadsReading(Reading):
             return further.waiting(self._connection, sweep_id)
 
     def seconds(self, sweep_id: int) -> dict[Purpose | None, float]:
-        """What the attempts of all sessions took, by what they were made for; None for the cells' own."""
+        """What the attempts of all sessions took, by what they were made for; None for the cells' own.
+
+        Of very many attempts it is estimated, so that it costs the same however many there are.
+        """
         with self._storage_errors():
-            return further.seconds(self._connection, sweep_id, self._notes)
+            return further.seconds(self._connection, sweep_id, self._notes, most=MOST_TIMED)
 
     def further_loads(self, key: str) -> list[further.Made]:
         """The further loads that a cell had or waits for, the oldest first."""

@@ -118,31 +118,42 @@
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => { if (event.persisted) back(); });
 
-  // A cell that is looked at for a moment: the commands that repeat it, and the way to all that is known.
+  // A cell that is looked at for a moment: the commands that repeat it, and the way to all that is known; of a tile the
+  // way to its cells.
   let waiting = 0;
+  const below = (figure, ...content) => {
+    let box = figure.querySelector(".brief");
+    if (!box) {
+      box = document.createElement("div");
+      box.className = "brief";
+      figure.querySelector(".detail").after(box);
+    }
+    box.replaceChildren(...content);
+  };
   document.addEventListener("told", (event) => {
     const cell = event.target;
     const figure = cell.closest("figure.map");
     clearTimeout(waiting);
+    if (cell.dataset.zoom) {
+      const way = document.createElement("a");
+      way.href = cell.dataset.zoom;
+      way.textContent = "Show this part of the map by itself";
+      below(figure, way);
+    }
     if (!cell.dataset.link) return;
     waiting = setTimeout(async () => {
       try {
         const answer = await fetch(`${cell.dataset.link}&part=brief`);
-        if (!answer.ok) return;
-        let box = figure.querySelector(".brief");
-        if (!box) {
-          box = document.createElement("div");
-          box.className = "brief";
-          figure.querySelector(".detail").after(box);
-        }
-        box.replaceChildren(...parsed(await answer.text()).body.childNodes);
+        if (answer.ok) below(figure, ...parsed(await answer.text()).body.childNodes);
       } catch { /* the words of the cell are there all the same */ }
     }, 300);
   });
-  document.addEventListener("keydown", (event) => {
-    const cell = event.key === "Enter" && event.target.closest && event.target.closest(".cell[data-link]");
-    if (cell) location.href = cell.dataset.link;
-  });
+  const go = (event) => {
+    const cell = event.target.closest && event.target.closest(".cell[data-link], .cell[data-zoom]");
+    if (cell) location.href = cell.dataset.link || cell.dataset.zoom;
+  };
+  document.addEventListener("keydown", (event) => { if (event.key === "Enter") go(event); });
+  document.addEventListener("dblclick", go);
 
   localise(document);
   open();
