@@ -37,7 +37,9 @@ def chromium() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def opened(browser: Any, url: str, *, width: int = 1280, dark: bool = False, patience_s: float = PATIENCE_S) -> Iterator[Any]:
+def opened(
+    browser: Any, url: str, *, width: int = 1280, dark: bool = False, patience_s: float = PATIENCE_S
+) -> Iterator[Any]:
     """A page in a window of its own. Whatever it says on its console, or asks of anybody else, fails the test."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", locale="en-GB",
