@@ -1,12 +1,14 @@
 """The map of a sweep in a terminal: coloured cells with their values where there is room, else one sign a cell.
 
-Signs: a digit 0 to 9 is the speed between the slowest and the fastest cell, so that nothing depends on colours.
+Signs: a digit 0 to 9 is the speed between the slowest and the fastest cell, so that nothing depends on colours. What
+was not measured but scouted or predicted is lighter and in brackets, or has a sign of its own; a line says where it is
+from.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,10 +17,14 @@ from ollama_sweep.results.plots.heatmap import CellMark, HeatmapData, Kind
 
 SHADES = (53, 54, 60, 60, 30, 36, 72, 77, 148, 220)
 """The colour map viridis in the 256 colours of a terminal; on the last five the type is black."""
+LIGHTER = (139, 140, 146, 146, 116, 115, 151, 157, 192, 228)
+"""The same half way to white, with black type."""
 NARROWEST, LOWEST, WIDEST_CELL = 12, 4, 12
 CORNER = "batch\\ctx"
-_SIGNS = {Kind.FAILED: "✗", Kind.SKIPPED: "–", Kind.PENDING: "·", Kind.RUNNING: "▶", Kind.MEASURED: "?"}
-_ASCII_SIGNS = {Kind.FAILED: "x", Kind.SKIPPED: "-", Kind.PENDING: ".", Kind.RUNNING: ">", Kind.MEASURED: "?"}
+_SIGNS = {Kind.FAILED: "✗", Kind.SKIPPED: "–", Kind.PENDING: "·", Kind.RUNNING: "▶", Kind.MEASURED: "?",
+          Kind.PREDICTED: "○"}  # fmt: skip
+_ASCII_SIGNS = {Kind.FAILED: "x", Kind.SKIPPED: "-", Kind.PENDING: ".", Kind.RUNNING: ">", Kind.MEASURED: "?",
+                Kind.PREDICTED: "o"}  # fmt: skip
 _RESET = "\x1b[0m"
 T = TypeVar("T")
 
@@ -41,6 +47,11 @@ class Look:
         return "*" if self.ascii_only else "★"
 
 
+def height_of(data: HeatmapData) -> int:
+    """The lines of a map that is drawn whole."""
+    return len(data.rows) + 2 + bool(data.marked(Kind.PREDICTED))
+
+
 def draw(data: HeatmapData, look: Look) -> list[str]:
     """Lines no wider than the terminal; none where it is too small for any map."""
     if look.width < NARROWEST or look.height < LOWEST or not data.cells:
@@ -48,7 +59,9 @@ def draw(data: HeatmapData, look: Look) -> list[str]:
     margin = max(len(_name(row)) for row in data.rows)
     margin = max(margin, len(CORNER)) if look.width >= 60 else margin
     room = look.width - margin - 1
-    columns, rows = _grouped(data.columns, max(1, room)), _grouped(data.rows, max(1, look.height - 2))
+    has_room = look.height > LOWEST and bool(data.marked(Kind.PREDICTED))
+    columns = _grouped(data.columns, max(1, room))
+    rows = _grouped(data.rows, max(1, look.height - 2 - has_room))
     wide = min(WIDEST_CELL, max(1, room // len(columns)))
     marks = [[_together(data, group_x, group_y) for group_x in columns] for group_y in rows]
     values = [mark.value for mark in data.cells.values() if mark.value is not None]
@@ -59,7 +72,9 @@ def draw(data: HeatmapData, look: Look) -> list[str]:
         cells = "".join(_cell(mark, ends, wide, with_text, look) for mark in row)
         line = f"{_name(group[0])[:margin]:>{margin}} {cells}"
         lines.append(line if look.colour else line.rstrip())
-    return [*lines, _legend(data, ends, look)]
+    lines.append(_legend(data, ends, look))
+    is_seen = any(mark is not None and mark.kind is Kind.PREDICTED for row in marks for mark in row)
+    return [*lines, _where_from(data, look, is_bracketed=with_text)] if has_room and is_seen else lines
 
 
 def _grouped(values: Sequence[T], room: int) -> list[Sequence[T]]:
@@ -73,18 +88,23 @@ def _together(data: HeatmapData, columns: Sequence[object], rows: Sequence[objec
     found = [data.cells[place] for x in columns for y in rows if (place := (x, y)) in data.cells]  # type: ignore[index]
     if len(found) <= 1:
         return found[0] if found else None
-    for kind in (Kind.RUNNING, Kind.MEASURED, Kind.FAILED, Kind.PENDING, Kind.SKIPPED):
+    for kind in (Kind.RUNNING, Kind.MEASURED, Kind.FAILED, Kind.PREDICTED, Kind.PENDING, Kind.SKIPPED):
         of_kind = [mark for mark in found if mark.kind is kind]
         if of_kind:
-            values = [mark.value for mark in of_kind if mark.value is not None]
-            mean = math.fsum(values) / len(values) if values else None
-            return CellMark(kind, "", mean, best=any(mark.best for mark in of_kind))
+            value, likely = _mean(mark.value for mark in of_kind), _mean(mark.predicted for mark in of_kind)
+            return CellMark(kind, "", value, best=any(mark.best for mark in of_kind), predicted=likely)
     return None
 
 
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 def _text_width(data: HeatmapData) -> int:
-    """The room that the values need, with a space and a star."""
-    texts = [len(mark.label) + (2 if mark.best else 0) for mark in data.cells.values() if mark.value is not None]
+    """The room that the values need, with a space and a star, or brackets."""
+    texts = [len(mark.label) + (2 if mark.best or mark.value is None else 0)
+             for mark in data.cells.values() if mark.value is not None or mark.predicted is not None]  # fmt: skip
     return 1 + max(texts, default=3)
 
 
@@ -92,11 +112,14 @@ def _cell(mark: CellMark | None, ends: tuple[float, float], wide: int, with_text
     if mark is None:
         return " " * wide
     text = look.signs[mark.kind]
+    if mark.predicted is not None:
+        text = (f"({mark.label})" if with_text else text).center(wide)
+        return f"\x1b[48;5;{LIGHTER[_level(mark.predicted, ends)]};30m{text}{_RESET}" if look.colour else text
     if mark.value is None:
         painted = {Kind.FAILED: "\x1b[31m", Kind.RUNNING: "\x1b[1;36m"}.get(mark.kind, "\x1b[2m")
         centred = text.center(wide)
         return f"{painted}{centred}{_RESET}" if look.colour else centred
-    level = min(9, int(10 * (mark.value - ends[0]) / (ends[1] - ends[0]))) if ends[1] > ends[0] else 9
+    level = _level(mark.value, ends)
     text = mark.label if with_text else str(level)
     if mark.best:
         text = f"{look.star} {text}" if with_text else look.star
@@ -106,6 +129,12 @@ def _cell(mark: CellMark | None, ends: tuple[float, float], wide: int, with_text
         text = ""
     ink = 30 if level >= 5 else 97
     return f"\x1b[48;5;{SHADES[level]};{ink}m{text.center(wide)}{_RESET}"
+
+
+def _level(value: float, ends: tuple[float, float]) -> int:
+    """0 to 9, also of what is likely to lie beyond all that was measured."""
+    low, high = ends
+    return min(9, max(0, int(10 * (value - low) / (high - low)))) if high > low else 9
 
 
 def _header(columns: Sequence[Sequence[object]], margin: int, wide: int, width: int) -> str:
@@ -136,3 +165,11 @@ def _legend(data: HeatmapData, ends: tuple[float, float], look: Look) -> str:
         longer = f"{line}, {part}" if line else part
         line = longer if len(longer) <= look.width else line
     return line
+
+
+def _where_from(data: HeatmapData, look: Look, *, is_bracketed: bool) -> str:
+    """Where the values of lighter cells are from, in the words of the pictures; shorter where that is too long."""
+    sign = "(…)" if is_bracketed and not look.ascii_only else "(...)" if is_bracketed else look.signs[Kind.PREDICTED]
+    where_from = data.lighter.replace("±", "+-") if look.ascii_only else data.lighter
+    whole = f"{sign} not measured, but {where_from}"
+    return whole if len(whole) <= look.width else f"{sign} {where_from}"[: look.width]

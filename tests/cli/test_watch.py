@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import struct
@@ -19,8 +20,12 @@ from results_maker import Recipe, large, make, result
 from sweeping import Program, label, program
 from terminals import Terminal, gate, measuring, terminals
 
-from ollama_sweep.cli.map import Look, draw
+from ollama_sweep.cli.map import Look, draw, height_of
 from ollama_sweep.core.outcome import CellResult, Status
+from ollama_sweep.core.surface.factor import Pair, factors
+from ollama_sweep.core.surface.places import Place
+from ollama_sweep.core.surface.scouted import Expected
+from ollama_sweep.results.likely.scouted import ScoutedMap
 from ollama_sweep.results.plots import PlotOptions, heatmap
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -175,6 +180,37 @@ def test_failures_and_the_running_cell_have_signs_of_their_own() -> None:
     assert [line.split()[1] for line in lines[1:4]] == ["✗", "▶", "–"]
     assert lines[4] == "▶ now, ✗ failed, – skipped"
     assert "".join(the_map([failed, running, skipped], 50, 10, ascii_only=True)).isascii()
+
+
+def likely(*others: CellResult) -> heatmap.HeatmapData:
+    """Four measured cells, and a fifth that a scout puts at 250 tokens/s."""
+    cells = [result(512 * column, 2, 100.0 * column) for column in range(1, 5)]
+    cells.append(result(4096, 2, None, row={"position": 4}))
+    both_ways = [Pair(Place(at, 512, at), math.log(0.96)) for at in range(12)]
+    scouted = ScoutedMap("grid.scout", (factors(both_ways),), {4: Expected(math.log(250), 0.02)}, 1)
+    (data,) = heatmap.collect([*cells, *others], PlotOptions(predicts=True, scouted=scouted))
+    return data
+
+
+def test_a_scouted_cell_stands_in_brackets_and_a_line_has_the_factor() -> None:
+    lines = draw(likely(), Look(79, 10))
+    assert lines[1].split() == ["2", "100", "200", "300", "★", "400", "(250)"]
+    assert lines[-1] == "(…) not measured, but scouted by context swap, times 0.960 ± 0.0 % (12 cells)"
+    assert len(draw(likely(), Look(79, height_of(likely())))) == height_of(likely())
+
+
+def test_without_room_a_scouted_cell_has_a_sign_of_its_own_with_and_without_colours() -> None:
+    for coloured in (False, True):
+        lines = draw(likely(), Look(24, 10, colour=coloured))
+        assert "○" in lines[1]
+        assert lines[-1].startswith("○ scouted by context")
+    assert "o" in draw(likely(), Look(24, 10, ascii_only=True))[1]
+    assert "".join(draw(likely(), Look(79, 10, ascii_only=True))).isascii()
+
+
+def test_a_group_of_cells_is_what_was_measured_of_it() -> None:
+    data = likely(*(result(512 * column, 2, None) for column in range(9, 60)))
+    assert "○" not in "".join(draw(data, Look(12, 10))), "a scouted cell beside a measured one"
 
 
 def test_a_grid_wider_than_the_terminal_is_drawn_in_groups() -> None:

@@ -33,6 +33,7 @@ def test_a_goal_ends_with_most_cells_unmeasured_and_exit_0(program: Program, kin
     assert f"Goal {kind}" in status
     assert "reached" in status
     assert "Go on with" not in status
+    assert "not measured, but predicted, assuming a smooth surface" in program("watch").must().stdout
     again = program("run", program.folder / "grid.yaml").must().stdout
     assert "Goal reached" in again
     assert measured(program) == done, "a plain run goes on with the goal that is kept, and measures nothing twice"

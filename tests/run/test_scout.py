@@ -64,6 +64,9 @@ def test_a_sweep_is_scouted_then_measured_where_it_must_be_and_shown_as_one_map(
     assert f"The goal map is reached; {scouted} of {CELLS} cells are not measured." in page.read_text("utf-8")
     assert "lighter: not measured, but scouted by context swap, times 0.9" in page.read_text("utf-8")
     assert 'class="cell predicted"' in page.read_text("utf-8")
+    map_of_watch = program("watch").must().stdout.splitlines()
+    assert map_of_watch[-1].startswith("(…) not measured, but scouted by context swap, times 0.9")
+    assert sum(line.count("(") for line in map_of_watch[-7:-2]) == scouted
 
 
 def test_a_plain_run_goes_on_with_it_and_measures_nothing_twice_until_it_is_told_otherwise(program: Program) -> None:

@@ -76,7 +76,7 @@ class View:
         import textwrap
 
         from ollama_sweep.cli.commands.status import lines_of
-        from ollama_sweep.cli.map import Look, draw
+        from ollama_sweep.cli.map import Look, draw, height_of
         from ollama_sweep.results.status import PairStatus
 
         both = self._read()
@@ -88,7 +88,7 @@ class View:
         chosen = self._chosen(found)
         room = height - len(said) - 2
         if chosen is not None:
-            look = Look(width - 1, min(room, len(chosen.rows) + 2), colour=colour, ascii_only=is_ascii)
+            look = Look(width - 1, min(room, height_of(chosen)), colour=colour, ascii_only=is_ascii)
             arm = [f"Arm {found.pair.letter}: {found.pair.what}"[: width - 1]] if found.pair else []
             said += ["", *arm, *self._title(chosen, width - 1), *draw(chosen, look)]
         elif found.total > MAP_CELLS:
@@ -109,16 +109,20 @@ class View:
             row = next(row for row in rows if row.name == found.sweep)
             if state != self._maps_of and time.monotonic() >= self._next_maps_at:
                 if found.total <= MAP_CELLS:
-                    self._read_maps(reader, row)
+                    self._read_maps(reader, row, found)
                 self._maps_of = state
         return both
 
-    def _read_maps(self, reader: Reader, row: SweepRow) -> None:
+    def _read_maps(self, reader: Reader, row: SweepRow, found: SweepStatus) -> None:
         from ollama_sweep.results.plots import PlotOptions, heatmap
 
         begun = time.monotonic()
         results = list(reader.results(row.sweep_id))
-        self._maps = heatmap.collect(results, PlotOptions(metric=self._metric, sweep=row.name)) if results else []
+        options = PlotOptions(
+            metric=self._metric, sweep=row.name, spreads=found.spreads, predicts=bool(row.spec.get("goal")),
+            scouted=found.scouted,
+        )  # fmt: skip
+        self._maps = heatmap.collect(results, options) if results else []
         self._next_maps_at = time.monotonic() + MAP_SHARE * (time.monotonic() - begun)
 
     def _chosen(self, found: SweepStatus) -> HeatmapData | None:
