@@ -167,6 +167,8 @@ class Engine(ABC):
     """It answers from a recording: nothing of this computer is measured, and its clock runs as fast as it can."""
     loads_without_a_prompt: ClassVar[bool] = False
     """`prepare` loads a cell's num_ctx and num_batch by itself, so memory can be looked for by loads alone."""
+    swaps_contexts: ClassVar[bool] = False
+    """What else is a load is a context of a model that stays loaded, and settings of a server are the context's."""
     scout: ClassVar[str] = ""
     """The engine that measures its cells by context swap, for `run --scout`; "" where there is none."""
     how_to_get_a_model: ClassVar[str] = ""

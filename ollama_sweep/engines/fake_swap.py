@@ -17,6 +17,7 @@ class Engine(Fake):
     """See `fake.Engine`."""
 
     scout = ""
+    swaps_contexts = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

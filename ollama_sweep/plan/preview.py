@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from ollama_sweep import engines
 from ollama_sweep.core.forecast import Work, forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
 from ollama_sweep.core.loading.change import Counting, Loading, counted, is_more_than_reloads
@@ -126,7 +127,7 @@ class Preview:
     yet, where `measured_once` is true. `goal`: how many of them a planner usually chooses; None where there is no
     goal. `ways`: of a sweep that is scouted, what each way to measure it takes. `loading`: what the cells to run need,
     in this order; `loading_by_auto`: what the whole grid would need in the order `auto`, where that is less than in its
-    own.
+    own. `swaps_contexts`: each of these loads is a context of a model that stays loaded, and no server is started.
 
     A pair has its two sweeps in `arms`, what they are in words in `pair`, and `matched` cells of both; the counts and
     the time are those of both, `first` is in turns, all else is that of the first arm.
@@ -171,6 +172,7 @@ class Preview:
     ways: tuple[Way, ...] = ()
     loading: Loading = field(default_factory=Loading)
     loading_by_auto: Loading | None = None
+    swaps_contexts: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """For machines; what only a pair has is left out elsewhere."""
@@ -304,6 +306,7 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         ways=_ways(found, reader, row, seen.cells, scout),
         loading=seen.loading.found + seen.late_loading.found,
         loading_by_auto=_by_auto(spec, seen.cells),
+        swaps_contexts=engines.facts(found.engine).swaps_contexts,
     )
 
 

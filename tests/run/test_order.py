@@ -82,6 +82,14 @@ def test_each_model_and_each_server_comes_once_and_a_sweep_that_was_stopped_goes
     assert program.rows(sql=kept) == [{"cells": CELLS, "attempts": CELLS}]
 
 
+def test_an_engine_that_swaps_contexts_is_said_to_make_contexts(program: Program) -> None:
+    program.script(**COSTS)
+    said = program("plan", program.grid(**{**SOME, "server": None}, engine="fake_swap")).must().stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("In this order: ")]
+    assert line == "In this order: 24 contexts, 1 change of model; 24 cells in the context of the one before"
+    assert "in the order auto" not in said
+
+
 def test_the_time_left_is_right_where_the_cells_to_come_are_of_a_model_that_is_slower(program: Program) -> None:
     """Half of the cells are of b, four times as slow. Once a few of it are known, so is the end."""
     program.script(**COSTS)

@@ -116,19 +116,25 @@ def _loading(found: Preview) -> list[str]:
     """How often something is loaded, where cells differ in what they need."""
     now, auto = found.loading, found.loading_by_auto
     lines = []
+    own = _needs(now, swaps=found.swaps_contexts)
     if now.kept or now.models or now.restarts:
-        lines.append(f"In this order: {_needs(now)}")
+        lines.append(f"In this order: {own}")
     if auto is not None and found.to_run == found.cells:
-        lines.append(f"  in the order auto: {_needs(auto)}")
+        by_auto = _needs(auto, swaps=found.swaps_contexts)
+        lines += [f"  in the order auto: {by_auto}"] if by_auto != own else []
     return lines
 
 
-def _needs(loading: Loading) -> str:
-    """`36 loads, 2 changes of model, 3 restarts of the server; 180 cells in the load of the one before`."""
-    counts = [(loading.loads, "load", "loads"), (loading.models, "change of model", "changes of model"),
-              (loading.restarts, "restart of the server", "restarts of the server")]  # fmt: skip
+def _needs(loading: Loading, *, swaps: bool) -> str:
+    """`36 loads, 2 changes of model, 3 restarts of the server; 180 cells in the load of the one before`.
+
+    An engine that swaps contexts has contexts in place of loads, and starts no server for a setting.
+    """
+    load, restarts = ("context", 0) if swaps else ("load", loading.restarts)
+    counts = [(loading.loads, load, f"{load}s"), (loading.models, "change of model", "changes of model"),
+              (restarts, "restart of the server", "restarts of the server")]  # fmt: skip
     words = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
-    return f"{words}; {loading.kept} cells in the load of the one before" if loading.kept else words
+    return f"{words}; {loading.kept} cells in the {load} of the one before" if loading.kept else words
 
 
 def _goal(found: Preview) -> list[str]:

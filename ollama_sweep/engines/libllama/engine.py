@@ -51,6 +51,7 @@ class Engine(Base):
     )
     kinds = frozenset({GENERATE})
     loads_without_a_prompt = True
+    swaps_contexts = True
     host_variable = "OLLAMA_HOST"
     how_to_get_a_model = "ollama pull llama3.2:1b"
     look = SwapLook
