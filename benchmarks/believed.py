@@ -25,11 +25,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.judge import wants_warmup
+from ollama_sweep.core.loading.controls import controls_wanted
 from ollama_sweep.core.noise.drift import Point, line_of
 from ollama_sweep.core.noise.spread import MEDIAN_VARIANCE, Load, Spreads, half_width, load_of, spreads_of, value_of
 from ollama_sweep.core.outcome import CellResult, Status
 from ollama_sweep.core.stats import best_set
-from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.results import second_look
 
 COLUMNS, ROWS = 10, 20

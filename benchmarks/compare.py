@@ -27,8 +27,8 @@ import numpy as np
 
 import ollama_sweep
 from ollama_sweep.core.errors import Stopped
+from ollama_sweep.core.loading.controls import controls_wanted
 from ollama_sweep.core.noise.spread import Load, load_of, spreads_of, value_of
-from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.results import second_look
 from ollama_sweep.run.session import SessionOptions
 

@@ -59,7 +59,7 @@ def draw(data: HeatmapData, look: Look) -> list[str]:
     margin = max(len(_name(row)) for row in data.rows)
     margin = max(margin, len(CORNER)) if look.width >= 60 else margin
     room = look.width - margin - 1
-    has_room = look.height > LOWEST and bool(data.marked(Kind.PREDICTED))
+    has_room = look.height >= min(LOWEST + 1, height_of(data)) and bool(data.marked(Kind.PREDICTED))
     columns = _grouped(data.columns, max(1, room))
     rows = _grouped(data.rows, max(1, look.height - 2 - has_room))
     wide = min(WIDEST_CELL, max(1, room // len(columns)))

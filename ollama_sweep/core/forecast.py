@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 from ollama_sweep.core.loading import costs
 from ollama_sweep.core.loading.change import Change
+from ollama_sweep.core.loading.controls import Rule
 from ollama_sweep.core.loading.costs import Loaded
 
 RECENT_ATTEMPTS = 50
@@ -18,6 +19,8 @@ SAMPLED_ATTEMPTS = 200
 LIKE_LENGTH = 0.1
 STEEPEST = 2.0
 """Reading a prompt of twice the length takes at most four times as long."""
+SHORTEST_SHARE = 0.25
+"""Of the time between two controls so much at least is not spent on what one of them makes necessary."""
 ERROR_OF_OTHERS, ERROR_OF_OTHER_MODELS = 0.25, 0.5
 """What cells of other work, or of other models, say of a cell may be off by so much."""
 
@@ -50,6 +53,58 @@ class Took:
 
 
 @dataclass(frozen=True)
+class WorkLeft:
+    """In what shares the cells to come ask and need what: one after the other, where one follows a load of the control
+    cell, and what that load needs behind one of them. Empty for a sweep whose cells do not differ in that.
+    """
+
+    in_order: Mapping[Work, float] = field(default_factory=dict)
+    after_control: Mapping[Work, float] = field(default_factory=dict)
+    control: Mapping[Work, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ControlsSeen:
+    """The place of the control cell in the plan, None where none can be it, and what its last loads took, the newest
+    first.
+    """
+
+    position: int | None = None
+    took: Sequence[Took] = ()
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Loads of the control cell beside the cells to come: `count` of them, and one each `every_s` of the cells' time.
+
+    `took` is what its last loads took; `rest_s` is the rest before one. `ends`: the last of them has no cell behind it.
+    """
+
+    count: int = 0
+    every_s: float | None = None
+    took: Sequence[Took] = ()
+    rest_s: float = 0.0
+    ends: bool = False
+
+    def beside(self, cells_s: float, more_s: float) -> float:
+        """How many there are beside cells that take so long, one that follows a control `more_s` longer."""
+        if not self.every_s:
+            return self.count
+        return self.count + cells_s / max(self.every_s - more_s, SHORTEST_SHARE * self.every_s)
+
+
+NO_CONTROLS = Controls()
+
+
+def controls_to_come(rule: Rule, seen: ControlsSeen, left: int, total: int, rest_s: float = 0.0) -> Controls:
+    """Beside the last `left` loads of `total`."""
+    if seen.position is None or left <= 0:
+        return NO_CONTROLS
+    count = rule.to_come(left, total, is_new=not seen.took)
+    return Controls(count, rule.seconds, seen.took, rest_s, ends=rule.ends(total))
+
+
+@dataclass(frozen=True)
 class Forecast:
     """The pace and the time left; `low` to `high` hold it 9 times in 10. None is unknown."""
 
@@ -70,7 +125,8 @@ def forecast(
     cells: int,
     begun_s: float = 0.0,
     rests_s: float = 0.0,
-    work: Mapping[Work, float] | None = None,
+    work: WorkLeft | None = None,
+    controls: Controls = NO_CONTROLS,
 ) -> Forecast:
     """What `cells` will take if they are like the last ones; `begun_s` of it are over at the cell at hand, `rests_s` is
     what they rest between them.
@@ -78,18 +134,23 @@ def forecast(
     What a cell took is the sum of its attempts: one that fails and is tried again takes all of them. The spread counts
     twice: the mean itself is uncertain, and so is the sum of the cells to come. `work` says in what shares the cells to
     come ask and need what: those that ask the same are like one another, a longer prompt takes longer to read, and what
-    comes before the first run is what cells took that needed the same (`loading.costs`). The pace is that of the last
-    attempts; `history` has the newest first.
+    comes before the first run is what cells took that needed the same (`loading.costs`). Beside them the control cell
+    is loaded, and the cell after it needs a load again. The pace is that of the last attempts; `history` has the newest
+    first.
     """
-    took = _by_cell(history)
+    took, work = _by_cell(history), work or WorkLeft()
     if not took:
         return Forecast()
     mean = fmean(cell.seconds for cell in took[:RECENT_ATTEMPTS])
-    parts = _parts(took, cells, work or {})
-    expected_s = math.fsum(part.cells * part.seconds for part in parts)
-    at_hand_s = expected_s / cells if cells else mean
-    left = max(0.0, expected_s - min(begun_s, at_hand_s)) + rests_s
-    variance, df = _relative_variance(took, by_work=bool(work))
+    parts = _parts(took, cells, work.in_order)
+    cells_s = _sum_s(parts)
+    more_s = max(0.0, _sum_s(_parts(took, 1, work.after_control)) - cells_s / cells) if work.after_control else 0.0
+    if count := controls.beside(cells_s, more_s):
+        parts = _parts_beside_controls(took, cells, work, controls, count)
+        rests_s += count * controls.rest_s
+    at_hand_s = cells_s / cells if cells else mean
+    left = max(0.0, _sum_s(parts) - min(begun_s, at_hand_s)) + rests_s
+    variance, df = _relative_variance(took, by_work=bool(work.in_order))
     if not df or not cells:
         return Forecast(mean, left)
     doubt = math.fsum(part.variance(variance) for part in parts)
@@ -126,7 +187,24 @@ def _by_cell(history: Iterable[Took]) -> list[Took]:
     return list(found.values())
 
 
-def _parts(took: Sequence[Took], cells: int, work: Mapping[Work, float]) -> list[_Part]:
+def _sum_s(parts: Iterable[_Part]) -> float:
+    return math.fsum(part.cells * part.seconds for part in parts)
+
+
+def _parts_beside_controls(
+    took: Sequence[Took], cells: int, work: WorkLeft, controls: Controls, count: float
+) -> list[_Part]:
+    """So many cells follow a load of the control cell. What that takes is told by its last ones, else by cells."""
+    behind = max(0.0, min(cells, count - controls.ends))
+    of_controls = [*controls.took, *(took if work.control or not controls.took else ())]
+    return [
+        *_parts(took, cells - behind, work.in_order),
+        *_parts(took, behind, work.after_control or work.in_order),
+        *_parts(of_controls, count, work.control),
+    ]
+
+
+def _parts(took: Sequence[Took], cells: float, work: Mapping[Work, float]) -> list[_Part]:
     total = math.fsum(work.values())
     if not total:
         return [_Part(cells, fmean(cell.seconds for cell in took), len(took))]

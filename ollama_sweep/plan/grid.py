@@ -20,11 +20,6 @@ NOT_OPTIONS = frozenset({"model", "task", PROMPT_TOKENS})
 INNERMOST = ("task", "concurrency", PROMPT_TOKENS)
 AUTO, COLUMN_FIRST = "auto", "column-first"
 """What no change of needs another load."""
-FEWEST_CELLS = 5
-"""A smaller sweep would be made of controls; it has none by itself."""
-FEWEST_CONTROLS, ENOUGH_CONTROLS = 5, 16
-"""With enough of them two sweeps can be compared: docs/compare.md has the simulation."""
-FEWEST_LOADS_PER_CONTROL, MOST_LOADS_PER_CONTROL = 10, 25
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
@@ -127,17 +122,6 @@ def _asked(spec: SweepSpec) -> list[Options]:
 def _outer(spec: SweepSpec) -> dict[str, Sequence[Scalar]]:
     """All other dimensions, outermost first, with their values in order."""
     return {name: _in_order(spec, name) for name in nesting(spec) if name not in INNERMOST}
-
-
-def controls_wanted(loads: int) -> int:
-    """So often the control cell is measured in a sweep of so many loads, where nobody says how often.
-
-    A tenth of them at most until there are enough, then as many as it takes to follow the machine.
-    """
-    if loads < FEWEST_CELLS:
-        return 0
-    to_compare = min(loads // FEWEST_LOADS_PER_CONTROL, ENOUGH_CONTROLS)
-    return max(FEWEST_CONTROLS, to_compare, loads // MOST_LOADS_PER_CONTROL)
 
 
 def nesting(spec: SweepSpec) -> tuple[str, ...]:

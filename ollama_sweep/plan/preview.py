@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from ollama_sweep import engines
-from ollama_sweep.core.forecast import Work, forecast, rests_s
+from ollama_sweep.core.cell import Cell
+from ollama_sweep.core.forecast import ControlsSeen, Work, WorkLeft, controls_to_come, forecast, rests_s
 from ollama_sweep.core.judge import is_unfilled
-from ollama_sweep.core.loading.change import Counting, Loading, counted, is_more_than_reloads
+from ollama_sweep.core.loading.change import Change, Counting, Loading, change, counted, is_more_than_reloads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.core.units import parameters_of
@@ -255,14 +256,19 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
     stored = row.sweep_id if row and row.plan_fingerprint == found.fingerprint else None
     left_out = limits.left_out(found, reader, stored)
     record = _record(found, reader)
-    seen = _look_through(found, reader, left_out, record)
+    controls = reader.controls_seen(row.sweep_id) if reader and row else ControlsSeen()
+    at = controls.position if stored is not None else None
+    control = None if at is None else next(islice(found.each_cell(), at, None), None)
+    seen = _look_through(found, reader, left_out, record, control)
     repeats, repeating = seen.repeats.groups(found.each_cell())
     history = reader.history(row.sweep_id) if reader and row else []
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
     to_run, saved = sum(seen.why.values()), seen.saved
-    work = seen.work if is_more_than_reloads(spec.dimensions) else None
-    resting_s = _rests_s(spec.cooldown, reader, row, to_run + waiting - 1)
+    work = WorkLeft(seen.work, seen.after_control, seen.controls) if is_more_than_reloads(spec.dimensions) else None
+    left = to_run + waiting
+    resting_s, rest_s = (_rests_s(spec.cooldown, reader, row, count) for count in (left - 1, 1))
+    beside = controls_to_come(spec.control_rule, controls, left, seen.cells * spec.passes, rest_s)
     return Preview(
         sweep=spec.name,
         engine=found.engine,
@@ -287,9 +293,9 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         repeats=repeats,
         unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, to_run + waiting, 0.0, resting_s, work).seconds_left,
+        seconds_left=forecast(history, left, 0.0, resting_s, work, beside).seconds_left,
         loads=LoadsPreview(
-            passes=int(spec.settings.get("passes") or 1),
+            passes=spec.passes,
             per_pass=seen.cells - seen.unfit - seen.same - len(left_out.places),
             controls=_controls(spec, seen.cells),
             second_look_share=float(spec.settings.get("second_look") or 0.0),
@@ -389,6 +395,9 @@ class _Seen:
     late_first: list[tuple[int, str]] = field(default_factory=list)
     late: int = 0
     work: Counter[Work] = field(default_factory=Counter)
+    after_control: Counter[Work] = field(default_factory=Counter)
+    controls: Counter[Work] = field(default_factory=Counter)
+    control: Cell | None = None
     loading: Counting = field(default_factory=Counting)
     late_loading: Counting = field(default_factory=Counting)
     frontiers: set[int] = field(default_factory=set)
@@ -399,9 +408,11 @@ class _Seen:
     too_long: defaultdict[tuple[str, str], dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
 
-def _look_through(found: Survey, reader: Reader | None, left_out: limits.LeftOut, record: limits.Record) -> _Seen:
+def _look_through(
+    found: Survey, reader: Reader | None, left_out: limits.LeftOut, record: limits.Record, control: Cell | None
+) -> _Seen:
     """Go through the plan once; the database is asked for some cells at a time."""
-    seen, wanted = _Seen(fit.Repeats(found.models)), found.wanted()
+    seen, wanted = _Seen(fit.Repeats(found.models), control=control), found.wanted()
     tokens: dict[int | None, int] = {}
     for (_, _, length), prompt in found.prompts.items():
         if prompt.is_own_prompt:
@@ -449,8 +460,11 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
     if reason:
         seen.why[reason] += 1
         needs = (seen.late_loading if planned.frontier else seen.loading).add(cell)
-        parameters = parameters_of(found.models[cell.model].parameter_size)
-        seen.work[Work(cell.task, cell.prompt_tokens, cell.concurrency, cell.model, needs, parameters)] += 1
+        seen.work[_work(found, cell, needs)] += 1
+        if seen.control is not None:
+            seen.after_control[_work(found, cell, change(seen.control.load_key, cell.load_key))] += 1
+            again = change(cell.load_key, seen.control.load_key, is_released=True)
+            seen.controls[_work(found, seen.control, again)] += 1
         seen.late += bool(planned.frontier)
         seen.frontiers.add(planned.frontier)
         first = seen.late_first if planned.frontier else seen.first
@@ -466,14 +480,15 @@ def _look_at(planned: PlannedCell, found: Survey, seen: _Seen, reason: str, toke
         long[cell.num_ctx] = found.too_long(cell)
 
 
+def _work(found: Survey, cell: Cell, needs: Change) -> Work:
+    parameters = parameters_of(found.models[cell.model].parameter_size)
+    return Work(cell.task, cell.prompt_tokens, cell.concurrency, cell.model, needs, parameters)
+
+
 def _controls(spec: SweepSpec, cells: int) -> int | None:
     """How often the control cell is measured."""
-    loads = cells * int(spec.settings.get("passes") or 1)
-    if spec.control is None:
-        return grid.controls_wanted(loads)
-    if spec.control.seconds is not None:
-        return None
-    return loads // spec.control.cells if spec.control.cells else 0
+    loads, rule = cells * spec.passes, spec.control_rule
+    return None if rule.seconds is not None else rule.to_come(loads, loads, is_new=True)
 
 
 def _together(by_length: Mapping[int | None, set[int]]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import MAIN_TASK, PROMPT_TOKENS
+from ollama_sweep.core.loading.controls import Rule
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.machine.conditions import Conditions
@@ -160,6 +161,16 @@ class SweepSpec:
     def lengths(self) -> tuple[int | None, ...]:
         """The wanted lengths of the prompt where they are a dimension; else the one None."""
         return tuple(value if isinstance(value, int) else None for value in self.dimensions.get(PROMPT_TOKENS, (None,)))
+
+    @property
+    def control_rule(self) -> Rule:
+        """When the control cell is measured."""
+        return Rule(by_itself=True) if self.control is None else Rule(self.control.cells, self.control.seconds)
+
+    @property
+    def passes(self) -> int:
+        """How often every cell is loaded."""
+        return int(self.settings.get("passes") or 1)
 
     def has_own_prompt(self, task: str) -> bool:
         """The task sends the sweep's prompt; every other one brings questions."""

@@ -203,6 +203,8 @@ class Survey:
             "order": grid.order_of(spec),
             "host": masked(self.info.where),
             "cooldown": asdict(spec.cooldown),
+            "control": spec.control_rule.as_dict(),
+            "passes": spec.passes,
             **self._reuse_picture(),
             "models": {name: _facts(model) for name, model in self.models.items()},
             **({"replays": self.info.replays} if self.info.replays else {}),

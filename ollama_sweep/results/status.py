@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
-from ollama_sweep.core.forecast import Forecast, forecast, rests_s
+from ollama_sweep.core.forecast import Forecast, controls_to_come, forecast, rests_s
+from ollama_sweep.core.loading.controls import Rule
 from ollama_sweep.results.find import find_sweep, pair_of
 from ollama_sweep.results.grids import in_word
 from ollama_sweep.store import beside
@@ -261,12 +262,16 @@ def _time(
 ) -> Forecast:
     """What is left takes so long; where a planner chooses (`is_open`) nobody knows how many cells there will be."""
     begun_s = running.seconds if running else 0.0
+    passes = row.spec.get("passes")
+    loads = sum(reader.counts(row.sweep_id).values()) * (passes if isinstance(passes, int) and passes > 1 else 1)
+    rule, seen = Rule.stored(row.spec.get("control")), reader.controls_seen(row.sweep_id)
     found = forecast(
         reader.history(row.sweep_id),
         left,
         begun_s,
         _rests_s(reader, row, left if is_between else left - 1),
         reader.work_left(row.sweep_id),
+        controls_to_come(rule, seen, left, loads, _rests_s(reader, row, 1)),
     )
     return Forecast(found.seconds_per_cell) if is_open and not left else found
 

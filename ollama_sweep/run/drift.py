@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import EngineUnavailable, StorageError
 from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
+from ollama_sweep.core.loading.controls import due
 from ollama_sweep.core.noise.drift import Drift, drift_of
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Outcome, Purpose, Status
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.machine.clocks import REAL, Clock
-from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.stopping import StopNow, Stopping
@@ -107,10 +107,7 @@ class DriftWatch:
             self._loads = self._done()
         else:
             self._loads += 1
-        wanted = controls_wanted(total)
-        if not wanted:
-            return False
-        return self._made < min(wanted, 1 + (wanted - 1) * self._loads // total)
+        return self._made < due(self._loads, total)
 
     def _done(self) -> int:
         """Cells that have a final state, and their loads in further passes."""

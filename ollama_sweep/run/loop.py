@@ -31,7 +31,7 @@ from ollama_sweep.core.events import (
     SweepStarted,
     Waiting,
 )
-from ollama_sweep.core.forecast import Work, forecast, rests_s
+from ollama_sweep.core.forecast import NO_CONTROLS, Controls, WorkLeft, controls_to_come, forecast, rests_s
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.loading.change import is_more_than_reloads
 from ollama_sweep.core.outcome import RETRIED, SURE_AGAIN, Flag, Outcome, Status
@@ -149,7 +149,7 @@ class Execution:
     _day_ahead_s: float | None = None
     _waiting: int | None = None
     """Pending cells that take the result of another one."""
-    _work: tuple[int, Mapping[Work, float]] = (0, {})
+    _work: tuple[int, WorkLeft] = (0, WorkLeft())
 
     def run(self) -> None:
         """Measure until no cell is pending. Raises Stopped, StorageError, EngineUnavailable, SweepError for a bug."""
@@ -221,12 +221,20 @@ class Execution:
         wanted, left = self.spec.cooldown, total - done - self._waiting
         seen = self.store.rests(self.sweep_id) if wanted.gpu_c is not None else []
         resting_s = rests_s(wanted.seconds, seen, left - 1 if begins else left)
-        return forecast(self.store.history(self.sweep_id), left, 0.0, resting_s, self._work_left(left)).seconds_left
+        controls = self._controls(left, total * self.spec.passes, rests_s(wanted.seconds, seen, 1))
+        history = self.store.history(self.sweep_id)
+        return forecast(history, left, 0.0, resting_s, self._work_left(left), controls).seconds_left
 
-    def _work_left(self, left: int) -> Mapping[Work, float]:
+    def _controls(self, left: int, loads: int, rest_s: float) -> Controls:
+        if self.drift is None:
+            return NO_CONTROLS
+        seen = self.store.controls_seen(self.sweep_id)
+        return controls_to_come(self.spec.control_rule, seen, left, loads, rest_s)
+
+    def _work_left(self, left: int) -> WorkLeft:
         """What the cells to come ask and need, in what shares; looked at anew when a twentieth of them is done."""
         if not is_more_than_reloads(self.spec.dimensions):
-            return {}
+            return WorkLeft()
         of, shares = self._work
         if not 0.95 * of < left <= of:
             shares = self.store.work_left(self.sweep_id)

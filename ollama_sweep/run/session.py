@@ -359,7 +359,7 @@ class Session:
             **(UNSEEN if is_elsewhere else {"watch": _watch(found.engine)}),
         )
         steering = self._steering(store, sweep_id, aim)
-        pauses, passes = not self.options.no_pause, int(self.spec.settings.get("passes") or 1)
+        pauses, passes = not self.options.no_pause, self.spec.passes
         free = FreeMemory if is_elsewhere else lambda: FreeMemory(*computer.free_memory())
         cooler = cooling.CoolDown(self.spec.cooldown, celsius, self._stopping, self._emit, clock=self.clock)
         drift = DriftWatch(store, sweep_id, measuring, self._stopping, self._emit, self.spec.control, pauses, passes,
@@ -406,7 +406,7 @@ class Session:
             self._tell(line)
 
     def _following(self, store: Store, sweep_id: int, order: Sequence[int] | None) -> Following:
-        passes = int(self.spec.settings.get("passes") or 1)
+        passes = self.spec.passes
         shuffled = range(self._cells(store, sweep_id)) if order is None else order
         results, doubtful = (lambda: self._results(store, sweep_id)), (lambda: self._doubtful(store, sweep_id))
         is_by_weights = order is None and self.spec.order == AUTO

@@ -8,9 +8,10 @@ import os
 import sqlite3
 from collections import Counter
 from functools import partial
+from typing import Any
 
 from ollama_sweep.core.cell import Cell, content_hash
-from ollama_sweep.core.forecast import RECENT_ATTEMPTS, SAMPLED_ATTEMPTS, Took, Work
+from ollama_sweep.core.forecast import RECENT_ATTEMPTS, SAMPLED_ATTEMPTS, ControlsSeen, Took, Work, WorkLeft
 from ollama_sweep.core.loading.change import Change, LoadKey, change, is_more_than_reloads
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import LOAD_OPTIONS, Options
@@ -128,11 +129,11 @@ def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list
     """
     sampled = _sampled(connection, sweep_id) if _is_varied(connection, sweep_id) else None
     if sampled is None:
-        rows = values.rows_of(connection, f"{_TOOK} ORDER BY a.id DESC LIMIT :most",
+        rows = values.rows_of(connection, f"{_TOOK} AND {_OF_CELLS} ORDER BY a.id DESC LIMIT :most",
                               {"sweep": sweep_id, "most": RECENT_ATTEMPTS})  # fmt: skip
     else:
-        rows = values.rows_of(connection, f"{_TOOK} AND a.id IN (SELECT value FROM json_each(:ids)) ORDER BY a.id DESC",
-                              {"sweep": sweep_id, "ids": json.dumps(sampled)})  # fmt: skip
+        some = f"{_TOOK} AND {_OF_CELLS} AND a.id IN (SELECT value FROM json_each(:ids)) ORDER BY a.id DESC"
+        rows = values.rows_of(connection, some, {"sweep": sweep_id, "ids": json.dumps(sampled)})
     return list(notes.rows("the time of an attempt", partial(_took, is_varied=sampled is not None), rows))
 
 
@@ -176,8 +177,9 @@ FROM attempts AS a JOIN cells ON cells.id = a.cell_id
         ON before.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = a.sweep_id AND id < a.id)
     LEFT JOIN cells AS last ON last.id = before.cell_id
 WHERE a.sweep_id = :sweep AND a.finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')
-    AND a.purpose IS NOT 'control'"""
+"""
 """With the attempt before it, by which one knows what it needed."""
+_OF_CELLS = "a.purpose IS NOT 'control'"
 
 
 def _took(
@@ -206,23 +208,55 @@ def _seconds(start: object, end: object) -> float:
     return max(0.0, (values.moment(end) - values.moment(start)).total_seconds())
 
 
-def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> dict[Work, float]:
+def work_left(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> WorkLeft:
     """What the pending cells of the plan ask and need, in what shares: the next ones, where they are very many; and the
     further loads that wait. Empty for a sweep whose cells do not differ in that.
     """
     if not _is_varied(connection, sweep_id):
-        return {}
-    found: Counter[Work] = Counter()
+        return WorkLeft()
+    in_order, after_control, controls = Counter[Work](), Counter[Work](), Counter[Work]()
     bound = {"sweep": sweep_id, "most": WORK_SEEN, "pid": os.getpid()}
     before = next((_load_key(*row) for row in connection.execute(_LAST_LOAD, bound)), None)
-    for task, tokens, at_once, is_further, size, *load in values.rows_of(connection, _LEFT, bound):
+    control = next(values.rows_of(connection, _CONTROL_WORK, bound), None)
+    loaded_by_control = None if control is None else _load_key(*control[5:])
+
+    def add(counts: Counter[Work], row: tuple[Any, ...], last: LoadKey | None) -> None:
+        task, tokens, at_once, is_further, size, *load = row
         now = _load_key(*load)
-        needs = change(before, now, is_released=bool(is_further))
-        before = now
-        found.update(notes.rows("a pending cell", _work, [(task, tokens, at_once, now[1], needs, size)]))
-    return {work: float(count) for work, count in found.items()}
+        needs = change(last, now, is_released=bool(is_further))
+        counts.update(notes.rows("a pending cell", _work, [(task, tokens, at_once, now[1], needs, size)]))
+
+    for row in values.rows_of(connection, _LEFT, bound):
+        add(in_order, row, before)
+        before = _load_key(*row[5:])
+        if control is not None:
+            add(after_control, row, loaded_by_control)
+            add(controls, control, before)
+    return WorkLeft(in_order, after_control, controls)
 
 
+def controls_seen(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> ControlsSeen:
+    """What is known of the loads of the sweep's control cell."""
+    bound = {"sweep": sweep_id, "most": RECENT_ATTEMPTS}
+    place = connection.execute(f"SELECT position FROM ({_CONTROL})", bound).fetchone()
+    if place is None:
+        return ControlsSeen()
+    made = partial(_took, is_varied=_is_varied(connection, sweep_id))
+    took = notes.rows("the time of a control", made, values.rows_of(connection, _CONTROLS_TOOK, bound))
+    return ControlsSeen(values.optional_whole(place[0]), tuple(took))
+
+
+_CONTROL = """SELECT position, coordinates, cell_id FROM plan WHERE +sweep_id = :sweep AND cell_id = COALESCE(
+    (SELECT cell_id FROM controls WHERE sweep_id = :sweep ORDER BY id DESC LIMIT 1),
+    (SELECT a.cell_id FROM main.attempts AS a JOIN main.cells ON cells.id = a.cell_id AND cells.task = 'prompt_eval'
+        WHERE a.sweep_id = :sweep AND a.status = 'ok' AND a.prompt_eval_rate > 0 ORDER BY a.id LIMIT 1)) LIMIT 1"""
+"""The cell that was the control last, else the first that can be it."""
+_CONTROL_WORK = f"""
+SELECT cells.task, {_COORDINATE.format("prompt_tokens")}, {_COORDINATE.format("concurrency")}, 1, cells.parameter_size,
+    {_LOAD_KEY.format("cells")}
+FROM ({_CONTROL}) AS plan JOIN main.cells ON cells.id = plan.cell_id"""
+_CONTROLS_TOOK = f"""{_TOOK} AND a.id IN (SELECT attempt_id FROM controls WHERE sweep_id = :sweep ORDER BY id DESC
+    LIMIT :most) ORDER BY a.id DESC"""
 _LAST_LOAD = f"""SELECT {_LOAD_KEY.format("cells")} FROM main.attempts AS a JOIN main.cells ON cells.id = a.cell_id
     WHERE a.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = :sweep)
         AND (a.finished_at IS NULL OR a.pid = :pid)"""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core import metrics
 from ollama_sweep.core.errors import ConfigError, NothingStored, nearest
-from ollama_sweep.core.forecast import Took, Work
+from ollama_sweep.core.forecast import ControlsSeen, Took, WorkLeft
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
@@ -367,10 +367,15 @@ class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
         with self._storage_errors():
             return queries.history(self._connection, sweep_id, self._notes)
 
-    def work_left(self, sweep_id: int) -> dict[Work, float]:
+    def work_left(self, sweep_id: int) -> WorkLeft:
         """What the pending cells of the sweep ask, in what shares."""
         with self._storage_errors():
             return queries.work_left(self._connection, sweep_id, self._notes)
+
+    def controls_seen(self, sweep_id: int) -> ControlsSeen:
+        """What is known of the loads of the sweep's control cell."""
+        with self._storage_errors():
+            return queries.controls_seen(self._connection, sweep_id, self._notes)
 
     def rests(self, sweep_id: int) -> list[float]:
         """The seconds between the last cells of the sweep, the newest first."""

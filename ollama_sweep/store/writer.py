@@ -13,7 +13,7 @@ from types import TracebackType
 
 from ollama_sweep.core.cell import content_hash
 from ollama_sweep.core.errors import StorageError
-from ollama_sweep.core.forecast import Took, Work
+from ollama_sweep.core.forecast import ControlsSeen, Took, WorkLeft
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
@@ -245,9 +245,13 @@ class Store(GoalWriting):
         """What the last finished attempts of the sweep took, the newest first."""
         return self._guard.read(queries.history, sweep_id, self._notes)
 
-    def work_left(self, sweep_id: int) -> Mapping[Work, float]:
+    def work_left(self, sweep_id: int) -> WorkLeft:
         """What the pending cells of the sweep ask, in what shares."""
         return self._guard.read(queries.work_left, sweep_id, self._notes)
+
+    def controls_seen(self, sweep_id: int) -> ControlsSeen:
+        """What is known of the loads of the sweep's control cell."""
+        return self._guard.read(queries.controls_seen, sweep_id, self._notes)
 
     def rests(self, sweep_id: int) -> list[float]:
         """The seconds between the last cells of the sweep, the newest first."""

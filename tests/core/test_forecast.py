@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_sweep.core.forecast import Forecast, Took, Work, forecast, rests_s
+from ollama_sweep.core.forecast import (
+    Controls,
+    ControlsSeen,
+    Forecast,
+    Took,
+    Work,
+    WorkLeft,
+    controls_to_come,
+    forecast,
+    rests_s,
+)
+from ollama_sweep.core.loading.change import Change
+from ollama_sweep.core.loading.controls import Rule
 
 
 def cells_that_took(seconds: list[float]) -> list[Took]:
@@ -61,6 +73,27 @@ def test_rests_are_added_as_they_are_asked_for_or_as_they_were() -> None:
 # -- cells that ask more, or less --------------------------------------------------------------------------------------
 
 
+def test_controls_are_added_with_the_load_that_the_cell_behind_one_needs() -> None:
+    history = cells_that_took([10.0, 10.0])
+    controls = [Took(-number, 30.0) for number in range(1, 4)]
+    assert forecast(history, 100, controls=Controls(4, took=controls)).seconds_left == 1120.0
+    assert forecast(history, 100, controls=Controls(4, took=controls, rest_s=5.0)).seconds_left == 1140.0
+    assert forecast(history, 100, controls=Controls(4)).seconds_left == 1040.0, "as long as there was none: as a cell"
+    assert forecast(history, 100, controls=Controls(0, 500.0, controls)).seconds_left == 1060.0, "one in 500 s"
+    seen = ControlsSeen(0, controls)
+    assert controls_to_come(Rule(cells=25), seen, 100, 200).count == 4
+    assert controls_to_come(Rule(cells=25), seen, 0, 200) == Controls()
+    assert (
+        forecast(history, 100, controls=controls_to_come(Rule(cells=25), ControlsSeen(), 100, 200)).seconds_left == 1000
+    )
+    kept, changed = (Work("prompt_eval", None, 1, "b", needs) for needs in (Change.KEPT, Change.MODEL))
+    control = Work("prompt_eval", None, 1, "a", Change.MODEL)
+    history = [Took(1, 10.0, kept, 10.0), Took(2, 100.0, changed, 10.0), Took(3, 60.0, control, 10.0)]
+    work = WorkLeft({kept: 1.0}, {changed: 1.0}, {control: 1.0})
+    found = forecast(history, 20, work=work, controls=Controls(2, took=[Took(-1, 60.0, control, 10.0)]))
+    assert found.seconds_left == pytest.approx(18 * 10.0 + 2 * 100.0 + 2 * 60.0)
+
+
 def lengths(seconds_by_tokens: dict[int, float], *, load_s: float = 0.0, cells: int = 4) -> list[Took]:
     """Cells with a prompt of these lengths; the engine counts a token or two more or less."""
     return [
@@ -71,7 +104,7 @@ def lengths(seconds_by_tokens: dict[int, float], *, load_s: float = 0.0, cells: 
 
 
 def left_s(history: list[Took], *works: Work) -> float:
-    found = forecast(history, len(works), work=dict.fromkeys(works, 1.0)).seconds_left
+    found = forecast(history, len(works), work=WorkLeft(dict.fromkeys(works, 1.0))).seconds_left
     assert found is not None
     return found
 
@@ -110,9 +143,9 @@ def test_what_asks_the_same_speaks_for_a_cell_and_what_asks_otherwise_only_where
 
 def test_other_work_is_in_greater_doubt_and_equal_work_in_none() -> None:
     even = lengths({1024: 2.0, 8192: 20.0})
-    found = forecast(even, 100, work={Work("prompt_eval", 8192): 1.0})
+    found = forecast(even, 100, work=WorkLeft({Work("prompt_eval", 8192): 1.0}))
     assert (found.seconds_left_low, found.seconds_left, found.seconds_left_high) == (2000.0, 2000.0, 2000.0)
-    other = forecast(even, 100, work={Work("prompt_eval", 32768): 1.0})
+    other = forecast(even, 100, work=WorkLeft({Work("prompt_eval", 32768): 1.0}))
     assert other.seconds_left_low is not None
     assert other.seconds_left is not None
     assert other.seconds_left_low < 0.7 * other.seconds_left

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ollama_sweep.core.cell import Cell
-from ollama_sweep.core.forecast import Took, Work, forecast
+from ollama_sweep.core.forecast import Took, Work, WorkLeft, forecast
 from ollama_sweep.core.loading.change import Change, Loading, change, change_by, counted
 from ollama_sweep.core.units import parameters_of
 
@@ -63,7 +63,7 @@ def left_s(history: list[Took], *coming: tuple[str, Change]) -> float:
     for model, needs in coming:
         one = Work("prompt_eval", None, 1, model, needs)
         work[one] = work.get(one, 0) + 1
-    found = forecast(history, len(coming), work=work).seconds_left
+    found = forecast(history, len(coming), work=WorkLeft(work)).seconds_left
     assert found is not None
     return found
 
@@ -99,7 +99,8 @@ def test_a_cell_that_was_tried_twice_needed_what_its_first_attempt_did() -> None
 def test_less_is_known_of_another_model_than_of_the_one_that_was_measured() -> None:
     history = measured(*[("a", RELOAD)] * 40)
     own, other = (
-        forecast(history, 100, work={Work("prompt_eval", None, 1, model, RELOAD): 1.0}) for model in ("a", "b")
+        forecast(history, 100, work=WorkLeft({Work("prompt_eval", None, 1, model, RELOAD): 1.0}))
+        for model in ("a", "b")
     )
     assert None not in (own.seconds_left_high, other.seconds_left_high)
     assert (own.seconds_left_high or 0) - (own.seconds_left or 0) < (other.seconds_left_high or 0) - (
@@ -109,9 +110,9 @@ def test_less_is_known_of_another_model_than_of_the_one_that_was_measured() -> N
 
 def test_a_model_that_was_not_measured_is_told_by_others_as_its_parameters_are() -> None:
     history = [replace(one, work=replace(one.work, parameters=1e9)) for one in measured(*[("a", RELOAD)] * 5)]
-    work = {Work("prompt_eval", None, 1, "b", RELOAD, 3e9): 1.0}
+    work = WorkLeft({Work("prompt_eval", None, 1, "b", RELOAD, 3e9): 1.0})
     assert forecast(history, 10, work=work).seconds_left == pytest.approx(3 * 700)
-    unknown = {Work("prompt_eval", None, 1, "b", RELOAD): 1.0}
+    unknown = WorkLeft({Work("prompt_eval", None, 1, "b", RELOAD): 1.0})
     assert forecast(history, 10, work=unknown).seconds_left == pytest.approx(700)
 
 

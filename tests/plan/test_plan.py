@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.loading.change import counted
+from ollama_sweep.core.loading.controls import Rule, controls_wanted, due
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.engines.base import ModelInfo
 from ollama_sweep.plan import fit, grid
@@ -98,8 +100,24 @@ def test_every_order_has_the_same_cells(order: str) -> None:
 
 
 def test_controls_take_at_most_a_tenth_of_the_time_and_are_enough_to_compare_where_that_is_possible() -> None:
-    wanted = {loads: grid.controls_wanted(loads) for loads in (4, 5, 50, 64, 100, 200, 400, 1000, 1_000_000)}
+    wanted = {loads: controls_wanted(loads) for loads in (4, 5, 50, 64, 100, 200, 400, 1000, 1_000_000)}
     assert wanted == {4: 0, 5: 5, 50: 5, 64: 6, 100: 10, 200: 16, 400: 16, 1000: 40, 1_000_000: 40_000}
+
+
+@given(st.integers(1, 2000), st.data())
+def test_as_many_controls_are_to_come_as_will_be_due(total: int, data: st.DataObject) -> None:
+    left = data.draw(st.integers(0, total))
+    done = total - left
+    made = due(done, total) if done else 0
+    assert Rule(by_itself=True).to_come(left, total, is_new=not done) == due(total, total) - made
+
+
+def test_controls_after_so_many_cells_and_never() -> None:
+    some = {left: Rule(cells=50).to_come(left, 200, is_new=False) for left in (200, 120, 100, 50, 49, 0)}
+    assert some == {200: 4, 120: 3, 100: 2, 50: 1, 49: 1, 0: 0}
+    assert Rule().to_come(120, 200, is_new=True) == 0
+    for rule in (Rule(), Rule(cells=50), Rule(seconds=1800.0), Rule(by_itself=True)):
+        assert Rule.stored(json.loads(json.dumps(rule.as_dict()))) == rule
 
 
 def test_models_lie_outside_further_dimensions_and_tasks_inside() -> None:

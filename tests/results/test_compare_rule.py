@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
+from ollama_sweep.core.loading.controls import controls_wanted
 from ollama_sweep.core.noise.spread import Load, Spread, Spreads, load_of, spreads_of
-from ollama_sweep.plan.grid import controls_wanted
 from ollama_sweep.results.compare import rule
 from ollama_sweep.results.compare.rule import Answered, Change, Limits, Measured, Noise, Verdict
 

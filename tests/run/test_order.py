@@ -45,7 +45,7 @@ def measured(program: Program, config: Path, *, until: int = CELLS) -> list[tupl
     def listen(event: Event) -> None:
         if isinstance(event, CellFinished):
             said.append((event.seconds_left or 0.0, 0.0))
-            if len(said) == until:
+            if len(said) == until < CELLS:
                 stopping.stop()
 
     db = program.folder / "sweeps.db"
@@ -54,8 +54,8 @@ def measured(program: Program, config: Path, *, until: int = CELLS) -> list[tupl
             measure(load(config), db, listeners=[listen], stopping=stopping)
         except Stopped:
             assert until < CELLS
-    ends = [datetime.fromisoformat(row["finished_at"]).timestamp()
-            for row in program.rows(sql="select finished_at from attempts order by id")]  # fmt: skip
+    own = "select finished_at from attempts where purpose is null order by id"
+    ends = [datetime.fromisoformat(row["finished_at"]).timestamp() for row in program.rows(sql=own)]
     return [(left, end) for (left, _), end in zip(said, ends[-len(said) :], strict=True)]
 
 
@@ -100,10 +100,25 @@ def test_the_time_left_is_right_where_the_cells_to_come_are_of_a_model_that_is_s
             assert left == pytest.approx(end - at, rel=0.1), f"after {number} cells"
 
 
-def test_status_and_plan_say_the_same_time_left_and_run_one_load_less(program: Program) -> None:
-    """Whoever goes on loads what was loaded when the sweep was stopped."""
+@pytest.mark.parametrize("control", [5, None, "900s"])
+def test_the_time_left_knows_the_loads_of_the_control_cell_and_that_the_next_cell_needs_a_load_again(
+    program: Program, control: object
+) -> None:
+    """The control cell is of a: while b is measured each of its loads is two changes of model."""
     program.script(**COSTS)
-    config = program.grid(**SOME)
+    said = measured(program, program.grid(**{**SOME, "control": control}))
+    (ended,) = program.rows(sql="select max(finished_at) as at from attempts")
+    end = datetime.fromisoformat(ended["at"]).timestamp()
+    assert len(program.rows(sql="select 1 from controls")) >= 4
+    for number, (left, at) in enumerate(said, 1):
+        if CELLS / 2 + 6 <= number <= CELLS - 6:
+            assert left == pytest.approx(end - at, rel=0.2), f"after {number} cells"
+
+
+def test_status_and_plan_say_the_same_time_left_and_run_one_load_less(program: Program) -> None:
+    """Whoever goes on loads what was loaded when the sweep was stopped. Controls are counted by all of them."""
+    program.script(**COSTS)
+    config = program.grid(**{**SOME, "control": None})
     left, _ = measured(program, config, until=31)[-1]
     with mock.patch.dict("os.environ", program.environment()), by_its_own_clock():
         planned = preview(load(config), program.folder / "sweeps.db").seconds_left

@@ -65,7 +65,7 @@ def test_a_sweep_is_scouted_then_measured_where_it_must_be_and_shown_as_one_map(
     assert "lighter: not measured, but scouted by context swap, times 0.9" in page.read_text("utf-8")
     assert 'class="cell predicted"' in page.read_text("utf-8")
     map_of_watch = program("watch").must().stdout.splitlines()
-    assert map_of_watch[-1].startswith("(…) not measured, but scouted by context swap, times 0.9")
+    assert "(...) scouted by context swap, times 0.9" in map_of_watch[-1]
     assert sum(line.count("(") for line in map_of_watch[-7:-2]) == scouted
 
 
