@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from ollama_fixture import skip_outside_ci
 
+WIDTHS = (390, 1024, 1920)
+PAPER = 718
+"""An A4 page without its margins, in the pixels of a style sheet."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
@@ -70,3 +73,30 @@ def barriers(page: Any) -> list[str]:
 def too_wide(page: Any) -> int:
     """By how many pixels the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+def misfits(page: Any) -> list[str]:
+    """At which widths the page is wider than its window."""
+    found = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        if (more := too_wide(page)) > 0:
+            found.append(f"at {width} px by {more}")
+    return found
+
+
+def barriers_in_both(page: Any) -> list[str]:
+    """What axe-core finds in light and in dark."""
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found += [f"{scheme}: {barrier}" for barrier in barriers(page)]
+    return found
+
+
+def lost_on_paper(page: Any) -> list[str]:
+    """What a printed page cuts off, has as a control, or prints on a dark ground; its folded parts opened."""
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    return list(page.evaluate((Path(__file__).parent / "paper.js").read_text("utf-8")))

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,11 @@ def run(number: int, *, believed: bool = True, warmup: bool = False, rate: float
                believed, "" if believed else "cached", f"raw {number}", {})  # fmt: skip
 
 
-def ok(rate: float = 100.0, runs: int = 3) -> Outcome:
+def ok(rate: float = 100.0, runs: int = 3, flags: Collection[Flag] = (Flag.SPILLED, Flag.CLAMPED)) -> Outcome:
     summary = Summary(runs, 500, rate, rate - 1, rate + 1, 500 / rate, 2, 20.0, 6.0)
     effective = Effective(4096, 64, 1000, 900, 1.5, ("other",))
     believed = tuple(run(number + 1, rate=rate) for number in range(runs))
-    flags = frozenset({Flag.SPILLED, Flag.CLAMPED})
-    return Outcome(Status.OK, flags=flags, runs=(run(1, warmup=True), *believed), summary=summary,
+    return Outcome(Status.OK, flags=frozenset(flags), runs=(run(1, warmup=True), *believed), summary=summary,
                    effective=effective, raw="loading\n")  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import store_helpers
-from browser import barriers, opened, too_wide
+from browser import barriers_in_both, lost_on_paper, misfits, opened
 from browser import chromium as chromium  # a fixture
 from ollama_fixture import until
 from served import serving
@@ -90,13 +91,37 @@ def test_the_fifth_page_takes_the_stream_of_the_first_which_takes_it_back(
         first.wait_for_selector("body[data-stream=open]")
 
 
-def test_no_page_has_a_barrier_or_is_wider_than_its_window(program: Program, db: Path, chromium: Any) -> None:
-    with serving(program, "--port", "0") as found:
-        for path in ("", "cell?at=1", "sweeps", "log", "?x=num_batch&y=num_ctx&status=oom"):
-            for width, dark in ((390, True), (1920, False)):
-                with opened(chromium, found.url + path, width=width, dark=dark) as page:
-                    assert too_wide(page) <= 0, (path, width)
-                    assert barriers(page) == [], (path, dark)
+KINDS = {
+    "sweep": "", "cell": "cell?at=1", "sweeps": "sweeps", "log": "log", "table": "?page=2", "ratio": "?against=other",
+    "part": "?x=num_batch&y=num_ctx&status=oom", "predicted": "?predict=1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def two(program: Program) -> Path:
+    """A sweep of 128 cells, most of them measured, and another one to be held against."""
+    path = program.folder / "sweeps.db"
+    cells = store_helpers.grid(range(1024, 17408, 1024), range(16, 144, 16))
+    others = [replace(cell, key=f"{cell.key}-other") for cell in cells]
+    with Store.open(path) as store:
+        for name, plan, rate in (("other", others, 100.0), ("s", cells, 110.0)):
+            number = store_helpers.register(store, plan, name)
+            for at in range(96):
+                outcome = (
+                    store_helpers.ok(rate + at % 8, flags=()) if at % 8 < 7 else store_helpers.failed(Status.TIMEOUT)
+                )
+                store_helpers.measure(store, number, outcome)
+    return path
+
+
+@pytest.mark.parametrize("path", KINDS.values(), ids=KINDS)
+def test_every_kind_of_page_fits_has_no_barrier_and_loses_nothing_on_paper(
+    program: Program, two: Path, chromium: Any, path: str
+) -> None:
+    with serving(program, "--port", "0") as found, opened(chromium, found.url + path) as page:
+        assert misfits(page) == []
+        assert barriers_in_both(page) == []
+        assert lost_on_paper(page) == []
 
 
 @pytest.mark.parametrize(
@@ -110,11 +135,18 @@ def test_every_kind_of_sweep_fits(program: Program, chromium: Any, kind: str) ->
             store_helpers.register(store, store_helpers.grid(list(contexts), list(batches)))
             outcome = store_helpers.failed(Status.TIMEOUT, "run", "x" * 300) if kind == "all failed" else None
             store_helpers.measure(store, 1, outcome)
-    with serving(program, "--port", "0") as found:
-        for width in (390, 1280, 1920):
-            with opened(chromium, found.url, width=width) as page:
-                assert too_wide(page) <= 0
-                assert page.locator(".cell").count() == (0 if kind == "no cell" else len(contexts) * len(batches))
+    with serving(program, "--port", "0") as found, opened(chromium, found.url) as page:
+        assert page.locator(".cell").count() == (0 if kind == "no cell" else len(contexts) * len(batches))
+        assert misfits(page) == []
+        assert barriers_in_both(page) == []
+        assert lost_on_paper(page) == []
+
+
+def test_a_report_loses_nothing_on_paper_either(program: Program, two: Path, chromium: Any) -> None:
+    program("report", "--html", "page.html").must()
+    with opened(chromium, (program.folder / "page.html").as_uri()) as page:
+        assert misfits(page) == []
+        assert lost_on_paper(page) == []
 
 
 def test_times_are_those_of_the_reader(program: Program, db: Path, chromium: Any) -> None:

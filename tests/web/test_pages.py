@@ -72,6 +72,25 @@ def test_a_link_keeps_every_state(db: Path) -> None:
     assert only.said.index("Best:") < only.said.index("1 of 4 cells are chosen"), "the verdict is that of the sweep"
 
 
+def test_what_is_not_measured_yet_is_shown_as_it_is_likely_to_be_where_that_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "sweeps.db"
+    with Store.open(path) as store:
+        sweep_id = store_helpers.register(store, store_helpers.grid([1024, 2048, 4096, 8192], [16, 32, 64, 128]))
+        for at in range(11):
+            store_helpers.measure(store, sweep_id, store_helpers.ok(100.0 + 10 * (at % 4) - at, flags=()))
+    plain, asking = (Page(asked(path).get(link).text) for link in ("/", "/?predict=1"))
+    assert ("predict", None) in [
+        (a["name"], a.get("checked")) for tag, a in plain.elements if a.get("type") == "checkbox"
+    ]
+    assert "cell predicted" not in plain.all("g", "class")
+    assert asking.all("g", "class").count("cell predicted") == 5
+    assert "lighter: not measured, but predicted, assuming a smooth surface (5)" in asking.said
+    assert "not measured, but predicted, assuming a smooth surface: 1" in asking.said, "the words of a cell"
+    assert "checked" in next(a for tag, a in asking.elements if a.get("type") == "checkbox")
+    cells = Page(asked(path).get("/api/cells").text).said
+    assert cells.count('"pending"') == 5, "what is only likely is no row"
+
+
 UNKNOWN = [
         ("/?sweep=gird", "Did you mean grid?"),
         ("/?metric=promt_eval_rate", "Did you mean prompt_eval_rate?"),
