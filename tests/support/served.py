@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from ollama_fixture import until
@@ -102,6 +104,16 @@ class Served:
     def get(self, path: str = "") -> httpx.Response:
         """Ask it."""
         return httpx.get(self.url + path, timeout=60)
+
+
+def never_reads(served: Served, path: str = "") -> socket.socket:
+    """A client that asks for a page and never takes a byte of the answer."""
+    found = urlsplit(served.url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    client.connect((str(found.hostname), found.port or 0))
+    client.sendall(f"GET /{path} HTTP/1.1\r\nhost: {found.netloc}\r\n\r\n".encode())
+    return client
 
 
 @contextlib.contextmanager

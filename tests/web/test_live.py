@@ -6,17 +6,18 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import store_helpers
 from ollama_fixture import until
-from served import Page, Served, serving
-from sweeping import Program
+from served import Page, Served, never_reads, serving
+from sweeping import GRID, Program
 from sweeping import program as program  # a fixture
 
+from ollama_sweep.store import file as files
 from ollama_sweep.store.writer import Store
 
 
@@ -94,8 +95,6 @@ def test_a_page_that_shows_a_part_hears_of_its_cells_only(program: Program, db: 
 
 
 def test_the_fifth_stream_ends_the_oldest(program: Program, db: Path) -> None:
-    from contextlib import ExitStack
-
     with serving(program, "--port", "0") as found, ExitStack() as stack:
         pages = [stack.enter_context(listening(found)) for _ in range(4)]
         assert not any(page.is_over for page in pages)
@@ -107,8 +106,6 @@ def test_the_fifth_stream_ends_the_oldest(program: Program, db: Path) -> None:
 
 def test_no_page_keeps_the_log_from_being_emptied(program: Program, db: Path) -> None:
     """Ten pages that listen and one that never reads its answer: a checkpoint takes everything, as without them."""
-    from contextlib import ExitStack
-
     with serving(program, "--port", "0") as found, ExitStack() as stack:
         for number in range(10):
             heard = stack.enter_context(listening(found, f"?page=1&metric={number}" if number > 8 else ""))
@@ -121,6 +118,32 @@ def test_no_page_keeps_the_log_from_being_emptied(program: Program, db: Path) ->
             with closing(sqlite3.connect(db)) as other:
                 assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall() == [(0, 0, 0)]
         assert found.get().status_code == 200
+
+
+def test_ten_tabs_that_never_read_neither_refuse_a_commit_nor_let_the_log_grow(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log may keep 200 kB here, in place of 64 MB. Three sweeps: beside pages that read, beside ten that never do,
+    and, to see that this says something, beside a program that stands in the middle of a read.
+    """
+    monkeypatch.setattr(files, "JOURNAL_LIMIT_BYTES", 200_000)
+    keys = {**GRID, "num_ctx": [*range(512, 512 * 17, 512)], "control": "off"}
+    db, wal = program.folder / "sweeps.db", program.folder / "sweeps.db-wal"
+    program("run", program.config("first", **keys)).must()
+    with ExitStack() as stack, serving(program, "--port", "0") as found:
+        for path in ("", "events", "events?page=1", "cell?at=0", "sweeps", "api/cells", "metrics", "log", "", "events"):
+            stack.enter_context(never_reads(found, path))
+        until("three of them listen", lambda: "ollama_sweep_pages 3" in found.get("metrics").text)
+        program("run", program.config("second", **{**keys, "num_predict": 3})).must()
+        assert wal.stat().st_size <= 200_000
+        assert program("status").must().stderr == ""
+        assert found.get("?sweep=second").status_code == 200
+        with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM cells").fetchall()
+            program("run", program.config("third", **{**keys, "num_predict": 4})).must()
+            assert wal.stat().st_size > 400_000
+    assert [row["n"] for row in program.rows(sql="select count(*) as n from results where status = 'ok'")] == [96]
 
 
 def test_a_server_that_ends_ends_its_streams(program: Program, db: Path) -> None:

@@ -8,11 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
-from ollama_fixture import until
-from served import Page, serving
+from ollama_fixture import stand_still, until
+from served import Page, Served, serving
 from sweeping import GRID, Program
 from sweeping import program as program  # a fixture
 
@@ -92,6 +95,49 @@ def test_a_server_that_stands_still_inside_a_read_refuses_no_commit_and_is_named
         finally:
             os.kill(reader.pid, signal.SIGCONT)
             reader.kill()
+
+
+def test_a_real_server_that_is_stopped_inside_a_read_refuses_no_commit_and_is_named(
+    program: Program, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP strikes again and again until the kernel says that the server holds a place in the log to read from."""
+    if not Path("/proc/locks").exists():
+        pytest.skip("who holds a lock is told by the kernel of Linux only")
+    monkeypatch.setattr(files, "JOURNAL_LIMIT_BYTES", 1000)
+    with serving(program, "--port", "0") as found:
+        asking = threading.Thread(target=ask_again_and_again, args=(found,), daemon=True)
+        asking.start()
+        server = psutil.Process(found.process.pid)
+        while not (stand_still(server) and reads_from_log(server.pid, db)):
+            server.resume()
+        try:
+            program("run", program.config("second", **GRID, num_predict=3)).must()
+            assert len(program.rows(sql="select * from results where status = 'ok'")) == 8
+            said = program("status").must().stderr
+            assert f"pid {server.pid} (" in said
+            assert "keeps reading the database" in said
+        finally:
+            server.resume()
+        until("it answers again", lambda: found.get().status_code == 200)
+        asking.join(60)
+
+
+def ask_again_and_again(found: Served) -> None:
+    """As often as it takes, and no longer than it answers."""
+    with contextlib.suppress(httpx.HTTPError):
+        for _ in range(400):
+            httpx.get(found.url, timeout=2)
+
+
+def reads_from_log(pid: int, db: Path) -> bool:
+    """It holds one of the five locks of a reader in the database's `-shm`, and does not just look who writes."""
+    shm = db.with_name(f"{db.name}-shm")
+    number = shm.stat().st_ino if shm.exists() else -1
+    held = [words for line in Path("/proc/locks").read_text("ascii").splitlines()
+            if (words := line.split())[-4] == str(pid)]  # fmt: skip
+    return all("FLOCK" not in words for words in held) and any(
+        words[-3].endswith(f":{number}") and 123 <= int(words[-2]) <= 127 for words in held
+    )
 
 
 def test_a_server_that_is_killed_again_and_again_is_not_noticed(program: Program) -> None:
