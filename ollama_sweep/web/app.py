@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ollama_sweep import __version__
-from ollama_sweep.core.errors import ConfigError, StorageError, SweepError
-from ollama_sweep.core.text import harmless_lines
+from ollama_sweep.core.errors import ConfigError, StorageError, SweepError, nearest
+from ollama_sweep.core.text import harmless, harmless_lines
 from ollama_sweep.store.beside import log_path
 from ollama_sweep.web import asked as asking
 from ollama_sweep.web.control import BUTTONS, Controls
@@ -35,6 +36,8 @@ T = TypeVar("T")
 LOG_BYTES = 64 * 1024
 DEAR_S = 0.5
 """A page that took longer is kept as long as nothing is written, for those who come again: a few of them."""
+MACHINES = ("/api", "/control", "/metrics")
+"""What programs ask."""
 WHOLE = "events?part=page"
 """What a page listens to that has no parts of its own which change."""
 _STATIC = {"page.css": "text/css", "live.css": "text/css", "page.js": "text/javascript", "live.js": "text/javascript",
@@ -181,6 +184,18 @@ async def static(request: Request) -> Response:
     return Response(_file(name), media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
 
 
+async def nowhere(request: Request, error: Exception) -> Response:
+    """An address that there is not, or a way to ask that it does not take."""
+    code = error.status_code if isinstance(error, HTTPException) else 500
+    path, known = request.url.path, [str(getattr(route, "path", "")) for route in request.app.routes]
+    text = f"{path} is not asked with {request.method}."
+    if code != 405:
+        text = f"There is nothing at {harmless(path)}.{nearest(path, known) or ' The page is at /'}"
+    if path.startswith(MACHINES):
+        return JSONResponse({"error": text}, code)
+    return PlainTextResponse(f"{text}\n", code)
+
+
 @cache
 def _file(name: str) -> bytes:
     from ollama_sweep.results.page.rendering import TEMPLATES
@@ -194,4 +209,5 @@ def _file(name: str) -> bytes:
 def make(library: Library, access: Access) -> tuple[Starlette, Callable[[], None]]:
     """The program behind the page, and what ends its streams."""
     pages = Pages(library, access)
-    return Starlette(routes=pages.routes(), middleware=[Middleware(Guard, access=access)]), pages.streams.close
+    guard, told = [Middleware(Guard, access=access)], {HTTPException: nowhere}
+    return Starlette(routes=pages.routes(), middleware=guard, exception_handlers=told), pages.streams.close

@@ -112,15 +112,20 @@ def read(query: Iterable[tuple[str, str]]) -> Asked:
     pairs = [(name, value.strip()) for name, value in query if value.strip()]
     only = tuple(sorted((name.removeprefix(ONLY), value) for name, value in pairs if name.startswith(ONLY)))
     words: Mapping[str, str] = {name: value for name, value in pairs if not name.startswith(ONLY)}
-    for name in words:
-        if name not in _KNOWN:
-            raise ConfigError(f"unknown word {name} in the address.{nearest(name, _KNOWN)}")
+    check_words(words, _KNOWN)
     return Asked(
         words.get("sweep", ""), words.get("metric", ""), words.get("x", ""), words.get("y", ""), only,
         words.get("status", ""), words.get("flag", ""), words.get("against", ""),
         number(words.get("page", "1"), "page"), words.get("predict", "") == "1",
         words.get("across", ""), words.get("down", ""),
     )  # fmt: skip
+
+
+def check_words(words: Iterable[str], known: Sequence[str]) -> None:
+    """Raises ConfigError for one that an address does not take."""
+    for name in words:
+        if name not in known:
+            raise ConfigError(f"unknown word {name} in the address.{nearest(name, known)}")
 
 
 def number(word: str, where: str, low: int = 1) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from ollama_sweep.core.errors import ConfigError, StorageError
 from ollama_sweep.results.large.kept import Sheets
 from ollama_sweep.store.beside import pause_path
 from ollama_sweep.store.file import wal_path
@@ -51,7 +52,9 @@ class Library:
     _limit: list[anyio.CapacityLimiter] = field(default_factory=list)
 
     async def read(self, work: Callable[[Reader], T]) -> T:
-        """What `work` makes of the database, all of one moment, in a thread. Raises what `Reader.open` and it raise."""
+        """What `work` makes of the database, all of one moment, in a thread. Raises what `work` does, StorageError and
+        DatabaseInUse.
+        """
         return await self.aside(lambda: self.read_now(work))
 
     async def aside(self, work: Callable[[], T]) -> T:
@@ -72,6 +75,10 @@ class Library:
         return tuple(found)
 
     def read_now(self, work: Callable[[Reader], T]) -> T:
-        """The same in this thread."""
-        with Reader.open(self.db) as reader, reader.snapshot():
+        """The same in this thread. A file that is empty, gone or newer now is no mistake of who asks: StorageError."""
+        try:
+            opened = Reader.open(self.db)
+        except ConfigError as error:
+            raise StorageError(str(error)) from error
+        with opened as reader, reader.snapshot():
             return work(reader)

@@ -36,18 +36,22 @@ class Machines:
 
     def routes(self) -> list[Route]:
         """Every address."""
-        found: dict[str, Callable[[Reader, Request], Any]] = {
-            "/api/sweeps": self._sweeps, "/api/status": self._status, "/api/best": self._best,
-            "/api/cells": self._cells, "/api/cell": self._cell,
+        found: dict[str, tuple[Callable[[Reader, Request], Any], Sequence[str]]] = {
+            "/api/sweeps": (self._sweeps, ()), "/api/status": (self._status, ("sweep",)),
+            "/api/best": (self._best, ("sweep", "metric")), "/api/cells": (self._cells, ("sweep", "from")),
+            "/api/cell": (self._cell, ("sweep", "at")),
         }  # fmt: skip
         return [
             Route("/metrics", self._metrics, methods=["GET"]),
-            *(Route(path, self._json(answer), methods=["GET"]) for path, answer in found.items()),
+            *(Route(path, self._json(*answer), methods=["GET"]) for path, answer in found.items()),
         ]
 
-    def _json(self, answer: Callable[[Reader, Request], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def _json(
+        self, answer: Callable[[Reader, Request], Any], words: Sequence[str]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answered(request: Request) -> Response:
             try:
+                asking.check_words(request.query_params, words)
                 text, code = await self._library.read(lambda reader: as_json(answer(reader, request))), 200
             except SweepError as error:
                 text, code = as_json({"error": str(error)}), 404 if isinstance(error, ConfigError) else 503

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -162,6 +164,52 @@ def test_a_database_that_goes_or_breaks_under_the_page_is_said(db: Path) -> None
     assert "no database" in Page(answer.text).said.lower()
     db.write_bytes(content)
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), ("newer", "was made by a newer version of this program; update it"),
+     ("another", "belongs to another program (tables: theirs)"), (b"nonsense" * 1024, "not a SQLite database")],
+)  # fmt: skip
+def test_a_database_that_is_replaced_under_the_page_is_said_and_is_no_mistake_of_who_asks(
+    db: Path, content: bytes | str, words: str
+) -> None:
+    client = asked(db)
+    assert client.get("/").status_code == 200
+    db.unlink()
+    if isinstance(content, bytes):
+        db.write_bytes(content)
+    else:
+        with Store.open(db) if content == "newer" else closing(sqlite3.connect(db)):
+            pass
+        with closing(sqlite3.connect(db)) as other:
+            other.execute("PRAGMA user_version = 9999" if content == "newer" else "CREATE TABLE theirs (a)")
+    for link in ("/", "/sweeps", "/cell?at=0", "/?sweep=grid"):
+        answer = client.get(link)
+        assert answer.status_code == 503, link
+        assert "The database cannot be read now" in Page(answer.text).said
+        assert words in Page(answer.text).said
+    answer = client.get("/api/status")
+    assert answer.status_code == 503
+    assert words in answer.json()["error"]
+    assert "ollama_sweep_up 0" in client.get("/metrics").text
+
+
+def test_an_address_that_there_is_not_is_said_in_a_line(db: Path) -> None:
+    client = asked(db)
+    for link, words in (
+        ("/sweps", "Did you mean /sweeps?"),
+        ("/a/b/<script>", "The page is at /"),
+        ("/index.html", "/"),
+    ):
+        answer = client.get(link)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert words in answer.text
+        assert len(answer.text.splitlines()) == 1
+    assert client.get("/api/stats").json()["error"].endswith("Did you mean /api/status?")
+    assert client.get("/api/stats").status_code == 404
+    assert "unknown word swep in the address. Did you mean sweep?" in client.get("/api/status?swep=x").json()["error"]
 
 
 def test_a_database_without_a_sweep_is_said(tmp_path: Path) -> None:
