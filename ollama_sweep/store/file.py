@@ -115,8 +115,10 @@ def _set(connection: sqlite3.Connection, name: str, value: str, expected: str | 
         raise StorageError(f"SQLite refused {name} = {value} here (it stays {found}); use another folder for --db")
 
 
-def connect_ro(path: Path) -> sqlite3.Connection:
+def connect_ro(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """A connection that can only read, to a database that exists and is ours; an older one is read as it is.
+
+    It belongs to this thread, or to `any_thread`, one at a time.
 
     A database in WAL mode is read through its `-wal` and `-shm` files; where they are missing a reader makes them. In a
     folder that it cannot write this fails, and then there is no writer either and nothing outside the main file (no
@@ -124,20 +126,20 @@ def connect_ro(path: Path) -> sqlite3.Connection:
     """
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
-        return _readable(uri, path)
+        return _readable(uri, path, any_thread=any_thread)
     except sqlite3.OperationalError as error:
         if not os.access(path, os.R_OK):
             raise StorageError(f"{path} cannot be read (mode {_mode(path):o})") from error
         if os.access(path.resolve().parent, os.W_OK) or _size(wal_path(path)) > 0:
             raise storage_error(error, path) from error
     try:
-        return _readable(f"{uri}&immutable=1", path)
+        return _readable(f"{uri}&immutable=1", path, any_thread=any_thread)
     except sqlite3.OperationalError as error:
         raise storage_error(error, path) from error
 
 
-def _readable(uri: str, path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+def _readable(uri: str, path: Path, *, any_thread: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=not any_thread)
     try:
         version = schema_version(connection, path)
         if version == 0:
@@ -299,10 +301,10 @@ def _too_many_files(error: Exception, primary: int | None) -> str:
     return ""
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path | str) -> tuple[int, int] | None:
     """Device and inode of the file at a path; None where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino

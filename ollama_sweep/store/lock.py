@@ -76,8 +76,13 @@ class WriterLock:
 
 def holder(path: Path) -> Holder | None:
     """Who holds the database for writing now; None where nobody does."""
+    return holder_of(lock_path(path))
+
+
+def holder_of(file_of_lock: Path | str) -> Holder | None:
+    """The same by the lock file, for who asks again and again."""
     try:
-        file = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(file_of_lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

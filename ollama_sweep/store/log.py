@@ -70,48 +70,71 @@ class Following:
     """Notices that something was written to a database, for a few microseconds a look.
 
     One connection is kept open for it, which holds nothing between two looks: no transaction, so no log grows for it.
-    It belongs to one thread and is closed by whoever made it; `version` opens it again by itself.
+    A reader may read on it (`Reader.following`). One thread uses it at a time, and whoever made it closes it; `version`
+    opens it again by itself.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._of: object = None
-        self._opened = 0
+        self._beside: tuple[str, ...] = ()
+        self._lock = self._wal = ""
+        self._opened, self._seen, self._schema = 0, -1, -1
 
     def version(self) -> tuple[object, ...]:
         """Differs from the last one where a commit came between them, the file was replaced, or what its writer waits
         for, a pause or the log of a run has changed. Raises nothing: a database that is gone has a version, too.
         """
-        if self._connection is None or self._files() != self._of:
-            self.close()
-            self._opened += 1
-            with contextlib.suppress(SweepError, OSError, sqlite3.Error):
-                self._connection = files.connect_ro(self.path)
-            self._of = self._files()  # a reader may have made the log
-        there = files.identity(self.path) is not None
-        return (there, self._opened if self._connection else 0, self._data_version(), *self._beside())
+        found = self._files()
+        if self._connection is None or found != self._of:
+            found = self._open()
+        version = self._data_version()
+        writer = lock.holder_of(self._lock) is not None
+        return (
+            found[0] is not None,
+            self._opened if self._connection else 0,
+            version,
+            *map(_stamp, self._beside),
+            writer,
+        )
+
+    def connection(self) -> sqlite3.Connection | None:
+        """The one that is kept open; None where the database cannot be read."""
+        self.version()
+        return self._connection
+
+    def _open(self) -> tuple[object, object]:
+        """Where the database lies, by whatever name, is looked up here and not at each look."""
+        self.close()
+        self._opened += 1
+        self._lock, self._wal = str(lock.lock_path(self.path)), str(files.wal_path(self.path))
+        self._beside = (self._lock, str(pause_path(self.path)), str(log_path(self.path)))
+        with contextlib.suppress(SweepError, OSError, sqlite3.Error):
+            self._connection = files.connect_ro(self.path, any_thread=True)
+        self._seen = self._schema = -1
+        self._of = self._files()  # a reader may have made the log
+        return self._of
 
     def _files(self) -> tuple[object, object]:
-        return files.identity(self.path), files.identity(files.wal_path(self.path))
+        return files.identity(self.path), files.identity(self._wal)
 
     def _data_version(self) -> int:
-        if self._connection is not None:
-            try:
-                return int(self._connection.execute("PRAGMA data_version").fetchall()[0][0])
-            except sqlite3.Error:
-                self.close()
-        return -1
-
-    def _beside(self) -> tuple[object, ...]:
-        found: list[object] = []
-        for file in (lock.lock_path(self.path), pause_path(self.path), log_path(self.path)):
-            try:
-                stat = file.stat()
-                found.append((stat.st_mtime_ns, stat.st_size))
-            except OSError:
-                found.append(None)
-        return (*found, lock.holder(self.path) is not None)
+        """Read anew where a writer has brought the database up to date: an older one is read in another way."""
+        if self._connection is None:
+            return -1
+        try:
+            version = int(self._connection.execute("PRAGMA data_version").fetchall()[0][0])
+            if version != self._seen:
+                schema = int(self._connection.execute("PRAGMA user_version").fetchall()[0][0])
+                if self._schema not in (-1, schema):
+                    self._open()
+                    return self._data_version()
+                self._seen, self._schema = version, schema
+        except sqlite3.Error:
+            self.close()
+            return -1
+        return version
 
     def close(self) -> None:
         """The connection ends; nothing that it made stays beside the database."""
@@ -121,6 +144,14 @@ class Following:
             with lock.kept_free(self.path) as is_free:
                 if is_free:
                     files.remove_empty_log(self.path)
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def growing(path: Path, writer: Holder | None) -> str | None:

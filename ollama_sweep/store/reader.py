@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ollama_sweep.core import metrics
-from ollama_sweep.core.errors import ConfigError, NothingStored, nearest
-from ollama_sweep.core.forecast import ControlsSeen, Took, WorkLeft
+from ollama_sweep.core.errors import ConfigError, NothingStored, StorageError, nearest
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import AnswerRow, CellResult, Effective, Purpose, Run, Series, Status
@@ -92,6 +91,16 @@ class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
             raise
 
     @classmethod
+    def following(cls, followed: log.Following) -> Reader:
+        """On the connection that is kept open to follow a database, and is closed by who does. Raises as `open`."""
+        called_done = beside.called_done(followed.path)
+        connection = followed.connection()
+        if connection is None:
+            cls.open(followed.path).close()
+            raise StorageError(f"{followed.path} cannot be read now")
+        return cls(followed.path, connection, called_done)
+
+    @classmethod
     def if_there(cls, path: Path) -> Reader | None:
         """The same, None where there is no database yet, or one in which nothing was ever committed."""
         try:
@@ -142,7 +151,8 @@ class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
 
     def last_sweep(self) -> SweepRow | None:
         """The sweep that ran last; None where there is none."""
-        return next(iter(self.sweeps()), None)
+        found = self._rows(f"SELECT {_SWEEP_COLUMNS} FROM sweeps ORDER BY run_order DESC LIMIT 1")
+        return next((self._sweep_row(*row) for row in found), None)
 
     def _sweep_row(
         self, number: int, name: object, engine: object, path: object, spec: object, *others: Any
@@ -361,26 +371,6 @@ class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
         for (coordinates,) in self._rows(sql, sweep_id):
             return self._notes.field("a place in the plan", values.scalars, coordinates, None)
         return None
-
-    def history(self, sweep_id: int) -> list[Took]:
-        """What the last finished attempts of the sweep took, the newest first."""
-        with self._storage_errors():
-            return queries.history(self._connection, sweep_id, self._notes)
-
-    def work_left(self, sweep_id: int) -> WorkLeft:
-        """What the pending cells of the sweep ask, in what shares."""
-        with self._storage_errors():
-            return queries.work_left(self._connection, sweep_id, self._notes)
-
-    def controls_seen(self, sweep_id: int) -> ControlsSeen:
-        """What is known of the loads of the sweep's control cell."""
-        with self._storage_errors():
-            return queries.controls_seen(self._connection, sweep_id, self._notes)
-
-    def rests(self, sweep_id: int) -> list[float]:
-        """The seconds between the last cells of the sweep, the newest first."""
-        with self._storage_errors():
-            return queries.rests(self._connection, sweep_id, self._notes)
 
     def errors(self, sweep_id: int, n: int) -> list[FailedAttempt]:
         """The last errors of the sweep, the newest first."""

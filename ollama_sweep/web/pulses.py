@@ -9,7 +9,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import SweepError
@@ -17,9 +17,11 @@ from ollama_sweep.machine.secrets import masked
 from ollama_sweep.web import pages
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.outcome import CellResult
     from ollama_sweep.results.grids import Grid
     from ollama_sweep.results.page.tiles import Tiled
     from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
+    from ollama_sweep.store.log import Following
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
     from ollama_sweep.web.asked import Asked
@@ -48,6 +50,8 @@ class Shape:
     is_old: bool = False
     tiled: Sequence[Tiled] = ()
     """Its maps in tiles, which are kept for the pages that were made last."""
+    told: dict[int, CellResult] = field(default_factory=dict)
+    """The cells that were told last, by their places in the plan."""
 
 
 class Pulses:
@@ -72,13 +76,15 @@ class Pulses:
         now = time.monotonic()
         return any(one.is_old and one.due_at <= now for one in map(self._shapes.get, asked) if one is not None)
 
-    def made(self, asked: Sequence[Asked], *, is_new: bool) -> tuple[dict[Asked, list[Message]], float]:
+    def made(
+        self, asked: Sequence[Asked], followed: Following, *, is_new: bool
+    ) -> tuple[dict[Asked, list[Message]], float]:
         """What each page is told, and for how many seconds nothing more shall be said. `is_new`: there was a commit."""
         begun = time.thread_time()
         found: dict[Asked, list[Message]] = {one: [] for one in asked}
         if is_new:
             try:
-                self._library.read_now(lambda reader: self._read(reader, found))
+                self._library.read_on(followed, lambda reader: self._read(reader, found))
             except SweepError:  # gone, damaged, locked: the page says which
                 return {one: [STALE] for one in asked}, UNREADABLE_S
         for one, messages in found.items():
@@ -111,7 +117,11 @@ class Pulses:
             yield from pages.tiles_anew(reader, row, shape, self._library.sheets, MOST_CELLS)
             return
         shape.last_attempt, positions = reader.changed_since(row.sweep_id, shape.last_attempt, MOST_CELLS)
-        for result in (reader.result(row.sweep_id, position) for position in positions):
+        before, shape.told = shape.told, {}
+        for position in positions:
+            result = shape.told[position] = reader.result(row.sweep_id, position)
+            if result == before.get(position):
+                continue
             for number, (data, grid) in enumerate(shape.drawn):
                 drawn = pages.cell_anew(data, grid, result, row)
                 if drawn is not None:

@@ -62,11 +62,11 @@ class Streams:
         streams.append(mine)
         for old in streams[:-MOST_STREAMS]:
             old.end()
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._look())
         try:
             yield b"retry: 2000\nevent: hello\ndata:\n\n"
             while not (self._is_closing or mine.is_ended):
+                if self._watch is None or self._watch.done():
+                    self._watch = asyncio.create_task(self._look())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
                         await mine.ring.wait()
@@ -105,13 +105,13 @@ class Streams:
                 version = following.version()
                 is_new, seen = version != seen, version
                 if is_new or self._pulses.is_due(asked):
-                    rest_until = time.monotonic() + await self._tell(asked, is_new=is_new)
+                    rest_until = time.monotonic() + await self._tell(asked, following, is_new=is_new)
         finally:
             following.close()
 
-    async def _tell(self, asked: Sequence[Asked], *, is_new: bool) -> float:
+    async def _tell(self, asked: Sequence[Asked], following: Following, *, is_new: bool) -> float:
         """Every page hears what is new; for how many seconds nothing more shall be said."""
-        found, rest_s = await self._library.aside(lambda: self._pulses.made(asked, is_new=is_new))
+        found, rest_s = await self._library.aside(lambda: self._pulses.made(asked, following, is_new=is_new))
         for stream in self._all():
             if stream.asked is not None:
                 stream.put(found.get(stream.asked, []))

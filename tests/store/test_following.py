@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import store_helpers
+from older_database import SCHEMA_11, lay_out
 
+from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.outcome import Status
 from ollama_sweep.run import control
 from ollama_sweep.store.log import Following
+from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
 
@@ -54,6 +58,42 @@ def test_a_pause_and_another_file_in_its_place_are_noticed(db: Path, followed: F
     seen.append(followed.version())
     assert len(set(seen)) == 4
     assert followed.version() == seen[-1]
+
+
+def test_a_reader_on_it_sees_each_commit_and_holds_nothing_between(db: Path, followed: Following) -> None:
+    with Store.open(db) as store:
+        for number in range(3):
+            store_helpers.measure(store, 1)
+            with Reader.following(followed).snapshot():
+                assert Reader.following(followed).counts(1)[Status.OK] == number + 1
+        assert store_helpers.rows(db, "PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)]
+
+
+def test_a_reader_on_it_reads_the_file_that_is_there_now(db: Path, followed: Following, tmp_path: Path) -> None:
+    assert [row.name for row in Reader.following(followed).sweeps()] == ["s"]
+    with Store.open(tmp_path / "other.db") as store:
+        store_helpers.register(store, store_helpers.grid([64]), "other")
+    os.replace(tmp_path / "other.db", db)
+    assert [row.name for row in Reader.following(followed).sweeps()] == ["other"]
+    db.unlink()
+    with pytest.raises(ConfigError, match="no database at"):
+        Reader.following(followed)
+
+
+def test_a_database_of_an_earlier_version_is_read_as_it_is_until_a_writer_has_brought_it_up_to_date(
+    tmp_path: Path,
+) -> None:
+    lay_out(tmp_path, SCHEMA_11)
+    db = tmp_path / "sweeps.db"
+    with closing(Following(db)) as followed:
+        assert Reader.following(followed).is_older
+        seen = followed.version()
+        with Store.open(db):
+            pass
+        assert followed.version() != seen
+        reader = Reader.following(followed)
+        assert not reader.is_older
+        assert reader.sweeps()
 
 
 def test_it_keeps_no_log_and_leaves_nothing(db: Path) -> None:

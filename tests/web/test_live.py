@@ -83,6 +83,18 @@ def test_a_commit_reaches_an_open_page_with_the_cell_it_was_about(program: Progr
             heard.until("cells", "CUDA")
 
 
+def test_a_cell_is_told_once_and_again_only_where_it_has_changed(program: Program, db: Path) -> None:
+    with serving(program, "--port", "0") as found, Store.open(db) as store:
+        found.get()
+        with listening(found) as heard:
+            for number in range(1, 5):
+                store_helpers.measure(store, 1)
+                heard.until("progress", f"{number} of 8")
+            told = [cell[1:] for name, text in heard.events if name == "cells" for cell in json.loads(text)]
+    done = [cell for cell in told if "100 tokens/s" in cell[1]]
+    assert len(done) == len({json.dumps(cell) for cell in done}) == 4
+
+
 def test_a_page_that_shows_a_part_hears_of_its_cells_only(program: Program, db: Path) -> None:
     with serving(program, "--port", "0") as found, Store.open(db) as store:
         found.get("?only.num_ctx=128")

@@ -1,12 +1,14 @@
-"""What a reader says of loads: how far they differ, which are wanted, what each gave."""
+"""What a reader says of loads: how far they differ, which are wanted, what each gave and took."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ollama_sweep.core.forecast import ControlsSeen, Took, WorkLeft
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import Purpose
 from ollama_sweep.core.recording.model import Recording
+from ollama_sweep.store import queries
 from ollama_sweep.store.file import Reading
 from ollama_sweep.store.loads import compared, further, measured, recorded, spreads
 from ollama_sweep.store.rows import SweepRow
@@ -35,6 +37,26 @@ class LoadsReading(Reading):
         """
         with self._storage_errors():
             return further.seconds(self._connection, sweep_id, self._notes, most=MOST_TIMED)
+
+    def history(self, sweep_id: int) -> list[Took]:
+        """What the last finished attempts of the sweep took, the newest first."""
+        with self._storage_errors():
+            return queries.history(self._connection, sweep_id, self._notes)
+
+    def work_left(self, sweep_id: int) -> WorkLeft:
+        """What the pending cells of the sweep ask, in what shares."""
+        with self._storage_errors():
+            return queries.work_left(self._connection, sweep_id, self._notes)
+
+    def controls_seen(self, sweep_id: int) -> ControlsSeen:
+        """What is known of the loads of the sweep's control cell."""
+        with self._storage_errors():
+            return queries.controls_seen(self._connection, sweep_id, self._notes)
+
+    def rests(self, sweep_id: int) -> list[float]:
+        """The seconds between the last cells of the sweep, the newest first."""
+        with self._storage_errors():
+            return queries.rests(self._connection, sweep_id, self._notes)
 
     def further_loads(self, key: str) -> list[further.Made]:
         """The further loads that a cell had or waits for, the oldest first."""
