@@ -207,7 +207,7 @@ def _usage(error: click.ClickException) -> int:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None:
         _complain(context.get_usage())
-    _fail(error.format_message(), 2)
+    _fail(" ".join(error.format_message().split()), 2)  # click lists choices below each other
     _complain(f"try: {context.command_path if context else 'ollama-sweep'} --help")
     return 2
 

@@ -58,8 +58,8 @@ class Node:
         return self.value if isinstance(self.value, list) else [self]
 
     def error(self, message: str) -> ConfigError:
-        """The error that names this place."""
-        return ConfigError(message, self.place)
+        """The error that names this place, once: a key that Python or a command gave is its own place."""
+        return ConfigError(message.removeprefix(f"{self.place}: "), self.place)
 
     def mismatch(self, name: str, wanted: str) -> ConfigError:
         """The error for a value of another type."""

@@ -67,6 +67,12 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert (done.stdout.splitlines(), done.stderr) == (["first"], "")
 
 
+def test_without_a_shell_one_line_names_them(program: Program) -> None:
+    said = program("completion").must(2).stderr.splitlines()
+    assert said[1] == "error: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"
+    assert len(said) == 3
+
+
 def test_commands_and_options(program: Program) -> None:
     assert offered(program, "") == [f"plain,{name}" for name in COMMANDS]
     assert offered(program, "completion", "") == [f"plain,{shell}" for shell in SHELLS]

@@ -163,7 +163,7 @@ def test_it_can_be_printed(program: Program) -> None:
         (["gpt:cloud"], 2, "does not run on this machine"),
         (["m", "--engine", "oolama"], 2, "Did you mean ollama?"),
         (["..", *FAKE], 2, "neither a name like"),
-        (["a\nb: c", *FAKE], 2, "model: "),
+        (["a\nb: c", *FAKE], 2, "error: model: contains a space or control character (position 2)"),
         (["x" * 81, *FAKE], 2, "max 80"),
         (["m", "folder", *FAKE], 2, "is a folder, not a file"),
         (["m", f"{'n' * 256}.yaml", *FAKE], 2, "too long"),
