@@ -83,7 +83,7 @@ class Pages:
         elif isinstance(error, ConfigError) and error.where is None and "no sweep was begun" in str(error):
             title, text, code = "No sweep yet", "No sweep was begun in this database yet.", 200
         elif isinstance(error, ConfigError):
-            title, text, code = "Not found", f"{str(error)[:1].upper()}{str(error)[1:]}", 404
+            title, text, code = "Not found", str(error), 404
         else:
             title, text, code = "The database cannot be read now", str(error), 503
         return self._page("notice.jinja", title, code, text=text, events=WHOLE)

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Flag, Status
+from ollama_sweep.core.text import in_short
 from ollama_sweep.results.grids import X, Y, in_order, in_word, value_at
 from ollama_sweep.results.page.view import Look
 
@@ -82,7 +83,7 @@ class Asked:
         return all(in_word(value_at(cell, name)) == value for name, value in self.only)
 
     def check(self, dimensions: Sequence[str]) -> None:
-        """Raises ConfigError for a dimension that the sweep has not, a status or a flag that there is not."""
+        """Raises ConfigError for a dimension that the sweep does not have, a status or a flag that there is not."""
         known = (*dimensions, "model", "task", X, Y)
         for where, name in (("x", self.x), ("y", self.y), *((ONLY + name, name) for name, _ in self.only)):
             if name and name not in known:
@@ -105,6 +106,15 @@ def values_within(values: Iterable[Scalar], word: str, where: str) -> set[Scalar
         if end not in named:
             raise ConfigError(f"there is no value {end}.{nearest(end, named)}", where)
     return set(ordered[named.index(first) : named.index(last or first) + 1])
+
+
+def check_values(asked: Asked, cells: Sequence[CellResult]) -> None:
+    """Raises ConfigError for a value that no cell of the plan has."""
+    for name, value in asked.only:
+        known = dict.fromkeys(in_word(value_at(cell, name)) for cell in cells)
+        if known and value not in known:
+            there = in_short(list(known))
+            raise ConfigError(f"no cell has {name} {value}. There are {there}.{nearest(value, known)}", ONLY + name)
 
 
 def read(query: Iterable[tuple[str, str]]) -> Asked:
@@ -130,6 +140,8 @@ def check_words(words: Iterable[str], known: Sequence[str]) -> None:
 
 def number(word: str, where: str, low: int = 1) -> int:
     """A whole number of an address. Raises ConfigError."""
+    if not word:
+        raise ConfigError(f"is missing; write a whole number from {low} on", where)
     if not (word.isascii() and word.isdecimal() and len(word) <= 9 and int(word) >= low):
         raise ConfigError(f"{word} is no whole number from {low} on", where)
     return int(word)

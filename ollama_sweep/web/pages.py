@@ -26,6 +26,7 @@ from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.results.status import SweepStatus, status_of
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import SweepRow
+from ollama_sweep.web import asked as asking
 from ollama_sweep.web.asked import ONLY, ROWS, Asked
 from ollama_sweep.web.library import Told
 
@@ -118,6 +119,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told, sheets: Sheets) -> dic
 def _few_parts(reader: Reader, row: SweepRow, asked: Asked) -> dict[str, Any]:
     """What is shown of a sweep whose cells are all read."""
     gathered = gather(reader, row)
+    asking.check_values(asked, gathered.cells)
     chosen = replace(gathered, cells=asked.chosen(gathered.cells))
     drawn = [] if asked.against else view.drawn_of(chosen, asked.look)[:MOST_MAPS]
     found, left_out = _maps(reader, asked, row, chosen, drawn)

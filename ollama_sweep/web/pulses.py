@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.errors import SweepError
+from ollama_sweep.core.errors import ConfigError, SweepError
 from ollama_sweep.machine.secrets import masked
 from ollama_sweep.web import pages
 
@@ -97,7 +97,11 @@ class Pulses:
 
     def _read(self, reader: Reader, found: dict[Asked, list[Message]]) -> None:
         for asked, messages in found.items():
-            row = pages.row_of(reader, asked)
+            try:
+                row = pages.row_of(reader, asked)
+            except ConfigError:  # there is no such sweep, or not any more: its page says so
+                messages[:] = [STALE]
+                continue
             status = pages.progress(reader, row, self._library.told)
             messages.append(("progress", pages.page("progress.jinja", hide=str, status=status)))
             shape = self._shapes.get(asked)

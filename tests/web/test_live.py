@@ -106,6 +106,18 @@ def test_a_page_that_shows_a_part_hears_of_its_cells_only(program: Program, db: 
             assert "num_ctx 64" not in "".join(text for name, text in heard.events if name == "cells")
 
 
+def test_a_page_of_a_sweep_that_there_is_not_costs_the_others_nothing(program: Program, db: Path) -> None:
+    with serving(program, "--port", "0") as found, Store.open(db) as store:
+        found.get()
+        with listening(found, "?sweep=gone") as gone, listening(found) as heard:
+            for number in (1, 2):
+                store_helpers.measure(store, 1)
+                heard.until("progress", f"{number} of 8")
+                heard.until("cells", f"at={number - 1}")
+            gone.until("stale")
+            assert not [name for name, _ in gone.events if name in ("progress", "cells")]
+
+
 def test_the_fifth_stream_ends_the_oldest(program: Program, db: Path) -> None:
     with serving(program, "--port", "0") as found, ExitStack() as stack:
         pages = [stack.enter_context(listening(found)) for _ in range(4)]

@@ -94,7 +94,7 @@ def test_what_is_not_measured_yet_is_shown_as_it_is_likely_to_be_where_that_is_a
 
 
 UNKNOWN = [
-        ("/?sweep=gird", "Did you mean grid?"),
+        ("/?sweep=gird", "sweeps.db has no sweep gird. Did you mean grid?"),
         ("/?metric=promt_eval_rate", "Did you mean prompt_eval_rate?"),
         ("/?x=num_bach", "Did you mean num_batch?"),
         ("/?x=num_batch&y=num_batch", "both across and down"),
@@ -104,6 +104,9 @@ UNKNOWN = [
         ("/?metrc=runs", "Did you mean metric?"),
         ("/cell?at=99", "there are 0 to 3"),
         ("/cell?at=x", "whole number"),
+        ("/cell", "at: is missing"),
+        ("/?only.num_ctx=99", "no cell has num_ctx 99. There are 512, 1024."),
+        ("/?only.num_batch=44", "Did you mean 4?"),
         ("/?against=gone", "no sweep gone"),
 ]  # fmt: skip
 
