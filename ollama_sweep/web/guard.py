@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import platform
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -87,7 +88,8 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in {**HEADERS, "cache-control": "no-store"}.items():
+                now = formatdate(usegmt=True)
+                for name, value in {**HEADERS, "cache-control": "no-store", "date": now}.items():
                     headers.setdefault(name, value)
             await send(message)
 

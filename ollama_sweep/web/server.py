@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -56,13 +57,27 @@ def address(listening: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which here says when it is ready and ends quietly by each of the signals."""
+    """uvicorn, which here says when it is ready, sleeps until there is something to do, and ends quietly by each of the
+    signals.
+    """
 
     def __init__(
         self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None], *, with_parent: bool
     ) -> None:
         super().__init__(config)
         self._ready, self._ending, self._with_parent = ready, ending, with_parent
+        self._asked_to_end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether it shall end, which costs more than all that a page is told."""
+        await self.on_tick(0)
+        while not self.should_exit:
+            await self._asked_to_end.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """By a signal."""
+        super().handle_exit(sig, frame)
+        self._asked_to_end.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -94,6 +109,7 @@ class Server(uvicorn.Server):
         if not os.read(0, 4096):
             asyncio.get_running_loop().remove_reader(0)
             self.should_exit = True
+            self._asked_to_end.set()
 
 
 def serve(
@@ -105,8 +121,9 @@ def serve(
     No access log: an address may hold what is nobody else's.
     """
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", server_header=False, loop="asyncio", http="h11",
-        ws="none", timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=20, h11_max_incomplete_event_size=16 * 1024,
+        app, log_config=None, access_log=False, lifespan="off", server_header=False, date_header=False, loop="asyncio",
+        http="h11", ws="none", timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=20,
+        h11_max_incomplete_event_size=16 * 1024,
     )  # fmt: skip
     server = Server(config, ready, ending, with_parent=with_parent)
     asyncio.run(server.serve([listening]))

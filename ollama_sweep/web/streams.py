@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ollama_sweep.web.library import Library
     from ollama_sweep.web.pulses import Message, Pulses
 
-POLL_S = 0.4
+POLL_S = 0.5
 MOST_STREAMS = 4
 """Of one browser, which itself opens no more than six connections to one server."""
 BEAT_S = 20.0
