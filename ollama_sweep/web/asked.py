@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
@@ -108,10 +108,10 @@ def values_within(values: Iterable[Scalar], word: str, where: str) -> set[Scalar
     return set(ordered[named.index(first) : named.index(last or first) + 1])
 
 
-def check_values(asked: Asked, cells: Sequence[CellResult]) -> None:
+def check_values(asked: Asked, values_of: Callable[[str], Iterable[Scalar]]) -> None:
     """Raises ConfigError for a value that no cell of the plan has."""
     for name, value in asked.only:
-        known = dict.fromkeys(in_word(value_at(cell, name)) for cell in cells)
+        known = dict.fromkeys(map(in_word, values_of(name)))
         if known and value not in known:
             there = in_short(list(known))
             raise ConfigError(f"no cell has {name} {value}. There are {there}.{nearest(value, known)}", ONLY + name)

@@ -25,7 +25,7 @@ from ollama_sweep.results.page.tables import Table
 from ollama_sweep.results.page.tiles import Area, Tiled
 from ollama_sweep.results.pictures import MANY
 from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
-from ollama_sweep.web.asked import BETWEEN, ROWS, Asked, values_within
+from ollama_sweep.web.asked import BETWEEN, ROWS, Asked, check_values, values_within
 
 if TYPE_CHECKING:
     from ollama_sweep.results.large.sheet import Sheet
@@ -99,6 +99,7 @@ def rows_of(found: Columns, asked: Asked) -> Any | None:
     """The rows that are asked for; None for all of them. Raises ConfigError for a part that there is not."""
     if not asked.is_filtered:
         return None
+    check_values(asked, lambda name: _values(found, name))
     kept = np.ones(len(found.coded["status"].codes), bool)
     for name, wanted in asked.only:
         kept &= _where(found, name, lambda value, wanted=wanted: in_word(value) == wanted)  # type: ignore[misc]

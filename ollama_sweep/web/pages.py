@@ -119,7 +119,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told, sheets: Sheets) -> dic
 def _few_parts(reader: Reader, row: SweepRow, asked: Asked) -> dict[str, Any]:
     """What is shown of a sweep whose cells are all read."""
     gathered = gather(reader, row)
-    asking.check_values(asked, gathered.cells)
+    asking.check_values(asked, lambda name: [value_at(cell, name) for cell in gathered.cells])
     chosen = replace(gathered, cells=asked.chosen(gathered.cells))
     drawn = [] if asked.against else view.drawn_of(chosen, asked.look)[:MOST_MAPS]
     found, left_out = _maps(reader, asked, row, chosen, drawn)
