@@ -144,8 +144,8 @@ def forecast(
     mean = fmean(cell.seconds for cell in took[:RECENT_ATTEMPTS])
     parts = _parts(took, cells, work.in_order)
     cells_s = _sum_s(parts)
-    more_s = max(0.0, _sum_s(_parts(took, 1, work.after_control)) - cells_s / cells) if work.after_control else 0.0
-    if count := controls.beside(cells_s, more_s):
+    more_s = _sum_s(_parts(took, 1, work.after_control or work.in_order)) - cells_s / (cells or 1)
+    if count := controls.beside(cells_s, max(0.0, more_s)):
         parts = _parts_beside_controls(took, cells, work, controls, count)
         rests_s += count * controls.rest_s
     at_hand_s = cells_s / cells if cells else mean

@@ -261,14 +261,9 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
     control = None if at is None else next(islice(found.each_cell(), at, None), None)
     seen = _look_through(found, reader, left_out, record, control)
     repeats, repeating = seen.repeats.groups(found.each_cell())
-    history = reader.history(row.sweep_id) if reader and row else []
     loads = reader.waiting_loads(row.sweep_id) if reader and row else {}
     waiting = sum(count for purpose, count in loads.items() if purpose is not Purpose.REPEATS)
     to_run, saved = sum(seen.why.values()), seen.saved
-    work = WorkLeft(seen.work, seen.after_control, seen.controls) if is_more_than_reloads(spec.dimensions) else None
-    left = to_run + waiting
-    resting_s, rest_s = (_rests_s(spec.cooldown, reader, row, count) for count in (left - 1, 1))
-    beside = controls_to_come(spec.control_rule, controls, left, seen.cells * spec.passes, rest_s)
     return Preview(
         sweep=spec.name,
         engine=found.engine,
@@ -293,7 +288,7 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         repeats=repeats,
         unfilled=_together(seen.unfilled),
         replaced_parameters=_replaced(found),
-        seconds_left=forecast(history, left, 0.0, resting_s, work, beside).seconds_left,
+        seconds_left=_seconds_left(spec, reader, row, seen, controls, to_run + waiting),
         loads=LoadsPreview(
             passes=spec.passes,
             per_pass=seen.cells - seen.unfit - seen.same - len(left_out.places),
@@ -314,6 +309,18 @@ def preview_of(found: Survey, reader: Reader | None, scout: bool | None = None) 
         loading_by_auto=_by_auto(spec, seen.cells),
         swaps_contexts=engines.facts(found.engine).swaps_contexts,
     )
+
+
+def _seconds_left(
+    spec: SweepSpec, reader: Reader | None, row: SweepRow | None, seen: _Seen, controls: ControlsSeen, left: int
+) -> float | None:
+    """What so many loads will take; None as long as nothing says so."""
+    if reader is None or row is None:
+        return None
+    work = WorkLeft(seen.work, seen.after_control, seen.controls) if is_more_than_reloads(spec.dimensions) else None
+    resting_s, rest_s = (_rests_s(spec.cooldown, reader, row, count) for count in (left - 1, 1))
+    beside = controls_to_come(spec.control_rule, controls, left, seen.cells * spec.passes, rest_s)
+    return forecast(reader.history(row.sweep_id), left, 0.0, resting_s, work, beside).seconds_left
 
 
 def _ways(

@@ -92,6 +92,7 @@ def test_controls_are_added_with_the_load_that_the_cell_behind_one_needs() -> No
     work = WorkLeft({kept: 1.0}, {changed: 1.0}, {control: 1.0})
     found = forecast(history, 20, work=work, controls=Controls(2, took=[Took(-1, 60.0, control, 10.0)]))
     assert found.seconds_left == pytest.approx(18 * 10.0 + 2 * 100.0 + 2 * 60.0)
+    assert forecast(history, 0, work=work).seconds_left == 0.0
 
 
 def lengths(seconds_by_tokens: dict[int, float], *, load_s: float = 0.0, cells: int = 4) -> list[Took]:
