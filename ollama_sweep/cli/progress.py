@@ -47,8 +47,8 @@ class Progress:
         self._unwritten: deque[Callable[[], None]] = deque()
         self._total = self._done = self._failed = 0
         self._seconds_left: float | None = None
-        self._cell: Cell | None = None
-        self._doing = self._arm = ""
+        self._at: dict[str, tuple[Cell, str]] = {}
+        """What is measured now and how far it is, by arm or lane."""
         self._is_for_a_goal = False
 
     def __call__(self, event: Event) -> None:
@@ -59,8 +59,7 @@ class Progress:
             case CellStarted() | FurtherStarted():
                 self._started(event)
             case RunFinished():
-                rate = f", {format_rate(event.rate)} tokens/s" if event.rate else ""
-                self._doing = f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
+                self._went_on(event)
             case CellFinished():
                 self._finished(event)
             case FurtherFinished() | Loaded():
@@ -78,7 +77,7 @@ class Progress:
             case Notice():
                 self.line(event.text)
             case SweepFinished():
-                self._cell = None
+                self._at.clear()
                 self.close()
         self._picture()
 
@@ -87,7 +86,7 @@ class Progress:
             self._done += 1 + event.reused
             self._failed += (1 + event.reused) * event.outcome.status.is_failure
         self._seconds_left = event.seconds_left
-        self._cell = None
+        self._at.pop(event.arm, None)
         head = f"{self._done:>{len(str(self._total))}}/{self._total}"
         again = " (tried again)" if event.will_retry else ""
         again += f" (and {event.reused} more of the same configuration)" if event.reused else ""
@@ -101,18 +100,24 @@ class Progress:
         if isinstance(event, CellStarted) and event.reason:
             self._is_for_a_goal = True
             self.line(f"next  {event.cell.label()}: {event.reason}")
-        self._cell, self._doing = event.cell, f"{why}loading{again}"
-        self._arm = f"{event.arm}  " if event.arm else ""
+        self._at[event.arm] = event.cell, f"{why}loading{again}"
+
+    def _went_on(self, event: RunFinished) -> None:
+        """A control load was not announced, and is not shown."""
+        rate = f", {format_rate(event.rate)} tokens/s" if event.rate else ""
+        if event.arm in self._at:
+            self._at[event.arm] = event.cell, f"{'warm-up' if event.warmup else 'run'} {event.number}{rate}"
 
     def _looked_again(self, event: FurtherFinished) -> None:
         """A cell that is done and counted."""
-        self._seconds_left, self._cell = event.seconds_left, None
+        self._seconds_left = event.seconds_left
+        self._at.pop(event.arm, None)
         again = " (tried again)" if event.will_retry else ""
         self.line(f"again  {_label(event)}: {said(event.outcome)}{again}  ({event.reason})")
 
     def _loaded(self, event: Loaded) -> None:
         self._done += not event.will_retry
-        self._cell = None
+        self._at.clear()
         again = " (loaded again: it is believed when it happens twice)" if event.will_retry else ""
         self.line(f"load {event.number} of at most {event.most}  {event.cell.label()}: {loaded(event)}{again}")
 
@@ -140,11 +145,12 @@ class Progress:
             self._do(self._live.end)
 
     def _picture(self) -> None:
-        if self._live is None or not (self._cell or self._live.is_shown):
+        if self._live is None or not (self._at or self._live.is_shown):
             return
         parts = [f"{self._left()} left"] if self._seconds_left is not None else []
         parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [f"{self._arm}{self._cell.label()}", self._doing] if self._cell else []
+        for arm, (cell, doing) in self._at.items():
+            parts += [f"{arm}  {cell.label()}" if arm else cell.label(), doing]
         self._do(partial(self._live.show, self._done, self._total, "  ".join(parts)))
 
     def _do(self, writing: Callable[[], None]) -> None:

@@ -36,11 +36,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\.ollama-sweep\.(\d+)-[0-9a-f]{8}\.tmp")
 
 
-def write_whole(path: Path, content: bytes | Writer) -> None:
+def write_whole(path: Path, content: bytes | Writer, *, private: bool = False) -> None:
     """Write a file so that at every moment the old one or the new one is there, whole.
 
     The content goes to a temporary file in the same folder, to the disk, and then takes the name. `content` is the
-    bytes, or a function that writes them. Raises StorageError where the disk refuses; the old file is then unchanged.
+    bytes, or a function that writes them; a `private` file is for its owner only. Raises StorageError where the disk
+    refuses; the old file is then unchanged.
     """
     try:
         if _is_device(path):
@@ -51,7 +52,7 @@ def write_whole(path: Path, content: bytes | Writer) -> None:
         clear_leftovers(path.parent)
         temporary = path.parent / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
         try:
-            _write_through(temporary, content)
+            _write_through(temporary, content, 0o600 if private else 0o666)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -156,8 +157,8 @@ def _cut(text: str, size: int) -> str:
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
-def _write_through(temporary: Path, content: bytes | Writer) -> None:
-    with open(temporary, "xb") as stream:
+def _write_through(temporary: Path, content: bytes | Writer, mode: int) -> None:
+    with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         if callable(content):
             content(stream)
         else:

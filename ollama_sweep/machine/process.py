@@ -353,7 +353,7 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 class Worker:
-    """A child that answers lines on stdout to lines on stdin; stderr is collected in a thread."""
+    """A child that answers lines on stdout to lines on stdin; stderr is collected in a thread, or goes to a file."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child
@@ -365,11 +365,27 @@ class Worker:
         os.set_blocking(child.stdout.fileno(), False)
         os.set_blocking(child.stdin.fileno(), False)
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
-        start(self._reader)
+        if child.stderr is not None:
+            start(self._reader)
 
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    def fileno(self) -> int:
+        """What is readable when the child has said something, or has ended."""
+        assert self._child.stdout is not None
+        return self._child.stdout.fileno()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child itself; one that has ended gets none."""
+        if self._child.poll() is None:
+            self._child.send_signal(number)
+
+    def leave(self) -> None:
+        """It outlives us: it hears the end of its input, and nobody waits for it from now on."""
+        _close_pipes(self._child)
+        self._child.returncode = 0
 
     def _read_stderr(self) -> None:
         assert self._child.stderr is not None
@@ -393,14 +409,13 @@ class Worker:
                     return
 
     def receive(self, timeout_s: float) -> str | None:
-        """The next line; None when the child has ended. Raises DeadlineExceeded."""
+        """The next line; None when the child has ended. With no time: what is there. Raises DeadlineExceeded."""
         assert self._child.stdout is not None
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
             while not self._lines:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not selector.select(left_s):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise DeadlineExceeded
                 data = os.read(self._child.stdout.fileno(), 65536)
                 if not data:
@@ -416,7 +431,8 @@ class Worker:
     def end(self, grace_s: float = GRACE_S) -> int:
         """End the child's group and give its return code, negative for a signal."""
         code = end_group(self._child, grace_s)
-        self._reader.join(DRAIN_S)
+        if self._reader.ident is not None:
+            self._reader.join(DRAIN_S)
         _close_pipes(self._child)
         return code
 
@@ -433,6 +449,17 @@ def spawn_worker(
 ) -> Worker:
     """Start a child that talks in lines. Raises FileNotFoundError, PermissionError."""
     return Worker(_start(argv, env, None, token, stdin_pipe=True, stderr=subprocess.PIPE, needs=needs))
+
+
+def spawn_outliving(argv: Sequence[str], *, env: Mapping[str, str], log: Path, needs: Needs | None = None) -> Worker:
+    """The same for a child that outlives this process where it must; stderr goes to `log`. Raises OSError."""
+    with open(log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        return Worker(_start(argv, env, None, "", stdin_pipe=True, stderr=file, needs=needs))
+
+
+def wait_for_news(files: Sequence[int], timeout_s: float) -> None:
+    """Until one of these files can be read (`Worker.fileno`), at most so long."""
+    select.select(files, [], [], timeout_s)
 
 
 class Service:

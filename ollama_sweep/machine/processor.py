@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ollama_sweep.core.errors import EngineStuck
@@ -109,3 +109,22 @@ def _listed(text: str) -> set[int]:
     """`0-7,16` as numbers."""
     parts = [part.partition("-") for part in text.strip().split(",") if part.strip()]
     return {number for first, _, last in parts for number in range(int(first), int(last or first) + 1)}
+
+
+def cores_here(root: Path = Path("/")) -> list[tuple[int, ...]]:
+    """The cores that this process may use, each with the numbers of its threads; in their order. `root` holds /sys.
+
+    Where the system does not say which threads share a core, each is one by itself.
+    """
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    found: dict[str, list[int]] = {}
+    for number in allowed:
+        siblings = _text(root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").strip()
+        found.setdefault(siblings or str(number), []).append(number)
+    return [tuple(threads) for threads in found.values()]
+
+
+def keep_to(processors: Sequence[int]) -> None:
+    """This process and what it starts from now on uses these processors only. Raises OSError where it may not."""
+    if processors and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, processors)

@@ -88,6 +88,8 @@ class SweepStatus:
     """What its scout says of cells that are not measured; None for a sweep that has none."""
     scouts_for: str = ""
     """The sweep that this one scouts for."""
+    also_running: tuple[Running, ...] = ()
+    """What other lanes measure beside `running`."""
 
     @property
     def total(self) -> int:
@@ -118,6 +120,7 @@ class SweepStatus:
             "failed": self.failed,
             "counts": {str(status): count for status, count in self.counts.items()},
             "running": asdict(self.running) if self.running else None,
+            **({"also_running": [asdict(one) for one in self.also_running]} if self.also_running else {}),
             "next": self.next,
             "process": {"pid": process.pid, "since": process.since, "host": process.host} if process else None,
             "other_sweep": asdict(self.other_sweep) if self.other_sweep else None,
@@ -157,7 +160,8 @@ def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> Sweep
     holder = reader.writer()
     other = _other_sweep(reader, row, holder) if holder else None
     process = None if other else holder
-    running = _running(reader, row) if process else None
+    running, *others = _running(reader, row) if process else [None]
+    is_between = process is not None and running is None
     further = reader.waiting_loads(row.sweep_id)
     left = sum(count for status, count in counts.items() if not status.is_final) + sum(further.values())
     left -= reader.waiting_copies(row.sweep_id)
@@ -180,7 +184,7 @@ def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> Sweep
         other_sweep=other,
         waiting=process.note if process else "",
         is_paused=beside.paused_since(reader.path) is not None,
-        time=_time(reader, row, left, running, is_open=chooses, is_between=process is not None and running is None),
+        time=_time(reader, row, left, running, is_open=chooses, is_between=is_between, at_once=1 + len(others)),
         drift=next((drift for _, drift in reader.drifts(row.sweep_id, 1)), None),
         last_run_at=row.last_run_at,
         log=log if log.exists() else None,
@@ -196,6 +200,7 @@ def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> Sweep
         goal=goal,
         scouted=_scouted(reader, row),
         scouts_for=str(row.spec.get(SCOUT_OF) or ""),
+        also_running=tuple(one for one in others if one is not None),
     )
 
 
@@ -258,9 +263,18 @@ def status_of_pair(reader: Reader, rows: Sequence[SweepRow]) -> PairStatus:
 
 
 def _time(
-    reader: Reader, row: SweepRow, left: int, running: Running | None, *, is_open: bool, is_between: bool
+    reader: Reader,
+    row: SweepRow,
+    left: int,
+    running: Running | None,
+    *,
+    is_open: bool,
+    is_between: bool,
+    at_once: int,
 ) -> Forecast:
-    """What is left takes so long; where a planner chooses (`is_open`) nobody knows how many cells there will be."""
+    """What is left takes so long, `at_once` cells at a time; where a planner chooses (`is_open`) nobody knows how many
+    cells there will be.
+    """
     begun_s = running.seconds if running else 0.0
     passes = row.spec.get("passes")
     loads = sum(reader.counts(row.sweep_id).values()) * (passes if isinstance(passes, int) and passes > 1 else 1)
@@ -273,7 +287,11 @@ def _time(
         reader.work_left(row.sweep_id),
         controls_to_come(rule, seen, left, loads, _rests_s(reader, row, 1)),
     )
-    return Forecast(found.seconds_per_cell) if is_open and not left else found
+    if is_open and not left:
+        return Forecast(found.seconds_per_cell)
+    left_s = (None if one is None else one / at_once
+              for one in (found.seconds_left, found.seconds_left_low, found.seconds_left_high))  # fmt: skip
+    return Forecast(found.seconds_per_cell, *left_s)
 
 
 def _rests_s(reader: Reader, row: SweepRow, cells: int) -> float:
@@ -296,14 +314,14 @@ def _other_sweep(reader: Reader, row: SweepRow, holder: Holder) -> OtherSweep | 
     return OtherSweep(last.name, holder.pid)
 
 
-def _running(reader: Reader, row: SweepRow) -> Running | None:
-    running = reader.running(row.sweep_id)
-    if running is None:
-        return None
-    if row.spec.get("replays"):  # it began by a clock that nobody sees from here
-        return Running(running.coordinates, running.number, 0.0)
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(running.started_at)).total_seconds()
-    return Running(running.coordinates, running.number, max(0.0, seconds))
+def _running(reader: Reader, row: SweepRow) -> list[Running | None]:
+    """What is measured now, one for each lane; None where that is nothing."""
+    found: list[Running | None] = []
+    for one in reader.under_way(row.sweep_id):
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(one.started_at)).total_seconds()
+        is_seen = not row.spec.get("replays")  # it began by a clock that nobody sees from here
+        found.append(Running(one.coordinates, one.number, max(0.0, seconds) if is_seen else 0.0))
+    return found or [None]
 
 
 # -- what `run --scan` found ------------------------------------------------------------------------------------------

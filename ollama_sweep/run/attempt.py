@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ollama_sweep.core import judge, stats, thoughts
 from ollama_sweep.core.cell import Cell
@@ -30,6 +31,9 @@ from ollama_sweep.run.turns import Beside
 from ollama_sweep.tasks.base import Task
 
 LOOK_EVERY_S = 1.0
+SUSPENDED_S = 5.0
+UNSEEN: Mapping[str, Any] = {"watch": lambda pids: NoTelemetry(), "oom_kills": lambda: 0}
+"""What is measured of a machine that cannot be seen: this one's readings would be nobody's."""
 
 
 def system_oom_kills() -> int:
@@ -61,6 +65,20 @@ def _parallel(cell: Cell, effective: Effective) -> dict[str, float]:
     if effective.num_parallel is None or not asked & {"concurrency", "num_parallel"}:
         return {}
     return {"effective_num_parallel": effective.num_parallel}
+
+
+def unbroken(measure: Callable[[], Outcome], clock: Clock, stops: Callable[[], tuple[int, float]]) -> Outcome:
+    """What is measured, or that it was discarded because computer or program stood still meanwhile. Raises as it does.
+
+    `stops` is `Stopping.stops`.
+    """
+    slept_s, stood = clock.suspended_s(), stops()
+    outcome = measure()
+    if clock.suspended_s() - slept_s > SUSPENDED_S:
+        return Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
+    if clock.is_real and all(now > then for now, then in zip(stops(), stood, strict=True)):
+        return Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
+    return outcome
 
 
 @dataclass
@@ -101,6 +119,8 @@ class Measuring:
     runs_spread: Callable[[], float] = lambda: 0.0
     watch: Callable[[Callable[[], tuple[int, ...]]], Watch] = lambda pids: NoTelemetry()
     clock: Clock = REAL
+    loading: Callable[[Cell], contextlib.AbstractContextManager[None]] = lambda cell: contextlib.nullcontext()
+    """What a load waits for, where several lanes share a disk."""
 
     def outcome(self, cell: Cell, beside: Beside, wanted: Runs = FULL) -> Outcome:
         """Prepare, warm up, run and judge; a failure of the cell is an outcome. Raises StopNow, EngineUnavailable.
@@ -113,7 +133,8 @@ class Measuring:
         around = Surroundings(self.engine, watch, self.clock)
         try:
             watch.begin_load()
-            effective = gate.effective(self.engine.prepare(cell.for_engine))
+            with self.loading(cell):
+                effective = gate.effective(self.engine.prepare(cell.for_engine))
             reached("after_prepare")
             watch.start()
             self._collect_runs(cell, runs, beside.runs, effective, around, wanted)

@@ -16,15 +16,14 @@ from ollama_sweep.core.events import Drifted, GoingOn, Notice, OnHold
 from ollama_sweep.core.loading.controls import due
 from ollama_sweep.core.noise.drift import Drift, drift_of
 from ollama_sweep.core.noise.spread import Spreads
-from ollama_sweep.core.outcome import Outcome, Purpose, Status
+from ollama_sweep.core.outcome import Outcome, Purpose
 from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.machine.clocks import REAL, Clock
 from ollama_sweep.plan.spec import Interim
 from ollama_sweep.run.attempt import Measuring
 from ollama_sweep.run.stopping import StopNow, Stopping
-from ollama_sweep.run.turns import Beside
+from ollama_sweep.run.turns import ControlTurn
 from ollama_sweep.run.waiting import Emit, pause
-from ollama_sweep.store.rows import ControlCell
 from ollama_sweep.store.writer import Store
 
 PAUSE_S = 600.0
@@ -62,14 +61,11 @@ class DriftWatch:
 
     def after_cell(self) -> None:
         """Count a finished cell; measure the control cell where that is due. Raises StopNow, EngineUnavailable."""
-        self._cells += 1
-        self._since = self._since or self.clock.monotonic_s()
-        if not self._is_due():
+        if not self.is_due():
             return
         for left in range(MOST_PAUSES, -1, -1):
             self._measure()
-            self._made = (self._made or 0) + 1
-            self._correct_more()
+            self._count()
             if not self.drift.is_too_far or not self.pauses or not left:
                 break
             words = f"the speed has drifted by {self.drift.share:+.1%}"
@@ -77,6 +73,26 @@ class DriftWatch:
             pause(PAUSE_S, self.stopping, self.clock)
             self.emit(GoingOn())
         self._cells, self._since = 0, self.clock.monotonic_s()
+
+    def is_due(self) -> bool:
+        """Count a finished cell; whether a control is due now."""
+        self._cells += 1
+        self._since = self._since or self.clock.monotonic_s()
+        return self._is_due()
+
+    def next_control(self) -> ControlTurn | None:
+        """The load of the control cell that is due, for who has others measure it; None where there is no such cell."""
+        self._count()
+        self._cells, self._since = 0, self.clock.monotonic_s()
+        control = self.store.control_cell(self.sweep_id)
+        if control is None:
+            self._say_why_not()
+            return None
+        return ControlTurn(self.store, self.sweep_id, control, self.measuring.spec.timeout_s)
+
+    def _count(self) -> None:
+        self._made = (self._made or 0) + 1
+        self._correct_more()
 
     def correct(self) -> None:
         """Keep by how much each load was off, by all controls so far; trouble with the database is for whoever meets it
@@ -120,37 +136,34 @@ class DriftWatch:
             return self._say_why_not()
         cell = self.store.planned(self.sweep_id, control.position).cell
         self.rest()
-        outcome = self._load(control, cell)
-        rate = outcome.summary.prompt_eval_rate
-        if outcome.status is not Status.OK or rate is None:
+        turn = ControlTurn(self.store, self.sweep_id, control, self.measuring.spec.timeout_s)
+        return self.take(turn, cell, self._load(turn, cell))
+
+    def take(self, turn: ControlTurn, cell: Cell, outcome: Outcome) -> None:
+        """What a stored load of the control cell says of the machine."""
+        if turn.rate_of(outcome) is None:
             self.emit(Notice(f"The control cell could not be measured ({outcome.status}): drift is not known"))
-            return None
+            return
         self.drift = drift_of(self.store.control_points(self.sweep_id), self._spreads())
         self.emit(Drifted(cell, self.drift.share, has_drifted=self.has_drifted, limit=self.drift.limit))
-        return None
 
     def _spreads(self) -> Spreads | None:
         return self.store.spreads(self.sweep_id).get(PROMPT_RATE)
 
-    def _load(self, control: ControlCell, cell: Cell) -> Outcome:
+    def _load(self, turn: ControlTurn, cell: Cell) -> Outcome:
         """A fresh load of the control cell, stored with its runs; the cell's own numbers stay what they are."""
-        spec, attempt_id = self.measuring.spec, None
+        attempt_id = None
         try:
             with self.stopping.interruptible():
                 self.measuring.engine.release(failed=False)
-            attempt_id = self.store.begin_attempt(
-                self.sweep_id, control.cell_id, timeout_s=spec.timeout_s, purpose=Purpose.CONTROL
-            )
+            attempt_id = turn.begin()
             with self.stopping.interruptible():
-                outcome = self.measuring.outcome(cell, Beside())
+                outcome = self.measuring.outcome(cell, turn.beside())
         except (StopNow, EngineUnavailable) as error:
             if attempt_id is not None:
-                why = "stopped" if isinstance(error, StopNow) else "engine_unavailable"
-                self.store.finish_control(attempt_id, Outcome(Status.INTERRUPTED, why), None)
+                turn.give_up(attempt_id, "stopped" if isinstance(error, StopNow) else "engine_unavailable")
             raise
-        rate = outcome.summary.prompt_eval_rate if outcome.status is Status.OK else None
-        drift = None if rate is None else rate / control.prompt_eval_rate - 1
-        self.store.finish_control(attempt_id, outcome, drift)
+        turn.finish(attempt_id, outcome, retry=False)
         return outcome
 
     def _say_why_not(self) -> None:

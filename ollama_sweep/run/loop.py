@@ -43,7 +43,7 @@ from ollama_sweep.machine.conditions import Wait
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.machine.secrets import masked
 from ollama_sweep.plan.spec import SweepSpec
-from ollama_sweep.run.attempt import Measuring
+from ollama_sweep.run.attempt import Measuring, unbroken
 from ollama_sweep.run.cooling import CoolDown
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.memory.watch import MemoryWatch
@@ -52,12 +52,12 @@ from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
 from ollama_sweep.store.loads.further import FurtherLoad
+from ollama_sweep.store.rows import PendingCell
 from ollama_sweep.store.writer import Store
 
 T = TypeVar("T")
 BUGS_IN_A_ROW = 3
 DISK_WAIT_S = 60.0
-SUSPENDED_S = 5.0
 CLOCK_JUMP_S = 10.0
 
 
@@ -116,6 +116,18 @@ def _finished(
     if turn.further is None:
         return CellFinished(cell, outcome, duration_s, retry, seconds_left, reused)
     return FurtherFinished(cell, outcome, duration_s, retry, turn.further.reason, seconds_left)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An attempt that the database knows of, before anything is done; `tried` are those at this cell before it, in this
+    turn."""
+
+    turn: Turn
+    cell: Cell
+    tried: int
+    attempt_id: int
+    beside: Beside
 
 
 @dataclass
@@ -188,13 +200,17 @@ class Execution:
         chosen = self.steering.next() if self.steering is not None else None
         pending = chosen.pending if chosen is not None else None
         if self.steering is None:
-            pending = self.store.next_pending(self.sweep_id)
+            pending = self._pending()
         if pending is None:
             return None
         turn = self.memory.turn(pending) if self.memory else pending
         if chosen is None or turn is not pending:
             return OwnTurn(self.store, self.sweep_id, turn, self.spec.timeout_s)
         return OwnTurn(self.store, self.sweep_id, turn, self.spec.timeout_s, None, chosen.why, chosen.runs)
+
+    def _pending(self) -> PendingCell | None:
+        """The cell whose turn is next by the order of the plan."""
+        return self.store.next_pending(self.sweep_id)
 
     def further_turn(self, load: FurtherLoad | None = None) -> FurtherTurn | None:
         """This further load, or else the one that is next once no cell is pending."""
@@ -325,46 +341,62 @@ class Execution:
 
     def _attempt(self, turn: Turn, cell: Cell, tried: int) -> bool:
         """One attempt, committed; true where the cell is to be tried again at once."""
+        begun = self.begin(turn, cell, tried)
+        started = self.clock.monotonic_s()
+        try:
+            outcome = unbroken(lambda: self._outcome(cell, begun.beside, turn.runs), self.clock, self.stopping.stops)
+        except StopNow:
+            turn.give_up(begun.attempt_id, "stopped")
+            self._stop()
+        except EngineUnavailable as error:
+            reason = "stuck" if isinstance(error, EngineStuck) else "engine_unavailable"
+            turn.give_up(begun.attempt_id, reason, str(error))
+            self._wait_for_engine(error)
+            return False
+        took_s, self._missed = self.clock.monotonic_s() - started, 0
+        retry = self.finish(begun, outcome, took_s, self._engine_version, self._flags())
+        if outcome.status is not Status.OK:
+            self._bring_to_rest()
+        reached("after_release")
+        return retry
+
+    def _flags(self) -> frozenset[Flag]:
+        """What is true of whatever is measured now."""
+        drifted = {Flag.DRIFTED} if self.drift is not None and self.drift.has_drifted else set()
+        warm = {Flag.WARM} if self.cooling is not None and self.cooling.is_warm else set()
+        return frozenset(drifted | warm)
+
+    def begin(self, turn: Turn, cell: Cell, tried: int) -> Begun:
+        """The first commit, before anything is started. Raises StorageError, Stopped."""
         beside = turn.beside()
         reached("before_begin")
         attempt_id = self._when_there_is_room(turn.begin)
         self.emit(_started(turn, cell, tried))
         reached("after_begin")
-        started, slept_s, stops = self.clock.monotonic_s(), self.clock.suspended_s(), self.stopping.stops()
-        try:
-            outcome = self._outcome(cell, beside, turn.runs)
-        except StopNow:
-            turn.give_up(attempt_id, "stopped")
-            self._stop()
-        except EngineUnavailable as error:
-            turn.give_up(attempt_id, "stuck" if isinstance(error, EngineStuck) else "engine_unavailable", str(error))
-            self._wait_for_engine(error)
-            return False
-        if self.clock.suspended_s() - slept_s > SUSPENDED_S:
-            outcome = Outcome(Status.DISCARDED, "suspended", "the computer was suspended meanwhile", raw=outcome.raw)
-        elif self.clock.is_real and all(now > then for now, then in zip(self.stopping.stops(), stops, strict=True)):
-            outcome = Outcome(Status.DISCARDED, "suspended", "this program was stopped meanwhile", raw=outcome.raw)
-        if outcome.status is Status.OK and self.drift is not None and self.drift.has_drifted:
-            outcome = replace(outcome, flags=outcome.flags | {Flag.DRIFTED})
-        if outcome.status is Status.OK and self.cooling is not None and self.cooling.is_warm:
-            outcome = replace(outcome, flags=outcome.flags | {Flag.WARM})
+        return Begun(turn, cell, tried, attempt_id, beside)
+
+    def finish(self, begun: Begun, outcome: Outcome, took_s: float, version: str, flags: frozenset[Flag]) -> bool:
+        """The second commit, with everything that came of it; true where the cell is to be tried again at once.
+
+        `version` is that of the engine; `flags` hold where there is a number. Raises StorageError, Stopped, and
+        SweepError where cell after cell meets a bug.
+        """
+        turn, cell, attempt_id = begun.turn, begun.cell, begun.attempt_id
+        if outcome.status is Status.OK:
+            outcome = replace(outcome, flags=outcome.flags | flags)
         if judge.is_unstable(outcome.status, self.store.former_statuses(turn.cell_id)):
             outcome = replace(outcome, flags=outcome.flags | {Flag.UNSTABLE})
         may_differ = outcome.status in RETRIED and outcome.reason not in SURE_AGAIN
-        retry = may_differ and tried < self.spec.retries
+        retry = may_differ and begun.tried < self.spec.retries
         reached("before_finish")
         self._save(turn, attempt_id, cell, outcome, retry)
         reached("after_finish")
-        self._missed = 0
-        took_s, reused = self.clock.monotonic_s() - started, self._taken(turn, outcome, retry)
+        reused = self._taken(turn, outcome, retry)
         self.emit(_finished(turn, cell, outcome, took_s, retry, self._all_seconds_left(), reused))
         if self.memory is not None:
-            self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, self._engine_version))
+            self._when_there_is_room(partial(self.memory.after, turn, cell, attempt_id, outcome, version))
         if not retry:
             self._check_for_bugs(outcome)
-        if outcome.status is not Status.OK:
-            self._bring_to_rest()
-        reached("after_release")
         return retry
 
     def _save(self, turn: Turn, attempt_id: int, cell: Cell, outcome: Outcome, retry: bool) -> None:

@@ -9,7 +9,7 @@ from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
 from ollama_sweep.core.surface.goal import FULL, Runs
 from ollama_sweep.store.goals.keeping import Chosen
 from ollama_sweep.store.loads.further import FurtherLoad
-from ollama_sweep.store.rows import PendingCell
+from ollama_sweep.store.rows import ControlCell, PendingCell
 from ollama_sweep.store.writer import Store
 
 
@@ -147,3 +147,46 @@ class FurtherTurn:
     def give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
         outcome = Outcome(Status.INTERRUPTED, reason, error)
         self.store.finish_further(self.further, attempt_id, outcome, is_over=False)
+
+
+@dataclass(frozen=True)
+class ControlTurn:
+    """A fresh load of the control cell; the cell's own numbers stay what they are."""
+
+    store: Store
+    sweep_id: int
+    control: ControlCell
+    timeout_s: float
+    attempts: int = 0
+    further: None = None
+    chosen: None = None
+    runs: Runs = FULL
+    key: str = ""
+
+    @property
+    def cell_id(self) -> int:
+        return self.control.cell_id
+
+    @property
+    def position(self) -> int:
+        return self.control.position
+
+    def beside(self) -> Beside:
+        return Beside()
+
+    def begin(self) -> int:
+        return self.store.begin_attempt(self.sweep_id, self.cell_id, timeout_s=self.timeout_s, purpose=Purpose.CONTROL)
+
+    def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None:
+        """The checkpoint, with how much faster or slower than at the first time it was."""
+        rate = self.rate_of(outcome)
+        drift = None if rate is None else rate / self.control.prompt_eval_rate - 1
+        self.store.finish_control(attempt_id, outcome, drift)
+
+    def give_up(self, attempt_id: int, reason: str, error: str = "") -> None:
+        self.store.finish_control(attempt_id, Outcome(Status.INTERRUPTED, reason, error), None)
+
+    @staticmethod
+    def rate_of(outcome: Outcome) -> float | None:
+        """What it gave, in tokens/s; None where it gave nothing."""
+        return outcome.summary.prompt_eval_rate if outcome.status is Status.OK else None

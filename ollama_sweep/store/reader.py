@@ -347,17 +347,21 @@ class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
-        """The attempt that has begun and not ended."""
+        """The attempt that has begun and not ended, of several the last."""
+        return next(iter(self.under_way(sweep_id)), None)
+
+    def under_way(self, sweep_id: int) -> list[RunningAttempt]:
+        """Those that have begun and not ended, the last one first: one for each lane."""
         sql = """SELECT cells.key, number, started_at, coordinates, pid FROM main.attempts INDEXED BY attempts_open
             JOIN cells ON cells.id = attempts.cell_id
             LEFT JOIN plan ON plan.cell_id = cells.id AND +plan.sweep_id = attempts.sweep_id
-            WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC LIMIT 1"""
+            WHERE attempts.sweep_id = ? AND finished_at IS NULL ORDER BY attempts.id DESC"""
 
         def running(key: str, number: int, started_at: object, coordinates: object, pid: int | None) -> RunningAttempt:
             place = self._place(coordinates)
             return RunningAttempt(key, number, values.moment(started_at).isoformat(), place, pid)
 
-        return next(self._notes.rows("the attempt under way", running, self._rows(sql, sweep_id)), None)
+        return list(self._notes.rows("the attempt under way", running, self._rows(sql, sweep_id)))
 
     def _place(self, coordinates: object) -> dict[str, Scalar]:
         """Empty for an attempt at a cell that is no longer in the plan."""

@@ -79,8 +79,7 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         *(found.scouted.words.splitlines() if found.scouted else []),
         *process,
     ]
-    running = found.running
-    if running:
+    for running in (*([found.running] if found.running else []), *found.also_running):
         again = f", attempt {running.attempt}" if running.attempt > 1 else ""
         lines.append(f"Now: {label(running.coordinates)}{again}, for {_length(running.seconds)}")
     if found.next:
