@@ -22,12 +22,16 @@ POINTS = (
     "scouted",
 )
 
+LANE_POINTS = ("order_written", "before_hand_in", "handed_in", "result_taken")
+"""Those of a coordinator and its attempt processes; `IN_LANE` in place of `VARIABLE` is for the latter."""
+VARIABLE, IN_LANE = "SWEEP_CRASH_AT", "SWEEP_CRASH_IN_LANE"
+
 _left: dict[str, int] = {}
 
 
 def reached(name: str) -> None:
     """Die by SIGKILL here if the environment says so; otherwise nothing."""
-    wanted, _, times = os.environ.get("SWEEP_CRASH_AT", "").partition(":")
+    wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
     if wanted != name:
         return
     _left[name] = _left.get(name, int(times or 1)) - 1

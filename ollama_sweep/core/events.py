@@ -1,6 +1,6 @@
 """What happens during a sweep, for whoever shows it: the terminal now, a page or a notebook as well.
 
-`arm` is `a` or `b` where two sweeps are measured in turns, "" else.
+`arm` is `a` or `b` where two sweeps are measured in turns, the lane's name where several lanes measure one, "" else.
 """
 
 from __future__ import annotations

@@ -165,6 +165,8 @@ class Engine(ABC):
     """It uses no hardware and no server, and stands for the server that the sweep names."""
     is_replayed: ClassVar[bool] = False
     """It answers from a recording: nothing of this computer is measured, and its clock runs as fast as it can."""
+    has_lanes: ClassVar[bool] = False
+    """Several of it can measure one sweep: on a GPU each, or at a server each."""
     loads_without_a_prompt: ClassVar[bool] = False
     """`prepare` loads a cell's num_ctx and num_batch by itself, so memory can be looked for by loads alone."""
     swaps_contexts: ClassVar[bool] = False

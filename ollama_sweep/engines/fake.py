@@ -69,6 +69,7 @@ class Engine(Base):
     kinds = frozenset({GENERATE, EMBED})
     asks_at_once = True
     is_scripted = True
+    has_lanes = True
     loads_without_a_prompt = True
     scout = "fake_swap"
 

@@ -145,9 +145,19 @@ def _without_files(entries: _Entries, path: Path | None, max_cells: int) -> Swee
         warnings=_oversized_batch(axes, {**options, **length}, exclude),
     )
     spec = replace(spec, **_fields_of(entries))
+    _check_lanes(spec, entries)
+    spec = replace(spec, managed=spec.managed or spec.gpus is not None)
     if spec.goal is not None:
         goals.check(spec.goal, spec, entries["goal"].place)
     return spec
+
+
+def _check_lanes(spec: SweepSpec, entries: _Entries) -> None:
+    """Lanes say where a sweep is measured, so nothing else does. Raises ConfigError."""
+    key, others = ("gpus", ("hosts", "host")) if spec.gpus is not None else ("hosts", ("host", "server"))
+    for other in others if spec.has_lanes else ():
+        if other in entries:
+            raise entries[other].error(f"{other}: {key} says where this sweep is measured; leave out one of them")
 
 
 def _fields_of(entries: _Entries) -> dict[str, Any]:

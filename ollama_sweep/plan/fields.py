@@ -19,7 +19,7 @@ from ollama_sweep.machine import env
 from ollama_sweep.machine.conditions import QuietHours, parse_quiet_hours
 from ollama_sweep.machine.files import expanded, read_text
 from ollama_sweep.plan.keys import BY_NAME, ENGINE_OPTIONS, Key, Kind
-from ollama_sweep.plan.spec import Cooldown, Interim, PromptSpec, Repeats, Warmup
+from ollama_sweep.plan.spec import Cooldown, Interim, NamedHost, PromptSpec, Repeats, Warmup
 
 _Entries = Mapping[str, Node]
 AUTO = "auto"
@@ -28,6 +28,8 @@ USUAL_RUNS = {Kind.WARMUP: Warmup().minimum, Kind.REPEATS: Repeats().minimum}
 """What a person may write in place of `auto`."""
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}")
+ALL_GPUS = "all"
 _MODELFILE_MB, _PROMPT_MB = 1, 16
 _GOAL_PARTS = ("ttft_s", "rate")
 _LONGEST_TTFT_S = 7 * 86400
@@ -331,6 +333,39 @@ def _counted(node: Node, key: Key) -> int:
     return count(node, key.name, example, key.low, key.high)
 
 
+def gpus(node: Node, key: Key) -> tuple[int, ...]:
+    """Numbers of GPUs, none for all of them."""
+    if node.value == ALL_GPUS:
+        return ()
+    if not isinstance(node.value, list) or not node.value:
+        raise node.error(f"{key.name}: write {ALL_GPUS}, or a list of numbers like [0, 1]")
+    found: list[int] = []
+    for item in node.items:
+        number = count(item, key.name, 1, key.low, key.high)
+        if number in found:
+            raise item.error(f"{key.name}: GPU {number} is listed twice; two lanes on one GPU disturb each other")
+        found.append(number)
+    return tuple(found)
+
+
+def hosts(node: Node, key: Key) -> tuple[NamedHost, ...]:
+    """Servers with their names."""
+    if not isinstance(node.value, list) or not node.value:
+        raise node.error(f"{key.name}: write a list like {key.example}")
+    found: dict[str, NamedHost] = {}
+    for item in node.items:
+        parts = item.value
+        if not isinstance(parts, dict) or set(parts) != {"name", "host"}:
+            raise item.error(f"{key.name}: each one has a name and a host, like {key.example[1:-1]}")
+        name = parts["name"].line_of_text(f"{key.name}.name")
+        if not _HOST_NAME.fullmatch(name):
+            raise parts["name"].error(f"{key.name}.name: only letters, digits, _, - and . (max 40)")
+        if name in found:
+            raise item.error(f"{key.name}: {name} is named twice")
+        found[name] = NamedHost(name, parts["host"].address(f"{key.name}.host"))
+    return tuple(found.values())
+
+
 READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.TRUTH: lambda node, key: node.truth(key.name),
     Kind.WORD: identifier,
@@ -349,5 +384,7 @@ READERS: Mapping[Kind, Callable[[Node, Key], object]] = {
     Kind.GOAL: goal_of,
     Kind.ENGINE_OPTIONS: engine_options,
     Kind.THOUGHT: thought,
+    Kind.GPUS: gpus,
+    Kind.HOSTS: hosts,
 }
 """How a key is read that needs to know nothing but its own value; `config` reads the other kinds."""

@@ -46,6 +46,8 @@ class Kind(StrEnum):
     TASKS = "options by task"
     ENGINE_OPTIONS = "what only some engines know"
     THOUGHT = "true, false, or how hard"
+    GPUS = "all, or numbers of GPUs"
+    HOSTS = "servers, each with a name"
     SECTION = "other keys"
     PAIR = "a key with two values"
 
@@ -342,6 +344,18 @@ KEYS: tuple[Key, ...] = (
         "`--remote`; no credentials here",
         absent="`OLLAMA_HOST`, else 127.0.0.1:11434", field="host", example="127.0.0.1:11434",
         overrides=(Override("--host", "Where the Ollama server answers."),),
+    ),
+    Key(
+        "gpus", Kind.GPUS, Part.WHERE,
+        "`all`, or the numbers of GPUs (`[0, 1, 3]`): a managed server on each, and all of them measure this sweep "
+        "together: [lanes.md](lanes.md)",
+        absent="one server", low=0, high=1023, field="gpus", example="all",
+    ),
+    Key(
+        "hosts", Kind.HOSTS, Part.WHERE,
+        "Ollama servers that measure this sweep together, each with a name and its address "
+        "(`{name: a, host: gpu-box:11434}`); other machines need `--remote`: [lanes.md](lanes.md)",
+        absent="one server", field="hosts", example="[{name: a, host: gpu-box:11434}]",
     ),
     Key(
         "ollama", Kind.TEXT, Part.WHERE, "the ollama program", absent="the one in PATH", field="ollama",

@@ -36,7 +36,7 @@ def engine_settings(
 ) -> EngineSettings:
     """What an engine of this sweep is told."""
     settings = EngineSettings(
-        host=spec.host,
+        host=spec.host or next((one.host for one in spec.hosts), None),
         ollama=spec.ollama,
         template=spec.template,
         timeout_s=spec.timeout_s,

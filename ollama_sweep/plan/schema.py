@@ -37,6 +37,7 @@ _LONGEST_S = 7 * 86400
 _NOT_BLANK: Json = {"type": "string", "pattern": r"\S"}
 _LINE: Json = {"type": "string", "pattern": r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]*$"}
 _NAME: Json = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,39}$"}
+_HOST_NAME: Json = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}$"}
 _MODEL: Json = {"type": "string", "pattern": r"^[A-Za-z0-9._:/-]*[A-Za-z0-9._/-]$|\.[Gg][Gg][Uu][Ff]$"}
 _DURATION: Json = {"type": "string", "pattern": r"^\s*(?:\d+(?:\.\d+)?(?:ns|us|µs|μs|ms|h|m|s))+\s*$"}
 _SECONDS: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST_S}
@@ -215,4 +216,6 @@ _SHAPES: Mapping[Kind, Callable[[Key], Json]] = {
     ),
     Kind.SECTION: _section,
     Kind.PAIR: _pair,
+    Kind.GPUS: lambda key: _any({"const": "all"}, _list(_limited(key))),
+    Kind.HOSTS: lambda key: _list({**_mapping({"name": _HOST_NAME, "host": _ADDRESS}), "required": ["name", "host"]}),
 }

@@ -101,6 +101,14 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class NamedHost:
+    """A server elsewhere as a lane: how the person calls it, and its address as it was written."""
+
+    name: str
+    host: str
+
+
+@dataclass(frozen=True)
 class SweepSpec:
     """One sweep. `dimensions` maps each swept name to its values, in the order the file gives them.
 
@@ -140,6 +148,9 @@ class SweepSpec:
     cooldown: Cooldown = field(default=Cooldown(), metadata=RUNTIME)
     host: str | None = field(default=None, metadata=RUNTIME)
     managed: bool = field(default=False, metadata=RUNTIME)
+    gpus: tuple[int, ...] | None = field(default=None, metadata=RUNTIME)
+    """A managed server for each of these GPUs, empty for every one there is; None: one server."""
+    hosts: tuple[NamedHost, ...] = field(default=(), metadata=RUNTIME)
     restart_command: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     ollama: str | None = field(default=None, metadata=RUNTIME)
     api_key_env: str | None = field(default=None, metadata=RUNTIME)
@@ -151,6 +162,11 @@ class SweepSpec:
     """A library to load: code, so only the command line or a program gives it, and never a key."""
     arm: InPair | None = field(default=None, metadata=RUNTIME)
     arms: tuple[SweepSpec, ...] = field(default=(), metadata=RUNTIME)
+
+    @property
+    def has_lanes(self) -> bool:
+        """Several lanes measure it, each in a process of its own."""
+        return self.gpus is not None or bool(self.hosts)
 
     @property
     def task_names(self) -> tuple[str, ...]:

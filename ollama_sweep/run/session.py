@@ -26,7 +26,7 @@ from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.clocks import Clock
 from ollama_sweep.machine.computer import Machine, OtherMachine
-from ollama_sweep.machine.telemetry import NoTelemetry, Telemetry
+from ollama_sweep.machine.telemetry import Telemetry
 from ollama_sweep.plan import opening
 from ollama_sweep.plan.changes import changes
 from ollama_sweep.plan.grid import AUTO, nesting
@@ -36,7 +36,7 @@ from ollama_sweep.plan.setups import with_tasks
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.run import claims, cooling
-from ollama_sweep.run.attempt import Measuring
+from ollama_sweep.run.attempt import UNSEEN, Measuring
 from ollama_sweep.run.drift import DriftWatch
 from ollama_sweep.run.further import Following
 from ollama_sweep.run.hold import Hold
@@ -49,15 +49,13 @@ from ollama_sweep.run.planners.steering import Steering
 from ollama_sweep.run.stopping import Stopping
 from ollama_sweep.run.waiting import wait_for
 from ollama_sweep.run.words.beginning import Others, first_lines
-from ollama_sweep.store.beside import DEFAULT_DB
+from ollama_sweep.store.beside import DEFAULT_DB, lanes_path
 from ollama_sweep.store.memory.failures import FreeMemory, Surroundings
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.rows import SCOUT_OF, SweepHeader, SweepRow
 from ollama_sweep.store.writer import Store
 
 Say = Callable[[str], None]
-UNSEEN: Mapping[str, Any] = {"watch": lambda pids: NoTelemetry(), "oom_kills": lambda: 0}
-"""What is measured of a machine that cannot be seen: this one's readings would be nobody's."""
 T = TypeVar("T")
 SECOND_LOOK = 0.10
 """The share of a second look that is asked for where the sweep has none."""
@@ -148,6 +146,10 @@ def measure(
 
 def session_of(spec: SweepSpec, db: Path, options: SessionOptions) -> type[Session]:
     """The kind of session that measures a sweep, a pair, or a sweep that is scouted. Raises ConfigError."""
+    if spec.has_lanes:
+        from ollama_sweep.run.lanes.session import LanesSession  # a process for each lane
+
+        return LanesSession
     if spec.arms:
         from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
 
@@ -209,10 +211,20 @@ class Session:
     def _stopped(self, store: Store) -> Stopped | None:
         """Measure; how the person has stopped it."""
         try:
+            if lanes_path(self.db).exists():
+                self._take_handed(store)
             self._measure(store)
         except Stopped as stop:
             return stop
         return None
+
+    def _take_handed(self, store: Store) -> None:
+        """What lanes of an earlier run have finished; who still measures is waited for. Raises Stopped."""
+        from ollama_sweep.run.lanes import taking
+
+        emit, retries = self._emit, self.spec.retries
+        living = taking.before_a_session(store, self.db, retries, self._say)
+        taking.wait_for_the_living(store, self.db, retries, living, self._stopping, emit, self._say)
 
     def _ended(self, stopped: Stopped | None) -> Ended:
         if not self.db.exists() or not self.db.stat().st_size:
@@ -366,9 +378,7 @@ class Session:
                            cooler.before_control, clock=self.clock)  # fmt: skip
         if not self._is_scan:
             self._look_again(store, sweep_id, steering)
-        kind: Callable[..., Execution]
-        kind = partial(Scan, found=found, is_done=self._take_scanned) if self._is_scan else Execution
-        return kind(
+        return self._kind(store, found)(
             store=store,
             sweep_id=sweep_id,
             spec=self.spec,
@@ -387,6 +397,10 @@ class Session:
             may_start=Hold(self.db, self.spec.conditions, self._say, sees_gpu=not is_elsewhere, clock=self.clock),
             clock=self.clock,
         )
+
+    def _kind(self, store: Store, found: Survey) -> Callable[..., Execution]:
+        """What goes through the cells."""
+        return partial(Scan, found=found, is_done=self._take_scanned) if self._is_scan else Execution
 
     def _measuring(self, found: Survey, engine: Engine, **more: Any) -> Measuring:
         return Measuring(

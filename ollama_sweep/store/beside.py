@@ -1,8 +1,8 @@
 """A database's name, and the files that lie beside it without being part of it.
 
 Beside `sweeps.db` lie `sweeps.db.lock` (who writes: `lock`), `sweeps.db.log` (what a run in the background says),
-`sweeps.db.done` (how many cells were called done), while a pause is asked for `sweeps.db.pause`, and while `serve`
-has a token that it may not print `sweeps.db.serve`.
+`sweeps.db.done` (how many cells were called done), while a pause is asked for `sweeps.db.pause`, while `serve` has a
+token that it may not print `sweeps.db.serve`, and where several lanes measure the folder `sweeps.db.lanes`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def log_path(db: Path) -> Path:
 def pause_path(db: Path) -> Path:
     """The file that asks for a pause as long as it is there."""
     return _beside(db, ".pause")
+
+
+def lanes_path(db: Path) -> Path:
+    """The folder of what measures for this database in processes of its own, where it is measured by several lanes."""
+    return _beside(db, ".lanes")
 
 
 def serve_path(db: Path) -> Path:

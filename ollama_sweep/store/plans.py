@@ -95,15 +95,19 @@ def end_what_died(
     boot_id: str | None,
     say: Callable[[str], None],
     end_further: Callable[[sqlite3.Connection, int], None],
+    is_spared: Callable[[int], bool] = lambda attempt_id: False,
 ) -> None:
     """End every open attempt as interrupted; its cell is pending again, or parked after too many unexplained deaths.
 
-    One with a purpose leaves its cell as it is; `end_further` says what becomes of that load.
+    Those that are spared are measured by others. One with a purpose leaves its cell as it is; `end_further` says what
+    becomes of that load.
     """
     rows = connection.execute(
         "SELECT id, cell_id, sweep_id, boot_id, purpose FROM attempts WHERE finished_at IS NULL"
     ).fetchall()
     for attempt_id, cell_id, sweep_id, attempt_boot, purpose in rows:
+        if is_spared(attempt_id):
+            continue
         rebooted = boot_id and attempt_boot and boot_id != attempt_boot
         connection.execute(
             "UPDATE attempts SET status = 'interrupted', reason = ?, finished_at = ? WHERE id = ?",

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -39,12 +40,13 @@ WHERE cells.key = ? ORDER BY plan.position LIMIT 1
 """
 
 
-def next_pending(connection: sqlite3.Connection, sweep_id: int) -> PendingCell | None:
-    """The pending cell with the lowest position, of those that do not take the result of another one.
+def next_pending(connection: sqlite3.Connection, sweep_id: int, but: Collection[int] = ()) -> PendingCell | None:
+    """The pending cell with the lowest position, of those that do not take the result of another one, `but` of these.
 
     Those that come last only when there is no other.
     """
-    return _pending(connection.execute(NEXT_PENDING, (sweep_id,)).fetchone())
+    sql = NEXT_PENDING if not but else NEXT_PENDING.replace("LIMIT 1", f"LIMIT {len(but) + 1}")
+    return _pending(next((row for row in connection.execute(sql, (sweep_id,)) if row[0] not in but), None))
 
 
 def cell_by_key(connection: sqlite3.Connection, sweep_id: int, key: str) -> PendingCell | None:

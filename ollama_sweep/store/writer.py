@@ -25,6 +25,7 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.goals import keeping
 from ollama_sweep.store.goals.keeping import Chosen
 from ollama_sweep.store.goals.writing import GoalWriting
+from ollama_sweep.store.lanes.writing import LaneWriting
 from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
 from ollama_sweep.store.lock import WriterLock
@@ -49,7 +50,7 @@ def system_boot_id() -> str | None:
         return None
 
 
-class Store(GoalWriting):
+class Store(GoalWriting, LaneWriting):
     """The database, open for writing; made by `Store.open`. Also an `engine.Ledger`."""
 
     def __init__(self, path: Path, guard: Guard, lock: WriterLock, say: Callable[[str], None]) -> None:
@@ -217,9 +218,9 @@ class Store(GoalWriting):
 
         return self._guard.write(refresh)
 
-    def next_pending(self, sweep_id: int) -> PendingCell | None:
-        """The pending cell with the lowest position."""
-        return self._guard.read(queries.next_pending, sweep_id)
+    def next_pending(self, sweep_id: int, but: Collection[int] = ()) -> PendingCell | None:
+        """The pending cell with the lowest position, none of these."""
+        return self._guard.read(queries.next_pending, sweep_id, but)
 
     def cell_by_key(self, sweep_id: int, key: str) -> PendingCell | None:
         """A cell of the plan, whatever its status."""
@@ -353,7 +354,10 @@ class Store(GoalWriting):
         self._guard.warn_of_long_log()
 
     def _end_what_died(self, connection: sqlite3.Connection) -> None:
-        plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died)
+        self._end_open(connection, self._spared.__contains__)
+
+    def _end_open(self, connection: sqlite3.Connection, is_spared: Callable[[int], bool]) -> None:
+        plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died, is_spared)
 
     def believed_runs(self, cell_id: int, *, choice: int = 0, now_of: int | None = None) -> tuple[tuple[Run, ...], ...]:
         """Believed runs of the cell's earlier loads, by load, without their raw output.

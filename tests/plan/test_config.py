@@ -173,7 +173,8 @@ def test_the_commented_config_shows_every_key() -> None:
     assert isinstance(root.value, dict)
     sections = [root.value[name].value for name in keys.SECTIONS]
     shown = {name for entries in (root.value, *sections) if isinstance(entries, dict) for name in entries}
-    assert shown == set(keys.BY_NAME) - {"pair"}
+    assert "\n# gpus: all\n" in text, "they say where it is measured, and so does `host`"
+    assert shown == set(keys.BY_NAME) - {"pair", "gpus", "hosts"}
 
 
 @pytest.mark.parametrize("kind", [SweepSpec, PromptSpec])

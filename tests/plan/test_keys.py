@@ -105,6 +105,7 @@ def test_the_examples_are_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).write_text("FROM m\n")
     monkeypatch.chdir(tmp_path)
-    given = {key.name: node(key.example, key.name) for key in KEYS if key.kind not in (Kind.SECTION, Kind.PAIR)}
+    kept_out = (Kind.SECTION, Kind.PAIR, Kind.GPUS, Kind.HOSTS)
+    given = {key.name: node(key.example, key.name) for key in KEYS if key.kind not in kept_out}
     spec = config.spec_of({**given, "model": node("m", "model")}, None, {})
     assert spec.task_names == ("prompt_eval", "chat")

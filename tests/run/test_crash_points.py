@@ -19,7 +19,7 @@ from ollama_fixture import ROOT, until
 from sweep_runner import Started
 from sweeping import Program, label, program
 
-from ollama_sweep.core.crashpoints import POINTS
+from ollama_sweep.core.crashpoints import LANE_POINTS, POINTS
 
 OPEN = "select count(*) as open from attempts where finished_at is null"
 SCOUTED = "scouted"
@@ -91,7 +91,7 @@ def test_a_death_at_any_point_costs_at_most_the_cell_at_hand(point: str, times: 
 def test_every_point_is_one_that_a_sweep_comes_by() -> None:
     """A name that is nowhere reached would make the test above show nothing."""
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "ollama_sweep").rglob("*.py"))
-    assert set(re.findall(r'reached\("(\w+)"\)', sources)) == set(POINTS)
+    assert set(re.findall(r'reached\("(\w+)"\)', sources)) == {*POINTS, *LANE_POINTS}
 
 
 def test_what_a_dead_process_was_writing_is_cleared_and_a_living_ones_is_not(program: Program) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-OF_THE_LANE = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES"})
+ADDRESS = "server"
+"""The part of a fingerprint that stands for a computer that cannot be seen: the address of its server."""
+OF_THE_LANE = frozenset({ADDRESS, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES"})
 """Parts of a fingerprint that say which lane it is and not what kind of one."""
 
 

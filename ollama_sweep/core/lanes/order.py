@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
@@ -13,6 +13,7 @@ from ollama_sweep.core.lanes.lane import Standing
 from ollama_sweep.core.outcome import Outcome, Purpose, Run
 from ollama_sweep.core.surface.goal import FULL, Runs
 
+T = TypeVar("T")
 VERSION = 1
 """Of the form of everything here. A program of another one is refused in words."""
 
@@ -21,7 +22,8 @@ VERSION = 1
 class Order:
     """One attempt at one cell.
 
-    `database` is the id of the database and `attempt_id` the attempt's there; `number` counts the attempts at the cell.
+    `database` is the id of the database and `attempt_id` the attempt's there; `number` counts the attempts at the cell,
+    `tried` those of this turn before it.
     `loads` are earlier loads that the cell's numbers speak for as well, and `adds` says that so many runs fewer are
     needed. `runs_spread` is how far runs differ, as a logarithm. `fresh`: what is loaded is unloaded first. `lease_s`:
     after so long nobody waits for the result any more.
@@ -35,13 +37,14 @@ class Order:
     cell: Cell
     lane: str
     lease_s: float
+    tried: int = 0
     purpose: Purpose | None = None
     loads: tuple[tuple[Run, ...], ...] = ()
     adds: bool = True
     runs: Runs = FULL
     runs_spread: float = 0.0
     fresh: bool = False
-    version: int = VERSION
+    version: int = field(default=VERSION, metadata={plain.ALWAYS: True})
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Handed:
     pid: int = 0
     gpu_free_bytes: int | None = None
     memory_free_bytes: int | None = None
-    version: int = VERSION
+    version: int = field(default=VERSION, metadata={plain.ALWAYS: True})
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,6 @@ class Gone:
     """The process ends, and why: it was told to, or its engine cannot be used."""
 
     why: str = ""
-    is_stuck: bool = False
 
 
 Line = Ready | RunMade | Note | Away | Resting | HandedIn | Gone
@@ -147,10 +149,10 @@ def handed_of(text: str, where: str) -> Handed:
     return _of_version(Handed, text, where)
 
 
-def _of_version(kind: type[Any], text: str, where: str) -> Any:
+def _of_version(kind: type[T], text: str, where: str) -> T:
     """Another version is told in words before any of its fields is looked at."""
     found = plain.of_text(dict, text, where)
-    version = found.get("version", VERSION)
+    version = found.get("version")
     if version != VERSION:
         raise ConfigError(f"is of version {version!r}, and this program reads {VERSION}: update the older one", where)
     return plain.read(kind, found, where)

@@ -13,7 +13,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,8 @@ from ollama_sweep.core.errors import ConfigError, nearest
 from ollama_sweep.core.text import one_line, strict_json
 
 T = TypeVar("T")
+ALWAYS = "always"
+"""In a field's metadata: it is written down also where it has its default."""
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -36,8 +38,8 @@ def plain(value: object) -> Any:
     if isinstance(value, _SCALARS):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name))
-                for field in dataclasses.fields(value) if not _is_default(field, getattr(value, field.name))}  # fmt: skip
+        fields = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: plain(inner) for name, (field, inner) in fields.items() if not _is_default(field, inner)}
     if isinstance(value, Mapping):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, frozenset | set):
@@ -48,6 +50,8 @@ def plain(value: object) -> Any:
 
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    if field.metadata.get(ALWAYS):
+        return False
     if field.default is not dataclasses.MISSING:
         return type(value) is type(field.default) and value == field.default
     return field.default_factory is not dataclasses.MISSING and value == field.default_factory()
@@ -128,7 +132,7 @@ def _collection(origin: Any, inner: tuple[Any, ...], value: object, where: str, 
 def _dataclass(kind: type[Any], value: object, where: str, name: str) -> Any:
     if not isinstance(value, dict):
         raise _bad(value, where, name, "an object")
-    known = _fields(kind)
+    known: dict[str, tuple[Any, bool]] = _fields(cast("Hashable", kind))
     for key in value:
         if key not in known:
             raise ConfigError(f"{name}: unknown field {one_line(key)}.{nearest(key, known)}", where)
@@ -139,12 +143,13 @@ def _dataclass(kind: type[Any], value: object, where: str, name: str) -> Any:
 
 
 @functools.cache
-def _fields(kind: type[Any]) -> dict[str, tuple[Any, bool]]:
+def _fields(kind: Hashable) -> dict[str, tuple[Any, bool]]:
     """Each field's type, and whether it must be there."""
-    hints = typing.get_type_hints(kind)
+    of = cast("type[Any]", kind)
+    hints = typing.get_type_hints(of)
     return {field.name: (hints[field.name],
                          field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
-            for field in dataclasses.fields(kind) if field.init}  # fmt: skip
+            for field in dataclasses.fields(of) if field.init}  # fmt: skip
 
 
 def _bad(value: object, where: str, name: str, wanted: str) -> ConfigError:

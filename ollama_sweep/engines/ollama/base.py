@@ -74,6 +74,7 @@ class OllamaEngine(Engine):
     settable = None
     kinds = frozenset({GENERATE, EMBED})
     needs_own_server = True
+    has_lanes = True
     loads_without_a_prompt = True
     scout = "libllama"
     host_variable = "OLLAMA_HOST"

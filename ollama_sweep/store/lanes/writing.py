@@ -1,0 +1,63 @@
+"""What the writer does with attempts that are measured by other processes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
+
+from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.outcome import Outcome
+from ollama_sweep.store import attempts as all_attempts
+from ollama_sweep.store import queries
+from ollama_sweep.store.lanes import attempts
+from ollama_sweep.store.lanes.attempts import Known
+from ollama_sweep.store.loads.further import FurtherLoad
+from ollama_sweep.store.transactions import Guard
+from ollama_sweep.store.values import Notes
+
+
+class LaneWriting:
+    """The part of `Store` about lanes."""
+
+    _guard: Guard
+    _notes: Notes
+    _now: Callable[[], str]
+    _spared: frozenset[int] = frozenset()
+
+    def _end_open(self, connection: sqlite3.Connection, is_spared: Callable[[int], bool]) -> None:
+        raise NotImplementedError
+
+    @property
+    def database_id(self) -> str:
+        """Which database this is: orders carry it, so that no result gets into another one."""
+        found = self._guard.read(queries.called_done)
+        if found is None:
+            raise StorageError("the database does not say which one it is")
+        return found.database_id
+
+    def spare(self, attempt_ids: Collection[int]) -> None:
+        """These open attempts are still measured: registering a sweep does not end them as those of a dead process."""
+        self._spared = frozenset(attempt_ids)
+
+    def surroundings_now(self, sweep_id: int) -> Mapping[str, object] | None:
+        """The fingerprint of what the sweep was last measured in; None before its first cell."""
+        found = self._guard.read(queries.segment_of, sweep_id, self._notes)
+        return found[1] if found is not None else None
+
+    def end_died(self, attempt_id: int) -> None:
+        """The process that measured this died: as for what a dead session has left, with the same parking."""
+        self._guard.write(lambda connection: self._end_open(connection, lambda other: other != attempt_id))
+
+    def known_attempt(self, attempt_id: int) -> Known | None:
+        """An attempt; None where there is none of this number."""
+        return self._guard.read(attempts.known, attempt_id)
+
+    def further_of(self, attempt_id: int) -> FurtherLoad | None:
+        """The further load that an attempt was begun for."""
+        return self._guard.read(attempts.further_of, attempt_id)
+
+    def keep_late(self, attempt_id: int, outcome: Outcome) -> bool:
+        """Keep a result that came after its attempt was given up; it never counts. False where it is kept already."""
+        all_attempts.check_finite(outcome)
+        now = self._now()
+        return self._guard.write(lambda connection: attempts.keep_late(connection, attempt_id, outcome, now))

@@ -1,0 +1,147 @@
+"""Servers as lanes: one that is down, answers as another model, has none, or is of another version is left out."""
+
+# ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ollama_fixture import free_port, until
+from scripted_ollama import MODEL, ScriptedOllama
+from sweeping import PROMPT_TOKENS, Program, program
+
+DONE = {
+    "done": True, "prompt_eval_count": PROMPT_TOKENS, "prompt_eval_cached_count": 0, "prompt_eval_duration": 10_000_000,
+    "eval_count": 2, "eval_duration": 5_000_000, "total_duration": 20_000_000,
+}  # fmt: skip
+ANSWER = json.dumps({"response": "yes", "done": False}) + "\n" + json.dumps(DONE) + "\n"
+GOOD: dict[str, Any] = {"raw": {"/api/generate": ANSWER}}
+
+
+class Hosts:
+    """Scripted servers by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.servers: dict[str, ScriptedOllama] = {}
+
+    def add(self, name: str, **script: Any) -> None:
+        server = ScriptedOllama(self._folder / f"server-{name}", free_port())
+        raw = {**GOOD["raw"], **script.pop("raw", {})}
+        server.script(raw=raw, **script)
+        server.serve()
+        self.servers[name] = server
+
+    def config(self, program: Program, *more: dict[str, str], **keys: Any) -> Path:
+        """A sweep over all of them."""
+        hosts = [{"name": name, "host": server.host} for name, server in self.servers.items()]
+        return program.grid(engine="ollama_http", model=MODEL, hosts=[*hosts, *more], interim="off", **keys)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    made = Hosts(tmp_path)
+    yield made
+    for server in made.servers.values():
+        server.kill()
+
+
+def run(program: Program, config: Path, code: int = 0) -> str:
+    ended = program("run", config, "--wait-engine", "0").must(code)
+    return ended.stdout + ended.stderr
+
+
+def measured(program: Program, cells: int = 4) -> None:
+    assert [row["status"] for row in program.rows()] == ["ok"] * cells
+    assert program.rows(sql="select count(*) as n from attempts where status <> 'ok'") == [{"n": 0}]
+
+
+def test_servers_measure_one_sweep_together(program: Program, hosts: Hosts) -> None:
+    hosts.add("a")
+    hosts.add("b")
+    said = run(program, hosts.config(program))
+    assert "2 lanes: a, b" in said
+    measured(program)
+    assert len(hosts.servers["a"].did("load")) + len(hosts.servers["b"].did("load")) >= 4
+    assert hosts.servers["b"].did("load")
+
+
+def test_a_host_that_is_down_is_left_out(program: Program, hosts: Hosts) -> None:
+    hosts.add("a")
+    said = run(program, hosts.config(program, {"name": "b", "host": "127.0.0.1:1"}))
+    assert (
+        "b: left out: no Ollama server answers at http://127.0.0.1:1. Start it with: ollama serve. 1 lane goes on"
+        in said
+    )
+    measured(program)
+
+
+def test_the_first_host_that_answers_says_what_must_be_known(program: Program, hosts: Hosts) -> None:
+    hosts.add("a", raw={"/api/tags": json.dumps({"models": []})})
+    hosts.add("b")
+    said = run(program, hosts.config(program))
+    assert f"a: left out: {MODEL} is not installed here. Run: ollama pull {MODEL}. 1 lane goes on" in said
+    measured(program)
+
+
+def test_a_host_with_another_model_under_the_name_is_left_out(program: Program, hosts: Hosts) -> None:
+    hosts.add("a")
+    other = {"name": f"{MODEL}:latest", "model": f"{MODEL}:latest", "digest": "0123", "size": 1}
+    hosts.add("b", raw={"/api/tags": json.dumps({"models": [other]})})
+    said = run(program, hosts.config(program))
+    assert f"b: left out: answers with another {MODEL} (sha256:0123, not sha256:{MODEL}:latest" in said
+    measured(program)
+
+
+def test_hosts_of_another_version_are_left_out_and_which_is_measured_stays(program: Program, hosts: Hosts) -> None:
+    hosts.add("old", version="0.33.3")
+    hosts.add("a")
+    hosts.add("b")
+    said = run(program, hosts.config(program))
+    assert "old: left out: is of another class: engine_version 0.33.3, not 0.34.0" in said
+    assert not hosts.servers["old"].did("load")
+    measured(program)
+    hosts.servers["b"].script(version="0.35.0", **GOOD)
+    loads = hosts.servers["b"].did("load")
+    run(program, hosts.config(program, num_batch=[2, 4, 8, 16]))
+    measured(program, 8)
+    assert hosts.servers["b"].did("load") == loads
+    assert len(program.rows(sql="select * from segments")) == 1
+
+
+def test_a_spare_lane_begins_where_another_is_left_out(program: Program, hosts: Hosts) -> None:
+    hosts.add("a")
+    down = [{"name": f"down{number}", "host": f"127.0.0.1:{number}"} for number in (1, 2)]
+    config = program.grid(
+        engine="ollama_http", model=MODEL, hosts=[*down, {"name": "a", "host": hosts.servers["a"].host}], num_ctx=512,
+        interim="off",
+    )  # fmt: skip
+    said = run(program, config)
+    assert "a: has nothing to do: there are fewer cells than lanes" in said
+    assert "down2: left out" in said
+    measured(program, 2)
+
+
+def test_no_host_at_all_is_told_for_each(program: Program) -> None:
+    names = [{"name": name, "host": f"127.0.0.1:{number}"} for number, name in enumerate("ab", 1)]
+    said = run(program, program.grid(engine="ollama_http", hosts=names), 5)
+    assert "a: no Ollama server answers at http://127.0.0.1:1" in said
+    assert "b: no Ollama server answers at http://127.0.0.1:2" in said
+    assert not (program.folder / "sweeps.db").exists()
+
+
+def test_a_server_that_dies_is_left_out_and_the_others_go_on(program: Program, hosts: Hosts) -> None:
+    hosts.add("a")
+    hosts.add("b")
+    config = hosts.config(program, num_ctx=list(range(512, 536)), retries=3)
+    running = program.start("run", config, "--wait-engine", "0", env=program.environment())
+    until("b measures", lambda: hosts.servers["b"].did("load") or not running.is_running())
+    hosts.servers["b"].kill()
+    said = running.wait().must().stdout
+    assert "b: left out: no Ollama server answers" in said
+    assert {row["status"] for row in program.rows()} == {"ok"}
+    assert len(program.rows()) == 48
