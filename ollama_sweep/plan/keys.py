@@ -358,6 +358,13 @@ KEYS: tuple[Key, ...] = (
         absent="one server", field="hosts", example="[{name: a, host: gpu-box:11434}]",
     ),
     Key(
+        "mixed_lanes", Kind.TRUTH, Part.WHERE,
+        "true: lanes that are not alike (another GPU, driver, version of the engine) measure it all the same. What "
+        "they differ by is then part of how far loads differ: "
+        "[lanes.md](lanes.md#which-numbers-may-stand-beside-each-other)",
+        default=False, example="true",
+    ),
+    Key(
         "ollama", Kind.TEXT, Part.WHERE, "the ollama program", absent="the one in PATH", field="ollama",
         example="ollama", overrides=(Override("--ollama", "The ollama program."),),
     ),

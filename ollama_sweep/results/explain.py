@@ -356,6 +356,8 @@ def _attempts(reader: Reader, sweep: str, place: Place, turn: str) -> list[Expla
         if attempt.sweep != sweep:
             why += f"; measured by sweep {attempt.sweep}, which shares this cell"
         number = attempt.attempt_id
+        if lane := reader.lane_of(number):
+            why += f"; measured by lane {lane}"
         found.append(ExplainedAttempt(attempt, why, tuple(reader.runs(number)), reader.raw_outputs(number),
                                       reader.telemetry(number)))  # fmt: skip
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.forecast import Forecast, controls_to_come, forecast, rests_s
+from ollama_sweep.core.lanes.factors import LaneFactor, factors
 from ollama_sweep.core.loading.controls import Rule
 from ollama_sweep.results.find import find_sweep, pair_of
 from ollama_sweep.results.grids import in_word
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ollama_sweep.core.outcome import Purpose, Status
     from ollama_sweep.results.likely.scouted import ScoutedMap
     from ollama_sweep.store.goals.keeping import KeptGoal
+    from ollama_sweep.store.lanes.keeping import LaneRow
     from ollama_sweep.store.rows import FailedAttempt, Holder, InPair, SweepRow
 
 SHOWN_ERRORS = 3
@@ -90,6 +92,10 @@ class SweepStatus:
     """The sweep that this one scouts for."""
     also_running: tuple[Running, ...] = ()
     """What other lanes measure beside `running`."""
+    lanes: tuple[LaneRow, ...] = ()
+    """The lanes of the sweep; none where it was measured in one process."""
+    factors: Mapping[str, LaneFactor] = field(default_factory=dict)
+    """How many times as fast each of them is as all together."""
 
     @property
     def total(self) -> int:
@@ -120,6 +126,7 @@ class SweepStatus:
             "failed": self.failed,
             "counts": {str(status): count for status, count in self.counts.items()},
             "running": asdict(self.running) if self.running else None,
+            **({"lanes": [_lane_dict(one, self.factors.get(one.name)) for one in self.lanes]} if self.lanes else {}),
             **({"also_running": [asdict(one) for one in self.also_running]} if self.also_running else {}),
             "next": self.next,
             "process": {"pid": process.pid, "since": process.since, "host": process.host} if process else None,
@@ -200,6 +207,8 @@ def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> Sweep
         goal=goal,
         scouted=_scouted(reader, row),
         scouts_for=str(row.spec.get(SCOUT_OF) or ""),
+        lanes=tuple(reader.lanes(row.sweep_id)),
+        factors=factors(reader.control_rates(row.sweep_id)),
         also_running=tuple(one for one in others if one is not None),
     )
 
@@ -312,6 +321,10 @@ def _other_sweep(reader: Reader, row: SweepRow, holder: Holder) -> OtherSweep | 
     if last is None or last.sweep_id == row.sweep_id or pair_of([row, last]):
         return None
     return OtherSweep(last.name, holder.pid)
+
+
+def _lane_dict(lane: LaneRow, factor: LaneFactor | None) -> dict[str, object]:
+    return {**asdict(lane), "factor": None if factor is None else asdict(factor)}
 
 
 def _running(reader: Reader, row: SweepRow) -> list[Running | None]:

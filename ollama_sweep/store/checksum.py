@@ -85,6 +85,8 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     ),
     "goals": ("sweep_id", "goal", "of_file", "begun_at", "ended_at", "is_reached", "says", "answers"),
     "choices": ("attempt_id", "goal", "reason", "how_far"),
+    "lanes": ("sweep_id", "name", "host", "gpu"),
+    "leases": ("attempt_id", "lane_id", "until_at"),
 }  # fmt: skip
 """Of each table what a row is sealed over: not what changes later, nor a reference that `recover` may empty. A goal is
 sealed anew whenever it changes."""

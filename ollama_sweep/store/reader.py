@@ -22,6 +22,7 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.again import Wanted
 from ollama_sweep.store.beside import check_database
 from ollama_sweep.store.goals.reading import GoalReading
+from ollama_sweep.store.lanes.reading import LaneReading
 from ollama_sweep.store.loads import stored
 from ollama_sweep.store.loads.reading import LoadsReading
 from ollama_sweep.store.many.reading import ManyReading
@@ -61,7 +62,7 @@ _ATTEMPT = ("s.name", "a.reason", "a.error", "a.flags", "a.runs", "a.prompt_eval
 _KEYS_AT_ONCE, _ROWS_AT_ONCE = 500, 5000
 
 
-class Reader(LoadsReading, MemoryReading, GoalReading, ManyReading):
+class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading):
     """The database, open for reading; made by `Reader.open`."""
 
     def __init__(

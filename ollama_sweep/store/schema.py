@@ -21,6 +21,7 @@ from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import values
 from ollama_sweep.store.goals.tables import GOALS
+from ollama_sweep.store.lanes.tables import LANE, LANES, MEASURED_BY
 from ollama_sweep.store.loads.tables import CORRECTIONS, LOADS
 from ollama_sweep.store.memory.tables import LEFT_OUT, MEMORY, SHOWN
 
@@ -354,7 +355,7 @@ MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums",
               ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
               ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
               ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS), ("13_goals", GOALS),
-              ("14_goal_checksums", _GOAL_CHECKSUMS))  # fmt: skip
+              ("14_goal_checksums", _GOAL_CHECKSUMS), ("15_lanes", LANES))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
@@ -524,7 +525,9 @@ def _results_sql(added: Iterable[tuple[str, str]]) -> str:
     dimensions, scores = "", ""
     for name, kind, column in _as_columns(added):
         path = f"""'$."{name.replace("'", "''")}"'"""
-        if kind == "dimension":
+        if name == LANE:
+            dimensions += f"{MEASURED_BY} AS {LANE}, "
+        elif kind == "dimension":
             places = [_json_value(place, path) for place in ("p.coordinates", "c.options", "c.server")]
             places += [_MADE_LENGTH] if name == PROMPT_TOKENS else []
             dimensions += f'COALESCE({", ".join(places)}) AS "{column}", '

@@ -141,7 +141,8 @@ _KEYS = {"plan": (("sweep_id", "position"), _PLACE), "load_values": (("attempt_i
 """What a load said is lost for each metric, and made again of its runs."""
 _NAMES = {"plan": "its place in the plan differs", "load_values": "what its load said differs",
           "corrections": "its correction differs", "out_of_memory": "the record of its memory differs",
-          "choices": "why it was chosen differs", "goals": "its goal differs"}  # fmt: skip
+          "choices": "why it was chosen differs", "goals": "its goal differs",
+          "lanes": "one of its lanes differs", "leases": "which lane measured it differs"}  # fmt: skip
 
 
 def differing_rows(connection: sqlite3.Connection) -> Iterator[WrongRow]:

@@ -13,7 +13,7 @@ from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.lanes import order as lines
 from ollama_sweep.core.lanes import plain
-from ollama_sweep.core.lanes.lane import Standing, differences, shared_out
+from ollama_sweep.core.lanes.lane import Standing, differences, mixed, shared_out
 from ollama_sweep.core.lanes.order import Away, Gone, Handed, HandedIn, Line, Note, Order, Ready, Resting, RunMade
 from ollama_sweep.core.outcome import Answer, Effective, Flag, Outcome, Purpose, Run, Series, Status, Summary
 from ollama_sweep.core.outcome import Line as Readings
@@ -140,3 +140,8 @@ def test_lanes_of_one_class_differ_only_in_which_they_are() -> None:
     assert differences({"gpus": "L4", "engine_version": "1"}, {"gpus": "A10", "engine_version": "1"}) == [
         "gpus L4, not A10"
     ]
+
+
+def test_lanes_that_are_not_alike_have_surroundings_of_all() -> None:
+    found = mixed([{"gpus": "L4", "system": "Linux"}, {"gpus": "A10", "system": "Linux"}, {"gpus": "L4", "x": "1"}])
+    assert found == {"gpus": "A10 | L4", "system": "Linux", "x": "1"}

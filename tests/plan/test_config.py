@@ -73,7 +73,14 @@ def test_defaults() -> None:
         options={"num_predict": 2},
         name="s",
         config_path=Path("s.yaml"),
-        settings={"passes": 1, "second_look": 0.1, "prune": False, "recording": None, "recording_seed": None},
+        settings={
+            "passes": 1,
+            "second_look": 0.1,
+            "prune": False,
+            "mixed_lanes": False,
+            "recording": None,
+            "recording_seed": None,
+        },
     )
 
 
@@ -112,7 +119,14 @@ def test_every_setting_is_read() -> None:
         host="http://box:11434",
         ollama="/opt/ollama",
         api_key_env="KEY",
-        settings={"passes": 3, "second_look": 0.05, "prune": False, "recording": None, "recording_seed": None},
+        settings={
+            "passes": 3,
+            "second_look": 0.05,
+            "prune": False,
+            "mixed_lanes": False,
+            "recording": None,
+            "recording_seed": None,
+        },
     )
     assert list(spec.dimensions) == ["model", "task", "num_batch", "num_ctx", "num_gpu"]
 

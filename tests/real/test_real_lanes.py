@@ -48,7 +48,7 @@ def test_two_managed_servers_measure_one_sweep(small_model: Path, sweep: Sweep) 
 
     rows = sweep.rows()
     assert [row["status"] for row in rows] == ["ok"] * 4
-    assert all(set(row["flags"].split(",")) <= {*OF_THE_MACHINE, "spilled", ""} for row in rows)
+    assert all(set(row["flags"].split(",")) <= {*OF_THE_MACHINE, "spilled", "unfilled", ""} for row in rows)
     assert sweep.rows(sql="select count(*) as n from attempts where status = 'ok'") == [{"n": 4}]
     (segment,) = sweep.rows(sql="select fingerprint from segments")
     assert json.loads(segment["fingerprint"])["gpus"] == "Scripted 1.0"

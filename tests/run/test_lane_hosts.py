@@ -113,6 +113,18 @@ def test_hosts_of_another_version_are_left_out_and_which_is_measured_stays(progr
     assert len(program.rows(sql="select * from segments")) == 1
 
 
+def test_lanes_that_are_not_alike_measure_where_that_is_asked_for(program: Program, hosts: Hosts) -> None:
+    hosts.add("old", version="0.33.3")
+    hosts.add("a")
+    said = run(program, hosts.config(program, mixed_lanes=True, num_batch=[2, 4, 8, 16]))
+    assert "left out" not in said
+    measured(program, 8)
+    assert {row["lane"] for row in program.rows()} == {"old", "a"}
+    (segment,) = program.rows(sql="select fingerprint from segments")
+    assert json.loads(segment["fingerprint"])["engine_version"] == "0.33.3 | 0.34.0"
+    program("verify").must()
+
+
 def test_a_spare_lane_begins_where_another_is_left_out(program: Program, hosts: Hosts) -> None:
     hosts.add("a")
     down = [{"name": f"down{number}", "host": f"127.0.0.1:{number}"} for number in (1, 2)]

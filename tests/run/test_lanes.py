@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ollama_fixture import ROOT, clean_environment, until
 from sweep_runner import Started
-from sweeping import Program, label, program
+from sweeping import Program, json_of, label, program
 
 from ollama_sweep.core.crashpoints import IN_LANE, LANE_POINTS, VARIABLE
 from ollama_sweep.machine import computer, processor
@@ -91,11 +91,9 @@ def test_two_lanes_measure_every_cell_once_and_at_the_same_time(program: Program
     running = start(program, "run", lanes(program, "a", "b", num_ctx=[512, 1024, 2048]))
     both_measure(program)
     assert statuses_now(program) == {"started": 2, "pending": 4}
-    shown = program("status").must().stdout
-    assert sorted(line.partition(", for")[0] for line in shown.splitlines() if line.startswith("Now:")) == [
-        "Now: num_ctx 512, num_batch 2",
-        "Now: num_ctx 512, num_batch 4",
-    ]
+    shown = [line for line in program("status").must().stdout.splitlines() if line.startswith("Lane ")]
+    assert [line.partition(":")[0] for line in shown] == ["Lane a", "Lane b"]
+    assert sorted(line.partition(": ")[2].partition(", for")[0] for line in shown) == [label(512, 2), label(512, 4)]
     gate.touch()
     said = running.wait().must().stdout
     assert "2 lanes: a, b" in said
@@ -156,6 +154,25 @@ def test_a_failed_cell_is_tried_again_on_another_lane(program: Program) -> None:
     assert rows == ["crashed", "ok"]
 
 
+def test_every_attempt_says_which_lane_measured_it(program: Program) -> None:
+    program.script(noise=0.01)
+    program("run", lanes(program, "a", "b", num_ctx=[512, 1024, 2048], control=1)).must()
+    sql = """select lanes.name, attempts.started_at < until_at as waited_for, count(*) as n from attempts
+        left join leases on attempt_id = attempts.id left join lanes on lanes.id = lane_id group by 1, 2 order by 1"""
+    rows = program.rows(sql=sql)
+    assert [(row["name"], row["waited_for"]) for row in rows] == [("a", 1), ("b", 1)]
+    shown = json_of(program("status", "--json"))["lanes"]
+    assert [(one["name"], one["state"], one["failed"]) for one in shown] == [("a", "ended", 0), ("b", "ended", 0)]
+    assert sum(one["ok"] for one in shown) == sum(row["n"] for row in rows)
+    assert all(0.9 < one["factor"]["factor"] < 1.1 and one["factor"]["loads"] >= 1 for one in shown)
+    said = program("explain", "--sweep", "grid", "num_ctx=512", "num_batch=2").must().stdout
+    assert "measured by lane " in said
+    program("report", "--html", "page.html").must()
+    page = (program.folder / "page.html").read_text("utf-8")
+    assert "Lanes" in page
+    assert "factor of its speed" in page
+
+
 def test_more_lanes_than_cells_are_said_and_not_started(program: Program) -> None:
     said = program("run", lanes(program, "a", "b", "c", num_ctx=512)).must().stdout
     assert "c: has nothing to do: there are fewer cells than lanes" in said
@@ -184,8 +201,8 @@ def test_without_the_keys_nothing_of_it_is_imported(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
     )
-    of_the_store = ["ollama_sweep.store.lanes", "ollama_sweep.store.lanes.attempts", "ollama_sweep.store.lanes.writing"]
-    assert sorted(json.loads(done.stdout.splitlines()[-1])) == of_the_store
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert all(name.startswith("ollama_sweep.store.lanes") for name in loaded), loaded
     assert not (tmp_path / "sweeps.db.lanes").exists()
 
 

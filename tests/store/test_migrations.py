@@ -28,6 +28,8 @@ DROP VIEW results;
 DROP TRIGGER cells_reused;
 DROP TABLE reused;
 DROP TABLE scans;
+DROP TABLE leases;
+DROP TABLE lanes;
 DROP TABLE goals;
 DROP TABLE choices;
 ALTER TABLE plan DROP COLUMN same_as;

@@ -29,6 +29,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     )
     made("run", config, "--no-pause").must()
     made("run", config, "--scan").must()
+    hosts = [{"name": "a", "host": "127.0.0.1:1"}]
+    made("run", made.grid("in_lanes", num_ctx=512, num_thread=2, num_batch=32, warmup=0, hosts=hosts)).must()
     for name in ("wanted", "wished"):
         made("run", made.grid(name, num_ctx=[512, 1024], num_thread=1, num_batch=[32, 64]), "--goal", "best").must()
     yield made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,21 @@ def lines_of(found: SweepStatus | PairStatus) -> list[str]:
     return lines + [line for arm in found.arms for line in ("", *_lines(arm, []))]
 
 
+def _lanes(found: SweepStatus) -> list[str]:
+    """What each lane does, since when, what it has measured, and how fast it is beside the others."""
+    lines = []
+    for lane in found.lanes:
+        since = datetime.fromisoformat(lane.since)
+        for_long = _length(max(0.0, (datetime.now(UTC) - since).total_seconds()))
+        is_running = found.process is not None
+        does = f"{label(lane.doing)}, for {for_long}" if lane.doing and is_running else lane.state
+        says = f" ({lane.says})" if lane.says and not lane.doing else ""
+        failed = f", {lane.failed} failed" if lane.failed else ""
+        factor = f", factor {found.factors[lane.name].words}" if lane.name in found.factors else ""
+        lines.append(f"Lane {lane.name}: {does}{says}; {lane.ok} measured{failed}{factor}")
+    return lines
+
+
 def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
     counts = ", ".join(f"{count} {status}" for status, count in found.counts.items())
     lines = [
@@ -79,7 +94,8 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         *(found.scouted.words.splitlines() if found.scouted else []),
         *process,
     ]
-    for running in (*([found.running] if found.running else []), *found.also_running):
+    lines += _lanes(found)
+    for running in (*([found.running] if found.running else []), *found.also_running) if not found.lanes else ():
         again = f", attempt {running.attempt}" if running.attempt > 1 else ""
         lines.append(f"Now: {label(running.coordinates)}{again}, for {_length(running.seconds)}")
     if found.next:

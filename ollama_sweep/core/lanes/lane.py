@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ADDRESS = "server"
@@ -53,6 +53,15 @@ def differences(of: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     names = sorted({*of, *other})
     return [f"{name} {of.get(name, 'unknown')}, not {other.get(name, 'unknown')}"
             for name in names if of.get(name) != other.get(name)]  # fmt: skip
+
+
+def mixed(kinds: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The surroundings of lanes that are not alike, as one: of each part every value that a lane has."""
+    found: dict[str, set[str]] = {}
+    for kind in kinds:
+        for name, value in kind.items():
+            found.setdefault(name, set()).add(value)
+    return {name: " | ".join(sorted(values)) for name, values in sorted(found.items())}
 
 
 def shared_out(processors: Sequence[Sequence[int]], lanes: int) -> list[tuple[int, ...]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ollama_sweep.core.lanes.factors import LaneFactor, factors
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.outcome import CellResult, Status
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ollama_sweep.results.large.sheet import Sheet
     from ollama_sweep.results.page.tiles import Tiled
     from ollama_sweep.store.goals.keeping import KeptGoal
+    from ollama_sweep.store.lanes.keeping import LaneRow
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import FailedAttempt, Holder, RunningAttempt, SweepRow
 
@@ -50,6 +52,8 @@ class Gathered:
     extent: tuple[str, str] | None = None
     scouted: ScoutedMap | None = None
     goal: KeptGoal | None = None
+    lanes: Sequence[LaneRow] = ()
+    factors: Mapping[str, LaneFactor] = field(default_factory=dict)
 
     @property
     def is_large(self) -> bool:
@@ -93,6 +97,8 @@ def gather(reader: Reader, row: SweepRow, sheet: Sheet | None = None) -> Gathere
         extent=reader.extent(row.sweep_id) if large else None,
         scouted=scouted_map(reader, row),
         goal=reader.goal(row.sweep_id),
+        lanes=reader.lanes(row.sweep_id),
+        factors=factors(reader.control_rates(row.sweep_id)),
     )
 
 

@@ -77,7 +77,8 @@ def _sweep(gathered: Gathered, repeats: Sequence[Repeat], prices: PriceTable | N
     if not gathered.is_large:
         yield from (_table(table) for table in tables.best_tables("", gathered.cells))
     further = [
-        tables.failure_table("", gathered), tables.flag_table("", gathered), tables.spread_table("", gathered.spreads),
+        tables.lane_table("", gathered), tables.failure_table("", gathered), tables.flag_table("", gathered),
+        tables.spread_table("", gathered.spreads),
         tables.surroundings_table("", gathered), _settings(gathered),
     ]  # fmt: skip
     yield from (_table(table) for table in further if table is not None)

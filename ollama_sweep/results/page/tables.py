@@ -13,7 +13,7 @@ from ollama_sweep.core.noise.spread import Spreads
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import FLAG_MEANINGS, CellResult, Status, failure_label
 from ollama_sweep.core.stats import best_set, range_and_runs, value_of
-from ollama_sweep.results.grids import X, by_work, flags_of, in_word, is_told
+from ollama_sweep.results.grids import X, by_work, flags_of, in_word, in_words, is_told
 from ollama_sweep.results.groups import Group
 from ollama_sweep.results.page import maps
 from ollama_sweep.results.page.gathering import Gathered
@@ -194,6 +194,20 @@ def spread_table(number: str, spreads: Mapping[str, Spreads]) -> Table:
             ("degrees of freedom", True)]  # fmt: skip
     note = "" if rows else "Nothing was measured often enough to say how far runs and loads differ."
     return _table(f"{number}-spreads", "Spreads", head, rows, note=note)
+
+
+def lane_table(number: str, gathered: Gathered) -> Table | None:
+    """What each lane has measured, how it stands, and how fast it is beside the others."""
+    rows = []
+    for lane in gathered.lanes:
+        where = f"GPU {lane.gpu}" if lane.gpu is not None else "a server"
+        state = f"{lane.state}: {_short(lane.says)}" if lane.says else lane.state
+        does = in_words(lane.doing.items()) if lane.doing and gathered.writer is not None else state
+        factor = gathered.factors[lane.name].words if lane.name in gathered.factors else ""
+        rows.append((lane.name, where, does, str(lane.ok), str(lane.failed), factor))
+    head = [("lane", False), ("where", False), ("now", False), ("measured", True), ("failed", True),
+            ("factor of its speed", False)]  # fmt: skip
+    return _table(f"{number}-lanes", "Lanes", head, rows) if rows else None
 
 
 def settings_table(number: str, gathered: Gathered) -> Table:

@@ -225,7 +225,7 @@ def tables_of(
     if not gathered.is_large:
         yield from tables.best_tables(name, gathered.cells)
         yield from tables.group_tables(name, make_groups(gathered.answers, gathered.cells, prices))
-    found = (tables.failure_table(name, gathered), tables.flag_table(name, gathered))
+    found = (tables.lane_table(name, gathered), tables.failure_table(name, gathered), tables.flag_table(name, gathered))
     yield from (one for one in found if one is not None)
     yield tables.spread_table(name, gathered.spreads)
     yield tables.surroundings_table(name, gathered)

@@ -5,12 +5,13 @@ What is decided of a cell is what `run.loop` decides; here it is begun on a lane
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.errors import ConfigError, EngineUnavailable
+from ollama_sweep.core.errors import ConfigError, EngineUnavailable, StorageError
 from ollama_sweep.core.events import (
     Event,
     GoingOn,
@@ -21,7 +22,7 @@ from ollama_sweep.core.events import (
     Waiting,
     of_part,
 )
-from ollama_sweep.core.lanes.lane import ADDRESS, differences
+from ollama_sweep.core.lanes.lane import ADDRESS, Standing, differences, mixed
 from ollama_sweep.core.lanes.order import (
     Away,
     Gone,
@@ -43,6 +44,7 @@ from ollama_sweep.run.lanes import taking
 from ollama_sweep.run.lanes.side import Doing, Side
 from ollama_sweep.run.loop import Begun, Execution
 from ollama_sweep.run.turns import ControlTurn, Turn
+from ollama_sweep.store.lanes.keeping import State
 from ollama_sweep.store.memory.failures import FreeMemory
 from ollama_sweep.store.rows import PendingCell
 
@@ -137,14 +139,25 @@ class Coordinator(Execution):
         side.why_gone = None
         if side.outlived is not None:
             return
+        self._keep(side, State.STARTS)
         try:
             side.connection.begin(side.post)
         except EngineUnavailable as error:
             self._leave_out(side, str(error))
 
+    def _keep(self, side: Side, state: State, says: str = "") -> None:
+        """What readers are told of a lane; trouble with the database is for whoever meets it first."""
+        if (state, says) == side.is_known_as:
+            return
+        fingerprint = side.standing.fingerprint if side.standing is not None else {}
+        with contextlib.suppress(StorageError):
+            self.store.keep_lane(self.sweep_id, side.lane, state, says, fingerprint)
+            side.is_known_as = state, says
+
     def _leave_out(self, side: Side, why: str) -> None:
         """It is no lane of this session any more; the others go on."""
         side.is_left_out, side.is_ready = True, False
+        self._keep(side, State.LEFT_OUT, why)
         left = sum(other.is_hoped_for or other.is_spare for other in self.sides)
         others = f"{left} {'lane goes' if left == 1 else 'lanes go'} on" if left else "no lane is left"
         self._as(side, Notice(f"left out: {why.rstrip('.')}. {others[:1].upper()}{others[1:]}"))
@@ -225,7 +238,7 @@ class Coordinator(Execution):
         in_hand = {other.doing.begun.turn.cell_id for other in self.sides if other.doing is not None}
         if self._control_is_due and self.drift is not None:
             control = self.store.control_cell(self.sweep_id)
-            if control is None or control.cell_id not in in_hand:
+            if control is None or (control.cell_id not in in_hand and self._has_fewest_controls(side)):
                 self._control_is_due = False
                 if (turn := self.drift.next_control()) is not None:
                     return turn
@@ -240,6 +253,12 @@ class Coordinator(Execution):
         else:
             further = self.further_turn()
         return None if further is None or further.cell_id in in_hand else further
+
+    def _has_fewest_controls(self, side: Side) -> bool:
+        """Controls go to the lanes in turn, so that each has its factor."""
+        made = self.store.control_rates(self.sweep_id)
+        others = [other for other in self.sides if other.is_hoped_for and other.is_ready]
+        return all(len(made.get(side.lane.name, ())) <= len(made.get(other.lane.name, ())) for other in others)
 
     @property
     def _is_outlived(self) -> bool:
@@ -264,7 +283,7 @@ class Coordinator(Execution):
         cell = self.cell_at(turn.position)
         self.look_at_clock()
         assert side.standing is not None
-        _, changed = self.store.segment(self.sweep_id, side.standing.kind)
+        _, changed = self.store.segment(self.sweep_id, self._surroundings(side.standing))
         for change in changed:
             self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
         tried = self._tried.get(self._key(turn), (0, ""))[0]
@@ -274,8 +293,22 @@ class Coordinator(Execution):
         finally:
             self._speaks = ""
         order = self._order(side, begun)
+        self._when_there_is_room(lambda: self.store.lease(begun.attempt_id, self.sweep_id, order.lane, order.lease_s))
         side.doing, side.is_released = Doing(begun, order, REAL.monotonic_s()), False
         self._when_there_is_room(lambda: side.connection.give(order))
+
+    @property
+    def _is_mixed(self) -> bool:
+        """Lanes need not be alike."""
+        return bool(self.spec.settings.get("mixed_lanes"))
+
+    def _surroundings(self, standing: Standing) -> Mapping[str, str]:
+        """What a cell is measured in: those of its lane's class; of lanes that are not alike those of all of them, so
+        that what they differ by is part of how far loads differ.
+        """
+        if not self._is_mixed:
+            return standing.kind
+        return mixed(side.standing.kind for side in self.sides if side.standing is not None)
 
     def _begun(self, turn: Turn, cell: Cell, tried: int) -> Begun:
         if not isinstance(turn, ControlTurn):
@@ -328,6 +361,7 @@ class Coordinator(Execution):
         match said:
             case Ready():
                 side.is_ready, side.is_away, side.standing = True, False, said.standing
+                self._keep(side, State.AT_WORK)
                 self._check(side)
             case RunMade() if side.doing is not None:
                 self._as(side, RunFinished(side.doing.begun.cell, said.number, said.warmup, said.rate))
@@ -335,6 +369,7 @@ class Coordinator(Execution):
                 self._as(side, Notice(said.text))
             case Away():
                 side.is_ready, side.is_away = False, True
+                self._keep(side, State.AWAY, said.reason)
                 self._as(side, Waiting(said.reason, said.seconds))
             case Resting() | RunMade():
                 pass
@@ -351,7 +386,7 @@ class Coordinator(Execution):
             if other != digest:
                 self._leave_out(side, f"answers with another {model} ({_short(other)}, not {_short(digest)})")
                 return
-        if self._kind is not None and (unlike := differences(side.standing.kind, self._kind)):
+        if self._kind is not None and not self._is_mixed and (unlike := differences(side.standing.kind, self._kind)):
             self._leave_out(side, f"is of another class: {'; '.join(unlike)}")
 
     def _choose_class(self) -> None:
@@ -520,6 +555,8 @@ class Coordinator(Execution):
         for side in self.sides:
             if side.connection.is_running:
                 side.connection.end(END_S)
+            if side.is_known_as is not None and not side.is_left_out:
+                self._keep(side, State.ENDED)
 
 
 def _was(how: str) -> str:

@@ -10,6 +10,7 @@ from ollama_sweep.run.lanes.connection import Connection, Outlived
 from ollama_sweep.run.lanes.post import Post
 from ollama_sweep.run.loop import Begun
 from ollama_sweep.run.memory.watch import MemoryWatch
+from ollama_sweep.store.lanes.keeping import State
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Side:
     why_gone: Gone | None = None
     deaths: int = 0
     is_cut: bool = False
+    is_known_as: tuple[State, str] | None = None
+    """How it stands by the database."""
 
     @property
     def is_free(self) -> bool:

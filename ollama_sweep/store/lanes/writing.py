@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Outcome
 from ollama_sweep.store import attempts as all_attempts
 from ollama_sweep.store import queries
-from ollama_sweep.store.lanes import attempts
+from ollama_sweep.store.lanes import attempts, keeping
 from ollama_sweep.store.lanes.attempts import Known
+from ollama_sweep.store.lanes.keeping import State
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.transactions import Guard
 from ollama_sweep.store.values import Notes
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.lanes.lane import Lane
 
 
 class LaneWriting:
@@ -43,6 +49,22 @@ class LaneWriting:
         """The fingerprint of what the sweep was last measured in; None before its first cell."""
         found = self._guard.read(queries.segment_of, sweep_id, self._notes)
         return found[1] if found is not None else None
+
+    def keep_lane(
+        self, sweep_id: int, lane: Lane, state: State, says: str = "", fingerprint: Mapping[str, str] | None = None
+    ) -> None:
+        """How a lane of the sweep stands now."""
+        now, known = self._now(), fingerprint or {}
+        self._guard.write(lambda connection: keeping.keep_lane(connection, sweep_id, lane, known, state, says, now))
+
+    def lease(self, attempt_id: int, sweep_id: int, lane: str, seconds: float) -> None:
+        """This lane measures the attempt, and is waited for so long."""
+        until = (datetime.fromisoformat(self._now()) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+        self._guard.write(lambda connection: keeping.lease(connection, attempt_id, sweep_id, lane, until))
+
+    def control_rates(self, sweep_id: int) -> Mapping[str, list[float]]:
+        """What the loads of the control cell gave in the surroundings at hand, by lane."""
+        return self._guard.read(keeping.control_rates, sweep_id, self._notes)
 
     def end_died(self, attempt_id: int) -> None:
         """The process that measured this died: as for what a dead session has left, with the same parking."""

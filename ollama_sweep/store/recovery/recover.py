@@ -26,6 +26,7 @@ from ollama_sweep.core.summary import own_load
 from ollama_sweep.store import attempts, lock, one_cell, schema, verify
 from ollama_sweep.store import file as files
 from ollama_sweep.store.beside import check_database
+from ollama_sweep.store.lanes.tables import LANE
 from ollama_sweep.store.loads import spreads
 from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.plans import options_of
@@ -338,6 +339,8 @@ def _settle(connection: sqlite3.Connection) -> int:
     spreads.make_again(connection)
     for (dimensions,) in connection.execute("SELECT dimensions FROM sweeps").fetchall():
         schema.add_view_columns(connection, json.loads(dimensions), "dimension")
+    if connection.execute("SELECT EXISTS (SELECT 1 FROM lanes)").fetchone()[0]:
+        schema.add_view_columns(connection, [LANE], "dimension")
     scores = connection.execute("SELECT DISTINCT name FROM scores WHERE part = ?", (attempts.WHOLE,)).fetchall()
     schema.add_view_columns(connection, [name for (name,) in scores], "score")
     schema.create_view(connection)
