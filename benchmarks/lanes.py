@@ -53,7 +53,7 @@ def main() -> None:
         each = [[getattr(one, name) / one.cells for one in found] for found in (one, several)]
         ratios = [a / b for a, b in zip(*each, strict=True)]
         words = f"{statistics.median(ratios):.2f} times as fast as one ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{given.lanes} lanes are {words}, {what}; {given.rounds} rounds")
+        print(f"{given.lanes} lanes are {words}, {what} (rounds: {given.rounds})")
 
 
 def row(lanes: int, found: list[Measured]) -> list[str]:
