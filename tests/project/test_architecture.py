@@ -33,7 +33,7 @@ ROOMS = ("core", "machine", "store", "engines", "tasks", "plan", "results", "run
 PURE = {"plan.keys", "plan.schema", "plan.written.comments", "plan.written.sweep_file",
         "plan.grid", "plan.fit", "plan.spec", "plan.exclude", "engines.shared.failures",
         "engines.shared.modelfile", "tasks.shared.scorers",
-        "results.compare.rule"}  # fmt: skip
+        "results.compare.rule", "plan.hosts.handshake"}  # fmt: skip
 """Modules outside `core` that decide and never do: no processes, files, database or clock."""
 STARTERS = ("os.system", "os.fork", "os.popen", "os.posix_spawn", "os.exec", "os.spawn", "asyncio.create_subprocess")
 DOES_THINGS = {"subprocess", "socket", "sqlite3", "httpx", "ollama", "shutil", "tempfile", "os", "time"}
