@@ -98,6 +98,7 @@ _BY_NAME: Mapping[str, _Words] = {
     "settings": _Words(_keys),
     "engine": _Words(_engines),
     "plot name": _Words(_plots),
+    "check what": _Words(lambda context: (), or_file=True),
 }
 """By the name of a parameter; with that of its command in front where the name alone says too little."""
 
@@ -122,7 +123,9 @@ class _Completed(_Type):
 
 
 def teach(command: click.Command) -> None:
-    """Let the parameters of a command know their words."""
+    """Let the parameters of a command know their words, and those of the commands in it."""
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        teach(inner)
     for parameter in command.params:
         words = _BY_NAME.get(f"{command.name} {parameter.name}") or _BY_NAME.get(parameter.name or "")
         if words and parameter.type in (click.STRING, paths.CONFIG):

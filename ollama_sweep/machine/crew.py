@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -61,14 +62,18 @@ class Crew(Generic[T]):
             result = error
         self._ended.put((thread, number, result))
 
-    def next(self) -> tuple[int, T]:
-        """Wait for the next job that ends: its number and its result. Raises what it raised."""
+    def next(self, until: float = math.inf) -> tuple[int, T]:
+        """Wait for the next job that ends: its number and its result. Raises what it raised.
+
+        Raises TimeoutError where none has ended by `until`, a time of the monotonic clock.
+        """
         while True:
             try:
                 thread, number, result = self._ended.get(timeout=LOOK_S)
                 break
             except queue.Empty:
-                continue
+                if time.monotonic() > until:
+                    raise TimeoutError from None
         self._threads.discard(thread)
         if isinstance(result, BaseException):
             raise result

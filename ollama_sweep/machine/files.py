@@ -50,7 +50,7 @@ def write_whole(path: Path, content: bytes | Writer, *, private: bool = False) -
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent)
-        temporary = path.parent / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        temporary = temporary_beside(path)
         try:
             _write_through(temporary, content, 0o600 if private else 0o666)
             os.replace(temporary, path)
@@ -58,7 +58,7 @@ def write_whole(path: Path, content: bytes | Writer, *, private: bool = False) -
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise refused(path, error) from error
 
@@ -71,7 +71,7 @@ def try_folder(folder: Path, where: str) -> None:
     made: list[Path] = []
     try:
         _make_folders(folder, made)
-        trial = folder / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        trial = temporary_beside(folder / "trial")
         try:
             trial.write_bytes(b"?")
         finally:
@@ -106,6 +106,16 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
 def _is_device(path: Path) -> bool:
     """A device or a pipe (`-o /dev/stdout`) is written to, never replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name for what will take that of `path`; `clear_leftovers` removes it once this process is gone."""
+    return path.parent / f".ollama-sweep.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the name is one of these, of any process."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -167,7 +177,7 @@ def _write_through(temporary: Path, content: bytes | Writer, mode: int) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the new name itself durable, on systems where a folder can be opened."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)

@@ -112,7 +112,9 @@ def check_call(given: list[str], place: str) -> None:
     assert given[0] in COMMANDS, f"{place}: unknown command {given[0]}"
     with click.Context(cli, info_name="ollama-sweep") as context:
         command = cli.get_command(context, given[0])
-        assert command is not None
+        if isinstance(command, click.Group) and given[1:] and not given[1].startswith("-"):
+            command, given = command.get_command(context, given[1]), given[1:]
+        assert command is not None, f"{place}: {given}"
         try:
             command.make_context(given[0], list(given[1:]), parent=context).close()
         except click.exceptions.Exit:

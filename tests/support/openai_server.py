@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Scripted:
         self.replies: dict[str, list[Reply]] = {"/v1/models": [MODELS]}
         self.asked: list[tuple[str, dict[str, str], Any]] = []
         self.released = threading.Event()
+        self.clock_off_s = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -87,6 +89,9 @@ class Scripted:
             def do_POST(self) -> None:
                 text = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.answer(self, json.loads(text))
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string((timestamp or time.time()) + outer.clock_off_s)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 return None

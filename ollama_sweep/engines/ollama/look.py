@@ -23,8 +23,9 @@ from ollama_sweep.engines.ollama.server import (
     version_tuple,
 )
 from ollama_sweep.engines.shared.look import Asked, Look
+from ollama_sweep.engines.shared.reached import Told
 from ollama_sweep.machine import ports, process
-from ollama_sweep.machine.address import base_url, is_encrypted
+from ollama_sweep.machine.address import Address, base_url, is_encrypted
 
 BY_REQUESTS = "ollama_http"
 VERSION_S = 10.0
@@ -183,6 +184,12 @@ class OllamaLook(Look):
         if self._program is not None and not self.is_elsewhere:
             importing = _size_of_files(self._asked.models) if measures else 0
             yield "Ollama's models", models_folder(self.environment), importing
+
+    @classmethod
+    def reach(cls, address: Address, timeout_s: float) -> Told:
+        from ollama_sweep.engines.ollama.reach import reach
+
+        return reach(address, timeout_s)
 
     @classmethod
     def living_host(cls, where: str, settings: EngineSettings) -> str | None:

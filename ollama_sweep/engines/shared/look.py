@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from ollama_sweep.core.finding import Finding
 from ollama_sweep.core.options import Options
+from ollama_sweep.engines.shared.reached import Told, Unreached
+from ollama_sweep.machine.address import Address
 
 if TYPE_CHECKING:
     from ollama_sweep.engines.base import EngineSettings
@@ -67,3 +69,11 @@ class Look:
     def living_host(cls, where: str, settings: EngineSettings) -> str | None:  # noqa: ARG003 - for those with a server
         """The server at which a sweep was measured, where it still answers and can be used."""
         return None
+
+    @classmethod
+    def reach(cls, address: Address, timeout_s: float) -> Told:  # noqa: ARG003 - for those with a server
+        """What a server at an address says of itself, its models and its clock; nothing changes there.
+
+        Raises Unreached: where it cannot be measured from here, and for an engine whose numbers mean nothing elsewhere.
+        """
+        raise Unreached("is not asked: this engine measures on its own computer only", "Use Ollama on the other hosts")
