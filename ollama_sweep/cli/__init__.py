@@ -30,7 +30,7 @@ from ollama_sweep.machine.secrets import is_secret
 FOLDER = Path(__file__).parent / "commands"
 ORDER = ("plan", "run", "status", "watch", "serve", "logs", "stop", "pause", "continue", "service", "heatmap", "plot",
          "export", "report", "best", "explain", "compare", "models", "params", "init", "schema", "import", "verify",
-         "recover", "doctor", "hosts", "completion")  # fmt: skip
+         "recover", "doctor", "hosts", "scheduler", "worker", "completion")  # fmt: skip
 """As --help lists them, in the order of use; a command that is not named here comes after these."""
 PROGRAM = "ollama-sweep"
 _SETTINGS = ("OLLAMA_", "LLAMA_ARG_", "LLM_")

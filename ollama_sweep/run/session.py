@@ -72,6 +72,8 @@ class SessionOptions:
     model. `no_pause`: a machine that has become slower or faster is no reason to wait. `second_look`: cells that nobody
     should believe are measured again, also where everything is done. `within_s`: so long may cells be begun, which
     makes the sweep's goal `map` where it has none. `trace` gets a line for each command and request.
+    `cluster`: where a scheduler is, or what is started for this session (`local:2`); it is reached with the
+    certificates of the folder `tls`, or without where `insecure` says so.
     Raises ConfigError for a name that is no failure.
     """
 
@@ -87,6 +89,9 @@ class SessionOptions:
     second_look: bool = False
     within_s: float | None = None
     allow_network_db: bool = False
+    cluster: str = ""
+    tls: Path | None = None
+    insecure: bool = False
     trace: Say = silent
 
     def __post_init__(self) -> None:
@@ -150,6 +155,10 @@ def session_of(spec: SweepSpec, db: Path, options: SessionOptions) -> type[Sessi
         from ollama_sweep.run.lanes.session import LanesSession  # a process for each lane
 
         return LanesSession
+    if options.cluster:
+        from ollama_sweep.run.cluster.session import ClusterSession  # a process for each lane, on other hosts
+
+        return ClusterSession
     if spec.arms:
         from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
 

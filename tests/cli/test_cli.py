@@ -91,7 +91,7 @@ def test_every_command_explains_itself_with_an_example(name: str, program: Progr
     said = program(name, "--help").must().stdout
     example = said.partition("Example:\n")[2]
     assert f"ollama-sweep {name}" in example
-    has_none = name in ("schema", "hosts", "completion")
+    has_none = name in ("schema", "hosts", "scheduler", "worker", "completion")
     assert ("--db" in said) is not has_none, "every other command has to do with a database"
     assert program.files() == set()
 

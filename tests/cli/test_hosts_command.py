@@ -85,6 +85,14 @@ def test_the_models_and_the_host_of_a_sweep_file_are_asked_for(host: Hosts, prog
     program("hosts", "check", config, "--model", "m").must()
 
 
+def test_the_lanes_of_a_sweep_file_are_called_by_their_names(host: Hosts, program: Program) -> None:
+    a, b = host(m=DIGEST), host(m=OTHER)
+    config = program.grid(engine=None, hosts=[{"name": "left", "host": a.host}, {"name": "right", "host": b.host}])
+    found = lines(program("hosts", "check", config).must(5))
+    assert found[0].startswith(f"ok       left  http://{a.host} Ollama 0.34.0, m (365c0bd3c000)")
+    assert found[1].startswith(f"bad      right http://{b.host} m is 0123456789ab on right and 365c0bd3c000 on left")
+
+
 def test_for_programs(host: Hosts, program: Program) -> None:
     a, closed = host(m=DIGEST), f"127.0.0.1:{free_port()}"
     ended = program("hosts", "check", a.host, closed, "--model", "m", "--json").must(5)

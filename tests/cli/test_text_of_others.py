@@ -42,7 +42,7 @@ COMMANDS = [
 ]  # fmt: skip
 MAY_REFUSE = {"stop", "continue", "doctor", "recover", "verify", "compare"}
 """There is no sweep to stop, a sweep is compared with itself, and what the test has changed was not measured so."""
-TRIED_ELSEWHERE = {"run", "import", "serve", "hosts"}
+TRIED_ELSEWHERE = {"run", "import", "serve", "hosts", "scheduler", "worker"}
 
 
 def is_harmless(text: str, *, may_break: bool = True) -> bool:

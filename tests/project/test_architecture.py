@@ -22,7 +22,7 @@ KINDS_OF = {("ollama_http", "ollama"), ("lmstudio", "openai"), ("libllama", "oll
 """Another way to the same server, another server of the same protocol, and the library inside the two."""
 HEAVY = {"matplotlib", "seaborn", "numpy", "pandas", "ollama", "httpx", "xllamacpp", "rich", "sqlite_utils",
          "openai", "dotenv", "json_repair", "jinja2", "pynvml", "sentence_transformers", "torch",
-         "starlette", "uvicorn", "anyio", "cryptography"}  # fmt: skip
+         "starlette", "uvicorn", "anyio", "cryptography", "distributed", "dask"}  # fmt: skip
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
 MOST_FILES = 20

@@ -52,6 +52,11 @@ DEFAULT_OUT = "heatmaps"
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
 @click.option("--serve", is_flag=True, help="A live page for a browser, as long as it runs.")
 @click.option("--control", is_flag=True, help="With --serve: buttons to pause and stop, for who has its token.")
+@click.option(
+    "--cluster", default="", metavar="WHERE", help="Measure on hosts of a cluster: its scheduler, local:N or slurm:N."
+)
+@click.option("--tls", type=paths.LATER, default=None, metavar="FOLDER", help="With --cluster: the certificates here.")
+@click.option("--insecure", is_flag=True, help="With --cluster: without certificates.")
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
 @click.option(
     "--share-server",
@@ -163,6 +168,9 @@ def _options(given: dict[str, Any]) -> SessionOptions:
         keep_awake=given["keep_awake"],
         no_pause=given["no_pause"],
         second_look=given["second_look"],
+        cluster=given["cluster"],
+        tls=given["tls"],
+        insecure=given["insecure"],
         allow_network_db=given["allow_network_db"],
         trace=shared.trace_to_stderr(given["verbose"]),
     )
@@ -252,6 +260,9 @@ def _again(spec: SweepSpec, db: Path, given: dict[str, Any]) -> str:
     words += [f"--db {db}"] if str(db) != shared.DEFAULT_DB else []
     words += ["--interactive (with the same answers)"] if given["interactive"] else []
     words += ["--scan"] if given["scan"] else []
+    words += [f"--cluster {given['cluster']}"] if given["cluster"] else []
+    words += [f"--tls {given['tls']}"] if given["tls"] is not None else []
+    words += ["--insecure"] if given["insecure"] else []
     return " ".join(words)
 
 

@@ -64,7 +64,10 @@ def of_texts(texts: Iterable[str]) -> tuple[Host, ...]:
 
 
 def of_spec(spec: SweepSpec) -> tuple[Host, ...]:
-    """Those of a sweep file. Raises ConfigError."""
+    """Those of a sweep file: its lanes elsewhere, else its one server. Raises ConfigError."""
+    if spec.hosts:
+        known = ((one, address(one.host, allow_remote=True, port=OLLAMA_PORT, where=one.name)) for one in spec.hosts)
+        return tuple(Host(one.name, where) for one, where in known)
     return of_texts([base_url(spec.host, allow_remote=True)])
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ollama_sweep.core import crashpoints
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable
@@ -98,12 +98,13 @@ class LocalConnection:
     environment: Mapping[str, str] = field(default_factory=dict)
     _worker: process.Worker | None = None
     _ended: str = ""
+    module: ClassVar[str] = MODULE
 
     def begin(self, post: Post) -> None:
         self.room.make()
         posts.write(post, self.room)
         self.room.outbox.make()
-        argv = [sys.executable, "-P", "-m", MODULE, str(self.room.folder)]
+        argv = [sys.executable, "-P", "-m", self.module, str(self.room.folder)]
         try:
             self._worker = process.spawn_outliving(
                 argv, env={**_environment(), **self.environment}, log=self.room.log, needs=lambda name: True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -37,15 +37,19 @@ class LanesSession(Session):
 
     def check(self) -> None:
         super().check()
-        where = "gpus" if self.spec.gpus is not None else "hosts"
         for is_asked, what in ((self.options.scan, "--scan"), (self.options.scout, "--scout")):
             if is_asked:
-                raise ConfigError(f"{what} measures on one lane; leave it out, or {where}", what)
+                raise ConfigError(f"{what} measures on one lane; leave it out, or {self._where}", what)
         choosing.refuse_combinations(self.spec)
         if self.spec.engine != engines.AUTO:
             choosing.refuse_engine(self.spec, self.spec.engine)
         if self.spec.hosts:
             choosing.lanes_of(self.spec, allow_remote=self.options.remote)
+
+    @property
+    def _where(self) -> str:
+        """What says that there are lanes."""
+        return "gpus" if self.spec.gpus is not None else "hosts"
 
     def _take_handed(self, store: Store) -> None:
         """Who still measures for a dead run is spared: its lane joins when it is done."""
@@ -58,11 +62,11 @@ class LanesSession(Session):
         name = engine_name(self.spec, settings, before.engine if before else None)
         choosing.refuse_engine(self.spec, name)
         self.tell_choice(name)
-        chosen = choosing.lanes_of(replace(self.spec, engine=name), allow_remote=self.options.remote)
-        if words := choosing.refuse_shared(chosen):
-            self._tell(words)
-        needs = {key: words for one in chosen for key, words in one.needs.items()}
         with contextlib.ExitStack() as held:
+            chosen = held.enter_context(self._lanes(name))
+            if words := choosing.refuse_shared(list(chosen)):
+                self._tell(words)
+            needs = {key: words for one in chosen for key, words in one.needs.items()}
             held.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
             if self.options.keep_awake:
                 held.enter_context(keep_awake.kept_awake(self._say))
@@ -70,6 +74,11 @@ class LanesSession(Session):
             celsius = cooling.celsius_of(self.spec, found.info)
             self._chosen, self._settings = chosen, settings
             self._run(store, engine, celsius, found)
+
+    @contextlib.contextmanager
+    def _lanes(self, name: str) -> Iterator[Sequence[Chosen]]:
+        """Those of the sweep file, for an engine of this name; what they hang on is there as long as the block."""
+        yield choosing.lanes_of(replace(self.spec, engine=name), allow_remote=self.options.remote)
 
     def _surveyed(
         self, store: Store, name: str, settings: EngineSettings, chosen: Sequence[Chosen]
