@@ -239,6 +239,20 @@ def test_cells_are_found_again_where_their_sweep_is_lost(copied: Program) -> Non
     assert len(copied.rows("new.db", "select * from results where sweep = 'grid'")) == CELLS
 
 
+def test_what_was_measured_is_shown_where_its_place_in_the_plan_is_lost(copied: Program) -> None:
+    before = results(copied, "sweeps.db")
+    with contextlib.closing(sqlite3.connect(copied.folder / "sweeps.db")) as connection:
+        # bytes that are no text: such a row of the plan is lost
+        connection.execute("UPDATE plan SET coordinates = CAST(x'ff' AS TEXT) WHERE position BETWEEN 5 AND 29")
+        connection.commit()
+    found = json_of(recover(copied, "--json"))
+    assert counts(found)["plan"] == (CELLS - 25, 25, 0)
+    assert results(copied, "new.db") == before
+    said = copied("run", large(copied), "--db", "new.db").must().stdout
+    assert f"{CELLS} of {CELLS} cells already done" in said
+    assert results(copied, "new.db") == before
+
+
 def test_what_is_lost_is_said_in_words(copied: Program) -> None:
     shape = (len(copied.rows("sweeps.db", "select * from cells limit 1")[0]), True)
     leaves = pages._pages_by_shape(copied.folder / "sweeps.db")[shape]

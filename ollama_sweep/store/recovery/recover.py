@@ -32,6 +32,7 @@ from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
+from ollama_sweep.store.recovery.replanning import place_measured_cells
 from ollama_sweep.store.values import Notes
 from ollama_sweep.store.writer import Store
 
@@ -126,6 +127,8 @@ def _recover(damaged: Path, copy: Path, new: Path) -> Recovered:
             _name_lost_sweeps(connection)
             differences = _lose_what_differs(connection, copying)
             dropped = _drop_orphans(connection, tables)
+            if copying["plan"].lost != 0:
+                place_measured_cells(connection)
             pending_again = _settle(connection)
         if not connection.execute("SELECT EXISTS (SELECT 1 FROM cells)").fetchone()[0]:
             raise StorageError(f"no cell could be read from {damaged}; no new database was made")
