@@ -459,7 +459,10 @@ def spawn_outliving(argv: Sequence[str], *, env: Mapping[str, str], log: Path, n
 
 def wait_for_news(files: Sequence[int], timeout_s: float) -> None:
     """Until one of these files can be read (`Worker.fileno`), at most so long."""
-    select.select(files, [], [], timeout_s)
+    poll = select.poll()  # select knows no file beyond the 1,024th
+    for file in files:
+        poll.register(file, select.POLLIN)
+    poll.poll(1000 * timeout_s)
 
 
 class Service:

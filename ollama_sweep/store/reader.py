@@ -347,6 +347,14 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
             AND +plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
+    def mark(self) -> tuple[int, int]:
+        """Another one as soon as an attempt begins or ends."""
+        (row,) = self._rows(
+            """SELECT (SELECT COALESCE(max(id), 0) FROM main.attempts),
+                (SELECT count(*) FROM main.attempts INDEXED BY attempts_open WHERE finished_at IS NULL)"""
+        )
+        return int(row[0]), int(row[1])
+
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended, of several the last."""
         return next(iter(self.under_way(sweep_id)), None)

@@ -110,7 +110,7 @@ class Pages:
             control = BUTTONS if self._access.has_control and found["status"]["is_running"] else ()
             made = self._page("sweep.jinja", found["row"].name, **found, control=control, events=asked.link("events"))
             last, _ = reader.changed_since(found["row"].sweep_id, 0, 0)
-            shape = Shape(found["drawn"], last, found["status"]["state"], tiled=found["tiled"])
+            shape = Shape(found["drawn"], last, reader.mark(), found["status"]["state"], tiled=found["tiled"])
             self._pulses.remember(asked, shape, time.thread_time() - begun)
             if time.thread_time() - begun > DEAR_S:
                 self._made = {**dict(list(self._made.items())[-3:]), asked: (state, bytes(made.body))}

@@ -45,6 +45,8 @@ class Shape:
 
     drawn: Sequence[tuple[HeatmapData, Grid]] = ()
     last_attempt: int = 0
+    mark: tuple[int, int] = (0, 0)
+    """That of the attempts when the page was made."""
     state: str = ""
     due_at: float = 0.0
     is_old: bool = False
@@ -75,6 +77,16 @@ class Pulses:
         """One of these pages is old, and may be made anew now."""
         now = time.monotonic()
         return any(one.is_old and one.due_at <= now for one in map(self._shapes.get, asked) if one is not None)
+
+    def is_behind(self, asked: Sequence[Asked], followed: Following) -> bool:
+        """Since one of these pages was made an attempt has begun or ended: its stream began later."""
+        shapes = [shape for one in asked if (shape := self._shapes.get(one)) is not None]
+        try:
+            return bool(shapes) and self._library.read_on(
+                followed, lambda reader: any(shape.mark != reader.mark() for shape in shapes)
+            )
+        except SweepError:  # what is wrong is said with the next commit
+            return False
 
     def made(
         self, asked: Sequence[Asked], followed: Following, *, is_new: bool

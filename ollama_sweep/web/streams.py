@@ -53,6 +53,8 @@ class Streams:
         self._library, self._pulses = library, pulses
         self._by_client: dict[str, list[Stream]] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._joined: list[Asked] = []
+        """What pages ask that listen since the last look: they may have been made before a commit that is over."""
         self._is_closing = False
 
     async def listen(self, client: str, asked: Asked | None) -> AsyncIterator[bytes]:
@@ -60,6 +62,7 @@ class Streams:
         mine = Stream(asked)
         streams = self._by_client.setdefault(client, [])
         streams.append(mine)
+        self._joined += [asked] if asked is not None else []
         for old in streams[:-MOST_STREAMS]:
             old.end()
         try:
@@ -103,11 +106,16 @@ class Streams:
                     continue
                 asked = list(dict.fromkeys(one.asked for one in self._all() if one.asked is not None))
                 version = following.version()
-                is_new, seen = version != seen, version
+                is_new, seen = version != seen or await self._is_behind(following), version
                 if is_new or self._pulses.is_due(asked):
                     rest_until = time.monotonic() + await self._tell(asked, following, is_new=is_new)
         finally:
             following.close()
+
+    async def _is_behind(self, following: Following) -> bool:
+        """A page that has begun to listen does not know of the last commit."""
+        joined, self._joined = self._joined, []
+        return bool(joined) and await self._library.aside(lambda: self._pulses.is_behind(joined, following))
 
     async def _tell(self, asked: Sequence[Asked], following: Following, *, is_new: bool) -> float:
         """Every page hears what is new; for how many seconds nothing more shall be said."""

@@ -83,6 +83,15 @@ def test_a_commit_reaches_an_open_page_with_the_cell_it_was_about(program: Progr
             heard.until("cells", "CUDA")
 
 
+def test_a_page_hears_of_what_was_committed_before_it_began_to_listen(program: Program, db: Path) -> None:
+    with serving(program, "--port", "0") as found, Store.open(db) as store:
+        found.get()
+        store_helpers.measure(store, 1)
+        with listening(found) as heard:
+            heard.until("progress", "1 of 8")
+            heard.until("cells", "100")
+
+
 def test_a_cell_is_told_once_and_again_only_where_it_has_changed(program: Program, db: Path) -> None:
     with serving(program, "--port", "0") as found, Store.open(db) as store:
         found.get()

@@ -50,14 +50,23 @@ class Hosted:
         """Have an attempt process that is at rest: what one measures now, for whomever, is waited for."""
         while self._is_measuring and self.connection.is_running:
             self._hear(tell)
-        if self.connection.is_running and post == self._post:
+        if self.connection.is_running and post == self._post and self._is_at_rest(tell):
             return
         self.connection.end(ENDING_S)
         self._ready, self._post = None, post
+        self._heard.clear()  # the last words of the one before it
         self.room.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         while self.room.is_held():
             REAL.sleep(LOOK_S)
         self.connection.begin(post)
+
+    def _is_at_rest(self, tell: Tell) -> bool:
+        """It takes an order. One that was cut short does not: it ends, and may not have done so yet."""
+        while self._ready is None:
+            if isinstance(self._hear(tell), Gone):
+                return False
+        self._heard.extend(self.connection.heard())
+        return self.connection.is_running
 
     def ready(self, tell: Tell) -> Line:
         """What it says once it takes an order: Ready, or Gone."""
