@@ -3,11 +3,8 @@
 # ruff: noqa: F401, F811 - fixtures are imported, and asked for by their names
 from __future__ import annotations
 
-import fcntl
 import math
 import os
-import re
-import struct
 import termios
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from ollama_fixture import until
 from results_maker import Recipe, large, make, result
 from sweeping import Program, label, program
 from terminals import Terminal, gate, measuring, terminals
+from watched import ESCAPES, last_frame, resize, shows, watching
 
 from ollama_sweep.cli.map import Look, draw, height_of
 from ollama_sweep.core.outcome import CellResult, Status
@@ -27,32 +25,6 @@ from ollama_sweep.core.surface.places import Place
 from ollama_sweep.core.surface.scouted import Expected
 from ollama_sweep.results.likely.scouted import ScoutedMap
 from ollama_sweep.results.plots import PlotOptions, heatmap
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-FRAME = "\x1b[H"
-
-
-def last_frame(terminal: Terminal) -> list[str]:
-    """The lines of the newest frame that is surely whole, because another one follows; without colours."""
-    frames = [ESCAPES.sub("", frame).rstrip() for frame in terminal.read().split(FRAME)[1:]]
-    whole = [frame for frame in frames[:-1] if frame]
-    return [line.rstrip() for line in whole[-1].split("\r\n")] if whole else []
-
-
-def shows(terminal: Terminal, text: str) -> bool:
-    return any(text in line for line in last_frame(terminal))
-
-
-def resize(terminal: Terminal, columns: int, lines: int) -> None:
-    fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-
-def watching(program: Program, terminals: list[Terminal], *words: str, size: tuple[int, int] = (80, 24)) -> Terminal:
-    terminal = Terminal(program, "watch", *words)
-    resize(terminal, *size)
-    terminals.append(terminal)
-    return terminal
-
 
 # -- live ------------------------------------------------------------------------------------------------------------
 

@@ -55,19 +55,19 @@ def read(reader: Reader, rows: Sequence[SweepRow]) -> SweepStatus | PairStatus:
     return status_of(reader, rows[0]) if len(rows) == 1 else status_of_pair(reader, rows)
 
 
-def lines_of(found: SweepStatus | PairStatus) -> list[str]:
-    """What a person reads."""
+def lines_of(found: SweepStatus | PairStatus, lanes: Sequence[str] | None = None) -> list[str]:
+    """What a person reads; `lanes` stand where else there is a line for each lane."""
     from ollama_sweep.results.status import PairStatus
 
     if not isinstance(found, PairStatus):
-        return _lines(found, _process_lines(found))
+        return _lines(found, _process_lines(found), lane_lines(found) if lanes is None else lanes)
     lines = [found.text, *_process_lines(found.at)]
     if found.seconds_left:
         lines.append(f"Both: about {_length(found.seconds_left)} left")
-    return lines + [line for arm in found.arms for line in ("", *_lines(arm, []))]
+    return lines + [line for arm in found.arms for line in ("", *_lines(arm, [], []))]
 
 
-def _lanes(found: SweepStatus) -> list[str]:
+def lane_lines(found: SweepStatus) -> list[str]:
     """What each lane does, since when, what it has measured, and how fast it is beside the others."""
     lines = []
     for lane in found.lanes:
@@ -82,7 +82,7 @@ def _lanes(found: SweepStatus) -> list[str]:
     return lines
 
 
-def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
+def _lines(found: SweepStatus, process: Sequence[str], lanes: Sequence[str]) -> list[str]:
     counts = ", ".join(f"{count} {status}" for status, count in found.counts.items())
     lines = [
         f"Sweep {found.sweep} on {found.engine}: {found.done} of {found.total} cells done",
@@ -94,7 +94,7 @@ def _lines(found: SweepStatus, process: Sequence[str]) -> list[str]:
         *(found.scouted.words.splitlines() if found.scouted else []),
         *process,
     ]
-    lines += _lanes(found)
+    lines += lanes
     for running in (*([found.running] if found.running else []), *found.also_running) if not found.lanes else ():
         again = f", attempt {running.attempt}" if running.attempt > 1 else ""
         lines.append(f"Now: {label(running.coordinates)}{again}, for {_length(running.seconds)}")

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 REDRAW_S = 1.0
 MAP_CELLS = 20_000
+LANES_SHARE = 3
+"""Lanes may take one part in so many of the height."""
 MAP_SHARE = 10
 """Reading the cells for the map may take one part in so many of the time."""
 HINT = "q or Ctrl-C leaves, the sweep goes on"
@@ -73,8 +76,6 @@ class View:
 
     def lines(self, width: int, height: int, *, colour: bool) -> list[str]:
         """The lines for a terminal of this size. Raises ConfigError, StorageError."""
-        import textwrap
-
         from ollama_sweep.cli.commands.status import lines_of
         from ollama_sweep.cli.map import Look, draw, height_of
         from ollama_sweep.results.status import PairStatus
@@ -82,8 +83,8 @@ class View:
         both = self._read()
         found = both.at if isinstance(both, PairStatus) else both
         wide = max(10, width - 1)
-        said = [part for line in lines_of(both)
-                for part in textwrap.wrap(printable(line, sys.stdout), wide, subsequent_indent="    ")]  # fmt: skip
+        lanes = _lanes(found, wide, height // LANES_SHARE)
+        said = [part for line in lines_of(both, lanes) for part in _wrapped(line, wide)]
         is_ascii = printable("★", sys.stdout) != "★"
         chosen = self._chosen(found)
         room = height - len(said) - 2
@@ -139,6 +140,34 @@ class View:
         from ollama_sweep.results.grids import in_words
 
         return [printable(in_words(data.combination), sys.stdout)[:width]]
+
+
+def _wrapped(line: str, wide: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(printable(line, sys.stdout), wide, subsequent_indent="    ")
+
+
+def _lanes(found: SweepStatus, wide: int, room: int) -> list[str]:
+    """A line for each lane, as `status` has them. Where they need more room, those that are in trouble come first, and
+    one line counts the others.
+    """
+    from ollama_sweep.cli.commands.status import lane_lines
+
+    lines = lane_lines(found)
+    tall = [len(_wrapped(line, wide)) for line in lines]
+    if sum(tall) <= room:
+        return lines
+    left, shown = room - 1, set[int]()
+    for number in sorted(range(len(lines)), key=lambda number: not found.lanes[number].is_in_trouble):
+        if tall[number] > left:
+            break
+        left -= tall[number]
+        shown.add(number)
+    states = Counter(lane.state for number, lane in enumerate(found.lanes) if number not in shown)
+    counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    rest = f"{sum(states.values())} {'more lanes' if shown else 'lanes'}: {counted} (each of them: ollama-sweep status)"
+    return [*(lines[number] for number in sorted(shown)), rest]
 
 
 def _live(view: View) -> int | None:

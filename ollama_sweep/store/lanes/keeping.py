@@ -45,6 +45,11 @@ class LaneRow:
     failed: int = 0
     doing: Mapping[str, Scalar] = field(default_factory=dict)
 
+    @property
+    def is_in_trouble(self) -> bool:
+        """It does not measure for now, or something that it measured failed."""
+        return self.state in (State.AWAY, State.LEFT_OUT) or self.failed > 0
+
 
 def keep_lane(
     connection: sqlite3.Connection, sweep_id: int, lane: Lane, fingerprint: Mapping[str, str], state: State, says: str,
