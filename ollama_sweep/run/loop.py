@@ -18,7 +18,15 @@ from typing import TypeVar
 from ollama_sweep.core import judge
 from ollama_sweep.core.cell import Cell
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.errors import PARSER, EngineStuck, EngineUnavailable, Stopped, StorageError, SweepError
+from ollama_sweep.core.errors import (
+    PARSER,
+    ConfigError,
+    EngineStuck,
+    EngineUnavailable,
+    Stopped,
+    StorageError,
+    SweepError,
+)
 from ollama_sweep.core.events import (
     CellFinished,
     CellStarted,
@@ -51,6 +59,7 @@ from ollama_sweep.run.planners.steering import Steering
 from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
+from ollama_sweep.run.words import versions
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.rows import PendingCell
 from ollama_sweep.store.writer import Store
@@ -154,6 +163,10 @@ class Execution:
     left_beside: Callable[[], float | None] = lambda: 0.0
     watches_clock: bool = True
     steering: Steering | None = None
+    same_version: bool = False
+    """Another version of the engine is refused, and opens no new segment."""
+    _was: Mapping[str, object] | None = None
+    """What the sweep was measured in, once that was asked."""
     _engine_version: str = ""
     _bugs: int = 0
     _missed: int = 0
@@ -332,10 +345,18 @@ class Execution:
             self._wait_for_engine(error)
 
     def _look_at_engine(self) -> None:
-        """Before anything is recorded the engine must answer; another version than before opens a new segment."""
+        """Before anything is recorded the engine must answer; another version than before opens a new segment.
+
+        Raises ConfigError where that is not wanted.
+        """
         info = wait_for(self.engine.describe, self.stopping, self.emit, self.wait_engine_s, clock=self.clock)
         self._engine_version = info.version
-        _, changed = self.store.segment(self.sweep_id, surroundings(info, self.machine))
+        now = surroundings(info, self.machine)
+        if self.same_version:
+            self._was = self._was or self.store.measured_in(self.sweep_id)
+            if self._was is not None and (words := versions.other_engine(self._was, now)):
+                raise ConfigError(words, versions.OPTION)
+        _, changed = self.store.segment(self.sweep_id, now)
         for change in changed:
             self.emit(Notice(f"The surroundings changed ({change}): cells from now on belong to a new segment"))
 

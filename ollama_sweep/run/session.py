@@ -74,6 +74,7 @@ class SessionOptions:
     makes the sweep's goal `map` where it has none. `trace` gets a line for each command and request.
     `cluster`: where a scheduler is, or what is started for this session (`local:2`); it is reached with the
     certificates of the folder `tls`, or without where `insecure` says so.
+    `same_version`: another version of the engine than the sweep was measured with is refused.
     Raises ConfigError for a name that is no failure.
     """
 
@@ -92,6 +93,7 @@ class SessionOptions:
     cluster: str = ""
     tls: Path | None = None
     insecure: bool = False
+    same_version: bool = False
     trace: Say = silent
 
     def __post_init__(self) -> None:
@@ -397,6 +399,7 @@ class Session:
             following=self._following(store, sweep_id, order),
             cooling=cooler,
             steering=steering,
+            same_version=self.options.same_version,
             memory=MemoryWatch(store, sweep_id, self._emit, where, free, bool(self.spec.settings.get("prune"))),
             engine=engine,
             stopping=self._stopping,

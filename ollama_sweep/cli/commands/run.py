@@ -57,6 +57,9 @@ DEFAULT_OUT = "heatmaps"
 )
 @click.option("--tls", type=paths.LATER, default=None, metavar="FOLDER", help="With --cluster: the certificates here.")
 @click.option("--insecure", is_flag=True, help="With --cluster: without certificates.")
+@click.option(
+    "--same-version", is_flag=True, help="Refuse another version of the engine than the sweep was measured with."
+)
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
 @click.option(
     "--share-server",
@@ -171,6 +174,7 @@ def _options(given: dict[str, Any]) -> SessionOptions:
         cluster=given["cluster"],
         tls=given["tls"],
         insecure=given["insecure"],
+        same_version=given["same_version"],
         allow_network_db=given["allow_network_db"],
         trace=shared.trace_to_stderr(given["verbose"]),
     )
@@ -263,6 +267,7 @@ def _again(spec: SweepSpec, db: Path, given: dict[str, Any]) -> str:
     words += [f"--cluster {given['cluster']}"] if given["cluster"] else []
     words += [f"--tls {given['tls']}"] if given["tls"] is not None else []
     words += ["--insecure"] if given["insecure"] else []
+    words += ["--same-version"] if given["same_version"] else []
     return " ".join(words)
 
 

@@ -44,7 +44,9 @@ from ollama_sweep.run.lanes import taking
 from ollama_sweep.run.lanes.side import Doing, Side
 from ollama_sweep.run.loop import Begun, Execution
 from ollama_sweep.run.turns import ControlTurn, Turn
+from ollama_sweep.run.words import versions
 from ollama_sweep.store.lanes.keeping import State
+from ollama_sweep.store.lanes.versions import VERSION, versions_in
 from ollama_sweep.store.memory.failures import FreeMemory
 from ollama_sweep.store.rows import PendingCell
 
@@ -360,9 +362,11 @@ class Coordinator(Execution):
     def _take_line(self, side: Side, said: Line) -> None:
         match said:
             case Ready():
-                side.is_ready, side.is_away, side.standing = True, False, said.standing
-                self._keep(side, State.AT_WORK)
-                self._check(side)
+                side.is_ready, side.is_away = True, False
+                if not self._is_refused(side, said.standing):
+                    side.standing = said.standing
+                    self._keep(side, State.AT_WORK)
+                    self._check(side)
             case RunMade() if side.doing is not None:
                 self._as(side, RunFinished(side.doing.begun.cell, said.number, said.warmup, said.rate))
             case Note():
@@ -377,6 +381,22 @@ class Coordinator(Execution):
                 self._take(side, said.name)
             case Gone():
                 side.why_gone = said
+
+    def _is_refused(self, side: Side, now: Standing) -> bool:
+        """With `same_version` a lane is left out that comes back with another version. It stands as it did before, so
+        that surroundings which name all lanes are the same without it.
+        """
+        if not self.same_version or (side.standing is not None and side.standing.version == now.version):
+            return False
+        own = self.store.measured_by(self.sweep_id).get(side.lane.name)
+        wanted = own.versions if own is not None else versions_in(self.store.measured_in(self.sweep_id) or {})
+        version = now.fingerprint.get(VERSION, "")
+        if not wanted or not version or version in wanted:
+            return False
+        if own is not None and own.fingerprint:
+            side.standing = replace(now, fingerprint=own.fingerprint)
+        self._leave_out(side, versions.other_lane(now.engine, version, wanted, is_own=own is not None))
+        return True
 
     def _check(self, side: Side) -> None:
         """Another model under the same name, or another class of machine, measures something else."""

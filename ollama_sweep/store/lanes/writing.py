@@ -11,9 +11,10 @@ from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Outcome
 from ollama_sweep.store import attempts as all_attempts
 from ollama_sweep.store import queries
-from ollama_sweep.store.lanes import attempts, keeping
+from ollama_sweep.store.lanes import attempts, keeping, versions
 from ollama_sweep.store.lanes.attempts import Known
 from ollama_sweep.store.lanes.keeping import State
+from ollama_sweep.store.lanes.versions import Measured
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.transactions import Guard
 from ollama_sweep.store.values import Notes
@@ -49,6 +50,14 @@ class LaneWriting:
         """The fingerprint of what the sweep was last measured in; None before its first cell."""
         found = self._guard.read(queries.segment_of, sweep_id, self._notes)
         return found[1] if found is not None else None
+
+    def measured_in(self, sweep_id: int) -> Mapping[str, object] | None:
+        """The fingerprint of what the sweep's last attempt that counts was measured in; None before the first."""
+        return self._guard.read(versions.measured_in, sweep_id, self._notes)
+
+    def measured_by(self, sweep_id: int) -> Mapping[str, Measured]:
+        """What each lane that has measured something has measured with last."""
+        return self._guard.read(versions.measured_by, sweep_id, self._notes)
 
     def keep_lane(
         self, sweep_id: int, lane: Lane, state: State, says: str = "", fingerprint: Mapping[str, str] | None = None
