@@ -4,6 +4,7 @@ It reads a JSON file named by OLLAMA_SWEEP_FAKE (all keys optional):
 `tokens_per_word` 1; `context_length` 131072; `rate` 400 (tokens/s at large num_batch); `noise` 0.01 (share);
 `oom_above` (num_ctx x num_batch that no longer fits); `spill_above` (the same, for part of the model on the CPU);
 `slows` {"after": 10, "factor": 0.9}: the machine's speed from the 11th generation of a process on;
+`crowded` {"folder": path, "factor": 0.8}: its speed while another process has something loaded, which is noted there;
 `cells` {"num_ctx 4096, num_batch 64": ["crashed", "ok"]}: one step for each attempt at a cell, the last one repeated;
 `visitor_since`: another client's model is loaded beside ours from so many generations of a process on;
 `loads` {"reload": 60, "model": 100, "restart": 130}: the seconds of a load by what differs from what is loaded (0);
@@ -149,7 +150,14 @@ class Engine(Base):
             threading.Event().wait()
         self._take(float(self._script.get("loads", {}).get(self._needs(cell), 0)), cell)
         self._loaded = self._last = cell.load_key
+        self._be_seen(True)
         return self._effective(cell)
+
+    def _be_seen(self, is_loaded: bool) -> None:
+        """For the engines of other processes."""
+        if crowded := self._script.get("crowded"):
+            file = Path(crowded["folder"], str(os.getpid()))
+            file.touch() if is_loaded else file.unlink(missing_ok=True)
 
     def _needs(self, cell: Cell) -> Change:
         """What a load takes after a release hangs on the server and the weights that were there before."""
@@ -321,6 +329,9 @@ class Engine(Base):
         slows = self._script.get("slows")
         if slows and self._generated > slows["after"]:
             top *= slows["factor"]
+        crowded = self._script.get("crowded")
+        if crowded and len(os.listdir(crowded["folder"])) > 1:
+            top *= crowded["factor"]
         noise = random.Random(prompt[:8]).uniform(-1, 1) * float(self._script.get("noise", 0.01))  # noqa: S311
         num_ctx, num_batch = _place(cell)
         return top * num_batch / (num_batch + 8) * (1 - num_ctx / 4e6) * (1 + noise)
@@ -328,12 +339,14 @@ class Engine(Base):
     def release(self, *, failed: bool) -> None:
         self._note("release", "failed" if failed else "done")
         self._loaded = None
+        self._be_seen(False)
 
     def clear(self, leftover: Leftover) -> str | None:
         self._note("clear", leftover.name)
         return f"Removed {leftover.name}, left by the previous session"
 
     def close(self) -> None:
+        self._be_seen(False)
         if self._record is not None:
             self._settings.ledger.settle(self._record)
             self._record = None

@@ -33,6 +33,7 @@ class _NotWell(SweepError):
 
 @click.command("doctor", short_help="Check Ollama, model, disk, and what would spoil numbers.")
 @shared.sweep_options
+@click.option("--lanes", is_flag=True, help="Only measure whether the lanes of CONFIG disturb each other.")
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
@@ -46,9 +47,10 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     Example:
       ollama-sweep doctor
       ollama-sweep doctor configs/quickstart.yaml
+      ollama-sweep doctor mine.yaml --lanes
     """
     found = []
-    for finding in _examine(config, db, verbose, given):
+    for finding in _of_lanes(config, db, given) if given["lanes"] else _examine(config, db, verbose, given):
         found.append(finding)
         if not as_json:
             say(_line(finding), head=click.style(f"{finding.state:<8}", fg=COLOURS[finding.state]))
@@ -74,6 +76,28 @@ def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
         yield of_error("config", error)
         subject, settings = _without_sweep(verbose, given)
     yield from Examination(subject, settings, db, allow_network=given["allow_network_db"]).findings()
+
+
+def _of_lanes(config: Path | None, db: Path, given: dict[str, Any]) -> Iterable[Finding]:
+    """Whether those of the sweep disturb each other; nothing else is looked at."""
+    from ollama_sweep.core.errors import ConfigError
+    from ollama_sweep.core.finding import of_error, warning
+    from ollama_sweep.run.lanes import neighbours
+    from ollama_sweep.store import lock
+
+    if lock.holder(db) is not None:
+        yield warning(
+            neighbours.CHECK, "a sweep is running, so nothing is measured beside it", "Ask again when it is done"
+        )
+        return
+    try:
+        spec = shared.spec_from(config, given)
+        if not spec.has_lanes:
+            raise ConfigError("the sweep has no lanes: it needs the key gpus or hosts", "--lanes")
+    except SweepError as error:
+        yield of_error(neighbours.CHECK, error)
+        return
+    yield from neighbours.findings(spec, remote=given["remote"], say=warn)
 
 
 def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:
