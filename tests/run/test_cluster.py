@@ -241,6 +241,7 @@ def test_hosts_that_are_cut_off_for_longer_than_a_cell_finish_it_and_hand_it_in(
     measured_once(program)
 
 
+@pytest.mark.slow
 def test_a_host_that_comes_and_goes_loses_no_cell(rack: Rack, network: Network, program: Program) -> None:
     rack.join("a")
     gate = gated(program)
