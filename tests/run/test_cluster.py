@@ -12,9 +12,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from clusters import Cluster, cluster
+from clusters import Cluster, Rack, cluster, rack
 from namespaces import Network, network
-from ollama_fixture import MARK, ROOT, free_port, until
+from ollama_fixture import free_port, until
 from sweep_runner import Started
 from sweeping import Program, label, program
 
@@ -178,56 +178,13 @@ def test_a_worker_with_a_certificate_of_somebody_else_is_told_so(cluster: Cluste
 
 # -- a network that is cut ---------------------------------------------------------------------------------------------
 
-IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"}
-"""A way that is cut is noticed soon; nothing else hangs on it."""
-
-
-class Rack:
-    """A scheduler and hosts, each in a network namespace."""
-
-    def __init__(self, network: Network, program: Program) -> None:
-        self._network, self._program = network, program
-        program("hosts", "init", "tls").must()
-        self.head = network.host("head")
-        log = self._start("head", "scheduler", "--listen", self.head.address, "--tls", "tls/coordinator")
-        until("the scheduler listens", lambda: "Listening" in log.read_text())
-
-    def _start(self, name: str, *words: str) -> Path:
-        folder = self._program.folder
-        log = folder / f"output-{name}.log"
-        env = {**self._program.environment(), **IMPATIENT, "XDG_STATE_HOME": str(folder / f"output-state-{name}"),
-               MARK: self._program.mark}  # fmt: skip
-        tls = str(folder / words[-1])
-        self._network.host(name).start(sys.executable, ROOT / "sweep.py", *words[:-1], tls, env=env, log=log)
-        return log
-
-    def join(self, *names: str) -> None:
-        for name in names:
-            self._start(name, "worker", self.head.address, "--name", name, "--tls", "tls/worker")
-            until(f"{name} has joined", partial(self.has_said, name, "works for"))
-
-    def has_said(self, name: str, words: str, times: int = 1) -> bool:
-        return (self._program.folder / f"output-{name}.log").read_text().count(words) >= times
-
-    def run(self) -> Started:
-        """A sweep on all of them."""
-        words = ("--cluster", self.head.address, "--tls", "tls/coordinator")
-        return self._program.start(
-            "run", self._program.grid(), *words, env={**self._program.environment(), **IMPATIENT}
-        )
-
-
-@pytest.fixture
-def rack(network: Network, program: Program) -> Rack:
-    return Rack(network, program)
-
 
 def test_hosts_that_are_cut_off_for_longer_than_a_cell_finish_it_and_hand_it_in(
     rack: Rack, network: Network, program: Program
 ) -> None:
     rack.join("a", "b", "c", "d")
     gate = gated(program)
-    running = rack.run()
+    running = rack.run(program.grid())
     in_hand(program, 4)
     for name in ("a", "b"):
         network.host(name).cut()
@@ -245,7 +202,7 @@ def test_hosts_that_are_cut_off_for_longer_than_a_cell_finish_it_and_hand_it_in(
 def test_a_host_that_comes_and_goes_loses_no_cell(rack: Rack, network: Network, program: Program) -> None:
     rack.join("a")
     gate = gated(program)
-    running = rack.run()
+    running = rack.run(program.grid())
     in_hand(program, 1)
     for times in range(1, 4):
         network.host("a").cut()

@@ -137,7 +137,7 @@ class Coordinator(Execution):
 
     def _begin(self, side: Side) -> None:
         """Start its process, unless one of a dead run is still there."""
-        side.is_ready = side.is_away = side.is_cut = side.is_released = False
+        side.is_ready = side.is_idle = side.is_away = side.is_cut = side.is_released = False
         side.why_gone = None
         if side.outlived is not None:
             return
@@ -214,8 +214,9 @@ class Coordinator(Execution):
         wait = self.may_start()
         left_s = self._held_until_s - REAL.monotonic_s()
         reason = wait.reason if wait is not None else self._held_for if left_s > 0 else ""
-        if reason and reason != self._stops_for:
+        if reason:
             self.unload()
+        if reason and reason != self._stops_for:
             self.emit(OnHold(reason, wait.until if wait is not None else None))
         elif not reason and self._stops_for:
             self.emit(GoingOn())
@@ -296,7 +297,7 @@ class Coordinator(Execution):
             self._speaks = ""
         order = self._order(side, begun)
         self._when_there_is_room(lambda: self.store.lease(begun.attempt_id, self.sweep_id, order.lane, order.lease_s))
-        side.doing, side.is_released = Doing(begun, order, REAL.monotonic_s()), False
+        side.doing, side.is_idle, side.is_released = Doing(begun, order, REAL.monotonic_s()), False, False
         self._when_there_is_room(lambda: side.connection.give(order))
 
     @property
@@ -362,7 +363,7 @@ class Coordinator(Execution):
     def _take_line(self, side: Side, said: Line) -> None:
         match said:
             case Ready():
-                side.is_ready, side.is_away = True, False
+                side.is_ready, side.is_idle, side.is_away = True, True, False
                 if not self._is_refused(side, said.standing):
                     side.standing = said.standing
                     self._keep(side, State.AT_WORK)

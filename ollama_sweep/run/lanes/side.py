@@ -34,6 +34,8 @@ class Side:
     doing: Doing | None = None
     outlived: Outlived | None = None
     is_ready: bool = False
+    is_idle: bool = False
+    """It has said so since its last order: what came after that one, such as the end of a failed load, is over."""
     is_away: bool = False
     is_left_out: bool = False
     is_spare: bool = False
@@ -48,7 +50,7 @@ class Side:
     @property
     def is_free(self) -> bool:
         """It takes an order now."""
-        return self.is_ready and self.doing is None and not self.is_left_out
+        return self.is_ready and self.is_idle and self.doing is None and not self.is_left_out
 
     @property
     def is_hoped_for(self) -> bool:
