@@ -3,8 +3,8 @@
 # ruff: noqa: F401, F811 - the fixture is imported, and asked for by its name
 from __future__ import annotations
 
-import re
 import json
+import re
 from pathlib import Path
 
 from ollama_fixture import until
