@@ -22,10 +22,10 @@ def test_real_hosts_that_are_cut_off_hand_in_what_they_measured_meanwhile(
     cut_s: float, rack: Rack, network: Network, program: Program, small_model: Path
 ) -> None:
     rack.join("a", "b")
-    config = program.config("real", {
-        "name": "real", "engine": "ollama", "model": str(small_model), "num_ctx": [512, 1024, 2048],
-        "num_batch": [32, 64], "interim": "off", "control": "off", "second_look": "off", "retries": 0, **QUICK,
-    })  # fmt: skip
+    config = program.config(
+        "real", engine="ollama", model=str(small_model), num_ctx=[512, 1024, 2048], num_batch=[32, 64], interim="off",
+        retries=0, **QUICK,
+    )  # fmt: skip
     running = rack.run(config, "--ollama", script_output("get_ollama", "0.34.0"), "--wait-engine", "1h")
     until("both have begun", lambda: len(begun(program)) >= 2 or not running.is_running(), PATIENCE_S)
     for name in ("a", "b"):
