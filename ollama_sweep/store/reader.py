@@ -348,7 +348,7 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
     def mark(self) -> tuple[int, int]:
-        """Another one as soon as an attempt begins or ends."""
+        """The last attempt of all, and how many have not ended: another pair as soon as one begins or ends."""
         (row,) = self._rows(
             """SELECT (SELECT COALESCE(max(id), 0) FROM main.attempts),
                 (SELECT count(*) FROM main.attempts INDEXED BY attempts_open WHERE finished_at IS NULL)"""

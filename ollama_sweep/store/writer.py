@@ -353,12 +353,6 @@ class Store(GoalWriting, LaneWriting):
         self._guard.shorten_log()
         self._guard.warn_of_long_log()
 
-    def _end_what_died(self, connection: sqlite3.Connection) -> None:
-        self._end_open(connection, self._spared.__contains__)
-
-    def _end_open(self, connection: sqlite3.Connection, is_spared: Callable[[int], bool]) -> None:
-        plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died, is_spared)
-
     def believed_runs(self, cell_id: int, *, choice: int = 0, now_of: int | None = None) -> tuple[tuple[Run, ...], ...]:
         """Believed runs of the cell's earlier loads, by load, without their raw output.
 

@@ -109,8 +109,8 @@ class Pages:
             found = pages.sweep_parts(reader, asked, self._library.told, self._library.sheets)
             control = BUTTONS if self._access.has_control and found["status"]["is_running"] else ()
             made = self._page("sweep.jinja", found["row"].name, **found, control=control, events=asked.link("events"))
-            last, _ = reader.changed_since(found["row"].sweep_id, 0, 0)
-            shape = Shape(found["drawn"], last, reader.mark(), found["status"]["state"], tiled=found["tiled"])
+            mark = reader.mark()
+            shape = Shape(found["drawn"], mark[0], mark, found["status"]["state"], tiled=found["tiled"])
             self._pulses.remember(asked, shape, time.thread_time() - begun)
             if time.thread_time() - begun > DEAR_S:
                 self._made = {**dict(list(self._made.items())[-3:]), asked: (state, bytes(made.body))}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from ollama_sweep.core.errors import StorageError, SweepError
 from ollama_sweep.core.lanes import order as lines
 from ollama_sweep.core.lanes import plain
 from ollama_sweep.core.lanes.order import Gone, HandedIn, Line, Ready
+from ollama_sweep.machine import process
 from ollama_sweep.machine.clocks import REAL
 from ollama_sweep.machine.files import safe_name
 from ollama_sweep.run.lanes.connection import LocalConnection
@@ -94,7 +94,7 @@ class Hosted:
                 return Gone(f"its process on this host has died ({self.connection.how_it_ended or 'ended'})")
             file = self.connection.fileno()
             if not self._heard and file is not None:
-                select.select([file], [], [], LOOK_S)
+                process.wait_for_news([file], LOOK_S)
         said = self._heard.popleft()
         match said:
             case Ready():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.lanes import plain
@@ -24,24 +24,28 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Told:
-    """What of `EngineSettings` is plain data."""
+    """What of `EngineSettings` is plain data, by the same names."""
 
-    host: str | None = None
-    ollama: str | None = None
-    template: str = ""
-    timeout_s: float = 600.0
-    load_timeout_s: float = 600.0
-    allow_remote: bool = False
-    managed: bool = False
-    restart_command: tuple[str, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)
+    host: str | None
+    ollama: str | None
+    template: str
+    timeout_s: float
+    load_timeout_s: float
+    allow_remote: bool
+    managed: bool
+    restart_command: tuple[str, ...]
+    extra: Mapping[str, str]
+
+    @classmethod
+    def of(cls, settings: EngineSettings, host: str | None) -> Told:
+        """Of a lane with this server, or with one of its own, which nothing else starts again."""
+        told = cls(**{one.name: getattr(settings, one.name) for one in fields(cls)})
+        restart = () if host is None else settings.restart_command
+        return replace(told, host=host, managed=host is None, restart_command=restart)
 
     def settings(self, ledger: Ledger, say: Say, trace: Say) -> EngineSettings:
         """What an engine is told."""
-        return EngineSettings(
-            self.host, self.ollama, self.template, self.timeout_s, self.load_timeout_s, self.allow_remote, self.managed,
-            self.restart_command, ledger, say, trace, self.extra,
-        )  # fmt: skip
+        return EngineSettings(ledger=ledger, say=say, trace=trace, **vars(self))
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,14 @@ class Post:
 
 def post_of(found: Survey, database: str, lane: Lane, settings: EngineSettings, wait_engine_s: float) -> Post:
     """What the process of a lane is told of a surveyed sweep."""
-    spec, is_own = found.spec, not lane.host
-    told = Told(
-        host=lane.host or None, ollama=settings.ollama, template=settings.template, timeout_s=settings.timeout_s,
-        load_timeout_s=settings.load_timeout_s, allow_remote=settings.allow_remote, managed=is_own,
-        restart_command=() if is_own else settings.restart_command, extra=settings.extra,
-    )  # fmt: skip
+    spec = found.spec
     asked = tuple(Asked(*names, sent) for names, sent in found.prompts.items())
     return Post(
         database=database,
         sweep=spec.name,
         lane=lane,
         engine=found.engine,
-        told=told,
+        told=Told.of(settings, lane.host or None),
         warmup=spec.warmup,
         repeats=spec.repeats,
         timeout_s=spec.timeout_s,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Outcome
 from ollama_sweep.store import attempts as all_attempts
-from ollama_sweep.store import queries
+from ollama_sweep.store import plans, queries
 from ollama_sweep.store.lanes import attempts, keeping, versions
 from ollama_sweep.store.lanes.attempts import Known
 from ollama_sweep.store.lanes.keeping import State
 from ollama_sweep.store.lanes.versions import Measured
+from ollama_sweep.store.loads import further
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.transactions import Guard
 from ollama_sweep.store.values import Notes
@@ -29,10 +30,15 @@ class LaneWriting:
     _guard: Guard
     _notes: Notes
     _now: Callable[[], str]
+    _say: Callable[[str], None]
+    _boot_id: str | None
     _spared: frozenset[int] = frozenset()
 
+    def _end_what_died(self, connection: sqlite3.Connection) -> None:
+        self._end_open(connection, self._spared.__contains__)
+
     def _end_open(self, connection: sqlite3.Connection, is_spared: Callable[[int], bool]) -> None:
-        raise NotImplementedError
+        plans.end_what_died(connection, self._now(), self._boot_id, self._say, further.end_what_died, is_spared)
 
     @property
     def database_id(self) -> str:
