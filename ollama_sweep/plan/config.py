@@ -326,7 +326,7 @@ def _range(name: str, node: Node, parts: _Entries) -> _Axis:
         raise node.error(f"{name}: a range needs numbers; write a list")
     for part, inner in parts.items():
         if part not in _RANGE:
-            raise fields.unknown(inner, part, _RANGE, f"{name}: unknown key")
+            raise fields.unknown_part(inner, part, _RANGE, name)
     if not {"start", "end"} <= parts.keys() or len(parts) != 3:
         raise node.error(f"{name}: write {{start, end, step}} or {{start, end, factor}}")
     start, end = (Fraction(str(_value(name, parts[part], f"{name}.{part}"))) for part in ("start", "end"))

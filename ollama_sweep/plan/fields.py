@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -44,6 +44,11 @@ def unknown(node: Node, name: str, known: Iterable[str], what: str = "unknown ke
     if name == PROMPT_TOKENS:
         return node.error(f"{name} is the name of the dimension; it is written as prompt: {{tokens: [1024, 8192]}}")
     return node.error(f"{what} {one_line(name)}.{nearest(name, known)}")
+
+
+def unknown_part(node: Node, name: str, known: Collection[str], where: str) -> ConfigError:
+    """The refusal of a part that a value does not have; the parts are few, so all are named."""
+    return node.error(f"{where}: unknown key {one_line(name)}; known are {', '.join(known)}.{nearest(name, known)}")
 
 
 def percent_of(text: str) -> float | None:
@@ -114,7 +119,7 @@ def repeats(node: Node, key: Key) -> Repeats:
     parts = node.value
     for part, inner in parts.items():
         if part not in _REPEATS:
-            raise unknown(inner, part, _REPEATS, "repeats: unknown key")
+            raise unknown_part(inner, part, _REPEATS, "repeats")
     if len(parts) != len(_REPEATS):
         raise node.error("repeats: write a number, or {min: 3, max: 20, until: 2%}")
     minimum, maximum = (count(parts[part], f"repeats.{part}", 3, key.low, key.high) for part in ("min", "max"))
@@ -179,7 +184,7 @@ def prompt(node: Node) -> PromptSpec:
 def _given_prompt(node: Node, parts: _Entries) -> PromptSpec:
     for part, inner in parts.items():
         if part not in ("text", "tokens"):
-            raise unknown(inner, part, ("text", "tokens"), "prompt: unknown key")
+            raise unknown_part(inner, part, ("text", "tokens"), "prompt")
     if len(parts) != 1:
         raise node.error("prompt: write a path, {text: ...} or {tokens: 4096}")
     if "tokens" in parts:
@@ -241,7 +246,7 @@ def engine_options(node: Node, key: Key) -> Mapping[str, str]:
     found = {}
     for name, inner in node.value.items():
         if name not in ENGINE_OPTIONS:
-            raise unknown(inner, name, ENGINE_OPTIONS, f"{key.name}: unknown key")
+            raise unknown_part(inner, name, ENGINE_OPTIONS, key.name)
         value = read(ENGINE_OPTIONS[name], inner)
         found[name] = ("yes" if value else "no") if isinstance(value, bool) else str(value)
     return found
@@ -280,7 +285,7 @@ def cooldown(node: Node, key: Key) -> Cooldown:
             raise node.error(how) from None
     for part, inner in node.value.items():
         if part != "gpu_c":
-            raise unknown(inner, part, ("gpu_c",), f"{key.name}: unknown key")
+            raise unknown_part(inner, part, ("gpu_c",), key.name)
     if not node.value:
         raise node.error(how)
     return Cooldown(gpu_c=count(node.value["gpu_c"], f"{key.name}.gpu_c", 60, key.low, key.high))
@@ -316,7 +321,7 @@ def _largest(node: Node, *, is_given: bool) -> Goal:
     found = Goal(LARGEST, is_given=is_given)
     for part, inner in node.value.items():
         if part not in _GOAL_PARTS:
-            raise inner.error(f"goal.{LARGEST}: unknown key {part}.{nearest(part, _GOAL_PARTS)}")
+            raise unknown_part(inner, part, _GOAL_PARTS, f"goal.{LARGEST}")
     rate, ttft_s = found.rate, found.ttft_s
     if "rate" in node.value:
         share = percent_of(node.value["rate"].source)

@@ -433,7 +433,7 @@ def test_a_part_of_the_prompt_replaces_the_prompt() -> None:
         ({"set": ("num_ctx={start: 1, start: 2}",)}, "--set num_ctx: start is given twice"),
         ({"set": ("name=&a b",)}, "--set name: anchors (&name), aliases (*name) and << are not allowed"),
         ({"set": ("name=[",)}, "--set name: is not valid YAML: expected the node content, but found '<stream end>'"),
-        ({"set": ("num_ctx.a.b=1",)}, "--set num_ctx.a.b: num_ctx: unknown key a.b."),
+        ({"set": ("num_ctx.a.b=1",)}, f"--set num_ctx.a.b: num_ctx: unknown key a.b; {bad_sweeps.OF_A_RANGE}"),
         ({"set": ("timeout.x=1",)}, f"--set timeout.x: timeout: {LENGTHS_OF_TIME}"),
         ({"ctx_step": 0}, "--ctx-step: num_ctx: write {start, end, step} or {start, end, factor}"),
         ({"ctx_start": 1, "ctx_end": 9, "ctx_step": 0}, "--ctx-step: num_ctx.step: 0 is outside 1 to 10000000"),

@@ -185,7 +185,7 @@ LARGE: Mapping[str, Any] = {
         (LARGE, ["--goal", "best"], "the grid has 10,200 cells, and a goal may have 10,000"),
         ({"task": ["prompt_eval", "chat"]}, ["--goal", "best"], "this sweep has the task chat"),
         ({"goal": {"largest": {"rate": 90}}}, [], "goal.largest.rate: write a percentage"),
-        ({"goal": {"largest": {"ttft": 9}}}, [], "unknown key ttft. Did you mean ttft_s?"),
+        ({"goal": {"largest": {"ttft": 9}}}, [], "unknown key ttft; known are ttft_s, rate. Did you mean ttft_s?"),
         ({"goal": {"best": {"rate": "90%"}}}, [], "best has no parts"),
         ({"goal": {"best": None, "map": None}}, [], "write one goal"),
         ({"goal": ["best"]}, [], "goal"),

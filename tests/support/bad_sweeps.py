@@ -117,6 +117,7 @@ NUMBERS = [
 ]
 """Values of num_batch in `BASE`."""
 
+OF_A_RANGE = "known are start, end, step, factor."
 KEYS_AND_VALUES = [
     Bad(SEEN, "num_ctxs: 1", "5: unknown key num_ctxs. Did you mean num_ctx?"),
     Bad(SEEN, "zzz: 1", "5: unknown key zzz."),
@@ -148,7 +149,17 @@ KEYS_AND_VALUES = [
     Bad(SEEN, "temperature: true", "5: temperature: true is not allowed here; write numbers like 0.8"),
     Bad(SEEN, "temperature: 1.0e999", "5: temperature: 1.0e999 is outside 0 to 100"),
     Bad(SEEN, "top_p: 1.5", "5: top_p: 1.5 is outside 0 to 1"),
-    Bad(SEEN, "num_gpu: {start: 1, end: 2, stepp: 1}", "5: num_gpu: unknown key stepp. Did you mean step?"),
+    Bad(SEEN, "num_gpu: {from: 1, to: 2, step: 1}", f"5: num_gpu: unknown key from; {OF_A_RANGE}"),
+    Bad(
+        SEEN,
+        "num_gpu: {start: 1, stop: 2, step: 1}",
+        f"5: num_gpu: unknown key stop; {OF_A_RANGE} Did you mean step?",
+    ),
+    Bad(
+        SEEN,
+        "num_gpu: {start: 1, end: 2, stepp: 1}",
+        f"5: num_gpu: unknown key stepp; {OF_A_RANGE} Did you mean step?",
+    ),
     Bad(HIDDEN, "num_gpu:\n  start: 5\n  end: 2\n  step: 1", "7: num_gpu.end: 2 is smaller than start 5"),
     Bad(SEEN, "num_gpu: {start: 1, end: 2, step: 0}", "5: num_gpu.step: 0 is outside 1 to 10000000"),
     Bad(SEEN, "num_gpu: {start: 1, end: 2, step: x}", f'5: num_gpu.step: "x" is text; {WHOLE_NUMBERS}'),
@@ -165,12 +176,12 @@ KEYS_AND_VALUES = [
     Bad(SEEN, "cooldown: -1", "5: cooldown: write a time like 30s (at most 168h), {gpu_c: 60}, or off"),
     Bad(SEEN, "cooldown: [30s]", "5: cooldown: write a time like 30s (at most 168h), {gpu_c: 60}, or off"),
     Bad(HIDDEN, "cooldown: {}", "5: cooldown: write a time like 30s (at most 168h), {gpu_c: 60}, or off"),
-    Bad(SEEN, "cooldown: {gpu: 60}", "5: cooldown: unknown key gpu. Did you mean gpu_c?"),
+    Bad(SEEN, "cooldown: {gpu: 60}", "5: cooldown: unknown key gpu; known are gpu_c. Did you mean gpu_c?"),
     Bad(SEEN, "cooldown: {gpu_c: hot}", '5: cooldown.gpu_c: "hot" is text; write whole numbers like 60'),
     Bad(SEEN, "cooldown: {gpu_c: 5}", "5: cooldown.gpu_c must be 20 to 110"),
     Bad(SEEN, "repeats: [3]", "5: repeats: a list is not allowed here; write whole numbers like 3"),
     Bad(HIDDEN, "repeats: {min: 3, max: 20}", "5: repeats: write a number, or {min: 3, max: 20, until: 2%}"),
-    Bad(SEEN, "repeats: {min: 3, most: 2, until: 2%}", "5: repeats: unknown key most."),
+    Bad(SEEN, "repeats: {min: 3, most: 2, until: 2%}", "5: repeats: unknown key most; known are min, max, until."),
     Bad(HIDDEN, "repeats: {min: 3, max: 2, until: 2%}", "5: repeats.max: 2 is smaller than min 3"),
     Bad(SEEN, "repeats: {min: 0, max: 2, until: 2%}", "5: repeats.min must be 1 to 1000"),
     Bad(HIDDEN, "repeats: {min: 1, max: 2, until: 0%}", "5: repeats.until: write a percentage like 2%"),
@@ -226,7 +237,7 @@ PROMPTS = [
     Bad(HIDDEN, '"a\\0"', "contains a control character (U+0000)"),
     Bad(HIDDEN, "{}", "prompt: write a path, {text: ...} or {tokens: 4096}"),
     Bad(SEEN, "{text: a, tokens: 4}", "prompt: write a path, {text: ...} or {tokens: 4096}"),
-    Bad(SEEN, "{token: 4}", "prompt: unknown key token. Did you mean tokens?"),
+    Bad(SEEN, "{token: 4}", "prompt: unknown key token; known are text, tokens. Did you mean tokens?"),
     Bad(SEEN, "{tokens: 0}", "prompt.tokens must be 1 to 10000000"),
     Bad(SEEN, "{tokens: []}", "prompt.tokens: the list is empty"),
     Bad(SEEN, "{tokens: [1024, 1024]}", "prompt.tokens: 1024 is listed twice"),
@@ -234,7 +245,7 @@ PROMPTS = [
     Bad(SEEN, "{tokens: [many, 9]}", 'prompt.tokens: "many" is text; write whole numbers like 4096'),
     Bad(SEEN, "{tokens: [1.5]}", "prompt.tokens: 1.5 is not a whole number; write whole numbers like 4096"),
     Bad(SEEN, "{tokens: [[9]]}", "prompt.tokens: a list is not allowed here; write whole numbers like 4096"),
-    Bad(SEEN, "{tokens: {start: 9, until: 10}}", "prompt.tokens: unknown key until."),
+    Bad(SEEN, "{tokens: {start: 9, until: 10}}", f"prompt.tokens: unknown key until; {OF_A_RANGE}"),
     Bad(HIDDEN, "{tokens: {start: 9, end: 8, step: 1}}", "prompt.tokens.end: 8 is smaller than start 9"),
     Bad(SEEN, "{tokens: [9, 8], text: a}", "prompt: write a path, {text: ...} or {tokens: 4096}"),
     Bad(SEEN, "{text: [a, b]}", "prompt.text: a list is not allowed here; only tokens may be several"),
