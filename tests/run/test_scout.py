@@ -119,6 +119,10 @@ def test_a_factor_that_is_not_steady_is_the_headline_and_nothing_is_drawn_from_i
     assert "Goal not reached" in said
     best = program("best").must().stdout
     assert best.startswith("The factor measured / scouted is not steady, so the scout grid.scout is no map")
+    for command in ("status", "watch"):
+        shown = program(command).must().stdout
+        assert shown.lower().count("the factor measured / scouted is not steady") == 1
+        assert "Goal map not reached" in shown
     page = program.folder / "page.html"
     program("report", "--html", page).must()
     assert "cell predicted" not in page.read_text("utf-8")

@@ -11,6 +11,7 @@ import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
+from ollama_sweep.core.surface.factor import NOT_STEADY
 
 if TYPE_CHECKING:
     from ollama_sweep.core.options import Scalar
@@ -125,7 +126,10 @@ def goal_lines(found: SweepStatus) -> list[str]:
     left = found.total - found.done
     every = f"ollama-sweep run {found.config} --goal map{_db_words(found)}"
     end = "" if goal.goal.wants_all or not left else f". Every cell with: {every}"
-    return [f"Goal {goal.goal.words} {word}, {left} of {found.total} not measured: {goal.says}{end}"]
+    begin = f"Goal {goal.goal.words} {word}, {left} of {found.total} not measured"
+    if found.scouted is not None and found.scouted.is_unsteady and goal.says.startswith(NOT_STEADY):
+        return [f"{begin}, as its factor is not steady{end}"]
+    return [f"{begin}: {goal.says}{end}"]
 
 
 def _further(found: SweepStatus) -> list[str]:

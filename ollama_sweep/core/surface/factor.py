@@ -23,6 +23,7 @@ TRIMMED = 0.2
 DIFFER = 0.01
 """Two regions have a factor each where chance alone makes them differ so much more rarely than this."""
 DIMENSIONS = ("num_ctx", "num_batch")
+NOT_STEADY = "the factor measured / scouted is not steady"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ollama_sweep.core.summary import PROMPT_RATE
-from ollama_sweep.core.surface.factor import FEWEST, Factors
+from ollama_sweep.core.surface.factor import FEWEST, NOT_STEADY, Factors
 from ollama_sweep.core.surface.places import Noise
 from ollama_sweep.core.surface.scouted import Expected, all_expected, factors_of
 from ollama_sweep.results.find import replayed_words
@@ -48,7 +48,7 @@ class ScoutedMap:
         """What a person must know of it."""
         if self.is_unsteady:
             text = (
-                f"The factor measured / scouted is not steady, so the scout {self.scout} is no map: "
+                f"{NOT_STEADY.capitalize()}, so the scout {self.scout} is no map: "
                 f"{self.factor_words}. Every cell with: run --no-scout"
             )
         else:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.surface.factor import FEWEST, Factor, Factors, Region, factors
+from ollama_sweep.core.surface.factor import FEWEST, NOT_STEADY, Factor, Factors, Region, factors
 from ollama_sweep.core.surface.goal import BEST, FULL, LARGEST, MAP, PER_CONTEXT, Goal, Runs
 from ollama_sweep.core.surface.memory import fitting
 from ollama_sweep.core.surface.places import Found, Known, Noise, Place
@@ -70,7 +70,7 @@ class _Planning:
                 return found if has_time else self._end(f"the time is over; {found.how_far}", is_over=True)
         if self.factors.cells >= FEWEST and not self.factors.is_steady:
             return Reached(
-                f"the factor measured / scouted is not steady, so the scout is no map: {self.factors.words}. "
+                f"{NOT_STEADY}, so the scout is no map: {self.factors.words}. "
                 "Every cell with: --no-scout",
                 self._answers(), failed=True,
             )  # fmt: skip
