@@ -140,4 +140,5 @@ def script(shell: str, command: click.Command, program: str) -> str:
     assert made is not None, shell
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
     one = made(command, {}, program, variable)
-    return one.source_template % one.source_vars()
+    # click's own for fish cuts what a command is for at its first comma.
+    return one.source_template.replace('(string split "," ', '(string split -m 1 "," ') % one.source_vars()

@@ -67,6 +67,20 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert (done.stdout.splitlines(), done.stderr) == (["first"], "")
 
 
+def test_fish_says_all_that_a_command_is_for(program: Program) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        skip_outside_ci("fish is not on this computer")
+    asked = f"{program('completion', 'fish').must().stdout}\ncomplete --do-complete '{PROGRAM} stat'"
+    environment = clean_environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        [fish, "--no-config", "-c", asked],
+        cwd=program.folder, env=environment, text=True, check=True, capture_output=True,
+    )  # fmt: skip
+    assert done.stdout == "status\tCounts, the running cell, rate, time left.\n"
+
+
 def test_without_a_shell_one_line_names_them(program: Program) -> None:
     said = program("completion").must(2).stderr.splitlines()
     assert said[1] == "error: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"
