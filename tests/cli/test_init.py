@@ -56,6 +56,17 @@ def test_the_grid_is_that_of_params(program: Program) -> None:
     assert spec.engine == "fake"
 
 
+def test_an_editor_finds_the_schema_that_the_file_names_after_what_it_says(program: Program) -> None:
+    (program.folder / "sub").mkdir()
+    program("init", "m", "sub/made.yaml", *FAKE).must()
+    written = (program.folder / "sub/made.yaml").read_text()
+    assert "$schema=sweep.schema.json" in written
+    assert "# Editors complete this file after: ollama-sweep schema > sub/sweep.schema.json" in written
+    (program.folder / "sub/sweep.schema.json").write_text(program("schema").must().stdout)
+    program("init", "m", "sub/other.yaml", *FAKE).must()
+    assert "Editors" not in (program.folder / "sub/other.yaml").read_text()
+
+
 def test_what_stands_behind_a_comment_sign_is_valid_too(tmp_path: Path) -> None:
     text = commented(KNOWN, RAM, ranges.suggest(KNOWN, RAM), [], {})
     file = tmp_path / "sweep.yaml"

@@ -48,7 +48,7 @@ def command(model: str, file: Path | None, force: bool, db: Path, **given: Any) 
     one = suggested.suggested(model, db, given)
     name = shlex.quote("FILE.yaml" if is_printed else str(target))
     remote = " --remote" if given["remote"] else ""
-    further = [*suggested.measured_already(db, one.sweeps), "", *_next(name, remote)]
+    further = [*suggested.measured_already(db, one.sweeps), "", *_next(name, remote), *_for_editors(target)]
     text = sweep_file.commented(one.info, one.memory, one.found, further, _where(given))
     if is_printed:
         say_exactly(text)
@@ -57,6 +57,18 @@ def command(model: str, file: Path | None, force: bool, db: Path, **given: Any) 
     say(f"{target}: {sweep_file.size(one.found)}")
     for line in _next(name, remote):
         say(f"  {line}")
+
+
+def _for_editors(target: Path) -> list[str]:
+    """How the schema comes to lie beside the file, which names it; nothing where it does."""
+    from ollama_sweep.plan import schema
+
+    beside = target.parent / schema.FILE
+    return (
+        []
+        if beside.exists()
+        else ["", f"Editors complete this file after: ollama-sweep schema > {shlex.quote(str(beside))}"]
+    )
 
 
 def _usual(model: str) -> Path:

@@ -170,7 +170,8 @@ def _further(found: Preview) -> list[str]:
     """What is loaded beside each cell's own load, and what it may cost."""
     loads, parts = found.loads, []
     if loads.passes > 1:
-        parts.append(f"{loads.passes - 1} further passes of up to {loads.per_pass} loads")
+        further = loads.passes - 1
+        parts.append(f"{further} further {'pass' if further == 1 else 'passes'} of up to {loads.per_pass} loads")
     if loads.controls is None:
         parts.append("the control cell now and then")
     elif loads.controls:

@@ -70,7 +70,8 @@ def _each_cell(spec: SweepSpec, task: str, model: str, prompts: Sequence[SentPro
     if prompt.is_own_prompt:
         tokens = in_short([str(one.tokens or "?") for one in prompts])
         sent = f"{tokens} prompt tokens" if len(prompts) == 1 else f"a prompt of {tokens} tokens"
-        return f"Each cell: {spec.warmup.words} warm-up, {spec.repeats.words} runs, {sent} on {on}"
+        runs = f"{spec.repeats.words} {'run' if spec.repeats.words == '1' else 'runs'}"
+        return f"Each cell: {spec.warmup.words} warm-up, {runs}, {sent} on {on}"
     times = spec.setups[task].repeats or repeats
     rows = sum(len(question.texts) for question in prompt.questions)
     what = f"{rows} rows" if rows else f"{len(prompt.questions)} questions"
