@@ -54,6 +54,7 @@ WHERE sweeps.id = ?"""
 _RESULT = f"{_RESULTS} AND plan.position = ?"
 _DISTURBED = ("drifted", "throttled", "busy", "shared_gpu", "noisy")
 _FLAGGED = f"""({" OR ".join(f"results.flags LIKE '%{flag}%'" for flag in _DISTURBED)}) ORDER BY plan.position"""
+_MOST_NAMED = 5
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
 _ATTEMPT = ("s.name", "a.reason", "a.error", "a.flags", "a.runs", "a.prompt_eval_rate", "a.timeout_s", "a.finished_at",
@@ -148,7 +149,10 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
         if found := self.sweep_if_there(name):
             return found
         known = [str(row[0]) for row in self._rows("SELECT name FROM sweeps")]
-        raise ConfigError(f"{self.path} has no sweep {name}.{nearest(name, known)}")
+        more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+        there = f"; it has {', '.join(known[:_MOST_NAMED])}{more}" if known else ""
+        hint = nearest(name, known)
+        raise ConfigError(f"{self.path} has no sweep {name}{'' if hint else there}.{hint}")
 
     def last_sweep(self) -> SweepRow | None:
         """The sweep that ran last; None where there is none."""

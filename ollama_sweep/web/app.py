@@ -196,6 +196,15 @@ async def nowhere(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{text}\n", code)
 
 
+async def mistaken(request: Request, error: Exception) -> Response:
+    """A mistake of this program; uvicorn prints the rest."""
+    where = "what serve has printed, or its log, says where. Please report it"
+    text = f"A mistake of this program ({type(error).__name__}): {where}."
+    if request.url.path.startswith(MACHINES):
+        return JSONResponse({"error": text}, 500)
+    return PlainTextResponse(f"{text}\n", 500)
+
+
 @cache
 def _file(name: str) -> bytes:
     from ollama_sweep.results.page.rendering import TEMPLATES
@@ -209,5 +218,5 @@ def _file(name: str) -> bytes:
 def make(library: Library, access: Access) -> tuple[Starlette, Callable[[], None]]:
     """The program behind the page, and what ends its streams."""
     pages = Pages(library, access)
-    guard, told = [Middleware(Guard, access=access)], {HTTPException: nowhere}
+    guard, told = [Middleware(Guard, access=access)], {HTTPException: nowhere, Exception: mistaken}
     return Starlette(routes=pages.routes(), middleware=guard, exception_handlers=told), pages.streams.close

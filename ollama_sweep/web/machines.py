@@ -137,7 +137,7 @@ def metrics_of(reader: Reader) -> Iterator[str]:
 
 
 _NUMBERS: tuple[tuple[str, str, Callable[[SweepStatus], float | None]], ...] = (
-    ("cells_total", "all cells of the sweep", lambda found: found.total),
+    ("cells_planned", "all cells of the sweep", lambda found: found.total),
     ("cells_done", "cells with a final status", lambda found: found.done),
     ("cells_failed", "cells that were tried and gave no number", lambda found: found.failed),
     ("running", "a process measures the sweep now", lambda found: float(found.process is not None)),

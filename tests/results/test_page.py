@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from sweeping import program as program  # a fixture
 
 from ollama_sweep.cli import repeating
 from ollama_sweep.core.errors import StorageError
+from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.outcome import Flag, Outcome, Status
 from ollama_sweep.machine import files
 from ollama_sweep.results.best import describe_best
-from ollama_sweep.results.page import gathering, making, markdown, tiles
+from ollama_sweep.results.page import charts, gathering, making, markdown, tiles
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
@@ -237,6 +239,19 @@ def test_very_many_cells_are_shown_in_tiles_and_that_is_said(tmp_path: Path) -> 
     assert data["cells_total"] == 3000 > data["cells_shown"] == len(data["cells"])
 
 
+def test_words_at_the_axes_of_a_chart_are_round_and_leave_each_other_room() -> None:
+    points = [charts.Dot(at * 1e8, 266 + at, 266 + at, 266 + at, "") for at in range(1, 10)]
+    ticks = [(point.x, f"{point.x / 2**20:.1f} MiB") for point in points] + [(1.02e8, "97.3 MiB")]
+    made = charts.chart("c", "t", ("memory", "speed"), points, (metric("prompt_eval_rate"), ""), ticks=ticks)
+    assert [tick.text for tick in made.up] == ["268", "270", "272", "274"]
+    assert 3 <= len(made.across) < len(ticks)
+    for one, other in pairwise(made.across):
+        assert other.at - one.at > 5.5 * (len(one.text) + len(other.text)) / 2
+    memory = [charts.Dot(at, at * 2**20, at * 2**20, at * 2**20, "") for at in (100, 900)]
+    made = charts.chart("c", "t", ("s", "memory"), memory, (metric("peak_rss_bytes"), ""))
+    assert [tick.text for tick in made.up] == ["200.0 MiB", "400.0 MiB", "600.0 MiB", "800.0 MiB"]
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(1000, 1000), (100_000, 1), (1, 2501), (39, 16), (1, 1)])
 def test_tiles_are_never_too_many(columns: int, rows: int) -> None:
     wide, high = tiles.tile_size(columns, rows, 2500)
@@ -339,6 +354,14 @@ def test_the_page_is_written_and_named(measured: Program) -> None:
     assert said == {"sweeps": ["whole"], "files": ["new/r.html"]}
 
 
+def test_a_page_is_printed_where_its_file_is_a_dash(measured: Program) -> None:
+    before = measured.files()
+    said = measured("report", "--html", "-").must().stdout
+    assert measured.files() == before
+    measured("report", "--html", "r.html").must()
+    assert said == (measured.folder / "r.html").read_text("utf-8")
+
+
 def test_markdown_is_printed_and_nothing_else(measured: Program) -> None:
     before = measured.files()
     text = measured("report", "--md").must().stdout
@@ -358,6 +381,8 @@ def test_markdown_is_printed_and_nothing_else(measured: Program) -> None:
         (["nowhere", "--html", "r.html"], 2, "has no sweep nowhere"),
         (["--db", "none.db", "--html", "r.html"], 2, "no database at none.db"),
         (["--md", "--json"], 2, "--md: give one of --md and --json"),
+        (["--html", "-", "--json"], 2, "--html: a page on the terminal goes without --json"),
+        (["--html", "-", "--out", "results"], 2, "--html: a page on the terminal goes without --out"),
         (["--md", "--html", "r.html"], 2, "--md: give one of --md and --html"),
     ],
 )

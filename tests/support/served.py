@@ -65,10 +65,10 @@ class Page(HTMLParser):
 class Asking:
     """Asks the page of a database, without a server between."""
 
-    def __init__(self, db: Path, access: Access) -> None:
+    def __init__(self, db: Path, access: Access, *, raises: bool) -> None:
         self.cookies = httpx.Cookies()
         made, _ = app.make(library_of(db), access)
-        self._transport = httpx.ASGITransport(made)
+        self._transport = httpx.ASGITransport(made, raise_app_exceptions=raises)
 
     def get(self, path: str, **given: Any) -> httpx.Response:
         """Its answer; redirects are not followed."""
@@ -90,9 +90,9 @@ class Asking:
         return asyncio.run(ask())
 
 
-def asked(db: Path, access: Access | None = None) -> Asking:
-    """Asks the page of a database."""
-    return Asking(db, access or Access(port=PORT))
+def asked(db: Path, access: Access | None = None, *, raises: bool = True) -> Asking:
+    """Asks the page of a database. A mistake of the program is raised here, or answered as a server does."""
+    return Asking(db, access or Access(port=PORT), raises=raises)
 
 
 class Served:

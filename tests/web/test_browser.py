@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import store_helpers
-from browser import barriers_in_both, lost_on_paper, misfits, opened
+from browser import barriers_in_both, broken_words, lost_on_paper, misfits, opened
 from browser import chromium as chromium  # a fixture
 from ollama_fixture import until
 from served import serving
@@ -120,6 +120,7 @@ def test_every_kind_of_page_fits_has_no_barrier_and_loses_nothing_on_paper(
 ) -> None:
     with serving(program, "--port", "0") as found, opened(chromium, found.url + path) as page:
         assert misfits(page) == []
+        assert broken_words(page) == []
         assert barriers_in_both(page) == []
         assert lost_on_paper(page) == []
 
@@ -138,6 +139,7 @@ def test_every_kind_of_sweep_fits(program: Program, chromium: Any, kind: str) ->
     with serving(program, "--port", "0") as found, opened(chromium, found.url) as page:
         assert page.locator(".cell").count() == (0 if kind == "no cell" else len(contexts) * len(batches))
         assert misfits(page) == []
+        assert broken_words(page) == []
         assert barriers_in_both(page) == []
         assert lost_on_paper(page) == []
 

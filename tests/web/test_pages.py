@@ -215,6 +215,19 @@ def test_an_address_that_there_is_not_is_said_in_a_line(db: Path) -> None:
     assert "unknown word swep in the address. Did you mean sweep?" in client.get("/api/status?swep=x").json()["error"]
 
 
+def test_a_mistake_of_the_program_is_said_in_a_line(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = asked(db, raises=False)
+
+    def breaks(*given: object) -> object:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr("ollama_sweep.web.pages.all_sweeps", breaks)
+    answer = client.get("/sweeps")
+    assert answer.status_code == 500
+    assert answer.text.startswith("A mistake of this program (KeyError)")
+    assert len(answer.text.splitlines()) == 1
+
+
 def test_a_database_without_a_sweep_is_said(tmp_path: Path) -> None:
     with Store.open(tmp_path / "new.db"):
         pass

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.command("report", short_help="What each task says per model; files, cost, analysis.")
 @click.argument("configs", nargs=-1, metavar="[CONFIG]...")
 @click.option("--out", type=paths.FOLDER, default=None, metavar="DIR", help="Write the files here.")
-@click.option("--html", type=paths.OUTPUT, default=None, metavar="FILE", help="Write all of it as a page: one file.")
+@click.option(
+    "--html", type=paths.OUTPUT, default=None, metavar="FILE", help="Write all of it as one page; - prints it."
+)
 @click.option("--force", is_flag=True, help="Write over an existing page.")
 @click.option("--md", "as_md", is_flag=True, help="Print it as markdown, for an issue.")
 @click.option("--prices", type=paths.SOURCE, default=None, metavar="FILE", help="Prices per model.")
@@ -88,11 +90,15 @@ def _shown(configs: Sequence[str], db: Path, given: dict[str, Any], *, as_json: 
     """The page or the markdown; files and an analysis beside it where they are asked for."""
     from ollama_sweep.cli import repeating
     from ollama_sweep.machine.files import write_whole
+    from ollama_sweep.machine.places import STDOUT
     from ollama_sweep.results.page import making, markdown
     from ollama_sweep.results.prices import price_table
 
     target: Path | None = given["html"]
-    if target is not None:
+    is_printed = str(target) in STDOUT
+    if is_printed and (as_json or given["out"] is not None):
+        raise ConfigError(f"a page on the terminal goes without {'--json' if as_json else '--out'}", "--html")
+    if target is not None and not is_printed:
         making.check_free(target, force=given["force"])
     prices = price_table(given["prices"], given["cost_per_token"])
     read = making.read(configs, db, repeating.repeats)
@@ -103,7 +109,11 @@ def _shown(configs: Sequence[str], db: Path, given: dict[str, Any], *, as_json: 
     if target is None:
         say_exactly(markdown.markdown(read, prices=prices, analysis=words))
         return
-    write_whole(target, making.page(read, prices=prices, analysis=words))
+    page = making.page(read, prices=prices, analysis=words)
+    if is_printed:
+        say_exactly(page.decode())
+        return
+    write_whole(target, page)
     files = [target, *(more.files if more is not None else ())]
     if as_json:
         say_json({"sweeps": [gathered.row.name for gathered, _ in read], "files": [str(file) for file in files]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 WIDE, HIGH = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 78.0, 12.0, 10.0, 34.0
 MOST_OF_TILED, MOST_DOTS = 4, 200
-APART = 52.0
-"""So far from one another words stand at the axis."""
+LETTER, GAP = 6.2, 12.0
+"""How wide a letter at the axis is, about, and the room between two words there."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def chart(
     ys = [value for point in points for value in (point.low, point.high, point.y)] + [y for _, y in line] + list(rules)
     left, right = _room(min(xs), max(xs), 0.03)
     low, high = _room(min(ys), max(ys), 0.08)
-    across = [(value, f"{value:.4g}") for value in _even(left, right)] if not ticks else list(ticks)
+    across = [(value, f"{value:.4g}") for value in _round(left, right)] if not ticks else list(ticks)
 
     def to_x(value: float) -> float:
         return round(LEFT + (value - left) / (right - left) * (WIDE - LEFT - RIGHT), 1)
@@ -88,7 +89,8 @@ def chart(
         " ".join(f"{'L' if at else 'M'}{to_x(x)} {to_y(y)}" for at, (x, y) in enumerate(line)),
         tuple(Dot(to_x(one.x), to_y(one.y), to_y(one.low), to_y(one.high), one.words, one.kind) for one in points),
         tuple(_apart(Tick(to_x(value), word) for value, word in across if left <= value <= right)),
-        tuple(Tick(to_y(value), of.text(value) if of else shape.format(value)) for value in _even(low, high)),
+        tuple(_unlike(Tick(to_y(value), of.text(value) if of else shape.format(value) if value else "0")
+                      for value in _round(low, high, in_bytes=of is not None and of.is_bytes))),
         tuple(to_y(value) for value in rules),
     )  # fmt: skip
 
@@ -98,16 +100,33 @@ def _room(low: float, high: float, share: float) -> tuple[float, float]:
     return low - more, high + more
 
 
-def _even(low: float, high: float) -> list[float]:
-    return [low + (high - low) * (at + 0.5) / 4 for at in range(4)]
+def _round(low: float, high: float, *, in_bytes: bool = False) -> list[float]:
+    """Four to nine values that are written shortly: steps of 1, 2 or 5 times a power of ten, of bytes in KiB, MiB …"""
+    if in_bytes and high > 1:
+        unit = 1024.0 ** math.floor(math.log(high, 1024))
+        return [unit * value for value in _round(low / unit, high / unit)]
+    tenth = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = tenth * max(factor for factor in (1, 2, 5) if factor * tenth <= (high - low) / 4)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [at * step for at in range(first, last + 1)]
+
+
+def _unlike(ticks: Iterable[Tick]) -> Iterator[Tick]:
+    """Those that say something else than the one before."""
+    last = ""
+    for tick in ticks:
+        if tick.text != last:
+            last = tick.text
+            yield tick
 
 
 def _apart(ticks: Iterable[Tick]) -> Iterator[Tick]:
     """Those that do not stand in one another's words."""
-    last = -APART
-    for tick in ticks:
-        if tick.at - last >= APART:
-            last = tick.at
+    end = 0.0
+    for tick in sorted(ticks, key=lambda tick: tick.at):
+        half = LETTER * len(tick.text) / 2
+        if tick.at - half >= end:
+            end = tick.at + half + GAP
             yield tick
 
 
@@ -202,9 +221,9 @@ def _drift(name: str, gathered: Gathered) -> Iterator[Chart]:
         points = [Dot(at, share, share, share, f"after {at:.3g} {data.unit}: {share:+.1%}")
                   for at, share in zip(data.at, data.shares, strict=True)]  # fmt: skip
         facts = "  ·  ".join([*data.facts, *data.below])
-        yield chart(f"{name}-drift", data.title, (data.unit, "against the first"), points, (None, "{:+.1%}"),
-                    facts=facts, line=list(zip(data.at, data.line, strict=True)),
-                    rules=[-data.limit, data.limit])  # fmt: skip
+        axes = f"{data.unit} since the first load", "faster or slower than the first load"
+        yield chart(f"{name}-drift", data.title, axes, points, (None, "{:+.1%}"), facts=facts,
+                    line=list(zip(data.at, data.line, strict=True)), rules=[-data.limit, data.limit])  # fmt: skip
 
 
 def _axis(of: Metric) -> str:

@@ -59,7 +59,7 @@ def environment(folder: Path | None = None) -> Environment:
     """Templates with everything escaped that they are given; those of another folder beside these."""
     made = Environment(
         loader=FileSystemLoader([TEMPLATES, *([folder] if folder else [])]), autoescape=True, finalize=_shown,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters["lines"] = _lines
     made.globals["map_cells"] = svg.map_cells

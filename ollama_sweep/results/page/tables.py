@@ -22,7 +22,7 @@ from ollama_sweep.store.rows import FailedAttempt
 
 MORE = ("load_duration_s", "size_bytes", "peak_rss_bytes", "ttft_s", "eval_rate", "energy_per_token_j")
 """Numbers of the table of cells beside the one that a task is about, where any cell has them."""
-LONGEST_TEXT = 500
+LONGEST_TEXT, SHORT_TEXT = 500, 24
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     is_long: bool = False
+
+    def is_short(self, column: int) -> bool:
+        """Its texts are so short that none is to be broken, however narrow the page is."""
+        return all(len(row[column]) <= SHORT_TEXT for row in self.rows)
 
 
 def _table(
@@ -224,6 +228,8 @@ def surroundings_table(number: str, gathered: Gathered) -> Table:
 
 
 def _written(value: object) -> str:
+    if value == []:
+        return "none"
     if isinstance(value, str):
         return _short(value)
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):

@@ -198,8 +198,9 @@ def _title(speed: Metric, across: Metric) -> str:
 
 def _facts(front: Sequence[Point], rest: Sequence[Point], options: PlotOptions) -> tuple[str, ...]:
     count = len(front) + len(rest)
+    are = "is" if len(front) == 1 else "are"
     facts = (
-        f"{len(front)} of {count} configurations are beaten by none in both" if count else "",
+        f"{len(front)} of {count} configurations {are} beaten by none in both" if count else "",
         f"{MOST_NAMED} of them are named" if len(front) > MOST_NAMED else "",
         f"sweep {options.sweep}" if options.sweep else "",
         options.machine,
@@ -246,7 +247,9 @@ def _draw(data: ParetoData, axes: Any) -> None:
     across_words = data.across.name if data.across is CONTEXT else chart.axis_words(data.across)
     chart.name_axes(axes, across_words, chart.values_up(axes, data.speed, min(every), max(every), room=0.14))
     chart.value_ticks(axes.xaxis, data.across)
+    is_rising = len(speeds) > 1 and (speeds[-1] - speeds[0]) * (across[-1] - across[0]) > 0
+    aside, anchor = (-7, "right") if is_rising else (7, "left")  # off the line and the interval
     for number, point in data.numbered:
-        axes.annotate(str(number), (point.across, point.speed), (0, 10), textcoords="offset points", ha="center",
+        axes.annotate(str(number), (point.across, point.speed), (aside, 4), textcoords="offset points", ha=anchor,
                       fontsize=9.5, fontweight="bold", color=INK, parse_math=False)  # fmt: skip
     chart.draw_list(axes, data.named)
