@@ -247,6 +247,9 @@ def test_words_at_the_axes_of_a_chart_are_round_and_leave_each_other_room() -> N
     assert 3 <= len(made.across) < len(ticks)
     for one, other in pairwise(made.across):
         assert other.at - one.at > 5.5 * (len(one.text) + len(other.text)) / 2
+    same = [charts.Dot(at, 92.5 + at * 1e-13, 92.5, 92.5, "") for at in (0, 1)]
+    made = charts.chart("c", "t", ("num_ctx", "speed"), same, (metric("prompt_eval_rate"), ""))
+    assert [tick.text for tick in made.up] == [str(value) for value in range(84, 101, 2)]
     memory = [charts.Dot(at, at * 2**20, at * 2**20, at * 2**20, "") for at in (100, 900)]
     made = charts.chart("c", "t", ("s", "memory"), memory, (metric("peak_rss_bytes"), ""))
     assert [tick.text for tick in made.up] == ["200.0 MiB", "400.0 MiB", "600.0 MiB", "800.0 MiB"]

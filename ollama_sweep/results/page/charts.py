@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WIDE, HIGH = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 78.0, 12.0, 10.0, 34.0
 MOST_OF_TILED, MOST_DOTS = 4, 200
+SAME = 1e-6
+"""Values that differ by no larger share of themselves are one: it is how they were calculated."""
 LETTER, GAP = 6.2, 12.0
 """How wide a letter at the axis is, about, and the room between two words there."""
 
@@ -96,7 +98,8 @@ def chart(
 
 
 def _room(low: float, high: float, share: float) -> tuple[float, float]:
-    more = (high - low) * share or abs(high) * 0.1 or 1.0
+    is_one = high - low <= SAME * abs(high)
+    more = (abs(high) * 0.1 or 1.0) if is_one else (high - low) * share
     return low - more, high + more
 
 

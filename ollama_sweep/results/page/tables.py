@@ -223,13 +223,12 @@ def settings_table(number: str, gathered: Gathered) -> Table:
 def surroundings_table(number: str, gathered: Gathered) -> Table:
     """The machine, the engine, and their versions."""
     rows = [("machine", gathered.row.machine), ("engine", gathered.row.engine)]
-    rows += [(str(name), _written(value)) for name, value in gathered.surroundings.items() if name != "engine"]
+    rows += [(str(name), _written(value)) for name, value in gathered.surroundings.items()
+             if name != "engine" and value not in ("", [], None)]  # fmt: skip
     return _table(f"{number}-machine", "Machine", [("what", False), ("value", False)], rows)
 
 
 def _written(value: object) -> str:
-    if value == []:
-        return "none"
     if isinstance(value, str):
         return _short(value)
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
