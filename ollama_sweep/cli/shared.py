@@ -103,6 +103,18 @@ def scout_option(command: F) -> F:
     )(command)
 
 
+def cluster_options(command: F) -> F:
+    """--cluster and how it is reached, for the commands that measure."""
+    command = click.option("--insecure", is_flag=True, help="With --cluster: without certificates.")(command)
+    command = click.option(
+        "--tls", type=paths.LATER, default=None, metavar="FOLDER", help="With --cluster: the certificates here."
+    )(command)
+    return click.option(
+        "--cluster", default="", metavar="WHERE", help="Measure on hosts of a cluster: its scheduler, local:N or "
+        "slurm:N.",
+    )(command)  # fmt: skip
+
+
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     """The checked sweep of a CONFIG and the command line, or of --pair. Raises ConfigError."""
     from ollama_sweep.plan.pairs.arms import of_files

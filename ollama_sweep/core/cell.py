@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ollama_sweep.core.options import LOAD_OPTIONS, Options, Scalar
@@ -84,7 +85,12 @@ class Cell:
 
     def label(self) -> str:
         """`num_ctx 4096, num_batch 64`: the coordinates in words."""
-        return ", ".join(f"{name} {model_label(str(value))}" for name, value in self.coordinates)
+        return label_of(self.coordinates)
+
+
+def label_of(coordinates: Iterable[tuple[str, Scalar]]) -> str:
+    """The same of names and values."""
+    return ", ".join(f"{name} {model_label(str(value))}" for name, value in coordinates)
 
 
 def model_label(model: str) -> str:

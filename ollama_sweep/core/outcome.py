@@ -80,6 +80,7 @@ class Flag(StrEnum):
     LOAD_FAILED = "load_failed"
     IMPORTED = "imported"
     REUSED = "reused"
+    DISTURBED = "disturbed"
 
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
@@ -97,6 +98,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.LOAD_FAILED: "a further load of it gave no number",
     Flag.IMPORTED: "taken from an older file, not measured here",
     Flag.REUSED: "the same configuration as another cell, measured there",
+    Flag.DISTURBED: "lanes beside its own disturb it (doctor --lanes), so it compares with cells of its sweep only",
 }
 
 

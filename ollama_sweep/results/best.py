@@ -31,7 +31,7 @@ from ollama_sweep.results.grids import (
 MOST_TIED = 5
 NO_SPREADS: Mapping[str, Spreads] = MappingProxyType({})
 _WARNED = (Flag.UNSTABLE, Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.NOISY, Flag.DRIFTED, Flag.THROTTLED,
-           Flag.WARM, Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED)  # fmt: skip
+           Flag.WARM, Flag.BUSY, Flag.SHARED_GPU, Flag.IMPORTED, Flag.DISTURBED)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def explain(reader: Reader, sweep: SweepRow, place: Place) -> Explained:
         place=place,
         planned=planned,
         result=result,
-        flags=tuple(_flag(flag, result, planned, last) for flag in sorted(flags_of(result))),
+        flags=tuple(_flag(flag, result, planned, last, reader) for flag in sorted(flags_of(result))),
         attempts=tuple(attempts),
         controls=tuple(reader.controls(sweep.sweep_id, place.key)),
         waiting=tuple(load for load in reader.further_loads(place.key) if load.state == WAITING),
@@ -397,9 +397,20 @@ def _why(attempt: AttemptRow, before: AttemptRow | None, turn: str) -> str:
     return "asked for again"
 
 
-def _flag(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt | None) -> ExplainedFlag:
+def _flag(
+    flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt | None, reader: Reader
+) -> ExplainedFlag:
     rule = FLAG_MEANINGS[flag]
+    if flag is Flag.DISTURBED and last is not None:
+        return ExplainedFlag(flag, rule, _of_lanes(reader, last.attempt.sweep))
     return ExplainedFlag(flag, rule, " and ".join(_because(flag, result, planned, last)) if last else "")
+
+
+def _of_lanes(reader: Reader, sweep: str) -> str:
+    """What `doctor --lanes` found of those of the sweep that measured the cell."""
+    measured_by = reader.sweep_if_there(sweep)
+    found = reader.disturbance(measured_by.sweep_id) if measured_by is not None else None
+    return "" if found is None else f"{found.words}, measured on {found.measured_at[:10]}"
 
 
 def _because(flag: Flag, result: CellResult, planned: PlannedCell, last: ExplainedAttempt) -> Iterator[str]:

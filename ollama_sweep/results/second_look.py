@@ -22,7 +22,7 @@ LEADING, DOUBTED = 0.4, 0.3
 """Of the loads of a second look so much for the leading group, and for what is doubted; the rest is the best one's."""
 MOST_OF_THE_BEST = 5
 AMONG_THE_BEST = "among the best"
-_DISTURBED = (Flag.DRIFTED, Flag.THROTTLED, Flag.BUSY, Flag.SHARED_GPU)
+_SPOILED = (Flag.DRIFTED, Flag.THROTTLED, Flag.BUSY, Flag.SHARED_GPU)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _doubted(
     seen = set()
     reasons: tuple[Callable[[CellResult], str], ...] = (
         lambda cell: f"{off[id(cell)]:+.0%} off its neighbours" if id(cell) in off else "",
-        lambda cell: " and ".join(str(flag) for flag in _DISTURBED if flag in cell.flags),
+        lambda cell: " and ".join(str(flag) for flag in _SPOILED if flag in cell.flags),
         lambda cell: str(Flag.NOISY) if Flag.NOISY in cell.flags else "",
     )
     for reason in reasons:

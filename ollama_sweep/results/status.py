@@ -20,6 +20,7 @@ from ollama_sweep.store.rows import SCOUT, SCOUT_OF, LeftOut
 from ollama_sweep.store.scans import FITS, OOM, ScannedLoad, settings_of
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.lanes.disturbance import Compared
     from ollama_sweep.core.noise.spread import Spreads
     from ollama_sweep.core.options import Scalar
     from ollama_sweep.core.outcome import Purpose, Status
@@ -94,6 +95,8 @@ class SweepStatus:
     """What other lanes measure beside `running`."""
     lanes: tuple[LaneRow, ...] = ()
     """The lanes of the sweep; none where it was measured in one process."""
+    disturbance: Compared | None = None
+    """Why what they have measured is flagged: they disturb each other."""
     factors: Mapping[str, LaneFactor] = field(default_factory=dict)
     """How many times as fast each of them is as all together."""
 
@@ -127,6 +130,7 @@ class SweepStatus:
             "counts": {str(status): count for status, count in self.counts.items()},
             "running": asdict(self.running) if self.running else None,
             **({"lanes": [_lane_dict(one, self.factors.get(one.name)) for one in self.lanes]} if self.lanes else {}),
+            **({"disturbance": _disturbance_dict(self.disturbance)} if self.disturbance else {}),
             **({"also_running": [asdict(one) for one in self.also_running]} if self.also_running else {}),
             "next": self.next,
             "process": {"pid": process.pid, "since": process.since, "host": process.host} if process else None,
@@ -208,6 +212,7 @@ def status_of(reader: Reader, row: SweepRow, *, is_quick: bool = False) -> Sweep
         scouted=_scouted(reader, row),
         scouts_for=str(row.spec.get(SCOUT_OF) or ""),
         lanes=tuple(reader.lanes(row.sweep_id)),
+        disturbance=reader.disturbance(row.sweep_id),
         factors=factors(reader.control_rates(row.sweep_id)),
         also_running=tuple(one for one in others if one is not None),
     )
@@ -325,6 +330,13 @@ def _other_sweep(reader: Reader, row: SweepRow, holder: Holder) -> OtherSweep | 
 
 def _lane_dict(lane: LaneRow, factor: LaneFactor | None) -> dict[str, object]:
     return {**asdict(lane), "factor": None if factor is None else asdict(factor)}
+
+
+def _disturbance_dict(found: Compared) -> dict[str, object]:
+    of = found.disturbance
+    return {"lanes": [lane.name for lane in found.lanes], "coordinates": dict(found.coordinates), "alone": of.alone,
+            "beside": of.beside, "share": of.share, "by_chance": of.limit, "loads": len(found.alone),
+            "measured_at": found.measured_at}  # fmt: skip
 
 
 def _running(reader: Reader, row: SweepRow) -> list[Running | None]:

@@ -87,6 +87,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "choices": ("attempt_id", "goal", "reason", "how_far"),
     "lanes": ("sweep_id", "name", "host", "gpu"),
     "leases": ("attempt_id", "lane_id", "until_at"),
+    "disturbances": ("sweep", "lanes", "coordinates", "alone", "beside", "is_there", "measured_at"),
 }  # fmt: skip
 """Of each table what a row is sealed over: not what changes later, nor a reference that `recover` may empty. A goal is
 sealed anew whenever it changes."""

@@ -29,6 +29,7 @@ from ollama_sweep.store.loads import stored
 from ollama_sweep.store.loads.spreads import said_of
 from ollama_sweep.store.rows import StoredAttempt
 from ollama_sweep.store.values import Notes
+from ollama_sweep.store.view.flags import OWN_FLAGS
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def corrected_loads(connection: sqlite3.Connection) -> int:
 def doubtful_cells(connection: sqlite3.Connection) -> int:
     """How many places of all plans hold a cell that failed or carries a flag."""
     failed = ", ".join(f"'{status}'" for status in FAILURES)
-    sql = f"""SELECT count(*) FROM plan JOIN cells ON cells.id = plan.cell_id
-        LEFT JOIN attempts ON attempts.id = cells.attempt_id
-        WHERE plan.skip IS NULL AND (cells.status IN ({failed}) OR attempts.flags <> '')"""
+    sql = f"""SELECT count(*) FROM plan JOIN cells AS c ON c.id = plan.cell_id
+        LEFT JOIN attempts AS a ON a.id = c.attempt_id
+        WHERE plan.skip IS NULL AND (c.status IN ({failed}) OR {OWN_FLAGS} <> '')"""
     return int(connection.execute(sql).fetchone()[0])

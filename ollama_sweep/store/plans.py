@@ -16,8 +16,8 @@ from itertools import islice
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import Status
 from ollama_sweep.store import checksum
-from ollama_sweep.store.rows import PlannedCell, SweepHeader
-from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT, add_view_columns
+from ollama_sweep.store.rows import DEATHS_UNTIL_PARKED, DIED, PARKED, REBOOT, PlannedCell, SweepHeader
+from ollama_sweep.store.schema import add_view_columns
 from ollama_sweep.store.values import BROKEN
 
 _CHUNK = 2000

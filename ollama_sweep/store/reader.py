@@ -36,6 +36,7 @@ from ollama_sweep.store.rows import (
     StoredAttempt,
     SweepRow,
 )
+from ollama_sweep.store.view import results as view
 
 if TYPE_CHECKING:
     from ollama_sweep.store.loads.spreads import StoredSpread
@@ -52,8 +53,8 @@ FROM sweeps CROSS JOIN plan ON plan.sweep_id = sweeps.id
     CROSS JOIN results ON results.sweep = sweeps.name AND results.position = plan.position
 WHERE sweeps.id = ?"""
 _RESULT = f"{_RESULTS} AND plan.position = ?"
-_DISTURBED = ("drifted", "throttled", "busy", "shared_gpu", "noisy")
-_FLAGGED = f"""({" OR ".join(f"results.flags LIKE '%{flag}%'" for flag in _DISTURBED)}) ORDER BY plan.position"""
+_SPOILED = ("drifted", "throttled", "busy", "shared_gpu", "noisy")
+_FLAGGED = f"""({" OR ".join(f"results.flags LIKE '%{flag}%'" for flag in _SPOILED)}) ORDER BY plan.position"""
 _MOST_NAMED = 5
 _NOT_METRICS = frozenset({"num_ctx", "num_batch", "position"})
 _DEFAULT_DIMENSIONS = ("num_ctx", "num_batch")
@@ -230,7 +231,7 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
         label = ", ".join(f"{name} {value}" for name, value in coordinates.items())
         status = values.status(row["status"])
         for name, value in row.items():
-            row[name] = self._notes.field(f"{name} of {label}", schema.reader_of(name), value, None)
+            row[name] = self._notes.field(f"{name} of {label}", view.reader_of(name), value, None)
         metrics = {
             name: value
             for name, value in row.items()
@@ -273,7 +274,7 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
 
     def checked(self, column: str, value: object) -> Any:
         """A value of a column of the view `results`; None for one that cannot be read, which is noted."""
-        return self._notes.field(f"{column} of a cell", schema.reader_of(column), value, None)
+        return self._notes.field(f"{column} of a cell", view.reader_of(column), value, None)
 
     def cannot_read(self, place: str) -> None:
         """What a caller had to leave out, for the one warning."""
@@ -351,13 +352,14 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
             AND +plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
 
-    def mark(self) -> tuple[int, int]:
-        """The last attempt of all, and how many have not ended: another pair as soon as one begins or ends."""
-        (row,) = self._rows(
+    def mark(self) -> tuple[int, int, int]:
+        """The last attempt of all, how many have not ended, what was found of lanes last: others as soon as one begins
+        or ends, or cells may have other flags."""
+        ((last, under_way),) = self._rows(
             """SELECT (SELECT COALESCE(max(id), 0) FROM main.attempts),
                 (SELECT count(*) FROM main.attempts INDEXED BY attempts_open WHERE finished_at IS NULL)"""
         )
-        return int(row[0]), int(row[1])
+        return int(last), int(under_way), self.last_disturbance()
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended, of several the last."""

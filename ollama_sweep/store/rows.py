@@ -16,6 +16,10 @@ PAIR = "pair"
 SCOUT, SCOUT_OF = "scout", "scout_of"
 """The same: the name of the sweep that scouts for it by context swap, and of a scout the name of the one it scouts."""
 
+DIED, REBOOT, PARKED = "died", "reboot", "parked"
+"""Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
+DEATHS_UNTIL_PARKED = 3
+
 
 def scout_of(name: str) -> str:
     """The name of the sweep that scouts for this one."""

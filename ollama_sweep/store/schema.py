@@ -4,8 +4,6 @@ Where things stand: a cell (by key) has one status and points at its last attemp
 flags and effective values live with the attempt. A sweep's plan is a list of (position, cell). Two facts are kept
 twice, by one trigger, so that the next pending cell and the counts cost the same at a million cells: `plan.pending`
 and `status_counts`.
-
-The view shows exact numbers, never rounded: it is also what `export` and the pictures read.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are our own names of tables and columns; values are always bound
@@ -13,27 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ollama_sweep.core.cell import PROMPT_TOKENS
-from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Status
-from ollama_sweep.store import values
 from ollama_sweep.store.goals.tables import GOALS
-from ollama_sweep.store.lanes.tables import LANE, LANES, MEASURED_BY
+from ollama_sweep.store.lanes.tables import DISTURBANCES, LANES
 from ollama_sweep.store.loads.tables import CORRECTIONS, LOADS
-from ollama_sweep.store.memory.tables import LEFT_OUT, MEMORY, SHOWN
+from ollama_sweep.store.memory.tables import MEMORY
+from ollama_sweep.store.view import results as view
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 APPLICATION_ID = 0x4F535750
 """`OSWP`, in the file's header: this database is ours."""
-DIED, REBOOT, PARKED = "died", "reboot", "parked"
-"""Reasons of interrupted attempts (the first two are unexplained deaths), and of a cell with three of those."""
-DEATHS_UNTIL_PARKED = 3
-
 _CELL_STATUSES = [status for status in Status if status not in (Status.INTERRUPTED, Status.DISCARDED)]
 _ATTEMPT_STATUSES = [status for status in Status if status not in (Status.PENDING, Status.SKIPPED)]
 
@@ -355,31 +347,11 @@ MIGRATIONS = (("1_tables", _TABLES_1), ("2_answers", _TABLES_2), ("3_checksums",
               ("4_thoughts", _THOUGHTS), ("5_loads", LOADS), ("6_corrections", CORRECTIONS),
               ("7_telemetry", _TELEMETRY), ("8_starts", _STARTS), ("9_memory", MEMORY), ("10_scans", _SCANS),
               ("11_reused", _REUSED), ("12_row_checksums", _ROW_CHECKSUMS), ("13_goals", GOALS),
-              ("14_goal_checksums", _GOAL_CHECKSUMS), ("15_lanes", LANES))  # fmt: skip
+              ("14_goal_checksums", _GOAL_CHECKSUMS), ("15_lanes", LANES),
+              ("16_disturbances", DISTURBANCES))  # fmt: skip
 """What made each version. A new one is one more line: from it `read_as_latest` knows what older files lack."""
 USER_VERSION = len(MIGRATIONS)
 """The version of this program; that of a file is in its header."""
-
-_BEFORE = ("sweep", "engine", "model", "num_ctx", "num_batch")
-_MEASURED = (
-    "prompt_eval_count", "prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_rate_low",
-    "prompt_eval_rate_high", "prompt_eval_rate_corrected", "prompt_eval_duration_s", "eval_count", "eval_rate",
-    "total_duration_s", "load_duration_s", "effective_num_ctx", "effective_num_batch",
-    "size_bytes", "size_vram_bytes",
-)  # fmt: skip
-_INTERVAL = ("prompt_eval_rate_low", "prompt_eval_rate_high")
-_CORRECTED = "prompt_eval_rate_corrected"
-_AFTER = ("task", "status", "flags", "attempts", "runs", "loads", "looks", *_MEASURED, "quantization", "parameter_size",
-          "reason", "error", "started_at", "finished_at", "position", "cell")  # fmt: skip
-_FIXED_COLUMNS = frozenset({*_BEFORE, *_AFTER})
-_NUMBERS = frozenset({"num_ctx", "num_batch", "attempts", "runs", "loads", "looks", "position", *_MEASURED})
-
-
-def reader_of(name: str) -> Callable[[object], Scalar]:
-    """How a column of the view is read; an added one holds a number or a text."""
-    if name in _NUMBERS:
-        return values.optional_number
-    return values.optional_text if name in _FIXED_COLUMNS else values.optional_scalar
 
 
 def apply_migrations(connection: sqlite3.Connection, version: int) -> None:
@@ -429,7 +401,7 @@ def read_as_latest(connection: sqlite3.Connection) -> None:
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {', '.join(missing)} WHERE false")
         elif missing:
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {', '.join(missing)} FROM main.{table}")
-    connection.execute(f"CREATE TEMP VIEW results AS {_results_sql(_added(connection))}")
+    connection.execute(f"CREATE TEMP VIEW results AS {view.results_sql(_added(connection))}")
 
 
 def column_types() -> dict[str, dict[str, tuple[str, bool]]]:
@@ -463,7 +435,7 @@ def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
 
 def add_view_columns(connection: sqlite3.Connection, names: Iterable[str], kind: str) -> None:
     """Give each new dimension (or score) a column of the view; makes the view again only where one is new."""
-    wanted = [(name, kind) for name in names if kind == "score" or name not in _FIXED_COLUMNS]
+    wanted = [(name, kind) for name in names if kind == "score" or name not in view.FIXED_COLUMNS]
     for name, _ in wanted:
         if not name or '"' in name:
             raise ValueError(f"cannot be the name of a column: {name!r}")
@@ -476,33 +448,11 @@ def add_view_columns(connection: sqlite3.Connection, names: Iterable[str], kind:
 def create_view(connection: sqlite3.Connection) -> None:
     """(Re)create the view `results` with the columns that `view_columns` asks for."""
     connection.execute("DROP VIEW IF EXISTS results")
-    connection.execute(f"CREATE VIEW results AS {_results_sql(_added(connection))}")
+    connection.execute(f"CREATE VIEW results AS {view.results_sql(_added(connection))}")
 
 
 def _added(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, kind FROM main.view_columns ORDER BY rowid").fetchall()
-
-
-OWN_FLAGS = """COALESCE(a.flags, '') || CASE WHEN c.flags = '' THEN '' WHEN COALESCE(a.flags, '') = '' THEN c.flags
-    ELSE ',' || c.flags END"""
-FLAGS = f"""CASE WHEN r.cell_id IS NULL OR a.id IS NULL THEN {OWN_FLAGS} ELSE (
-    SELECT group_concat(flag, ',') FROM (
-        SELECT value AS flag FROM json_each('["' || replace({OWN_FLAGS}, ',', '","') || '"]')
-            WHERE value NOT IN ('', 'clamped') UNION SELECT 'reused'
-        UNION SELECT 'clamped' WHERE (NULLIF(c.num_ctx, 0) + 255) / 256 <> (a.effective_num_ctx + 255) / 256
-            OR NULLIF(c.num_batch, 0) <> a.effective_num_batch ORDER BY flag)) END"""
-"""A cell with the result of another one is flagged, and clamped by its own sizes (num_ctx is padded to 256)."""
-
-
-def _as_columns(added: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Name, kind and column of what a database adds to the view; a name that is taken gets its kind in front."""
-    taken = {column.lower() for column in _FIXED_COLUMNS}
-    for name, kind in added:
-        if name in _INTERVAL:  # earlier versions stored an interval of the runs alone
-            continue
-        column = name if name.lower() not in taken else f"{kind}_{name}"
-        taken.add(column.lower())
-        yield name, kind, column
 
 
 def view_types(connection: sqlite3.Connection) -> dict[str, str]:
@@ -510,86 +460,11 @@ def view_types(connection: sqlite3.Connection) -> dict[str, str]:
 
     In the view's own order. Scores are REAL.
     """
-    of_attempts = {name: kind for name, (kind, _) in column_types()["attempts"].items() if name in _MEASURED}
-    whole = _NUMBERS - frozenset(_MEASURED)
-    added = {
-        column: "dimension" if kind == "dimension" else "REAL" for _, kind, column in _as_columns(_added(connection))
-    }
-    known = {**dict.fromkeys(_FIXED_COLUMNS, "TEXT"), **dict.fromkeys(whole, "INTEGER"),
-             **dict.fromkeys(_MEASURED, "REAL"), **of_attempts, **added}  # fmt: skip
+    of_attempts = {name: kind for name, (kind, _) in column_types()["attempts"].items() if name in view.MEASURED}
+    whole = view.NUMBERS - frozenset(view.MEASURED)
+    more = view.as_columns(_added(connection))
+    added = {column: "dimension" if kind == "dimension" else "REAL" for _, kind, column in more}
+    known = {**dict.fromkeys(view.FIXED_COLUMNS, "TEXT"), **dict.fromkeys(whole, "INTEGER"),
+             **dict.fromkeys(view.MEASURED, "REAL"), **of_attempts, **added}  # fmt: skip
     columns = connection.execute("SELECT * FROM results LIMIT 0").description
     return {column[0]: known[column[0]] for column in columns}
-
-
-def _results_sql(added: Iterable[tuple[str, str]]) -> str:
-    dimensions, scores = "", ""
-    for name, kind, column in _as_columns(added):
-        path = f"""'$."{name.replace("'", "''")}"'"""
-        if name == LANE:
-            dimensions += f"{MEASURED_BY} AS {LANE}, "
-        elif kind == "dimension":
-            places = [_json_value(place, path) for place in ("p.coordinates", "c.options", "c.server")]
-            places += [_MADE_LENGTH] if name == PROMPT_TOKENS else []
-            dimensions += f'COALESCE({", ".join(places)}) AS "{column}", '
-        else:
-            scores += f'{_score(name, path)} AS "{column}", '
-    measured = ", ".join(map(_measured, _MEASURED))
-    shown = SHOWN.replace("plan.", "p.").replace("cells.", "c.")
-    return f"""
-SELECT s.name AS sweep, s.engine, COALESCE(p.model, c.model) AS model, NULLIF(c.num_ctx, 0) AS num_ctx,
-    NULLIF(c.num_batch, 0) AS num_batch, {dimensions}c.task,
-    {shown} AS status, {FLAGS} AS flags,
-    c.attempts, COALESCE(a.runs, 0) AS runs, COALESCE(a.loads, a.runs > 0, 0) AS loads, COALESCE(a.choice, 0) AS looks,
-    {measured}, {scores}
-    c.quantization, c.parameter_size,
-    CASE WHEN p.skip = '{LEFT_OUT}' AND c.status = 'pending' THEN p.skip ELSE c.reason END AS reason,
-    CASE WHEN c.reason = '{PARKED}' THEN 'the process died {DEATHS_UNTIL_PARKED} times in a row in this cell'
-         WHEN c.status = a.status THEN a.error ELSE '' END AS error,
-    CASE WHEN c.status = 'started'
-         THEN (SELECT o.started_at FROM attempts AS o WHERE o.cell_id = c.id ORDER BY o.number DESC LIMIT 1)
-         ELSE NULLIF(a.started_at, '') END AS started_at,
-    CASE WHEN c.status = 'started' THEN NULL ELSE NULLIF(a.finished_at, '') END AS finished_at,
-    p.position, c.key AS cell
-FROM sweeps AS s CROSS JOIN plan AS p ON p.sweep_id = s.id CROSS JOIN cells AS c ON c.id = p.cell_id
-    LEFT JOIN attempts AS a ON a.id = c.attempt_id LEFT JOIN reused AS r ON r.cell_id = c.id
-""".strip()
-
-
-def _measured(column: str) -> str:
-    if column in _INTERVAL:
-        return _end("prompt_eval_rate", "a.prompt_eval_rate", column)
-    if column == _CORRECTED:
-        return f"a.prompt_eval_rate / (1 + (SELECT drift FROM corrections AS k WHERE k.attempt_id = a.id)) AS {column}"
-    return f"a.{column}"
-
-
-def _score(name: str, path: str) -> str:
-    """A number of an attempt. The interval of one that has a range is that of the runs and the loads together; a mean
-    over questions has its own, which is stored."""
-    stem, _, end = name.rpartition("_")
-    stored = _json_value("a.scores", path)
-    if end not in ("low", "high") or not stem:
-        return stored
-    of, lowest = (_json_value("a.scores", f"""'$."{part.replace("'", "''")}"'""") for part in (stem, f"{stem}_min"))
-    return f"CASE WHEN {lowest} IS NULL THEN {stored} ELSE {_bound(stem, of, end)} END"
-
-
-def _end(metric: str, value: str, column: str) -> str:
-    return f"{_bound(metric, value, column.rpartition('_')[2])} AS {column}"
-
-
-def _bound(metric: str, value: str, end: str) -> str:
-    """The value divided by the factor of its interval, or multiplied by it; NULL where that is not known."""
-    name = metric.replace("'", "''")
-    return f"""{value} {"/" if end == "low" else "*"} (SELECT i.factor FROM intervals AS i
-        WHERE i.sweep_id = a.sweep_id AND i.segment_id = a.segment_id AND i.metric = '{name}'
-            AND i.loads = COALESCE(a.loads, 1) AND i.runs IN (0, a.runs))"""
-
-
-_MADE_LENGTH = "CASE WHEN c.prompt_hash GLOB 'tokens:[0-9]*:*' THEN CAST(substr(c.prompt_hash, 8) AS INTEGER) END"
-"""The length that `cell.made_length` reads, for sweeps in which it is no dimension."""
-
-
-def _json_value(column: str, path: str) -> str:
-    """A value of a JSON text; NULL where that is none, for else it would be an error of the whole query."""
-    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, {path}) END"

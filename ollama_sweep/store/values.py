@@ -171,10 +171,17 @@ def scalars(value: object) -> dict[str, Scalar]:
     return found
 
 
+def json_list(value: object) -> list[Any]:
+    found = _json(value)
+    if not isinstance(found, list):
+        raise Unreadable("no list")
+    return found
+
+
 def names(value: object) -> tuple[str, ...]:
     """A JSON list of texts."""
-    found = _json(value)
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    found = json_list(value)
+    if not all(isinstance(one, str) for one in found):
         raise Unreadable("no names")
     return tuple(found)
 

@@ -19,7 +19,7 @@ from ollama_sweep.store.recovery import pages
 CELL, ATTEMPT = "cell", "attempt"
 _JSON = frozenset({
     "spec", "dimensions", "fingerprint", "options", "server", "task_options", "coordinates", "scores", "details",
-    "combination",
+    "combination", "lanes", "alone", "beside",
 })  # fmt: skip
 _BELONG_TO = {"attempts": "id", "runs": "attempt_id", "scores": "attempt_id", "answers": "attempt_id",
               "raw_outputs": "attempt_id", "checksums": "attempt_id", "telemetry": "attempt_id"}  # fmt: skip
@@ -142,7 +142,8 @@ _KEYS = {"plan": (("sweep_id", "position"), _PLACE), "load_values": (("attempt_i
 _NAMES = {"plan": "its place in the plan differs", "load_values": "what its load said differs",
           "corrections": "its correction differs", "out_of_memory": "the record of its memory differs",
           "choices": "why it was chosen differs", "goals": "its goal differs",
-          "lanes": "one of its lanes differs", "leases": "which lane measured it differs"}  # fmt: skip
+          "lanes": "one of its lanes differs", "leases": "which lane measured it differs",
+          "disturbances": "what doctor --lanes found differs"}  # fmt: skip
 
 
 def differing_rows(connection: sqlite3.Connection) -> Iterator[WrongRow]:
@@ -163,7 +164,8 @@ def _of_row(connection: sqlite3.Connection, table: str, key: tuple[object, ...],
     if "attempt_id" in row:
         return of_attempt(connection, row["attempt_id"], (_NAMES[table],))
     sql = "SELECT (SELECT name FROM main.sweeps WHERE id = ?), (SELECT key FROM main.cells WHERE id = ?)"
-    sweep, cell = next(_rows(connection, sql, row["sweep_id"], row.get("cell_id")), ("", ""))
+    sweep, cell = next(_rows(connection, sql, row.get("sweep_id"), row.get("cell_id")), ("", ""))
+    sweep = sweep or row.get("sweep")
     if table == "plan":
         return Difference(_text(sweep), _object(row["coordinates"]), _text(cell), None, (_NAMES[table],))
     what = _NAMES.get(table, f"row {key[0]} of the table {table} differs")

@@ -45,8 +45,8 @@ class Shape:
 
     drawn: Sequence[tuple[HeatmapData, Grid]] = ()
     last_attempt: int = 0
-    mark: tuple[int, int] = (0, 0)
-    """That of the attempts when the page was made."""
+    mark: tuple[int, int, int] = (0, 0, 0)
+    """That of the database when the page was made."""
     state: str = ""
     due_at: float = 0.0
     is_old: bool = False
@@ -79,7 +79,7 @@ class Pulses:
         return any(one.is_old and one.due_at <= now for one in map(self._shapes.get, asked) if one is not None)
 
     def is_behind(self, asked: Sequence[Asked], followed: Following) -> bool:
-        """Since one of these pages was made an attempt has begun or ended: its stream began later."""
+        """Since one of these pages was made something has changed: its stream began later."""
         shapes = [shape for one in asked if (shape := self._shapes.get(one)) is not None]
         try:
             return bool(shapes) and self._library.read_on(

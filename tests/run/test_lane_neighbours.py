@@ -15,6 +15,8 @@ from sweeping import Program, program
 from ollama_sweep.core.lanes.disturbance import disturbance
 
 TURNS = 8
+KEPT = "sweeps.db", "sweeps.db.lock"
+"""What was found, for the sweep that comes."""
 
 
 def lanes(program: Program, *names: str, **keys: Any) -> Path:
@@ -28,9 +30,9 @@ def of_lanes(program: Program, config: Path, code: int = 0) -> list[dict[str, st
     return found
 
 
-def nothing_left(program: Program) -> None:
+def nothing_left(program: Program, *files: str) -> None:
     assert program.left_running() == []
-    assert not list(program.folder.glob("*.db*"))
+    assert {file.name for file in program.folder.glob("*.db*")} == set(files)
 
 
 def test_neighbours_that_take_something_away_are_seen(program: Program) -> None:
@@ -44,7 +46,7 @@ def test_neighbours_that_take_something_away_are_seen(program: Program) -> None:
     assert found["text"].endswith("neighbours disturb each other")
     assert "Use fewer lanes" in found["hint"]
     assert list(crowd.iterdir()) == []
-    nothing_left(program)
+    nothing_left(program, *KEPT)
 
 
 def test_neighbours_that_take_nothing_away_are_well(program: Program) -> None:
@@ -52,7 +54,7 @@ def test_neighbours_that_take_nothing_away_are_well(program: Program) -> None:
     (found,) = of_lanes(program, lanes(program, "a", "b", "c"))
     assert found["state"] == "ok"
     assert "with b, c at work (+0.0 %" in found["text"]
-    nothing_left(program)
+    nothing_left(program, *KEPT)
 
 
 def test_a_cell_that_cannot_be_measured_is_told(program: Program) -> None:
@@ -73,7 +75,7 @@ def test_ctrl_c_leaves_nothing_behind(program: Program) -> None:
 
 def test_a_sweep_without_lanes_or_with_one_has_nothing_to_compare(program: Program) -> None:
     (found,) = of_lanes(program, program.grid(), 2)
-    assert found["text"] == "--lanes: the sweep has no lanes: it needs the key gpus or hosts"
+    assert found["text"] == "--lanes: the sweep has no lanes: it needs the key gpus or hosts, or --cluster"
     (found,) = of_lanes(program, lanes(program, "a"), 5)
     assert "fewer than two lanes can measure" in found["text"]
     nothing_left(program)

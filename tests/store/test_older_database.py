@@ -26,6 +26,7 @@ from ollama_sweep.core.cell import Cell, cell_key
 from ollama_sweep.core.outcome import Flag, Status
 from ollama_sweep.store import schema
 from ollama_sweep.store.reader import Reader
+from ollama_sweep.store.view import results
 from ollama_sweep.store.writer import Store
 
 READS = (
@@ -248,7 +249,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program is of the version to come: it has one more migration, and its view one more column."""
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("later", LATER)))
     monkeypatch.setattr(schema, "USER_VERSION", schema.USER_VERSION + 1)
-    monkeypatch.setattr(schema, "_MEASURED", (*schema._MEASURED, "later_rate"))
+    monkeypatch.setattr(results, "MEASURED", (*results.MEASURED, "later_rate"))
 
 
 @pytest.mark.parametrize(("older", "words"), READS_OF, ids=called)

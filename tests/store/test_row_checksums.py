@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ollama_fixture import free_port
 from sweeping import Program, json_of
 
 from ollama_sweep.store import checksum, verify
@@ -31,6 +32,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     made("run", config, "--scan").must()
     hosts = [{"name": "a", "host": "127.0.0.1:1"}]
     made("run", made.grid("in_lanes", num_ctx=512, num_thread=2, num_batch=32, warmup=0, hosts=hosts)).must()
+    hosts = [{"name": name, "host": f"127.0.0.1:{free_port()}"} for name in ("a", "b")]
+    made("doctor", made.grid("beside", num_ctx=512, num_batch=32, warmup=0, hosts=hosts), "--lanes").must()
     for name in ("wanted", "wished"):
         made("run", made.grid(name, num_ctx=[512, 1024], num_thread=1, num_batch=[32, 64]), "--goal", "best").must()
     yield made

@@ -10,7 +10,7 @@ import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import say, say_json, warn
-from ollama_sweep.core.errors import SweepError
+from ollama_sweep.core.errors import ConfigError, SweepError
 
 if TYPE_CHECKING:
     from ollama_sweep.core.finding import Finding
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warning": "yellow", "bad": "red"}
 PLACES = ("model", "engine", "host", "ollama")
 """Options that make sense without CONFIG; any other one needs the file."""
+
+
+JOBS_WAIT_S = 600.0
+"""Jobs of a batch system may wait for their turn; a server that is away is said at once."""
 
 
 class _NotWell(SweepError):
@@ -34,6 +38,7 @@ class _NotWell(SweepError):
 @click.command("doctor", short_help="Check Ollama, model, disk, and what would spoil numbers.")
 @shared.sweep_options
 @click.option("--lanes", is_flag=True, help="Only measure whether the lanes of CONFIG disturb each other.")
+@shared.cluster_options
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
@@ -41,14 +46,18 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
     """Check whether a sweep can run here and whether its numbers would be true. Nothing is left behind.
 
     With CONFIG it looks at that sweep's model and prompt, else at the sweep that ran last, if there is one. It exits
-    with 0 when nothing is bad; else with 5 (engine), 4 (disk), 3 (database of others) or 2 (input).
+    with 0 when nothing is bad; else with 5 (engine), 4 (disk), 3 (database of others) or 2 (input). What --lanes
+    measures is kept in the database: while lanes disturb each other, what they measured is flagged.
 
     \b
     Example:
       ollama-sweep doctor
       ollama-sweep doctor configs/quickstart.yaml
       ollama-sweep doctor mine.yaml --lanes
+      ollama-sweep doctor mine.yaml --lanes --cluster local:2
     """
+    if given["cluster"] and not given["lanes"]:
+        raise ConfigError("only with --lanes", "--cluster")
     found = []
     for finding in _of_lanes(config, db, given) if given["lanes"] else _examine(config, db, verbose, given):
         found.append(finding)
@@ -80,9 +89,9 @@ def _examine(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]
 
 def _of_lanes(config: Path | None, db: Path, given: dict[str, Any]) -> Iterable[Finding]:
     """Whether those of the sweep disturb each other; nothing else is looked at."""
-    from ollama_sweep.core.errors import ConfigError
     from ollama_sweep.core.finding import of_error, warning
     from ollama_sweep.run.lanes import neighbours
+    from ollama_sweep.run.session import SessionOptions
     from ollama_sweep.store import lock
 
     if lock.holder(db) is not None:
@@ -92,12 +101,17 @@ def _of_lanes(config: Path | None, db: Path, given: dict[str, Any]) -> Iterable[
         return
     try:
         spec = shared.spec_from(config, given)
-        if not spec.has_lanes:
-            raise ConfigError("the sweep has no lanes: it needs the key gpus or hosts", "--lanes")
+        if not spec.has_lanes and not given["cluster"]:
+            raise ConfigError("the sweep has no lanes: it needs the key gpus or hosts, or --cluster", "--lanes")
     except SweepError as error:
         yield of_error(neighbours.CHECK, error)
         return
-    yield from neighbours.findings(spec, remote=given["remote"], say=warn)
+    wait_s = JOBS_WAIT_S if given["cluster"].startswith("slurm:") else 0.0
+    options = SessionOptions(
+        remote=given["remote"], wait_engine_s=wait_s, allow_network_db=given["allow_network_db"],
+        cluster=given["cluster"], tls=given["tls"], insecure=given["insecure"],
+    )  # fmt: skip
+    yield from neighbours.findings(spec, db, options, warn)
 
 
 def _subject(config: Path | None, db: Path, verbose: bool, given: dict[str, Any]) -> tuple[Subject, EngineSettings]:

@@ -52,11 +52,7 @@ DEFAULT_OUT = "heatmaps"
 @click.option("--detach", is_flag=True, help="Go on in the background when the terminal is closed.")
 @click.option("--serve", is_flag=True, help="A live page for a browser, as long as it runs.")
 @click.option("--control", is_flag=True, help="With --serve: buttons to pause and stop, for who has its token.")
-@click.option(
-    "--cluster", default="", metavar="WHERE", help="Measure on hosts of a cluster: its scheduler, local:N or slurm:N."
-)
-@click.option("--tls", type=paths.LATER, default=None, metavar="FOLDER", help="With --cluster: the certificates here.")
-@click.option("--insecure", is_flag=True, help="With --cluster: without certificates.")
+@shared.cluster_options
 @click.option(
     "--same-version", is_flag=True, help="Refuse another version of the engine than the sweep was measured with."
 )

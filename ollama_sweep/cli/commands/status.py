@@ -96,6 +96,7 @@ def _lines(found: SweepStatus, process: Sequence[str], lanes: Sequence[str]) -> 
         *process,
     ]
     lines += lanes
+    lines += [found.disturbance.sentence] if found.disturbance is not None else []
     for running in (*([found.running] if found.running else []), *found.also_running) if not found.lanes else ():
         again = f", attempt {running.attempt}" if running.attempt > 1 else ""
         lines.append(f"Now: {label(running.coordinates)}{again}, for {_length(running.seconds)}")

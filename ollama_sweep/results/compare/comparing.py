@@ -23,7 +23,7 @@ from ollama_sweep.store.beside import DEFAULT_DB
 from ollama_sweep.store.loads.compared import PlanCell
 
 THRESHOLD = 0.05
-_WHAT_IT_IS = frozenset({Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED})
+_WHAT_IT_IS = frozenset({Flag.SPILLED, Flag.CLAMPED, Flag.UNFILLED, Flag.DISTURBED})
 """Flags that say what a cell is; those of both sides must agree. Every other flag says that its number is in doubt."""
 _LOOKED_AT = 200
 FLAGGED, FAILED, PENDING, NO_VALUE, SHARED = "flagged", "failed", "not measured", "no value", "the same measurement"

@@ -51,7 +51,7 @@ def summary(found: Comparison, part: Part) -> list[str]:
     unit = f" in {part.metric.unit}" if part.metric.unit and not part.metric.is_bytes else ""
     words = f"{part.metric.words[:1].upper()}{part.metric.words[1:]}"
     title = f"{part.task}: {words}{unit} ({part.metric.direction}), beyond {percent(found.threshold)}"
-    return [title, _over_all(part), _counted(found, part), *_noise(part)]
+    return [title, _over_all(part), _counted(found, part), *_noise(part), *_disturbed(part)]
 
 
 def _over_all(part: Part) -> str:
@@ -93,6 +93,13 @@ def _noise(part: Part) -> Iterator[str]:
         spread = f"± {percent(turns.spread.sigma)} ({turns.spread.df} degrees of freedom)"
         cells = f"{len(turns.changes)} cell{'s' if len(turns.changes) != 1 else ''}"
         yield f"Turns: {turns.turns}, whose differences scatter by {spread}; {cells} judged by them."
+
+
+def _disturbed(part: Part) -> Iterator[str]:
+    if disturbed := sum(Flag.DISTURBED in cell.flags[0] & cell.flags[1] for cell in part.cells if not cell.left_out):
+        be = "is" if disturbed == 1 else "are"
+        yield (f"{disturbed} of the cells {be} flagged disturbed on both sides: other lanes were at work beside both, "
+               "and what is judged is how they do then.")  # fmt: skip
 
 
 def spreads_words(spreads: Spreads) -> str:

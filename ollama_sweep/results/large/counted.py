@@ -13,7 +13,7 @@ from ollama_sweep.results.large.columns import Columns, flag_set
 from ollama_sweep.results.large.sheet import Sheet
 from ollama_sweep.store.reader import Reader
 
-DISTURBED = frozenset({Flag.DRIFTED, Flag.THROTTLED, Flag.BUSY, Flag.SHARED_GPU, Flag.NOISY})
+SPOILED = frozenset({Flag.DRIFTED, Flag.THROTTLED, Flag.BUSY, Flag.SHARED_GPU, Flag.NOISY})
 
 
 def labels(found: Columns) -> Counter[str]:
@@ -49,7 +49,7 @@ def remarkable(reader: Reader, sheet: Sheet, n: int) -> list[CellResult]:
 def _remarkable(found: Columns, n: int) -> Iterator[int]:
     coded = found.coded
     is_ok = _of_words(coded["status"], lambda word: word == Status.OK)
-    is_disturbed = _of_words(coded["flags"], lambda word: bool(flag_set(word) & DISTURBED))
+    is_spoiled = _of_words(coded["flags"], lambda word: bool(flag_set(word) & SPOILED))
     for task, one in found.metrics.items():
         is_there = is_ok & (coded["task"].codes == coded["task"].values[task])
         if one.name in found.numbers:
@@ -58,7 +58,7 @@ def _remarkable(found: Columns, n: int) -> Iterator[int]:
             if len(where) > n:
                 where = where[np.sort(np.argpartition(values[where], n)[:n])]
             yield from where[np.argsort(values[where], kind="stable")].tolist()
-        yield from np.nonzero(is_there & is_disturbed)[0][:n].tolist()
+        yield from np.nonzero(is_there & is_spoiled)[0][:n].tolist()
 
 
 def _of_words(codes: Any, holds: Any) -> Any:

@@ -52,8 +52,8 @@ class Sheets:
 
 
 def _key(reader: Reader, row: SweepRow) -> Key:
-    """Another file, another plan or another run has a sheet of its own."""
+    """Another file, another plan or another run has a sheet of its own; so has what was found of the lanes since."""
     number = None
     with contextlib.suppress(OSError):
         number = reader.path.stat().st_ino
-    return number, row.sweep_id, row.created_at, row.plan_fingerprint, row.last_run_at
+    return number, row.sweep_id, row.created_at, row.plan_fingerprint, row.last_run_at, reader.last_disturbance()

@@ -130,4 +130,6 @@ def _notes(reader: Reader, row: SweepRow, cells: Sequence[CellResult]) -> list[s
 
     missing = reader.missing_cells()
     rates = reader.rates(row.sweep_id) if cells else {}
-    return [*([beside.missing_words(missing)] if missing else []), *outlying_note(outlying_runs(cells, rates))]
+    lanes = reader.disturbance(row.sweep_id)
+    told = [lanes.sentence] if lanes is not None else []
+    return [*told, *([beside.missing_words(missing)] if missing else []), *outlying_note(outlying_runs(cells, rates))]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.lanes.lane import Lane
 from ollama_sweep.plan.survey import Survey
 from ollama_sweep.run.cluster import batch, lanes, local
 from ollama_sweep.run.cluster.ways import LOCAL, SLURM, Way, dask, way_to
@@ -52,6 +53,15 @@ class ClusterSession(LanesSession):
         if found is None or not 1 <= int(found[2]) <= MOST_STARTED:
             raise ConfigError(f"{text}: write {text.partition(':')[0]}:N with 1 to {MOST_STARTED} workers", "--cluster")
         return found[1], int(found[2])
+
+    def _computer_of(self, lane: Lane) -> str:
+        """Two workers may well be on one computer, but only of those that are started here is it known."""
+        return "" if self._wanted()[0] == LOCAL else lane.name
+
+    def _doctor(self) -> str:
+        options = self.options
+        how = f" --tls {options.tls}" if options.tls is not None else " --insecure" if options.insecure else ""
+        return f"{super()._doctor()} --cluster {options.cluster}{how}"
 
     def _way(self) -> Way:
         options = self.options

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from ollama_sweep import engines
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.lanes.lane import Lane, shared_out
 from ollama_sweep.engines.base import EngineInfo
-from ollama_sweep.machine import address, computer, processor
+from ollama_sweep.machine import address, computer, ports, processor
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.run import claims
 
@@ -70,27 +71,25 @@ def _with_needs(spec: SweepSpec, one: Chosen) -> Chosen:
     return Chosen(one.lane, one.environment, needs)
 
 
-def refuse_shared(chosen: list[Chosen]) -> str:
-    """Two lanes on one GPU are refused (ConfigError); a line where they share this computer's processor, else ""."""
+def refuse_shared(chosen: Sequence[Chosen]) -> None:
+    """Two lanes on one GPU. Raises ConfigError."""
     taken: dict[str, str] = {}
-    shared = []
     for one in chosen:
         for key, words in one.needs.items():
             other = taken.setdefault(key, one.lane.name)
-            if other == one.lane.name:
-                continue
-            if key.endswith(" processor"):
-                shared += [name for name in (other, one.lane.name) if name not in shared]
-                continue
-            raise ConfigError(f"{words} would be used by {other} and {one.lane.name}: two at once spoil each other's "
-                              "numbers; leave out one of them", f"hosts.{one.lane.name}")  # fmt: skip
-    return (
-        ""
-        if not shared
-        else (
-            f"Warning: the lanes {', '.join(shared)} share this computer's processor: their numbers disturb each other"
-        )
-    )
+            if other != one.lane.name and not key.endswith(" processor"):
+                raise ConfigError(f"{words} would be used by {other} and {one.lane.name}: two at once spoil each "
+                                  "other's numbers; leave out one of them", f"hosts.{one.lane.name}")  # fmt: skip
+
+
+def computer_of(lane: Lane) -> str:
+    """Which computer a lane is on: "" for this one, else the name under which it is reached; behind a tunnel nobody
+    knows, so that is one of its own.
+    """
+    if not lane.host or not ports.is_elsewhere(lane.host):
+        return ""
+    name = urlsplit(lane.host).hostname or ""
+    return lane.host if address.is_loopback(name) else name
 
 
 def _gpus(spec: SweepSpec) -> list[Chosen]:

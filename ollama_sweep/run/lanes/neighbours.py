@@ -1,6 +1,7 @@
 """`doctor --lanes`: the control cell on one lane, alone and with its neighbours at work, several times in turn.
 
-It measures in a folder of its own that is removed again: the sweep's database and its lanes' folders are not touched.
+It measures in a folder of its own that is removed again: the folders of the sweep's lanes are not touched, and its
+database gets what was found, once it is known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable, Stopped, SweepError
 from ollama_sweep.core.finding import Finding, of_error, ok, warning
-from ollama_sweep.core.lanes.disturbance import disturbance
+from ollama_sweep.core.lanes.disturbance import Compared
 from ollama_sweep.core.lanes.order import Line, RunMade
 from ollama_sweep.core.outcome import Outcome, Status
 from ollama_sweep.machine.clocks import REAL
@@ -36,14 +37,10 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What was measured: on which lane which cell, its rates by whether the `others` were at work, in tokens/s; and
-    lanes that were left out, with why."""
+class Measured:
+    """What was measured, and the lanes that were left out, with why."""
 
-    lane: str
-    label: str
-    others: tuple[str, ...]
-    rates: dict[bool, list[float]]
+    compared: Compared
     left_out: tuple[tuple[str, str], ...]
 
 
@@ -51,7 +48,7 @@ class Compared:
 class Neighbours(Coordinator):
     """Lanes that measure one cell again and again; nothing of it is stored."""
 
-    is_done: Callable[[Compared], None] = lambda compared: None
+    is_done: Callable[[Measured], None] = lambda measured: None
     say: Say = lambda line: None
     _at_work: list[Side] = field(default_factory=list)
     _running: set[str] = field(default_factory=set)
@@ -69,11 +66,11 @@ class Neighbours(Coordinator):
             raise ConfigError("the sweep has no cell to measure")
         try:
             self._start(self.sides)
-            self.is_done(self._compared(turn))
+            self.is_done(self._measured(turn))
         finally:
             self._end_all()
 
-    def _compared(self, turn: OwnTurn) -> Compared:
+    def _measured(self, turn: OwnTurn) -> Measured:
         there = [side for side in self.sides if side.is_hoped_for]
         left_out = tuple(
             (one.lane.name, one.is_known_as[1]) for one in self.sides if one.is_left_out and one.is_known_as
@@ -88,8 +85,9 @@ class Neighbours(Coordinator):
             words = f"beside {', '.join(one.lane.name for one in others)}" if beside else "alone"
             self.say(f"lanes: {number} of {len(TURNS)}: {first.lane.name} {words}")
             rates[beside].append(self._rate(turn, first, others if beside else []))
-        label = self.cell_at(turn.position).label()
-        return Compared(first.lane.name, label, tuple(one.lane.name for one in others), rates, left_out)
+        where = dict(self.cell_at(turn.position).coordinates)
+        lanes = tuple(one.lane for one in there)
+        return Measured(Compared(lanes, where, tuple(rates[False]), tuple(rates[True])), left_out)
 
     def _rate(self, turn: OwnTurn, first: Side, others: Sequence[Side]) -> float:
         """One load of the cell on the first lane, while the others measure it without a pause."""
@@ -185,42 +183,65 @@ class Neighbours(Coordinator):
 class NeighboursSession(LanesSession):
     """See `Neighbours`; its database is one that is thrown away."""
 
-    compared: Compared | None = None
+    measured: Measured | None = None
 
     def _kind(self, store: Store, found: Survey) -> Callable[..., Execution]:
         lanes = super()._kind(store, found)
         assert isinstance(lanes, partial)
-        return partial(Neighbours, **lanes.keywords, is_done=self._keep, say=self._say)
+        return partial(Neighbours, **lanes.keywords, is_done=self._take_measured, say=self._say)
 
-    def _keep(self, compared: Compared) -> None:
-        self.compared = compared
+    def _take_measured(self, measured: Measured) -> None:
+        self.measured = measured
 
     def _steering(self, store: Store, sweep_id: int, aim: Aim) -> Steering | None:
         return None
 
 
-def findings(spec: SweepSpec, *, remote: bool, say: Say) -> Iterator[Finding]:
-    """What `doctor` says of the lanes of a sweep. Raises Stopped."""
+def findings(spec: SweepSpec, db: Path, options: SessionOptions, say: Say) -> Iterator[Finding]:
+    """What `doctor` says of the lanes of a sweep, which is kept in its database from then on. Raises Stopped."""
     try:
-        compared = _measured(spec, SessionOptions(remote=remote, wait_engine_s=0.0, no_pause=True), say)
+        measured = _measured(spec, replace(options, no_pause=True), say)
     except Stopped:
         raise
     except SweepError as error:
         yield of_error(CHECK, error)
         return
-    for name, why in compared.left_out:
+    for name, why in measured.left_out:
         yield warning(CHECK, f"{name} is left out: {why}")
-    yield _finding(compared)
+    yield _finding(measured.compared)
+    try:
+        _keep(db, spec.name, measured.compared, options, say)
+    except SweepError as error:
+        yield warning(CHECK, f"this could not be kept in {db}, so no cell will be flagged for it: {error}")
 
 
-def _measured(spec: SweepSpec, options: SessionOptions, say: Say) -> Compared:
+def _measured(spec: SweepSpec, options: SessionOptions, say: Say) -> Measured:
+    kind: type[NeighboursSession] = NeighboursSession
+    if options.cluster:
+        from ollama_sweep.run.cluster.neighbours import ClusterNeighboursSession  # through Dask
+
+        kind = ClusterNeighboursSession
     with tempfile.TemporaryDirectory(prefix="ollama-sweep-lanes-") as folder:
-        session = NeighboursSession(spec, Path(folder) / "lanes.db", options, say=say)
+        session = kind(spec, Path(folder) / "lanes.db", options, say=say)
         ended = session.run()
     if ended.stopped is not None:
         raise ended.stopped
-    assert session.compared is not None
-    return session.compared
+    assert session.measured is not None
+    return session.measured
+
+
+def _keep(db: Path, sweep: str, found: Compared, options: SessionOptions, say: Say) -> None:
+    """It counts from now on, also where the sweep, or the database, is not there yet. Raises SweepError."""
+    is_new = not db.exists()
+    store = Store.open(db, allow_network=options.allow_network_db, say=say)
+    try:
+        store.keep_disturbance(sweep, found)
+    except SweepError:
+        if is_new:
+            store.discard()
+        raise
+    finally:
+        store.close()
 
 
 def _why(outcome: Outcome) -> str:
@@ -228,11 +249,7 @@ def _why(outcome: Outcome) -> str:
 
 
 def _finding(compared: Compared) -> Finding:
-    found = disturbance(compared.rates[False], compared.rates[True])
-    what = f"{compared.label} on {compared.lane}: {found.alone:.4g} tokens/s alone, {found.beside:.4g}"
-    by_chance = f"({100 * found.share:+.1f} %; by chance ± {100 * found.limit:.1f} %)"
-    words = f"{what} with {', '.join(compared.others)} at work {by_chance}"
-    if not found.is_there:
-        return ok(CHECK, f"{words}: neighbours do not disturb each other")
+    if not compared.disturbance.is_there:
+        return ok(CHECK, f"{compared.words}: neighbours do not disturb each other")
     hint = "Use fewer lanes, or some that share neither processor, memory nor power; else compare cells of this sweep"
-    return warning(CHECK, f"{words}: neighbours disturb each other", f"{hint} with each other only")
+    return warning(CHECK, f"{compared.words}: neighbours disturb each other", f"{hint} with each other only")

@@ -25,6 +25,8 @@ from ollama_sweep.run.lanes.side import Side
 from ollama_sweep.run.listeners import WaitingNote
 from ollama_sweep.run.loop import Execution, ShieldedLedger
 from ollama_sweep.run.session import Session
+from ollama_sweep.run.words.lanes import of_disturbance
+from ollama_sweep.store import beside
 from ollama_sweep.store.writer import Store
 
 
@@ -64,8 +66,8 @@ class LanesSession(Session):
         self.tell_choice(name)
         with contextlib.ExitStack() as held:
             chosen = held.enter_context(self._lanes(name))
-            if words := choosing.refuse_shared(list(chosen)):
-                self._tell(words)
+            choosing.refuse_shared(chosen)
+            self._tell_disturbance(store, chosen)
             needs = {key: words for one in chosen for key, words in one.needs.items()}
             held.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
             if self.options.keep_awake:
@@ -74,6 +76,20 @@ class LanesSession(Session):
             celsius = cooling.celsius_of(self.spec, found.info)
             self._chosen, self._settings = chosen, settings
             self._run(store, engine, celsius, found)
+
+    def _tell_disturbance(self, store: Store, chosen: Sequence[Chosen]) -> None:
+        """Whether lanes of one computer disturb each other, where that is not known or they do."""
+        computers = {one.lane: self._computer_of(one.lane) for one in chosen}
+        if line := of_disturbance(computers, store.disturbance(self.spec.name), self._doctor()):
+            self._tell(line)
+
+    def _computer_of(self, lane: Lane) -> str:
+        return choosing.computer_of(lane)
+
+    def _doctor(self) -> str:
+        """The command that measures whether the lanes of this session disturb each other."""
+        remote = " --remote" if self.options.remote else ""
+        return f"ollama-sweep doctor {self.spec.config_path or ''} --lanes{remote}{beside.db_words(self.db)}"
 
     @contextlib.contextmanager
     def _lanes(self, name: str) -> Iterator[Sequence[Chosen]]:

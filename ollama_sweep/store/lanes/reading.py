@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ollama_sweep.core.lanes.disturbance import Compared
 from ollama_sweep.store.file import Reading
-from ollama_sweep.store.lanes import keeping
+from ollama_sweep.store.lanes import disturbances, keeping
 from ollama_sweep.store.lanes.keeping import LaneRow
 
 
@@ -19,6 +20,17 @@ class LaneReading(Reading):
         """What the loads of the control cell gave in the surroundings at hand, by lane."""
         with self._storage_errors():
             return keeping.control_rates(self._connection, sweep_id, self._notes)
+
+    def disturbance(self, sweep_id: int) -> Compared | None:
+        """Why cells that lanes of this sweep have measured are flagged; None where its lanes do not disturb each other,
+        or that is not known."""
+        with self._storage_errors():
+            return disturbances.flagging(self._connection, sweep_id, self._notes)
+
+    def last_disturbance(self) -> int:
+        """The number of what it found last, of whichever sweep: flags of many cells may be others with the next."""
+        with self._storage_errors():
+            return disturbances.last(self._connection)
 
     def lane_of(self, attempt_id: int) -> str:
         """Which lane measured an attempt; "" for one that was measured without lanes."""

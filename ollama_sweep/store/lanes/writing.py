@@ -11,7 +11,7 @@ from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Outcome
 from ollama_sweep.store import attempts as all_attempts
 from ollama_sweep.store import plans, queries
-from ollama_sweep.store.lanes import attempts, keeping, versions
+from ollama_sweep.store.lanes import attempts, disturbances, keeping, versions
 from ollama_sweep.store.lanes.attempts import Known
 from ollama_sweep.store.lanes.keeping import State
 from ollama_sweep.store.lanes.versions import Measured
@@ -21,6 +21,7 @@ from ollama_sweep.store.transactions import Guard
 from ollama_sweep.store.values import Notes
 
 if TYPE_CHECKING:
+    from ollama_sweep.core.lanes.disturbance import Compared
     from ollama_sweep.core.lanes.lane import Lane
 
 
@@ -76,6 +77,15 @@ class LaneWriting:
         """This lane measures the attempt, and is waited for so long."""
         until = (datetime.fromisoformat(self._now()) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
         self._guard.write(lambda connection: keeping.lease(connection, attempt_id, sweep_id, lane, until))
+
+    def keep_disturbance(self, sweep: str, found: Compared) -> None:
+        """What `doctor --lanes` found of a sweep of this name, which need not be there yet."""
+        now = self._now()
+        self._guard.write(lambda connection: disturbances.keep(connection, sweep, found, now))
+
+    def disturbance(self, sweep: str) -> Compared | None:
+        """What counts of that; None where nothing was measured."""
+        return self._guard.read(disturbances.newest, sweep, self._notes)
 
     def control_rates(self, sweep_id: int) -> Mapping[str, list[float]]:
         """What the loads of the control cell gave in the surroundings at hand, by lane."""

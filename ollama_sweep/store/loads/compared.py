@@ -24,6 +24,7 @@ from ollama_sweep.store import values
 from ollama_sweep.store.loads import stored
 from ollama_sweep.store.loads.stored import StoredLoad
 from ollama_sweep.store.values import Notes
+from ollama_sweep.store.view.flags import OWN_FLAGS
 
 _RUN_COLUMNS = {
     **{name: f"runs.{name}" for name in ("prompt_eval_rate", "prompt_eval_duration_s", "eval_rate", "eval_duration_s",
@@ -100,7 +101,7 @@ def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: 
     sql = f"""SELECT min(plan.position), plan.coordinates, cells.engine, COALESCE(plan.model, cells.model),
             cells.model_digest, cells.task, cells.task_options, cells.prompt_hash, {status},
             CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END,
-            COALESCE(a.flags, '') || ',' || cells.flags, a.id
+            {OWN_FLAGS.replace("c.flags", "cells.flags")}, a.id
         FROM plan CROSS JOIN cells ON cells.id = plan.cell_id {join} attempts AS a ON a.id = {_value_attempt(segment)}
         WHERE plan.sweep_id = :sweep GROUP BY cells.id ORDER BY plan.position"""
     rows = values.rows_of(connection, sql, {"sweep": sweep_id, "segment": segment})

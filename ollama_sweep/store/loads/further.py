@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status
 from ollama_sweep.store import attempts, checksum, values
 from ollama_sweep.store.loads import stored
-from ollama_sweep.store.schema import DEATHS_UNTIL_PARKED
+from ollama_sweep.store.rows import DEATHS_UNTIL_PARKED
 from ollama_sweep.store.values import Notes
 
 SAMPLED, TOGETHER = 4000, 8

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.store import schema
+from ollama_sweep.store.lanes.tables import ANY_DISTURBED, IS_DISTURBED
 from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.values import Unreadable
+from ollama_sweep.store.view import flags
 
 AT_ONCE = 50_000
 """Cells in one text."""
@@ -120,14 +121,16 @@ def _read(connection: sqlite3.Connection, where: str, bound: dict[str, Scalar], 
     direct = {name: scale for name, scale in wanted.numbers.items() if name in DIRECT}
     rest = {name: scale for name, scale in wanted.numbers.items() if name not in DIRECT}
     columns = {"count": "count(*)", "first": "min(p.position)", "last": "max(p.position)", **_numbers(direct, "a.{}")}
-    has_reused = bool(connection.execute("SELECT EXISTS (SELECT 1 FROM reused)").fetchone()[0])
+    has_reused, has_disturbed = connection.execute(f"SELECT EXISTS (SELECT 1 FROM reused), {ANY_DISTURBED}").fetchone()
     same = _first(connection, bound, where) if wanted.has_state else {}
     last = {} if wanted.usual is None else vars(wanted.usual)
     if wanted.has_state:
-        own = " AND r.cell_id IS NULL" if has_reused else ""
-        flags = own, own, schema.FLAGS if has_reused else schema.OWN_FLAGS
+        own = flags.OWN_FLAGS if has_disturbed else flags.STORED_FLAGS
+        is_own = " AND r.cell_id IS NULL" if has_reused else ""
+        is_calm = f" AND NOT COALESCE({IS_DISTURBED}, 0)" if has_disturbed else ""
+        state = _STATE.format(is_own + is_calm, is_own, flags.flags(own) if has_reused else own)
         columns |= {name: _list(f"c.{name}") for name in _PLACES}
-        columns |= {"states": f"group_concat({_STATE.format(*flags)}, '{BETWEEN}')"}
+        columns |= {"states": f"group_concat({state}, '{BETWEEN}')"}
         columns |= {"shapes": _list(_USUAL)} if wanted.usual is not None else {}
         columns |= {"others": f"total(c.task IS NOT :task OR {_MODEL} IS NOT :model)"}
     cells = _CELLS.format(_REUSED if has_reused and wanted.has_state else "")

@@ -33,6 +33,7 @@ from ollama_sweep.store.plans import options_of
 from ollama_sweep.store.recovery import pages
 from ollama_sweep.store.recovery.pages import Reading, Row, Table
 from ollama_sweep.store.recovery.replanning import place_measured_cells
+from ollama_sweep.store.rows import PARKED
 from ollama_sweep.store.values import Notes
 from ollama_sweep.store.writer import Store
 
@@ -304,7 +305,7 @@ _SETTLE = (
     """UPDATE cells SET status = 'pending' WHERE status = 'started'
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE cell_id = cells.id AND finished_at IS NULL)""",
     # What a cell repeats of its attempts is taken from them.
-    f"""UPDATE cells SET reason = (SELECT reason FROM attempts WHERE id = attempt_id) WHERE reason <> '{schema.PARKED}'
+    f"""UPDATE cells SET reason = (SELECT reason FROM attempts WHERE id = attempt_id) WHERE reason <> '{PARKED}'
         AND EXISTS (SELECT 1 FROM attempts WHERE id = attempt_id AND status = cells.status)""",
     """UPDATE cells SET attempts = (SELECT count(*) FROM attempts
         WHERE cell_id = cells.id AND status NOT IN ('started', 'interrupted', 'discarded'))""",
@@ -317,7 +318,7 @@ _SETTLE = (
         SELECT sweep_id, {SHOWN}, count(*) FROM plan JOIN cells ON cells.id = cell_id GROUP BY 1, 2""",
 )
 _MEASURE_AGAIN = f"""UPDATE cells SET status = 'pending', reason = '', runs = 0, repeats = 0, timeout_s = NULL
-    WHERE attempt_id IS NULL AND status NOT IN ('pending', 'started', 'skipped') AND reason <> '{schema.PARKED}'"""
+    WHERE attempt_id IS NULL AND status NOT IN ('pending', 'started', 'skipped') AND reason <> '{PARKED}'"""
 
 
 def _make_loads_again(connection: sqlite3.Connection) -> None:

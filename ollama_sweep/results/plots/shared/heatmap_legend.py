@@ -43,6 +43,7 @@ SYMBOLS = {
     Flag.CACHED: "‡",
     Flag.IMPORTED: "†",
     Flag.REUSED: "=",
+    Flag.DISTURBED: "#",
 }
 """Signs that stand behind a value for flags without a look of their own."""
 

@@ -1,0 +1,1 @@
+"""The view `results`: what people see of a sweep."""
