@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ollama_sweep import engines, tasks
 from ollama_sweep.core.crashpoints import reached
-from ollama_sweep.core.errors import ConfigError, Stopped, SweepError, nearest
+from ollama_sweep.core.errors import ConfigError, Stopped, nearest
 from ollama_sweep.core.events import Notice
 from ollama_sweep.core.ledger import Ledger
 from ollama_sweep.core.outcome import FAILURES, CellResult, Status
@@ -23,6 +23,7 @@ from ollama_sweep.core.summary import PROMPT_RATE
 from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.core.units import utc_text
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
+from ollama_sweep.engines.shared import leftovers
 from ollama_sweep.machine import computer, keep_awake
 from ollama_sweep.machine.clocks import Clock
 from ollama_sweep.machine.computer import Machine, OtherMachine
@@ -231,11 +232,13 @@ class Session:
 
     def _take_handed(self, store: Store) -> None:
         """What lanes of an earlier run have finished; who still measures is waited for. Raises Stopped."""
-        from ollama_sweep.run.lanes import taking
+        from ollama_sweep.run.lanes import clearing, taking
 
         emit, retries = self._emit, self.spec.retries
         living = taking.before_a_session(store, self.db, retries, self._say)
         taking.wait_for_the_living(store, self.db, retries, living, self._stopping, emit, self._say)
+        with self._stopping.shielded():
+            clearing.clear_gone(self.db, (), self._say)
 
     def _ended(self, stopped: Stopped | None) -> Ended:
         if not self.db.exists() or not self.db.stat().st_size:
@@ -323,17 +326,9 @@ class Session:
 
     def clear_leftovers(self, store: Store, engine: Engine, *, at: str | None = None) -> None:
         """Remove what a killed session left, before anything new is made; `at`: only what is on that server."""
-        for leftover in store.leftovers():
-            if at is not None and leftover.details.get("host") != at:
-                continue
-            try:
-                said = engine.clear(leftover)
-            except SweepError as error:
-                self._say(f"{leftover.name} of the previous session could not be removed: {error}")
-                continue
-            store.settle(leftover.number)
-            if said:
-                self._say(said)
+        found = [one for one in store.leftovers() if at is None or one.details.get("host") == at]
+        for line in leftovers.cleared(engine, found, store.settle, "the previous session"):
+            self._say(line)
 
     def wait_for(self, ask: Callable[[], T]) -> T:
         """The answer of an engine that may be away for a while. Raises EngineUnavailable, Stopped."""

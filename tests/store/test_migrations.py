@@ -28,6 +28,7 @@ DROP VIEW results;
 DROP TRIGGER cells_reused;
 DROP TABLE reused;
 DROP TABLE scans;
+DROP TABLE disturbances;
 DROP TABLE leases;
 DROP TABLE lanes;
 DROP TABLE goals;

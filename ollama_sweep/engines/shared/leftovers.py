@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from ollama_sweep.core.errors import EngineUnavailable
+from ollama_sweep.core.errors import EngineUnavailable, SweepError
 from ollama_sweep.core.ledger import Leftover
 from ollama_sweep.machine import process
 
 OWN_FOLDERS = "ollama-sweep-"
 
+
+class Clearing(Protocol):
+    """What of an engine is needed here."""
+
+    def clear(self, leftover: Leftover) -> str | None: ...
+
+
 _PLAIN = re.compile(r"[A-Za-z][\w.-]*")
+
+
+def cleared(
+    engine: Clearing, leftovers: Iterable[Leftover], settle: Callable[[int], None], whose: str
+) -> Iterator[str]:
+    """Remove each, and settle what is gone; a line for each that was there, and for each that stays written down.
+
+    `whose`: `the previous session`.
+    """
+    for leftover in leftovers:
+        try:
+            said = engine.clear(leftover)
+        except SweepError as error:
+            yield f"{leftover.name} of {whose} could not be removed: {error}"
+            continue
+        settle(leftover.number)
+        if said:
+            yield said
 
 
 def end_process(leftover: Leftover) -> str | None:

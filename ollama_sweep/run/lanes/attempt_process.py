@@ -27,6 +27,7 @@ from ollama_sweep.core.lanes.lane import Standing
 from ollama_sweep.core.lanes.order import Handed, Line, Order
 from ollama_sweep.core.outcome import Flag, Outcome, Status
 from ollama_sweep.engines.base import Engine
+from ollama_sweep.engines.shared import leftovers
 from ollama_sweep.machine import computer
 from ollama_sweep.machine.clocks import REAL
 from ollama_sweep.machine.computer import Machine, OtherMachine
@@ -114,15 +115,9 @@ class AttemptProcess:
 
     def _clear_leftovers(self) -> None:
         """What a process that died on this lane has left, before anything new is made."""
-        for leftover in self._ledger.leftovers():
-            try:
-                said = self._engine.clear(leftover)
-            except SweepError as error:
-                self._tell(lines.Note(f"{leftover.name} of an earlier process could not be removed: {error}"))
-                continue
-            self._ledger.settle(leftover.number)
-            if said:
-                self._tell(lines.Note(said.replace("session", "process")))
+        found = self._ledger.leftovers()
+        for line in leftovers.cleared(self._engine, found, self._ledger.settle, "an earlier process"):
+            self._tell(lines.Note(line.replace("session", "process")))
 
     def _set_up(self) -> None:
         """What is known of the lane once its engine answers."""

@@ -15,7 +15,7 @@ from ollama_sweep.machine import keep_awake
 from ollama_sweep.plan.opening import engine_name, open_engine
 from ollama_sweep.plan.survey import Survey, survey
 from ollama_sweep.run import claims, cooling
-from ollama_sweep.run.lanes import choosing, taking
+from ollama_sweep.run.lanes import choosing, clearing, taking
 from ollama_sweep.run.lanes.choosing import Chosen
 from ollama_sweep.run.lanes.connection import LocalConnection, Outlived
 from ollama_sweep.run.lanes.coordinator import Coordinator
@@ -67,6 +67,8 @@ class LanesSession(Session):
         with contextlib.ExitStack() as held:
             chosen = held.enter_context(self._lanes(name))
             choosing.refuse_shared(chosen)
+            with self._stopping.shielded():
+                clearing.clear_gone(self.db, [room_of(self.db, one.lane.name) for one in chosen], self._say)
             self._tell_disturbance(store, chosen)
             needs = {key: words for one in chosen for key, words in one.needs.items()}
             held.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
