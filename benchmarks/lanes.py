@@ -1,7 +1,8 @@
 """How much sooner several lanes are done than one: scripted lanes whose cells take two seconds each, in turn.
 
 A lane is a process of its own, and the coordinator commits twice a cell. On a machine with fewer cores than lanes the
-lanes share them; scripted ones only wait.
+lanes share them; scripted ones only wait. With --real: by how much two real servers on this computer, one thread each,
+disturb each other, as `doctor --lanes` measures it, and how much sooner both are done than one.
 """
 
 from __future__ import annotations
@@ -13,12 +14,26 @@ import sqlite3
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import SWEEP, clean_environment, head, must, percentile, table, temporary_folder, timed
+from _common import (
+    SWEEP,
+    clean_environment,
+    head,
+    must,
+    ollama_server,
+    percentile,
+    script_output,
+    table,
+    temporary_folder,
+    timed,
+)  # fmt: skip
 
-CELL_S = 2.0
+from ollama_sweep.core.lanes.disturbance import Disturbance, disturbance
+
+CELL_S, REAL_CELLS = 2.0, 8
 READ = """select count(*), max(julianday(finished_at)) - min(julianday(started_at)) from attempts where status = 'ok'"""
 
 
@@ -37,23 +52,32 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=CELL_S, help="of a cell")
+    parser.add_argument("--real", action="store_true", help="two real servers beside each other (needs: make ollama)")
     given = parser.parse_args()
     head(parser)
+    if given.real:
+        real(given.rounds)
+        return
     one, several = [], []
     with temporary_folder() as folder:
         for number in range(given.rounds):
             one.append(measure(folder / f"one-{number}", 1, given.cells, given.seconds))
             several.append(measure(folder / f"several-{number}", given.lanes, given.cells, given.seconds))
+    compare(one, several, given.lanes)
+
+
+def compare(one: list[Measured], several: list[Measured], lanes: int) -> None:
+    """Both as a table, and in words."""
     table(
         ["lanes", "cells", "seconds from the first cell to the last", "seconds a cell, median", "whole command"],
-        [row(1, one), row(given.lanes, several)],
+        [row(1, one), row(lanes, several)],
     )
     print()
     for what, name in (("from the first cell to the last", "cells_s"), ("with start and end", "command_s")):
         each = [[getattr(one, name) / one.cells for one in found] for found in (one, several)]
         ratios = [a / b for a, b in zip(*each, strict=True)]
         words = f"{statistics.median(ratios):.2f} times as fast as one ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{given.lanes} lanes are {words}, {what} (rounds: {given.rounds})")
+        print(f"{lanes} lanes are {words}, {what} (rounds: {len(one)})")
 
 
 def row(lanes: int, found: list[Measured]) -> list[str]:
@@ -71,9 +95,13 @@ def measure(folder: Path, lanes: int, cells: int, seconds: float) -> Measured:
         "num_ctx": [512 + 8 * number for number in range(cells)], "interim": "off", "control": "off",
         "second_look": "off", "hosts": [{"name": f"lane{n}", "host": f"127.0.0.1:{n}"} for n in range(1, lanes + 1)],
     }  # fmt: skip
-    (folder / "s.yaml").write_text(json.dumps(config), "utf-8")
     (folder / "fake.json").write_text(json.dumps({"seconds": seconds}), "utf-8")
-    env = clean_environment(OLLAMA_SWEEP_FAKE=str(folder / "fake.json"))
+    return run(folder, config, clean_environment(OLLAMA_SWEEP_FAKE=str(folder / "fake.json")), cells)
+
+
+def run(folder: Path, config: Mapping[str, object], env: Mapping[str, str], cells: int) -> Measured:
+    """A sweep, measured to its end."""
+    (folder / "s.yaml").write_text(json.dumps(config), "utf-8")
     started = time.perf_counter()
     must(timed([*SWEEP, "run", "s.yaml"], folder=folder, env=env))
     command_s = time.perf_counter() - started
@@ -82,6 +110,54 @@ def measure(folder: Path, lanes: int, cells: int, seconds: float) -> Measured:
     if done != cells:
         sys.exit(f"{done} of {cells} cells were measured")
     return Measured(command_s, days * 86400, done)
+
+
+# -- two real servers --------------------------------------------------------------------------------------------------
+
+
+def real(rounds: int) -> None:
+    """What `doctor --lanes` finds of two servers with a thread each, and a sweep over one of them and over both."""
+    binary, model = script_output("get_ollama", "--print"), script_output("get_model")
+    one: list[Measured] = []
+    both: list[Measured] = []
+    found = []
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        (folder / "Modelfile").write_text(f"FROM {model}\n", "utf-8")
+        servers = [stack.enter_context(ollama_server(binary, folder / name)) for name in "ab"]
+        for server in servers:
+            server.command("create", "small", "-f", str(folder / "Modelfile"))
+        hosts = [{"name": name, "host": server.host} for name, server in zip("ab", servers, strict=True)]
+        for number in range(rounds):
+            found.append(disturbed(folder / f"doctor-{number}", hosts))
+            for kept, name, count in ((one, "one", 1), (both, "both", 2)):
+                there = folder / f"{name}-{number}"
+                there.mkdir()
+                kept.append(run(there, real_sweep(hosts[:count]), clean_environment(), REAL_CELLS))
+    rows = [[f"{each.alone:.1f}", f"{each.beside:.1f}", f"{100 * each.share:+.1f} %", f"± {100 * each.limit:.1f} %"]
+            for each in found]  # fmt: skip
+    table(["alone, tokens/s", "beside the other, tokens/s", "difference", "by chance"], rows)
+    print()
+    compare(one, both, 2)
+
+
+def real_sweep(hosts: list[dict[str, str]]) -> dict[str, object]:
+    """Cells of some seconds each; a server computes with one thread."""
+    return {
+        "model": "small", "engine": "ollama_http", "prompt": {"tokens": 500}, "num_ctx": [1024, 1280, 1536, 2048],
+        "num_batch": [64, 128], "num_thread": 1, "warmup": 1, "repeats": 3, "interim": "off", "control": "off",
+        "second_look": "off", "hosts": hosts,
+    }  # fmt: skip
+
+
+def disturbed(folder: Path, hosts: list[dict[str, str]]) -> Disturbance:
+    """What `doctor --lanes` finds."""
+    folder.mkdir()
+    (folder / "s.yaml").write_text(json.dumps(real_sweep(hosts)), "utf-8")
+    must(timed([*SWEEP, "doctor", "s.yaml", "--lanes"], folder=folder, env=clean_environment()))
+    with contextlib.closing(sqlite3.connect(folder / "sweeps.db")) as connection:
+        alone, beside = connection.execute("select alone, beside from disturbances order by id desc").fetchone()
+    return disturbance(json.loads(alone), json.loads(beside))
 
 
 if __name__ == "__main__":

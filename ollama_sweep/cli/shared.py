@@ -103,6 +103,14 @@ def scout_option(command: F) -> F:
     )(command)
 
 
+def share_option(command: F) -> F:
+    """--share-server, for the same commands."""
+    return click.option(
+        "--share-server", is_flag=True, envvar="OLLAMA_SWEEP_SHARE_SERVER",
+        help="Measure although another sweep uses the same server or GPU.",
+    )(command)  # fmt: skip
+
+
 def cluster_options(command: F) -> F:
     """--cluster and how it is reached, for the commands that measure."""
     command = click.option("--insecure", is_flag=True, help="With --cluster: without certificates.")(command)

@@ -74,11 +74,29 @@ def test_servers_elsewhere_of_one_version_measure_and_another_one_is_left_out(
         model=MODEL, num_ctx=[512, 1024], num_batch=[32, 64], hosts=hosts, engine="ollama_http", interim="off", **QUICK
     )
     said = sweep("run", config, timeout_s=PATIENCE_S).must().stdout
-    assert "share this computer's processor: their numbers disturb each other" in said
+    assert (
+        "Whether the lanes a, b, old of one computer disturb each other is not known; measure it: ollama-sweep" in said
+    )
     assert "old: left out: is of another class: engine_version 0.33.0, not 0.34.0" in said
     assert [row["status"] for row in sweep.rows()] == ["ok"] * 4
     assert sweep.left_running() == []
     assert all(server.ps() == [] for server in (new, also_new, old))
+
+
+def test_what_doctor_finds_of_two_lanes_is_on_their_cells(real_ollama: Servers, sweep: Sweep) -> None:
+    hosts = [
+        {"name": name, "host": real_ollama("0.34.0", num_parallel=number).host} for number, name in enumerate("ab", 1)
+    ]
+    config = sweep.config(model=MODEL, num_ctx=[512], num_batch=[32, 64], hosts=hosts,
+                          engine="ollama_http", interim="off", **QUICK)  # fmt: skip
+    (found,) = json.loads(sweep("doctor", config, "--lanes", "--json", timeout_s=PATIENCE_S).must().stdout)
+    assert "num_ctx 512, num_batch 32 on a: " in found["text"]
+    assert " tokens/s alone, " in found["text"]
+    said = sweep("run", config, timeout_s=PATIENCE_S).must().stdout
+    are_disturbed = found["state"] == "warning"
+    assert ("The lanes a, b disturb each other: " in said) == are_disturbed
+    assert "is not known" not in said
+    assert ["disturbed" in row["flags"] for row in sweep.rows()] == [are_disturbed] * 2
 
 
 def test_a_server_that_is_down_or_has_not_the_model_is_left_out(real_ollama: Servers, sweep: Sweep) -> None:

@@ -9,10 +9,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ollama_fixture import free_port, until
 from sweeping import Program, program
 
 from ollama_sweep.core.lanes.disturbance import disturbance
+from ollama_sweep.run.lanes import neighbours
 
 TURNS = 8
 KEPT = "sweeps.db", "sweeps.db.lock"
@@ -55,6 +57,23 @@ def test_neighbours_that_take_nothing_away_are_well(program: Program) -> None:
     assert found["state"] == "ok"
     assert "with b, c at work (+0.0 %" in found["text"]
     nothing_left(program, *KEPT)
+
+
+def test_lanes_of_a_cluster_are_measured_where_they_are(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "TURNS", (False, True, True, False))
+    state, crowd = program.folder / "state", program.folder / "crowd"
+    crowd.mkdir()
+    program.script(noise=0, crowded={"folder": str(crowd), "factor": 0.8})
+    config = program.grid(interim="off", warmup=0)
+    words, env = ("--cluster", "local:2"), {"XDG_STATE_HOME": str(state)}
+    assert program("doctor", config, *words).must(2).stderr.startswith("error: --cluster: only with --lanes")
+    (found,) = json.loads(program("doctor", config, "--lanes", "--json", *words, env=env).must().stdout)
+    assert "with local1 at work (-20.0 %" in found["text"]
+    until("all of it has ended", lambda: not program.left_running())
+    nothing_left(program, *KEPT)
+    said = program("run", config, *words, env=env).must().stdout
+    assert "Warning: The lanes local0, local1 disturb each other: " in said
+    assert all("disturbed" in row["flags"] for row in program.rows())
 
 
 def test_a_cell_that_cannot_be_measured_is_told(program: Program) -> None:

@@ -39,6 +39,7 @@ class _NotWell(SweepError):
 @shared.sweep_options
 @click.option("--lanes", is_flag=True, help="Only measure whether the lanes of CONFIG disturb each other.")
 @shared.cluster_options
+@shared.share_option
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
@@ -110,6 +111,7 @@ def _of_lanes(config: Path | None, db: Path, given: dict[str, Any]) -> Iterable[
     options = SessionOptions(
         remote=given["remote"], wait_engine_s=wait_s, allow_network_db=given["allow_network_db"],
         cluster=given["cluster"], tls=given["tls"], insecure=given["insecure"],
+        share_server=given["share_server"],
     )  # fmt: skip
     yield from neighbours.findings(spec, db, options, warn)
 

@@ -57,12 +57,7 @@ DEFAULT_OUT = "heatmaps"
     "--same-version", is_flag=True, help="Refuse another version of the engine than the sweep was measured with."
 )
 @click.option("--keep-awake", is_flag=True, help="Keep the computer from going to sleep by itself.")
-@click.option(
-    "--share-server",
-    is_flag=True,
-    envvar="OLLAMA_SWEEP_SHARE_SERVER",
-    help="Run although another sweep uses the same server or GPU.",
-)
+@shared.share_option
 @shared.db_option
 @shared.json_option
 @shared.verbose_option
