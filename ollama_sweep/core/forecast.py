@@ -141,7 +141,7 @@ def forecast(
     took, work = _by_cell(history), work or WorkLeft()
     if not took:
         return Forecast()
-    mean = fmean(cell.seconds for cell in took[:RECENT_ATTEMPTS])
+    mean = fmean([cell.seconds for cell in took[:RECENT_ATTEMPTS]])
     parts = _parts(took, cells, work.in_order)
     cells_s = _sum_s(parts)
     more_s = _sum_s(_parts(took, 1, work.after_control or work.in_order)) - cells_s / (cells or 1)
@@ -207,7 +207,7 @@ def _parts_beside_controls(
 def _parts(took: Sequence[Took], cells: float, work: Mapping[Work, float]) -> list[_Part]:
     total = math.fsum(work.values())
     if not total:
-        return [_Part(cells, fmean(cell.seconds for cell in took), len(took))]
+        return [_Part(cells, fmean([cell.seconds for cell in took]), len(took))]
     known = {cell.work.model for cell in took}
     errors = {asked: ERROR_OF_OTHERS if asked.model in known else ERROR_OF_OTHER_MODELS for asked in work}
     return [_Part(cells * share / total, *_expected(took, asked), errors[asked]) for asked, share in work.items()]
@@ -238,17 +238,17 @@ def _alike_s(took: Sequence[Took], work: Work) -> tuple[float, int]:
     """The seconds of cells that ask this, and how many say so; 0 where they are told by others."""
     of_task = [cell for cell in took if cell.work.task == work.task]
     if not of_task:
-        return fmean(cell.seconds for cell in took), 0
+        return fmean([cell.seconds for cell in took]), 0
     nearest = min({cell.work.at_once for cell in of_task}, key=lambda count: abs(math.log(count / work.at_once)))
     alike = [cell for cell in of_task if cell.work.at_once == nearest]
     asked, by_length = work.tokens, _by_length(alike)
     if not asked or not by_length:
         alike = alike[:RECENT_ATTEMPTS]
-        return fmean(cell.seconds for cell in alike), len(alike) if nearest == work.at_once else 0
+        return fmean([cell.seconds for cell in alike]), len(alike) if nearest == work.at_once else 0
     length = min(by_length, key=lambda tokens: abs(math.log(tokens / asked)))
     if _is_like(length, asked):
         same = by_length[length]
-        return fmean(cell.seconds for cell in same), len(same) if nearest == work.at_once else 0
+        return fmean([cell.seconds for cell in same]), len(same) if nearest == work.at_once else 0
     around_s = fmean(cell.seconds - cell.asking_s for cells in by_length.values() for cell in cells)
     asking_s = fmean(cell.asking_s for cell in by_length[length])
     return around_s + asking_s * (asked / length) ** _steepness(by_length), 0

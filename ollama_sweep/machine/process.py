@@ -20,10 +20,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Generic, NoReturn, TypeVar
 
 from ollama_sweep.core.errors import EngineStuck
 from ollama_sweep.machine import secrets
@@ -457,12 +457,37 @@ def spawn_outliving(argv: Sequence[str], *, env: Mapping[str, str], log: Path, n
         return Worker(_start(argv, env, None, "", stdin_pipe=True, stderr=file, needs=needs))
 
 
-def wait_for_news(files: Sequence[int], timeout_s: float) -> None:
-    """Until one of these files can be read (`Worker.fileno`), at most so long."""
-    poll = select.poll()  # select knows no file beyond the 1,024th
-    for file in files:
-        poll.register(file, select.POLLIN)
-    poll.poll(1000 * timeout_s)
+Who = TypeVar("Who", bound=Hashable)
+
+
+class News(Generic[Who]):
+    """Who has something to say, of however many: each by a file that can be read then (`Worker.fileno`)."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()  # select knows no file beyond the 1,024th, and epoll forgets one that was closed
+        self._files: dict[Who, int] = {}
+        self._who: dict[int, Who] = {}
+
+    def expect(self, who: Who, file: int | None) -> None:
+        """From now on by this file; None: nothing more."""
+        before = self._files.pop(who, None)
+        if before is not None and before != file and self._who.get(before) == who:
+            del self._who[before]
+            self._poll.unregister(before)
+        if file is not None:
+            self._files[who], self._who[file] = file, who
+            self._poll.register(file, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> list[Who]:
+        """Everybody who has, as soon as one has; nobody after so many seconds."""
+        return [self._who[file] for file, _ in self._poll.poll(1000 * timeout_s)]
+
+
+def wait_for_news(file: int, timeout_s: float) -> None:
+    """Until this file can be read, at most so long."""
+    news: News[int] = News()
+    news.expect(file, file)
+    news.wait(timeout_s)
 
 
 class Service:

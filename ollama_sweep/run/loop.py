@@ -60,6 +60,7 @@ from ollama_sweep.run.stopping import StopNow, Stopping
 from ollama_sweep.run.turns import Beside, FurtherTurn, OwnTurn, Turn
 from ollama_sweep.run.waiting import FIRST_WAIT_S, LONGEST_WAIT_S, Emit, pause, stopped, wait_for
 from ollama_sweep.run.words import versions
+from ollama_sweep.store.lanes.keeping import Leased
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.rows import PendingCell
 from ollama_sweep.store.writer import Store
@@ -387,11 +388,11 @@ class Execution:
         warm = {Flag.WARM} if self.cooling is not None and self.cooling.is_warm else set()
         return frozenset(drifted | warm)
 
-    def begin(self, turn: Turn, cell: Cell, tried: int) -> Begun:
+    def begin(self, turn: Turn, cell: Cell, tried: int, leased: Leased | None = None) -> Begun:
         """The first commit, before anything is started. Raises StorageError, Stopped."""
         beside = turn.beside()
         reached("before_begin")
-        attempt_id = self._when_there_is_room(turn.begin)
+        attempt_id = self._when_there_is_room(partial(turn.begin, leased))
         self.emit(_started(turn, cell, tried))
         reached("after_begin")
         return Begun(turn, cell, tried, attempt_id, beside)

@@ -8,6 +8,7 @@ from typing import Protocol
 from ollama_sweep.core.outcome import Outcome, Purpose, Run, Status
 from ollama_sweep.core.surface.goal import FULL, Runs
 from ollama_sweep.store.goals.keeping import Chosen
+from ollama_sweep.store.lanes.keeping import Leased
 from ollama_sweep.store.loads.further import FurtherLoad
 from ollama_sweep.store.rows import ControlCell, PendingCell
 from ollama_sweep.store.writer import Store
@@ -57,7 +58,10 @@ class Turn(Protocol):
         ...
 
     def beside(self) -> Beside: ...
-    def begin(self) -> int: ...
+    def begin(self, leased: Leased | None = None) -> int:
+        """The first commit; the attempt's id."""
+        ...
+
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None: ...
     def give_up(self, attempt_id: int, reason: str, error: str = "") -> None: ...
 
@@ -93,8 +97,10 @@ class OwnTurn:
     def beside(self) -> Beside:
         return Beside(self.store.believed_runs(self.cell_id))
 
-    def begin(self) -> int:
-        return self.store.begin_attempt(self.sweep_id, self.cell_id, timeout_s=self.timeout_s, chosen=self.chosen)
+    def begin(self, leased: Leased | None = None) -> int:
+        return self.store.begin_attempt(
+            self.sweep_id, self.cell_id, timeout_s=self.timeout_s, chosen=self.chosen, leased=leased
+        )
 
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None:
         """The checkpoint: a cell that is tried again, or whose attempt says nothing of it, is pending."""
@@ -136,8 +142,8 @@ class FurtherTurn:
         now_of = None if adds else self.sweep_id
         return Beside(self.store.believed_runs(self.cell_id, choice=load.choice, now_of=now_of), adds)
 
-    def begin(self) -> int:
-        return self.store.begin_further(self.sweep_id, self.further, timeout_s=self.timeout_s)
+    def begin(self, leased: Leased | None = None) -> int:
+        return self.store.begin_further(self.sweep_id, self.further, timeout_s=self.timeout_s, leased=leased)
 
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None:
         """The checkpoint: done, failed, or waiting for another try."""
@@ -174,8 +180,10 @@ class ControlTurn:
     def beside(self) -> Beside:
         return Beside()
 
-    def begin(self) -> int:
-        return self.store.begin_attempt(self.sweep_id, self.cell_id, timeout_s=self.timeout_s, purpose=Purpose.CONTROL)
+    def begin(self, leased: Leased | None = None) -> int:
+        return self.store.begin_attempt(
+            self.sweep_id, self.cell_id, timeout_s=self.timeout_s, purpose=Purpose.CONTROL, leased=leased
+        )
 
     def finish(self, attempt_id: int, outcome: Outcome, *, retry: bool) -> None:
         """The checkpoint, with how much faster or slower than at the first time it was."""

@@ -143,10 +143,10 @@ def _store_parts(connection: sqlite3.Connection, attempt_id: int, outcome: Outco
     connection.executemany(
         "INSERT INTO scores (attempt_id, part, name, value) VALUES (?, ?, ?, ?)", list(_scores(attempt_id, outcome))
     )
-    raw = [(WHOLE, outcome.raw), *((run.part, run.raw) for run in outcome.runs)]
+    raw, mask = [(WHOLE, outcome.raw), *((run.part, run.raw) for run in outcome.runs)], secrets.masker()
     connection.executemany(
         "INSERT INTO raw_outputs (attempt_id, part, content) VALUES (?, ?, ?)",
-        [(attempt_id, part, compress(secrets.masked(text))) for part, text in raw if text],
+        [(attempt_id, part, compress(mask(text))) for part, text in raw if text],
     )
     if outcome.series.lines:
         row = (attempt_id, series.packed(outcome.series))

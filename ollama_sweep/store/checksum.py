@@ -96,7 +96,8 @@ sealed anew whenever it changes."""
 def seal(connection: sqlite3.Connection, attempt_id: int) -> None:
     """Store the checksum of an attempt that has ended."""
     parts = FORMS[_NOW]
-    text = " ".join([_NOW, *(f"{name}:{_digest(connection, part, attempt_id)}" for name, part in parts.items())])
+    made = (f"{name}:{_digest(connection, part, attempt_id, part.columns)}" for name, part in parts.items())
+    text = " ".join([_NOW, *made])
     connection.execute("INSERT OR REPLACE INTO checksums (attempt_id, checksum) VALUES (?, ?)", (attempt_id, text))
 
 
@@ -132,20 +133,23 @@ def differing(connection: sqlite3.Connection, attempt_id: int, stored: str) -> I
         yield "checksum"
         return
     for name, part in parts.items():
-        if _digest(connection, part, attempt_id) != digests[name]:
+        if _digest(connection, part, attempt_id, _columns_there(connection, part)) != digests[name]:
             yield name
 
 
-def _digest(connection: sqlite3.Connection, part: _Part, attempt_id: int) -> str:
+def _columns_there(connection: sqlite3.Connection, part: _Part) -> Sequence[str]:
+    """An older file lacks what is NULL in all its rows."""
     there = {str(row[0], "ascii") if isinstance(row[0], bytes) else row[0]
              for row in connection.execute("SELECT name FROM pragma_table_info(?, 'main')", (part.table,))}  # fmt: skip
-    columns = [name for name in part.columns if name in there]  # an older file lacks what is NULL in all its rows
+    return [name for name in part.columns if name in there]
+
+
+def _digest(connection: sqlite3.Connection, part: _Part, attempt_id: int, columns: Sequence[str]) -> str:
     sql = f"SELECT {', '.join(columns)} FROM main.{part.table} WHERE {part.where} ORDER BY {part.key}"
     made = hashlib.blake2b(digest_size=8)
     for row in connection.execute(sql, (attempt_id,)):
-        for name, value in zip(columns, row, strict=True):
-            if value is not None:
-                made.update(_text_of(name, value))
+        named = zip(columns, row, strict=True)
+        made.update(b"".join([_text_of(name, value) for name, value in named if value is not None]))
         made.update(b"\n")
     return made.hexdigest()
 
@@ -155,10 +159,12 @@ def _text_of(name: str, value: str | bytes | float) -> bytes:
 
     Texts come as such from a writer's connection, as `Text` from one that must read every byte.
     """
-    kind = {int: "i", float: "f", str: "t", Text: "t"}.get(type(value), "b")
     content = value if isinstance(value, bytes) else str(value).encode()
-    return f"{name} {kind}{len(content)} ".encode() + content
+    return f"{name} {_KINDS.get(type(value), 'b')}{len(content)} ".encode() + content
 
 
 class Text(bytes):
     """A text of the database as its bytes, which need not be UTF-8: the `text_factory` of who checks."""
+
+
+_KINDS: Mapping[type, str] = {int: "i", float: "f", str: "t", Text: "t"}

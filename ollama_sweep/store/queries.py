@@ -124,19 +124,30 @@ def missing_cells(connection: sqlite3.Connection, said: CalledDone | None) -> in
     return max(0, said.cells - found.cells)
 
 
-def history(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[Took]:
+def history(
+    connection: sqlite3.Connection, sweep_id: int, notes: Notes, known: dict[int, Took] | None = None
+) -> list[Took]:
     """What finished attempts of the sweep took, the newest first; none that the computer slept through.
 
-    The last ones; where cells differ in what they ask or need some from all over the sweep as well.
+    The last ones; where cells differ in what they ask or need some from all over the sweep as well. `known` is what an
+    earlier call found, by attempt, and is brought up to date: what has ended does not change while the plan stays.
     """
-    sampled = _sampled(connection, sweep_id) if _is_varied(connection, sweep_id) else None
-    if sampled is None:
-        rows = values.rows_of(connection, f"{_TOOK} AND {_OF_CELLS} ORDER BY a.id DESC LIMIT :most",
-                              {"sweep": sweep_id, "most": RECENT_ATTEMPTS})  # fmt: skip
-    else:
-        some = f"{_TOOK} AND {_OF_CELLS} AND a.id IN (SELECT value FROM json_each(:ids)) ORDER BY a.id DESC"
-        rows = values.rows_of(connection, some, {"sweep": sweep_id, "ids": json.dumps(sampled)})
-    return list(notes.rows("the time of an attempt", partial(_took, is_varied=sampled is not None), rows))
+    known = {} if known is None else known
+    is_varied = _is_varied(connection, sweep_id)
+    bound = {"sweep": sweep_id, "most": RECENT_ATTEMPTS, "ids": "[]"}
+    if is_varied:
+        bound["ids"] = json.dumps(_sampled(connection, sweep_id))
+    wanted = [number for (number,) in connection.execute(_SAMPLED if is_varied else _RECENT, bound)]
+    found = {number: known[number] for number in wanted if number in known}
+    known.clear()
+    known.update(found)
+    bound["ids"] = json.dumps([number for number in wanted if number not in found])
+    rows = values.rows_of(connection, f"{_TOOK} AND a.id IN (SELECT value FROM json_each(:ids))", bound)
+    for number, is_settled, took in notes.rows("the time of an attempt", partial(_numbered, is_varied=is_varied), rows):
+        found[number] = took
+        if is_settled:
+            known[number] = took
+    return [found[number] for number in wanted if number in found]
 
 
 def _is_varied(connection: sqlite3.Connection, sweep_id: int) -> bool:
@@ -168,8 +179,13 @@ _IN_PLAN = f"(SELECT {_COORDINATE} FROM plan WHERE plan.cell_id = a.cell_id AND 
 _LOAD_PATHS = ", ".join(f"'$.{name}'" for name in sorted(LOAD_OPTIONS))
 _LOAD_KEY = f"""{{0}}.server, {{0}}.model,
     CASE WHEN json_valid({{0}}.options) THEN json_extract({{0}}.options, {_LOAD_PATHS}) END"""
+_ENDED = "a.sweep_id = :sweep AND a.finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')"
+_OF_CELLS = f"SELECT a.id FROM attempts AS a WHERE {_ENDED} AND a.purpose IS NOT 'control'"
+_RECENT = f"{_OF_CELLS} ORDER BY a.id DESC LIMIT :most"
+_SAMPLED = f"{_OF_CELLS} AND a.id IN (SELECT value FROM json_each(:ids)) ORDER BY a.id DESC"
 _TOOK = f"""
-SELECT CASE WHEN a.purpose IS NULL THEN a.cell_id ELSE -a.id END, a.started_at, a.finished_at, cells.task,
+SELECT a.id, before.id IS NULL OR before.finished_at IS NOT NULL,
+    CASE WHEN a.purpose IS NULL THEN a.cell_id ELSE -a.id END, a.started_at, a.finished_at, cells.task,
     COALESCE({_IN_PLAN.format("prompt_tokens")}, a.prompt_eval_count), {_IN_PLAN.format("concurrency")},
     (SELECT sum(client_duration_s) FROM runs WHERE attempt_id = a.id),
     before.pid IS a.pid, before.status IS NOT 'ok' OR a.purpose IS NOT NULL,
@@ -178,10 +194,14 @@ FROM attempts AS a JOIN cells ON cells.id = a.cell_id
     LEFT JOIN attempts AS before
         ON before.id = (SELECT max(id) FROM main.attempts WHERE sweep_id = a.sweep_id AND id < a.id)
     LEFT JOIN cells AS last ON last.id = before.cell_id
-WHERE a.sweep_id = :sweep AND a.finished_at <> '' AND a.status NOT IN ('interrupted', 'discarded')
+WHERE {_ENDED}
 """
-"""With the attempt before it, by which one knows what it needed."""
-_OF_CELLS = "a.purpose IS NOT 'control'"
+"""With the attempt before it, by which one knows what it needed once that one has ended."""
+
+
+def _numbered(number: object, is_settled: object, *row: Any, is_varied: bool) -> tuple[int, bool, Took]:
+    """An attempt's number, whether what it took is told for good, and that."""
+    return values.whole(number), bool(is_settled), _took(*row, is_varied=is_varied)
 
 
 def _took(
@@ -243,9 +263,9 @@ def controls_seen(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -
     place = connection.execute(f"SELECT position FROM ({_CONTROL})", bound).fetchone()
     if place is None:
         return ControlsSeen()
-    made = partial(_took, is_varied=_is_varied(connection, sweep_id))
-    took = notes.rows("the time of a control", made, values.rows_of(connection, _CONTROLS_TOOK, bound))
-    return ControlsSeen(values.optional_whole(place[0]), tuple(took))
+    made = partial(_numbered, is_varied=_is_varied(connection, sweep_id))
+    rows = notes.rows("the time of a control", made, values.rows_of(connection, _CONTROLS_TOOK, bound))
+    return ControlsSeen(values.optional_whole(place[0]), tuple(took for _, _, took in rows))
 
 
 _CONTROL = """SELECT position, coordinates, cell_id FROM plan WHERE +sweep_id = :sweep AND cell_id = COALESCE(

@@ -25,6 +25,7 @@ from ollama_sweep.store import file as files
 from ollama_sweep.store.goals import keeping
 from ollama_sweep.store.goals.keeping import Chosen
 from ollama_sweep.store.goals.writing import GoalWriting
+from ollama_sweep.store.lanes.keeping import Leased
 from ollama_sweep.store.lanes.writing import LaneWriting
 from ollama_sweep.store.loads import corrections, further, spreads
 from ollama_sweep.store.loads.further import FurtherLoad, Look, Wish
@@ -61,6 +62,8 @@ class Store(GoalWriting, LaneWriting):
         self._now: Callable[[], str] = utc_now
         self._boot_id = system_boot_id()
         self._recorded: set[int] = set()
+        self._took: dict[int, dict[int, Took]] = {}
+        """What attempts took, by sweep and number, as long as no plan is registered."""
         self._notes = Notes(path, say)
 
     @classmethod
@@ -185,6 +188,7 @@ class Store(GoalWriting, LaneWriting):
         `keeps_statuses`: nothing is measured now, so those rules wait for the next time.
         """
         wanted = replace(_wanted(header, timeout_s, repeats_minimum, retry), prune=prune)
+        self._took.clear()
         with self._guard.transaction() as connection:
             sweep_id = plans.save_sweep(connection, header, repeats_minimum, self._now())
             plans.replace_plan(connection, sweep_id, header, cells)
@@ -244,7 +248,7 @@ class Store(GoalWriting, LaneWriting):
 
     def history(self, sweep_id: int) -> list[Took]:
         """What the last finished attempts of the sweep took, the newest first."""
-        return self._guard.read(queries.history, sweep_id, self._notes)
+        return self._guard.read(queries.history, sweep_id, self._notes, self._took.setdefault(sweep_id, {}))
 
     def work_left(self, sweep_id: int) -> WorkLeft:
         """What the pending cells of the sweep ask, in what shares."""
@@ -287,25 +291,30 @@ class Store(GoalWriting, LaneWriting):
         timeout_s: float,
         purpose: Purpose | None = None,
         chosen: Chosen | None = None,
+        leased: Leased | None = None,
     ) -> int:
-        """Store, before anything is done, that a cell is being tried, and why a planner chose it; the attempt's id."""
+        """Store, before anything is done, that a cell is being tried, why a planner chose it, and which lane measures
+        it; the attempt's id.
+        """
         now, boot_id = self._now(), self._boot_id
 
         def begin(connection: sqlite3.Connection) -> int:
             number = attempts.begin(connection, sweep_id, cell_id, timeout_s, now, boot_id, purpose)
             if chosen is not None:
                 keeping.begin(connection, sweep_id, number, chosen)
+            self._lease(connection, sweep_id, number, leased)
             return number
 
         return self._guard.write(begin)
 
-    def begin_further(self, sweep_id: int, load: FurtherLoad, *, timeout_s: float) -> int:
+    def begin_further(self, sweep_id: int, load: FurtherLoad, *, timeout_s: float, leased: Leased | None = None) -> int:
         """The same for a further load of a cell that has a value, and keeps it."""
         now, boot_id = self._now(), self._boot_id
 
         def begin(connection: sqlite3.Connection) -> int:
             number = attempts.begin(connection, sweep_id, load.cell_id, timeout_s, now, boot_id, load.purpose)
             further.begin(connection, load, number)
+            self._lease(connection, sweep_id, number, leased)
             return number
 
         return self._guard.write(begin)

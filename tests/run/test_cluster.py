@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from clusters import Cluster, Rack, cluster, rack
-from namespaces import Network, network
+from clusters import COORDINATOR, SCHEDULER, WORKER, Cluster, cluster, rack
+from namespaces import network
 from ollama_fixture import free_port, until
 from sweep_runner import Started
 from sweeping import Program, label, program
@@ -54,7 +52,7 @@ def test_the_hosts_of_a_cluster_measure_a_sweep_together(cluster: Cluster, progr
     cluster.worker("a")
     cluster.worker("b")
     gate = gated(program)
-    running = program.start("run", program.grid(), *cluster.words, env=program.environment())
+    running = cluster.run(program.grid())
     in_hand(program, 2)
     gate.touch()
     ended = running.wait().must()
@@ -85,47 +83,22 @@ def test_a_cluster_on_this_computer_for_one_run(program: Program, tmp_path: Path
 # -- who dies ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed_loses_no_cell(cluster: Cluster, program: Program) -> None:
-    worker, gate = cluster.worker("a"), gated(program)
-    running = program.start("run", program.grid(), *cluster.words, env=program.environment())
-    in_hand(program, 1)
-    worker.kill(signal.SIGKILL)
-    worker.wait()
+@pytest.mark.parametrize("whom", [WORKER, SCHEDULER, COORDINATOR])
+def test_whoever_is_killed_in_the_middle_of_a_cell_costs_none(whom: str, cluster: Cluster, program: Program) -> None:
     cluster.worker("a")
-    gate.touch()
-    running.wait().must()
-    measured_once(program)
-
-
-def test_a_scheduler_that_is_killed_and_started_again_loses_no_cell(cluster: Cluster, program: Program) -> None:
-    cluster.worker("a")
-    gate = gated(program)
-    running = program.start("run", program.grid(), *cluster.words, env=program.environment())
+    gate, config = gated(program), program.grid()
+    running = cluster.run(config)
     in_hand(program, 1)
-    cluster.scheduler.kill(signal.SIGKILL)
-    cluster.scheduler.wait()
+    cluster.kill(whom, running)
     gate.touch()
-    cluster.start_scheduler()
-    running.wait().must()
-    measured_once(program)
-
-
-def test_a_coordinator_that_is_killed_finds_what_was_finished_without_it(cluster: Cluster, program: Program) -> None:
-    cluster.worker("a")
-    gate = gated(program)
-    running = program.start("run", program.grid(), *cluster.words, env=program.environment())
-    in_hand(program, 1)
-    running.kill(signal.SIGKILL)
-    running.wait()
-    gate.touch()
-    program("run", program.grid(), *cluster.words).must()
+    cluster.replace(whom, running, config).wait().must()
     measured_once(program)
 
 
 def test_a_stop_reaches_a_host_at_once(cluster: Cluster, program: Program) -> None:
     cluster.worker("a")
     gate = gated(program)
-    running = program.start("run", program.grid(), *cluster.words, env=program.environment())
+    running = cluster.run(program.grid())
     in_hand(program, 1)
     program("stop", "--now").must()
     running.wait()
@@ -145,7 +118,7 @@ def refused(program: Program, message: str, *words: str, code: int) -> None:
 
 
 def test_what_is_wrong_with_a_cluster_is_one_line(cluster: Cluster, program: Program) -> None:
-    where = f"127.0.0.1:{cluster.port}"
+    where = cluster.address
     tls = ("--tls", "tls/coordinator")
     refused(program, "--cluster: is reached with certificates: make them", "--cluster", where, code=2)
     refused(program, "ftp:// is not spoken here", "--cluster", f"ftp://{where}", *tls, code=2)
@@ -171,7 +144,7 @@ def test_a_host_of_another_make_is_refused_in_words(cluster: Cluster, program: P
 
 def test_a_worker_with_a_certificate_of_somebody_else_is_told_so(cluster: Cluster, program: Program) -> None:
     program("hosts", "init", "other").must()
-    words = ("worker", f"127.0.0.1:{cluster.port}", "--name", "a", "--tls", "other/worker")
+    words = ("worker", cluster.address, "--name", "a", "--tls", "other/worker")
     ended = program.start(*words, env=program.environment()).wait().must(2)
     assert "a certificate of somebody whom this computer does not trust" in ended.stderr
 
@@ -180,35 +153,27 @@ def test_a_worker_with_a_certificate_of_somebody_else_is_told_so(cluster: Cluste
 
 
 def test_hosts_that_are_cut_off_for_longer_than_a_cell_finish_it_and_hand_it_in(
-    rack: Rack, network: Network, program: Program
+    rack: Cluster, program: Program
 ) -> None:
     rack.join("a", "b", "c", "d")
     gate = gated(program)
     running = rack.run(program.grid())
     in_hand(program, 4)
-    for name in ("a", "b"):
-        network.host(name).cut()
-    for name in ("a", "b"):
-        until(f"{name} has noticed", partial(rack.has_said, name, "has lost"))
+    rack.cut("a", "b")
     gate.touch()
     until("all are finished, also there", lambda: sum(program.measured().values()) == len(CELLS) * RUNS)
-    for name in ("a", "b"):
-        network.host(name).join()
+    rack.mend("a", "b")
     running.wait().must()
     measured_once(program)
 
 
 @pytest.mark.slow
-def test_a_host_that_comes_and_goes_loses_no_cell(rack: Rack, network: Network, program: Program) -> None:
+def test_a_host_that_comes_and_goes_loses_no_cell(rack: Cluster, program: Program) -> None:
     rack.join("a")
     gate = gated(program)
     running = rack.run(program.grid())
     in_hand(program, 1)
-    for times in range(1, 4):
-        network.host("a").cut()
-        until("it has noticed", partial(rack.has_said, "a", "has lost", times))
-        network.host("a").join()
-        until("it is back", partial(rack.has_said, "a", "works for", times + 1))
+    rack.flap("a", 3)
     gate.touch()
     running.wait().must()
     measured_once(program)

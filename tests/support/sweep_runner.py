@@ -12,13 +12,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import forked
 import psutil
 import undrawn
 import yaml
 from ollama_fixture import END_S, MARK, ROOT, clean_environment, end_marked, marked
+
+if TYPE_CHECKING:
+    from namespaces import Host
 
 ONE_LOAD: Mapping[str, Any] = {"control": "off", "second_look": "off"}
 """Keys of a sweep that loads each cell once and nothing else."""
@@ -100,9 +103,10 @@ class Sweep:
         """Run a command to its end."""
         return self.start(*words, env=env).wait(timeout_s)
 
-    def start(self, *words: str | Path, env: Mapping[str, str] | None = None) -> Started:
-        """Start a command."""
+    def start(self, *words: str | Path, env: Mapping[str, str] | None = None, on: Host | None = None) -> Started:
+        """Start a command, or on another computer of the test."""
         argv = [sys.executable, str(self.file), *(str(word) for word in words)]
+        argv = argv if on is None else on.command(*argv)
         started = Started(argv, self.folder, {**clean_environment(), MARK: self.mark, **(env or {})})
         self._started.append(started)
         return started

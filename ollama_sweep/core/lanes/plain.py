@@ -13,7 +13,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
@@ -70,86 +70,138 @@ def of_text(kind: type[T], text: str, where: str) -> T:
 
 def read(kind: type[T], value: object, where: str) -> T:
     """A value of this type, of plain data. Raises ConfigError with `where` and the field."""
-    return cast("T", _read(kind, value, where, kind.__name__))
+    return cast("T", _reader(cast("Hashable", kind))(value, where, kind.__name__))
 
 
-def _read(kind: Any, value: object, where: str, name: str) -> Any:
-    if kind is object or kind is Any:
-        return value
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _one_of(typing.get_args(kind), value, where, name)
-    if origin is not None:
-        return _collection(origin, typing.get_args(kind), value, where, name)
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(cast("type[Any]", kind), value, where, name)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        if value not in {member.value for member in kind}:
-            raise _bad(value, where, name, f"one of {', '.join(sorted(member.value for member in kind))}")
-        return kind(value)
-    return _scalar(kind, value, where, name)
-
-
-def _scalar(kind: Any, value: object, where: str, name: str) -> Any:
-    if kind is float and type(value) in (int, float):
-        number = float(cast("float", value))
-        if math.isfinite(number):
-            return number
-    elif type(value) is kind:
-        return value
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    raise _bad(value, where, name, words.get(kind, str(kind)))
-
-
-def _one_of(kinds: tuple[Any, ...], value: object, where: str, name: str) -> Any:
-    """The first kind that takes it; whole numbers stay whole where both are allowed."""
-    if type(value) in kinds:
-        return value
-    error = _bad(value, where, name, "another kind of value")
-    for kind in kinds:
-        try:
-            return _read(kind, value, where, name)
-        except ConfigError as refused:
-            error = refused if dataclasses.is_dataclass(kind) or typing.get_origin(kind) else error
-    raise error
-
-
-def _collection(origin: Any, inner: tuple[Any, ...], value: object, where: str, name: str) -> Any:
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise _bad(value, where, name, "an object")
-        return {key: _read(inner[1], one, where, f"{name}.{key}") for key, one in value.items()}
-    if not isinstance(value, list):
-        raise _bad(value, where, name, "a list")
-    if origin is tuple and (len(inner) != 2 or inner[1] is not Ellipsis):
-        if len(value) != len(inner):
-            raise _bad(value, where, name, f"a list of {len(inner)}")
-        return tuple(_read(kind, one, where, name) for kind, one in zip(inner, value, strict=True))
-    made = [_read(inner[0], one, where, name) for one in value]
-    return frozenset(made) if origin is frozenset else tuple(made)
-
-
-def _dataclass(kind: type[Any], value: object, where: str, name: str) -> Any:
-    if not isinstance(value, dict):
-        raise _bad(value, where, name, "an object")
-    known: dict[str, tuple[Any, bool]] = _fields(cast("Hashable", kind))
-    for key in value:
-        if key not in known:
-            raise ConfigError(f"{name}: unknown field {one_line(key)}.{nearest(key, known)}", where)
-    for key, (_, is_needed) in known.items():
-        if is_needed and key not in value:
-            raise ConfigError(f"{name}.{key} is missing", where)
-    return kind(**{key: _read(known[key][0], one, where, f"{name}.{key}") for key, one in value.items()})
+_Reader = Callable[[object, str, str], Any]
+"""Gives the value of a type that plain data stand for; `where` and the field's name are for what it raises."""
 
 
 @functools.cache
-def _fields(kind: Hashable) -> dict[str, tuple[Any, bool]]:
-    """Each field's type, and whether it must be there."""
-    of = cast("type[Any]", kind)
-    hints = typing.get_type_hints(of)
-    return {field.name: (hints[field.name],
-                         field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
-            for field in dataclasses.fields(of) if field.init}  # fmt: skip
+def _reader(of: Hashable) -> _Reader:
+    """The reader of a type, made once: an order or a result has a hundred fields."""
+    kind = cast("Any", of)
+    if kind is object or kind is Any:
+        return lambda value, where, name: value
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _reader_of_one(inner)
+    if origin is not None:
+        return _collection_reader(origin, inner)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_reader(cast("type[Any]", kind))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return _word_reader(kind)
+    return _scalar_reader(kind)
+
+
+def _word_reader(kind: type[StrEnum]) -> _Reader:
+    members = {member.value: member for member in kind}
+
+    def reader(value: object, where: str, name: str) -> Any:
+        if not isinstance(value, str) or value not in members:
+            raise _bad(value, where, name, f"one of {', '.join(sorted(members))}")
+        return members[value]
+
+    return reader
+
+
+def _scalar_reader(kind: Any) -> _Reader:
+    if kind is float:
+        return _number
+    names = {int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+    words = names.get(kind, str(kind))
+
+    def reader(value: object, where: str, name: str) -> Any:
+        if type(value) is not kind:
+            raise _bad(value, where, name, words)
+        return value
+
+    return reader
+
+
+def _number(value: object, where: str, name: str) -> float:
+    if type(value) in (int, float):
+        number = float(cast("float", value))
+        if math.isfinite(number):
+            return number
+    raise _bad(value, where, name, "a number")
+
+
+def _reader_of_one(kinds: tuple[Any, ...]) -> _Reader:
+    """The first kind that takes it; whole numbers stay whole where both are allowed."""
+    readers = [(kind, _reader(kind)) for kind in kinds]
+
+    def reader(value: object, where: str, name: str) -> Any:
+        if type(value) in kinds:
+            return value
+        error = _bad(value, where, name, "another kind of value")
+        for kind, one in readers:
+            try:
+                return one(value, where, name)
+            except ConfigError as refused:
+                error = refused if dataclasses.is_dataclass(kind) or typing.get_origin(kind) else error
+        raise error
+
+    return reader
+
+
+def _collection_reader(origin: Any, inner: tuple[Any, ...]) -> _Reader:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping_reader(_reader(inner[1]))
+    if origin is tuple and (len(inner) != 2 or inner[1] is not Ellipsis):
+        return _row_reader([_reader(kind) for kind in inner])
+    one, make = _reader(inner[0]), frozenset if origin is frozenset else tuple
+
+    def reader(value: object, where: str, name: str) -> Any:
+        if not isinstance(value, list):
+            raise _bad(value, where, name, "a list")
+        return make([one(item, where, name) for item in value])
+
+    return reader
+
+
+def _mapping_reader(one: _Reader) -> _Reader:
+    def reader(value: object, where: str, name: str) -> Any:
+        if not isinstance(value, dict):
+            raise _bad(value, where, name, "an object")
+        return {key: one(item, where, f"{name}.{key}") for key, item in value.items()}
+
+    return reader
+
+
+def _row_reader(each: Sequence[_Reader]) -> _Reader:
+    def reader(value: object, where: str, name: str) -> Any:
+        if not isinstance(value, list):
+            raise _bad(value, where, name, "a list")
+        if len(value) != len(each):
+            raise _bad(value, where, name, f"a list of {len(each)}")
+        return tuple(one(item, where, name) for one, item in zip(each, value, strict=True))
+
+    return reader
+
+
+def _dataclass_reader(kind: type[Any]) -> _Reader:
+    hints = typing.get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    readers = {field.name: _reader(hints[field.name]) for field in fields}
+    needed = {
+        field.name: None
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+
+    def reader(value: object, where: str, name: str) -> Any:
+        if not isinstance(value, dict):
+            raise _bad(value, where, name, "an object")
+        if not value.keys() <= readers.keys():
+            key = next(key for key in value if key not in readers)
+            raise ConfigError(f"{name}: unknown field {one_line(key)}.{nearest(key, readers)}", where)
+        if not needed.keys() <= value.keys():
+            raise ConfigError(f"{name}.{next(key for key in needed if key not in value)} is missing", where)
+        return kind(**{key: readers[key](one, where, f"{name}.{key}") for key, one in value.items()})
+
+    return reader
 
 
 def _bad(value: object, where: str, name: str, wanted: str) -> ConfigError:

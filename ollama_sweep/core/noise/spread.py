@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 MEDIAN_VARIANCE = 1.57
@@ -105,7 +105,8 @@ class Sums:
 
     def plus(self, other: Sums, times: int = 1) -> Sums:
         """With another cell's; `times` -1 takes it off."""
-        return Sums(*(mine + times * its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        added = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Sums(*(mine + times * its for mine, its in added))
 
     @property
     def spreads(self) -> Spreads:

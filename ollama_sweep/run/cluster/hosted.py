@@ -94,7 +94,7 @@ class Hosted:
                 return Gone(f"its process on this host has died ({self.connection.how_it_ended or 'ended'})")
             file = self.connection.fileno()
             if not self._heard and file is not None:
-                process.wait_for_news([file], LOOK_S)
+                process.wait_for_news(file, LOOK_S)
         said = self._heard.popleft()
         match said:
             case Ready():

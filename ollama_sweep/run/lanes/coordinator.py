@@ -22,7 +22,7 @@ from ollama_sweep.core.events import (
     Waiting,
     of_part,
 )
-from ollama_sweep.core.lanes.lane import ADDRESS, Standing, differences, mixed
+from ollama_sweep.core.lanes.lane import ADDRESS, Standing, differences
 from ollama_sweep.core.lanes.order import (
     Away,
     Gone,
@@ -37,15 +37,15 @@ from ollama_sweep.core.lanes.order import (
 )
 from ollama_sweep.core.outcome import Flag, Outcome, Purpose, Status
 from ollama_sweep.core.units import format_duration
-from ollama_sweep.machine import process
 from ollama_sweep.machine.clocks import REAL
 from ollama_sweep.run.drift import MOST_PAUSES, PAUSE_S
 from ollama_sweep.run.lanes import taking
+from ollama_sweep.run.lanes.fleet import Fleet
 from ollama_sweep.run.lanes.side import Doing, Side
 from ollama_sweep.run.loop import Begun, Execution
 from ollama_sweep.run.turns import ControlTurn, Turn
 from ollama_sweep.run.words import versions
-from ollama_sweep.store.lanes.keeping import State
+from ollama_sweep.store.lanes.keeping import Leased, State
 from ollama_sweep.store.lanes.versions import VERSION, versions_in
 from ollama_sweep.store.memory.failures import FreeMemory
 from ollama_sweep.store.rows import PendingCell
@@ -78,8 +78,10 @@ class Coordinator(Execution):
     _began_s: float = 0.0
     _stops_for: str = ""
     _for: Side | None = None
+    _looked_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self._fleet = Fleet(self.sides)
         hear = self.emit
         self.emit = lambda event: hear(self._worded(event))
         for side in self.sides:
@@ -101,7 +103,7 @@ class Coordinator(Execution):
         self.emit(self.started())
         self._began_s = REAL.monotonic_s()
         try:
-            for side in self._wanted() if self._is_outlived or self._anything_left() else ():
+            for side in self._wanted() if self._fleet.is_outlived or self._anything_left() else ():
                 self._begin(side)
             while not self._is_over():
                 self._look()
@@ -114,11 +116,11 @@ class Coordinator(Execution):
     def seconds_left(self, *, begins: bool = False) -> float | None:
         """Shared out among the lanes that are left."""
         alone = super().seconds_left(begins=begins)
-        return None if alone is None else alone / max(1, sum(side.is_hoped_for for side in self.sides))
+        return None if alone is None else alone / max(1, self._fleet.hoped_for)
 
     def unload(self) -> None:
-        for side in self.sides:
-            if side.is_free and not side.is_released:
+        for side in self._fleet.free():
+            if not side.is_released:
                 side.connection.release()
                 side.is_released = True
 
@@ -132,7 +134,7 @@ class Coordinator(Execution):
             if number < max(1, cells) or side.outlived is not None:
                 yield side
                 continue
-            side.is_spare = True
+            self._fleet.set_spare(side, is_spare=True)
             self._as(side, Notice("has nothing to do: there are fewer cells than lanes"))
 
     def _begin(self, side: Side) -> None:
@@ -144,6 +146,7 @@ class Coordinator(Execution):
         self._keep(side, State.STARTS)
         try:
             side.connection.begin(side.post)
+            self._fleet.listen(side)
         except EngineUnavailable as error:
             self._leave_out(side, str(error))
 
@@ -158,24 +161,24 @@ class Coordinator(Execution):
 
     def _leave_out(self, side: Side, why: str) -> None:
         """It is no lane of this session any more; the others go on."""
-        side.is_left_out, side.is_ready = True, False
+        self._fleet.leave_out(side)
         self._keep(side, State.LEFT_OUT, why)
         left = sum(other.is_hoped_for or other.is_spare for other in self.sides)
         others = f"{left} {'lane goes' if left == 1 else 'lanes go'} on" if left else "no lane is left"
         self._as(side, Notice(f"left out: {why.rstrip('.')}. {others[:1].upper()}{others[1:]}"))
         side.connection.dismiss()
-        if (spare := next((one for one in self.sides if one.is_spare), None)) is not None:
-            spare.is_spare = False
+        if (spare := self._fleet.spare()) is not None:
+            self._fleet.set_spare(spare, is_spare=False)
             self._begin(spare)
 
     def _is_over(self) -> bool:
         """Nothing is measured and nothing is left to do. Raises Stopped, EngineUnavailable."""
-        is_busy = any(side.doing is not None for side in self.sides)
+        is_busy = bool(self._fleet.in_hand)
         if self.stopping.requested and not is_busy:
             self._stop()
-        if is_busy or self._is_outlived:
+        if is_busy or self._fleet.is_outlived:
             return False
-        if not any(side.is_hoped_for for side in self.sides):
+        if not self._fleet.hoped_for:
             if self._anything_left():
                 raise EngineUnavailable("no lane is left that could measure; what is measured is saved. "
                                         "Go on with the same command")  # fmt: skip
@@ -190,26 +193,36 @@ class Coordinator(Execution):
     # -- one round -------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Give free lanes what to do, then hear what they say."""
+        """Give free lanes what to do, then hear what they say; now and then every lane is looked after."""
         if self.stopping.now:
             self._cut_all()
         elif not self.stopping.requested and self._may_begin():
-            for side in self.sides:
-                if side.is_free and (turn := self._turn_for(side)) is not None:
-                    self._give(side, turn)
-        self._wait()
-        for side in self.sides:
+            self._give_all()
+        heard = self._fleet.heard(LOOK_S)
+        for side in heard:
             self._hear(side)
             self._look_after(side)
+        if not heard or REAL.monotonic_s() - self._looked_s >= LOOK_S:
+            self._looked_s = REAL.monotonic_s()
+            for side in self.sides:
+                if side.connection.is_running and side.connection.fileno() is None:
+                    self._hear(side)
+                self._look_after(side)
         self._choose_class()
 
-    def _wait(self) -> None:
-        files = [file for side in self.sides if (file := side.connection.fileno()) is not None]
-        process.wait_for_news(files, LOOK_S)
+    def _give_all(self) -> None:
+        """What one lane does not get, no other gets, but for what it has tried itself and for a control."""
+        have_tried, is_in_vain = {lane for _, lane in self._tried.values()}, False
+        for side in self._fleet.free():
+            if is_in_vain and not self._control_is_due and side.lane.name not in have_tried:
+                continue
+            if (turn := self._turn_for(side)) is not None:
+                self._give(side, turn)
+            is_in_vain = is_in_vain or (turn is None and side.lane.name not in have_tried)
 
     def _may_begin(self) -> bool:
         """Nothing holds the sweep up: no pause, no quiet hours, no drift that is waited for."""
-        if self._kind is None or not any(side.is_free for side in self.sides):
+        if self._kind is None or not self._fleet.free():
             return False
         wait = self.may_start()
         left_s = self._held_until_s - REAL.monotonic_s()
@@ -238,7 +251,7 @@ class Coordinator(Execution):
     def _turn_for(self, side: Side) -> Turn | None:
         """What this lane measures next; None where there is nothing for it now."""
         self._for = side
-        in_hand = {other.doing.begun.turn.cell_id for other in self.sides if other.doing is not None}
+        in_hand = self._fleet.in_hand
         if self._control_is_due and self.drift is not None:
             control = self.store.control_cell(self.sweep_id)
             if control is None or (control.cell_id not in in_hand and self._has_fewest_controls(side)):
@@ -250,7 +263,7 @@ class Coordinator(Execution):
         own = self.own_turn()
         if own is not None:
             return None if own.cell_id in in_hand else own
-        if in_hand or self._is_outlived:
+        if in_hand or self._fleet.is_outlived:
             load = self.store.next_further(self.sweep_id)
             further = self.further_turn(load) if load is not None else None
         else:
@@ -263,14 +276,10 @@ class Coordinator(Execution):
         others = [other for other in self.sides if other.is_hoped_for and other.is_ready]
         return all(len(made.get(side.lane.name, ())) <= len(made.get(other.lane.name, ())) for other in others)
 
-    @property
-    def _is_outlived(self) -> bool:
-        return any(side.outlived is not None for side in self.sides)
-
     def _pending(self) -> PendingCell | None:
         """The first pending cell that was not tried on this very lane last, where there is another one."""
-        mine, others = self._for, [side for side in self.sides if side is not self._for]
-        if mine is None or not any(side.is_ready and side.is_hoped_for for side in others):
+        mine = self._for
+        if mine is None or not any(one.is_ready and one.is_hoped_for and one is not mine for one in self.sides):
             return self.store.next_pending(self.sweep_id)
         but = [cell for (cell, _), (_, lane) in self._tried.items() if lane == mine.lane.name]
         return self.store.next_pending(self.sweep_id, but)
@@ -292,12 +301,11 @@ class Coordinator(Execution):
         tried = self._tried.get(self._key(turn), (0, ""))[0]
         self._speaks = side.lane.name
         try:
-            begun = self._begun(turn, cell, tried)
+            begun = self._begun(turn, cell, tried, Leased(side.lane.name, self._lease_s(cell)))
         finally:
             self._speaks = ""
         order = self._order(side, begun)
-        self._when_there_is_room(lambda: self.store.lease(begun.attempt_id, self.sweep_id, order.lane, order.lease_s))
-        side.doing, side.is_idle, side.is_released = Doing(begun, order, REAL.monotonic_s()), False, False
+        self._fleet.give(side, Doing(begun, order, REAL.monotonic_s()))
         self._when_there_is_room(lambda: side.connection.give(order))
 
     @property
@@ -309,14 +317,12 @@ class Coordinator(Execution):
         """What a cell is measured in: those of its lane's class; of lanes that are not alike those of all of them, so
         that what they differ by is part of how far loads differ.
         """
-        if not self._is_mixed:
-            return standing.kind
-        return mixed(side.standing.kind for side in self.sides if side.standing is not None)
+        return self._fleet.mixture() if self._is_mixed else standing.kind
 
-    def _begun(self, turn: Turn, cell: Cell, tried: int) -> Begun:
+    def _begun(self, turn: Turn, cell: Cell, tried: int, leased: Leased) -> Begun:
         if not isinstance(turn, ControlTurn):
-            return self.begin(turn, cell, tried)
-        return Begun(turn, cell, 0, self._when_there_is_room(turn.begin), turn.beside())
+            return self.begin(turn, cell, tried, leased)
+        return Begun(turn, cell, 0, self._when_there_is_room(lambda: turn.begin(leased)), turn.beside())
 
     def _order(self, side: Side, begun: Begun) -> Order:
         turn = begun.turn
@@ -357,15 +363,17 @@ class Coordinator(Execution):
             side.connection.end(0.0)
             self._leave_out(side, str(error))
             return
+        finally:
+            self._fleet.listen(side)
         for said in heard:
             self._take_line(side, said)
 
     def _take_line(self, side: Side, said: Line) -> None:
         match said:
             case Ready():
-                side.is_ready, side.is_idle, side.is_away = True, True, False
+                self._fleet.ready(side)
                 if not self._is_refused(side, said.standing):
-                    side.standing = said.standing
+                    self._fleet.stands(side, said.standing)
                     self._keep(side, State.AT_WORK)
                     self._check(side)
             case RunMade() if side.doing is not None:
@@ -395,7 +403,7 @@ class Coordinator(Execution):
         if not wanted or not version or version in wanted:
             return False
         if own is not None and own.fingerprint:
-            side.standing = replace(now, fingerprint=own.fingerprint)
+            self._fleet.stands(side, replace(now, fingerprint=own.fingerprint))
         self._leave_out(side, versions.other_lane(now.engine, version, wanted, is_own=own is not None))
         return True
 
@@ -451,9 +459,8 @@ class Coordinator(Execution):
 
     def _look_at_end(self, side: Side) -> None:
         """Its process is gone: it was told to end, cannot go on, or died."""
-        died, side.is_ready = side.doing is not None, False
-        if side.doing is not None:
-            doing, side.doing = side.doing, None
+        doing, side.is_ready = self._fleet.done(side), False
+        if doing is not None:
             self.store.end_died(doing.begun.attempt_id)
             self._tried[self._key(doing.begun.turn)] = doing.begun.tried, side.lane.name
             how = side.connection.how_it_ended or "ended without a word"
@@ -461,7 +468,7 @@ class Coordinator(Execution):
                                   "the cell is pending again"))  # fmt: skip
         if side.is_left_out or self.stopping.requested:
             return
-        if side.why_gone is not None and side.why_gone.why and not died:
+        if side.why_gone is not None and side.why_gone.why and doing is None:
             self._leave_out(side, side.why_gone.why)
             return
         side.deaths += 1
@@ -475,7 +482,8 @@ class Coordinator(Execution):
         assert side.outlived is not None
         if side.outlived.is_running:
             return
-        order, side.outlived = side.outlived.order, None
+        order = side.outlived.order
+        self._fleet.ended(side)
         for name in side.connection.names():
             self._take(side, name)
         known = self.store.known_attempt(order.attempt_id)
@@ -514,7 +522,7 @@ class Coordinator(Execution):
         """What it ends: what the lane has in hand, or what a dead run had begun; None where nobody waits for it."""
         number, doing = handed.order.attempt_id, side.doing
         if doing is not None and doing.order.attempt_id == number:
-            side.doing = None
+            self._fleet.done(side)
             return doing.begun
         known = self.store.known_attempt(number)
         if known is None or not known.is_open or (known.sweep_id, known.key) != (self.sweep_id, handed.order.key):

@@ -20,7 +20,7 @@ from ollama_sweep.core.outcome import Outcome, Status
 from ollama_sweep.machine.clocks import REAL
 from ollama_sweep.plan.spec import SweepSpec
 from ollama_sweep.plan.survey import Survey
-from ollama_sweep.run.lanes.coordinator import END_S, Coordinator
+from ollama_sweep.run.lanes.coordinator import END_S, LOOK_S, Coordinator
 from ollama_sweep.run.lanes.session import LanesSession
 from ollama_sweep.run.lanes.side import Doing, Side
 from ollama_sweep.run.loop import Begun, Execution
@@ -94,6 +94,7 @@ class Neighbours(Coordinator):
         for side in self.sides:
             if side is not first and side not in others and side.connection.is_running:
                 side.connection.end(END_S)
+                self._fleet.listen(side)
         self._start([first, *others])
         self._running, self._handed = set(), None
         for side in others:
@@ -138,7 +139,7 @@ class Neighbours(Coordinator):
     def _round(self) -> None:
         if self.stopping.requested:
             self._stop()
-        self._wait()
+        self._fleet.heard(LOOK_S)
         for side in self._at_work:
             self._hear(side)
             self._look_after(side)
@@ -159,7 +160,7 @@ class Neighbours(Coordinator):
         self._orders += 1
         begun = Begun(turn, self.cell_at(turn.position), 0, self._orders, turn.beside())
         order = replace(self._order(side, begun), fresh=is_fresh)
-        side.doing, side.is_released = Doing(begun, order, REAL.monotonic_s()), False
+        self._fleet.give(side, Doing(begun, order, REAL.monotonic_s()))
         side.connection.give(order)
 
     def _take_line(self, side: Side, said: Line) -> None:
@@ -173,7 +174,8 @@ class Neighbours(Coordinator):
         handed = side.connection.read(name)
         side.connection.remove(name)
         if side.doing is not None and side.doing.order.attempt_id == handed.order.attempt_id:
-            side.doing, side.deaths = None, 0
+            self._fleet.done(side)
+            side.deaths = 0
             if side is self._first:
                 self._handed = handed.outcome
             elif handed.outcome.status is not Status.OK:

@@ -30,6 +30,14 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
+class Leased:
+    """Which lane measures an attempt, and how many seconds it is waited for."""
+
+    lane: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class LaneRow:
     """A lane of a sweep. `doing` are the coordinates of the cell that it measures now; `since` is when that began, or
     when it came to stand as it does. `ok` and `failed` count its attempts.

@@ -13,7 +13,7 @@ from ollama_sweep.store import attempts as all_attempts
 from ollama_sweep.store import plans, queries
 from ollama_sweep.store.lanes import attempts, disturbances, keeping, versions
 from ollama_sweep.store.lanes.attempts import Known
-from ollama_sweep.store.lanes.keeping import State
+from ollama_sweep.store.lanes.keeping import Leased, State
 from ollama_sweep.store.lanes.versions import Measured
 from ollama_sweep.store.loads import further
 from ollama_sweep.store.loads.further import FurtherLoad
@@ -73,10 +73,11 @@ class LaneWriting:
         now, known = self._now(), fingerprint or {}
         self._guard.write(lambda connection: keeping.keep_lane(connection, sweep_id, lane, known, state, says, now))
 
-    def lease(self, attempt_id: int, sweep_id: int, lane: str, seconds: float) -> None:
-        """This lane measures the attempt, and is waited for so long."""
-        until = (datetime.fromisoformat(self._now()) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
-        self._guard.write(lambda connection: keeping.lease(connection, attempt_id, sweep_id, lane, until))
+    def _lease(self, connection: sqlite3.Connection, sweep_id: int, attempt_id: int, leased: Leased | None) -> None:
+        """In the transaction that begins the attempt, so that none is begun whose lane nobody knows."""
+        if leased is not None:
+            until = datetime.fromisoformat(self._now()) + timedelta(seconds=leased.seconds)
+            keeping.lease(connection, attempt_id, sweep_id, leased.lane, until.isoformat(timespec="milliseconds"))
 
     def keep_disturbance(self, sweep: str, found: Compared) -> None:
         """What `doctor --lanes` found of a sweep of this name, which need not be there yet."""
