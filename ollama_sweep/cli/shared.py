@@ -118,9 +118,19 @@ def cluster_options(command: F) -> F:
         "--tls", type=paths.LATER, default=None, metavar="FOLDER", help="With --cluster: the certificates here."
     )(command)
     return click.option(
-        "--cluster", default="", metavar="WHERE", help="Measure on hosts of a cluster: its scheduler, local:N or "
+        "--cluster", default=None, metavar="WHERE", help="Measure on hosts of a cluster: its scheduler, local:N or "
         "slurm:N.",
     )(command)  # fmt: skip
+
+
+def cluster_of(given: Mapping[str, Any]) -> str:
+    """Where the cluster is that `cluster_options` name, "" for none. Raises ConfigError."""
+    if given["cluster"] is not None and not given["cluster"].strip():
+        raise ConfigError("is empty: write HOST:PORT of a scheduler, local:N or slurm:N", "--cluster")
+    for option in ("tls", "insecure"):
+        if given[option] and given["cluster"] is None:
+            raise ConfigError("only with --cluster", f"--{option}")
+    return given["cluster"] or ""
 
 
 def spec_from(config: Path | None, given: Mapping[str, Any]) -> SweepSpec:

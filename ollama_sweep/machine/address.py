@@ -43,7 +43,7 @@ def base_url(host: str | None, *, allow_remote: bool) -> str:
     """`http://127.0.0.1:11434` from a host as OLLAMA_HOST writes it. Raises ConfigError."""
     named = "" if host else os.environ.get("OLLAMA_HOST", "")
     where = "OLLAMA_HOST" if named else "host"
-    return address(host or named or OLLAMA_HOST, allow_remote=allow_remote, port=OLLAMA_PORT, where=where).root
+    return server(host or named or OLLAMA_HOST, allow_remote=allow_remote, port=OLLAMA_PORT, where=where).root
 
 
 def api_address(text: str, *, allow_remote: bool, port: int, where: str = "host") -> Address:
@@ -70,6 +70,14 @@ def address(text: str, *, allow_remote: bool, port: int, where: str = "host") ->
         raise ConfigError(f"{name} is another machine; numbers would be its, not this one's. Use --remote", where)
     standard = {"http": 80, "https": 443}.get(scheme, port)
     return Address(scheme or "http", name, given or standard, parts.path.rstrip("/"))
+
+
+def server(text: str, *, allow_remote: bool, port: int, where: str = "host") -> Address:
+    """The same of a server that has nothing behind its port. Raises ConfigError."""
+    found = address(text, allow_remote=allow_remote, port=port, where=where)
+    if found.path:
+        raise ConfigError(f"{text} has a path ({found.path}), which this server has not; write {found.root}", where)
+    return found
 
 
 def means_everywhere(text: str) -> bool:

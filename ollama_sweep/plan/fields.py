@@ -360,13 +360,17 @@ def hosts(node: Node, key: Key) -> tuple[NamedHost, ...]:
     found: dict[str, NamedHost] = {}
     for item in node.items:
         parts = item.value
-        if not isinstance(parts, dict) or set(parts) != {"name", "host"}:
+        if not isinstance(parts, dict) or not {"name", "host"} <= set(parts):
             raise item.error(f"{key.name}: each one has a name and a host, like {key.example[1:-1]}")
+        if strange := [part for part in parts if part not in ("name", "host")]:
+            raise item.error(f"{key.name}: unknown key {one_line(strange[0])}; each one has a name and a host only")
         name = parts["name"].line_of_text(f"{key.name}.name")
         if not _HOST_NAME.fullmatch(name):
             raise parts["name"].error(f"{key.name}.name: only letters, digits, _, - and . (max 40)")
         if name in found:
             raise item.error(f"{key.name}: {name} is named twice")
+        if other := next((one for one in found if one.casefold() == name.casefold()), None):
+            raise item.error(f"{key.name}: {other} and {name} differ by capitals only; call one of them otherwise")
         found[name] = NamedHost(name, parts["host"].address(f"{key.name}.host"))
     return tuple(found.values())
 

@@ -154,14 +154,14 @@ def measure(
 
 def session_of(spec: SweepSpec, db: Path, options: SessionOptions) -> type[Session]:
     """The kind of session that measures a sweep, a pair, or a sweep that is scouted. Raises ConfigError."""
-    if spec.has_lanes:
-        from ollama_sweep.run.lanes.session import LanesSession  # a process for each lane
-
-        return LanesSession
     if options.cluster:
         from ollama_sweep.run.cluster.session import ClusterSession  # a process for each lane, on other hosts
 
         return ClusterSession
+    if spec.has_lanes:
+        from ollama_sweep.run.lanes.session import LanesSession  # a process for each lane
+
+        return LanesSession
     if spec.arms:
         from ollama_sweep.run.pairs.session import PairSession  # it is made of two of these
 

@@ -123,10 +123,19 @@ def test_what_is_wrong_with_a_cluster_is_one_line(cluster: Cluster, program: Pro
     refused(program, "--cluster: is reached with certificates: make them", "--cluster", where, code=2)
     refused(program, "ftp:// is not spoken here", "--cluster", f"ftp://{where}", *tls, code=2)
     refused(program, "local:N with 1 to 256", "--cluster", "local:0", code=2)
+    refused(program, "--cluster: is empty: write HOST:PORT", "--cluster", "", code=2)
+    refused(program, "pbs:2: of queues only slurm:N is started here", "--cluster", "pbs:2", code=2)
+    refused(program, r"has a path \(/x\), which this server has not", "--cluster", f"{where}/x", *tls, code=2)
+    refused(program, "--tls: local:N makes certificates of its own", "--cluster", "local:1", *tls, code=2)
+    refused(program, "--insecure: slurm:N makes certificates", "--cluster", "slurm:1", "--insecure", code=2)
+    refused(program, "leave out one of --tls and --insecure", "--cluster", where, *tls, "--insecure", code=2)
+    refused(program, "--tls: only with --cluster", *tls, code=2)
+    refused(program, "--insecure: only with --cluster", "--insecure", code=2)
     refused(program, "file not found", "--cluster", where, "--tls", "nowhere", code=2)
     program("hosts", "init", "other").must()
     refused(program, "certificate of somebody", "--cluster", where, "--tls", "other/worker", code=2)
-    refused(program, "no scheduler answers at tcp://", "--cluster", f"tls://{where}", "--insecure", code=5)
+    line = "does not answer: it wants certificates"
+    refused(program, line, "--cluster", where, "--insecure", "--wait-engine", "0s", code=5)
     closed = f"127.0.0.1:{free_port()}"
     refused(program, "nothing listens on that port", "--cluster", closed, *tls, "--wait-engine", "0s", code=5)
     with mock.patch.dict(sys.modules, {"distributed": None}):
@@ -140,6 +149,36 @@ def test_a_host_of_another_make_is_refused_in_words(cluster: Cluster, program: P
         refused(
             program, r"a has ollama-sweep .*, this computer has 99\.0\. Run on a: pip install", *cluster.words, code=5
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("scheduler", "--listen", "WHERE", "--tls", "tls/coordinator"),
+            "cannot listen: another program listens there",
+        ),
+        (("scheduler", "--listen", "192.0.2.1:1", "--tls", "tls/coordinator"), "this computer has no such address"),
+        (("worker", "WHERE", "--tls", "tls/worker", "--name", ""), "--name:  is no name of a host"),
+        (("worker", "", "--tls", "tls/worker"), "ADDRESS: is empty; write HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_started_is_one_line(
+    words: tuple[str, ...], message: str, cluster: Cluster, program: Program
+) -> None:
+    there = [cluster.address if word == "WHERE" else word for word in words]
+    ended = program.start(*there, env=program.environment()).wait().must(2)
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_a_plain_scheduler_and_one_with_certificates_are_told_apart(cluster: Cluster, program: Program) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    plain = program.start("scheduler", "--listen", where, "--insecure", env=program.environment())
+    until("it listens", lambda: "Listening" in plain.said)
+    ways.probe(ways.way_to(where, None, insecure=True, where="--cluster"))
+    refused(program, "does not speak TLS: it was started with --insecure", "--cluster", where, "--tls",
+            "tls/coordinator", code=2)  # fmt: skip
 
 
 def test_a_worker_with_a_certificate_of_somebody_else_is_told_so(cluster: Cluster, program: Program) -> None:

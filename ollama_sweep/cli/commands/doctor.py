@@ -57,7 +57,7 @@ def command(config: Path | None, db: Path, as_json: bool, verbose: bool, **given
       ollama-sweep doctor mine.yaml --lanes
       ollama-sweep doctor mine.yaml --lanes --cluster local:2
     """
-    if given["cluster"] and not given["lanes"]:
+    if shared.cluster_of(given) and not given["lanes"]:
         raise ConfigError("only with --lanes", "--cluster")
     found = []
     for finding in _of_lanes(config, db, given) if given["lanes"] else _examine(config, db, verbose, given):
@@ -107,10 +107,11 @@ def _of_lanes(config: Path | None, db: Path, given: dict[str, Any]) -> Iterable[
     except SweepError as error:
         yield of_error(neighbours.CHECK, error)
         return
-    wait_s = JOBS_WAIT_S if given["cluster"].startswith("slurm:") else 0.0
+    cluster = shared.cluster_of(given)
+    wait_s = JOBS_WAIT_S if cluster.startswith("slurm:") else 0.0
     options = SessionOptions(
         remote=given["remote"], wait_engine_s=wait_s, allow_network_db=given["allow_network_db"],
-        cluster=given["cluster"], tls=given["tls"], insecure=given["insecure"],
+        cluster=cluster, tls=given["tls"], insecure=given["insecure"],
         share_server=given["share_server"],
     )  # fmt: skip
     yield from neighbours.findings(spec, db, options, warn)

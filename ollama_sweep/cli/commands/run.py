@@ -162,7 +162,7 @@ def _options(given: dict[str, Any]) -> SessionOptions:
         keep_awake=given["keep_awake"],
         no_pause=given["no_pause"],
         second_look=given["second_look"],
-        cluster=given["cluster"],
+        cluster=shared.cluster_of(given),
         tls=given["tls"],
         insecure=given["insecure"],
         same_version=given["same_version"],

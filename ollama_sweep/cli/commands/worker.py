@@ -31,4 +31,4 @@ def command(address: str, name: str | None, tls: Path | None, insecure: bool) ->
     from ollama_sweep.run.cluster import ways, working
 
     way = ways.way_to(address, tls, insecure=insecure, where="ADDRESS")
-    working.serve(replace(way, host=ways.host_name(name or platform.node())), say)
+    working.serve(replace(way, host=ways.host_name(platform.node() if name is None else name)), say)

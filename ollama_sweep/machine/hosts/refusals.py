@@ -18,11 +18,14 @@ _OTHER_NAME = frozenset({62, 63, 64})
 
 @dataclass(frozen=True)
 class Refusal:
-    """`text` goes behind the name of the host; `hint` says what to do. `is_silent_port`: nothing listens there."""
+    """`text` goes behind the name of the host; `hint` says what to do. `is_silent_port`: nothing listens
+    there. `is_plain`: what does speaks no TLS.
+    """
 
     text: str
     hint: str
     is_silent_port: bool = False
+    is_plain: bool = False
 
 
 def why(error: BaseException) -> Refusal | None:
@@ -61,7 +64,7 @@ def _of_tls(error: ssl.SSLError) -> Refusal:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(error)
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"):
-        return Refusal("does not speak TLS on that port", "Write http:// if it is a plain one")
+        return Refusal("does not speak TLS on that port", "Write http:// if it is a plain one", is_plain=True)
     return Refusal(f"ends the talk about TLS ({error.reason or error})", "Are both sides' certificates of one make?")
 
 

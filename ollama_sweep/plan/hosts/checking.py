@@ -16,7 +16,7 @@ from ollama_sweep.core.finding import Finding, State
 from ollama_sweep.core.text import one_line
 from ollama_sweep.core.units import format_bytes, format_duration
 from ollama_sweep.engines.shared.reached import Told, Unreached
-from ollama_sweep.machine.address import OLLAMA_PORT, Address, address, base_url
+from ollama_sweep.machine.address import OLLAMA_PORT, Address, base_url, server
 from ollama_sweep.machine.crew import Crew
 from ollama_sweep.machine.hosts.refusals import Refusal
 from ollama_sweep.plan.doctor.places import LITTLE_BYTES
@@ -60,13 +60,13 @@ class Seen:
 
 def of_texts(texts: Iterable[str]) -> tuple[Host, ...]:
     """Hosts as people write them, called by what they wrote. Raises ConfigError."""
-    return tuple(Host(one_line(text), address(text, allow_remote=True, port=OLLAMA_PORT, where=text)) for text in texts)
+    return tuple(Host(one_line(text), server(text, allow_remote=True, port=OLLAMA_PORT, where=text)) for text in texts)
 
 
 def of_spec(spec: SweepSpec) -> tuple[Host, ...]:
     """Those of a sweep file: its lanes elsewhere, else its one server. Raises ConfigError."""
     if spec.hosts:
-        known = ((one, address(one.host, allow_remote=True, port=OLLAMA_PORT, where=one.name)) for one in spec.hosts)
+        known = ((one, server(one.host, allow_remote=True, port=OLLAMA_PORT, where=one.name)) for one in spec.hosts)
         return tuple(Host(one.name, where) for one, where in known)
     return of_texts([base_url(spec.host, allow_remote=True)])
 

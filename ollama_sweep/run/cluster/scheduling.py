@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 from collections.abc import Callable
 
@@ -28,6 +29,21 @@ def _check_dashboard() -> None:
         raise ConfigError("needs the package bokeh. Run: pip install bokeh", "--dashboard") from None
 
 
+def _refused(error: BaseException) -> str:
+    """Why nobody can listen there. Raises what is no trouble of the system."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        raise error
+    hints = {
+        errno.EADDRINUSE: "another program listens there; end it, or name another port",
+        errno.EADDRNOTAVAIL: "this computer has no such address; name one of its own",
+        errno.EACCES: "only root may listen there; name a port from 1024 on",
+    }
+    return f"cannot listen: {hints.get(cause.errno or 0, cause.strerror or str(cause))}"
+
+
 async def _serve(way: Way, say: Callable[[str], None], dashboard_port: int | None) -> None:
     from distributed import Scheduler
 
@@ -46,8 +62,8 @@ async def _serve(way: Way, say: Callable[[str], None], dashboard_port: int | Non
     )
     try:
         await scheduler
-    except OSError as error:
-        raise ConfigError(f"cannot listen there ({error.strerror or error})", way.url) from error
+    except (OSError, RuntimeError) as error:  # Dask wraps the one in the other
+        raise ConfigError(_refused(error), way.url) from error
     say(f"{scheduler.address}")
     with contextlib.suppress(asyncio.CancelledError):
         await ended.wait()

@@ -39,6 +39,9 @@ class ClusterSession(LanesSession):
             raise ConfigError(f"--cluster says where this sweep is measured; leave out it, or {where}", "--cluster")
         dask()
         kind, _ = self._wanted()
+        given = "--tls" if self.options.tls is not None else "--insecure" if self.options.insecure else ""
+        if kind and given:
+            raise ConfigError(f"{kind}:N makes certificates of its own; leave it out", given)
         if not kind:
             self._way()
         elif kind == SLURM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ollama_sweep.core.errors import ConfigError, EngineUnavailable
 from ollama_sweep.core.lanes import plain
 from ollama_sweep.core.text import one_line
-from ollama_sweep.machine.address import Address, address, is_loopback
+from ollama_sweep.machine.address import Address, is_loopback, server
 from ollama_sweep.machine.files import write_whole
 from ollama_sweep.machine.hosts import certificates, refusals
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 PORT = 8786
 CONNECT_S = 10.0
+START = "Start it there: ollama-sweep scheduler --listen ADDRESS"
 LOCAL, SLURM = "local", "slurm"
+QUEUES = ("pbs", "lsf", "sge", "oar", "moab", "htcondor")
+"""Those of dask-jobqueue that are no name of a host here."""
 INSTALL = "pip install 'ollama-sweep[cluster]'"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 CELL = "cell"
@@ -70,7 +74,15 @@ def way_to(text: str, tls: Path | None, *, insecure: bool, where: str) -> Way:
     scheme, _, rest = text.strip().rpartition("://")
     if scheme not in ("", "tls", "tcp"):
         raise ConfigError(f"{scheme}:// is not spoken here; write HOST:PORT or tls://HOST:PORT", where)
-    found = address(rest, allow_remote=True, port=PORT, where=where)
+    if not rest:
+        raise ConfigError("is empty; write HOST:PORT or tls://HOST:PORT", where)
+    if rest.partition(":")[0] in QUEUES:
+        queue = rest.partition(":")[0]
+        raise ConfigError(f"{rest}: of queues only {SLURM}:N is started here; in a job of {queue} start a worker by "
+                          "hand (ollama-sweep worker), and name its scheduler here", where)  # fmt: skip
+    found = server(rest, allow_remote=True, port=PORT, where=where)
+    if tls is not None and insecure:
+        raise ConfigError("is encrypted with --tls; leave out one of --tls and --insecure", where)
     if tls is not None:
         if scheme == "tcp":
             raise ConfigError("tcp:// is not encrypted; leave it out, or --tls", where)
@@ -103,12 +115,26 @@ def probe(way: Way) -> None:
             if way.tls:
                 context: ssl.SSLContext = way.security().get_connection_args("client")["ssl_context"]
                 context.wrap_socket(plain_one).close()
+            elif not plain_one.recv(1):  # a scheduler speaks first, one with certificates does not
+                raise ConnectionResetError(errno.ECONNRESET, "it ends the connection")
+    except ssl.SSLError as error:
+        raise ConfigError(_of_certificates(error), way.url) from error
+    except TimeoutError as error:
+        is_plain = "" if way.tls else ": it wants certificates (--tls FOLDER), or is no scheduler"
+        raise EngineUnavailable(f"the scheduler at {way.url} does not answer{is_plain}") from error
     except OSError as error:
         found = refusals.why(error)
-        words = f"{found.text}. {found.hint}" if found is not None else f"does not answer ({error})"
-        if isinstance(error, ssl.SSLError):
-            raise ConfigError(f"{words}. One `ollama-sweep hosts init` makes those of all sides", way.url) from error
-        raise EngineUnavailable(f"the scheduler at {way.url} {words}") from error
+        hint = "" if found is None else f". {START}" if found.is_silent_port else f". {found.hint}"
+        words = found.text if found is not None else f"does not answer ({error})"
+        raise EngineUnavailable(f"the scheduler at {way.url} {words}{hint}") from error
+
+
+def _of_certificates(error: ssl.SSLError) -> str:
+    found = refusals.why(error)
+    if found is not None and found.is_plain:
+        return "does not speak TLS: it was started with --insecure, or is no scheduler"
+    words = found.text if found is not None else f"does not talk about TLS ({error})"
+    return f"{words}. One `ollama-sweep hosts init` makes those of all sides"
 
 
 def dask() -> Any:

@@ -27,9 +27,8 @@ class Chosen:
     needs: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_combinations(spec: SweepSpec) -> None:
-    """What several lanes cannot do. Raises ConfigError."""
-    where = "gpus" if spec.gpus is not None else "hosts"
+def refuse_combinations(spec: SweepSpec, where: str) -> None:
+    """What several lanes cannot do; `where` says that there are lanes. Raises ConfigError."""
     if spec.arms or spec.arm is not None:
         raise ConfigError("a pair is measured in turns on one lane; leave out `pair` or this key", where)
     if spec.conditions.wait_for_idle_gpu:
@@ -37,11 +36,11 @@ def refuse_combinations(spec: SweepSpec) -> None:
                           "wait_for_idle_gpu")  # fmt: skip
 
 
-def refuse_engine(spec: SweepSpec, engine: str) -> None:
+def refuse_engine(engine: str, where: str) -> None:
     """An engine whose numbers mean nothing on another lane. Raises ConfigError."""
-    where = "gpus" if spec.gpus is not None else "hosts"
     if not engines.facts(engine).has_lanes:
-        can = ", ".join(name for name in sorted(engines.known()) if engines.facts(name).has_lanes)
+        facts = {name: engines.facts(name) for name in sorted(engines.known())}
+        can = ", ".join(name for name, fact in facts.items() if fact.has_lanes and not fact.is_scripted)
         raise ConfigError(f"the engine {engine} measures in one place only; lanes are for {can}", where)
 
 
@@ -51,15 +50,17 @@ def lanes_of(spec: SweepSpec, *, allow_remote: bool) -> list[Chosen]:
 
 
 def _hosts(spec: SweepSpec, allow_remote: bool) -> list[Chosen]:
-    found: dict[str, str] = {}
+    found: dict[tuple[str, int], str] = {}
+    chosen = []
     for one in spec.hosts:
         where = f"hosts.{one.name}"
-        url = address.address(one.host, allow_remote=allow_remote, port=OLLAMA_PORT, where=where).root
-        if other := found.get(url):
-            raise ConfigError(f"{url} is host {other} already; a server is one lane", where)
-        found[url] = one.name
-    chosen = [Chosen(Lane(name, host=url)) for url, name in found.items()]
-    return [_with_needs(spec, one) for one in chosen]
+        there = address.server(one.host, allow_remote=allow_remote, port=OLLAMA_PORT, where=where)
+        place = "" if there.is_local else there.name, there.port
+        if other := found.get(place):
+            raise ConfigError(f"{there.root} is host {other} already; a server is one lane", where)
+        found[place] = one.name
+        chosen.append(_with_needs(spec, Chosen(Lane(one.name, host=there.root))))
+    return chosen
 
 
 def _with_needs(spec: SweepSpec, one: Chosen) -> Chosen:

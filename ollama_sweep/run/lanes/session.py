@@ -42,9 +42,9 @@ class LanesSession(Session):
         for is_asked, what in ((self.options.scan, "--scan"), (self.options.scout, "--scout")):
             if is_asked:
                 raise ConfigError(f"{what} measures on one lane; leave it out, or {self._where}", what)
-        choosing.refuse_combinations(self.spec)
+        choosing.refuse_combinations(self.spec, self._where)
         if self.spec.engine != engines.AUTO:
-            choosing.refuse_engine(self.spec, self.spec.engine)
+            choosing.refuse_engine(self.spec.engine, self._where)
         if self.spec.hosts:
             choosing.lanes_of(self.spec, allow_remote=self.options.remote)
 
@@ -62,7 +62,7 @@ class LanesSession(Session):
         settings = self.settings(ShieldedLedger(store, self._stopping))
         before = self.before()
         name = engine_name(self.spec, settings, before.engine if before else None)
-        choosing.refuse_engine(self.spec, name)
+        choosing.refuse_engine(name, self._where)
         self.tell_choice(name)
         with contextlib.ExitStack() as held:
             chosen = held.enter_context(self._lanes(name))
