@@ -20,13 +20,14 @@ SHORTEST = 8
 _NAME = re.compile(r"(?:.*_)?(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)", re.IGNORECASE)
 _NO_SECRETS = frozenset({"OLLAMA_SWEEP_TOKEN"})
 """By its name it looks like one; it marks the processes of a session."""
-_LOGIN = re.compile(r"(?<=://)[^\s/?#@\"']+(?:/[^\s/?#@\"']+)?@(?=[^\s@])")
+_LOGIN = re.compile(r"(://)[^\s/?#@\"']+(?:/[^\s/?#@\"']+)?@(?=[^\s@])")
 _BARE_LOGIN = re.compile(r"[^\s/@]+:[^\s@]+@[^\s@]+")
 _QUERY = re.compile(
-    r"(?<=[?&;])((?:[\w-]*[_-])?(?:api_?key|key|token|secret|password|passwd|pwd|signature|sig|auth)=)[^\s&#\"']+",
+    r"([?&;](?:[\w-]*[_-])?(?:api_?key|key|token|secret|password|passwd|pwd|signature|sig|auth)=)[^\s&#\"']+",
     re.IGNORECASE,
 )
-_HEADER = re.compile(r"(\b(?:authorization|x-api-key)\b[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", re.I)
+_HEADERS = ("authorization", "x-api-key")
+_HEADER = re.compile(rf"(\b(?:{'|'.join(_HEADERS)})\b[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',]+", re.I)
 
 
 @lru_cache(maxsize=1024)
@@ -59,7 +60,9 @@ def masker() -> Callable[[str], str]:
     parts = [part for value in secret for part in _parts(value)]
 
     def mask(text: str) -> str:
-        text = _HEADER.sub(rf"\1{HIDDEN}", _QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text)))
+        text = _QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(rf"\1{HIDDEN}@", text))
+        if any(map(text.lower().__contains__, _HEADERS)):
+            text = _HEADER.sub(rf"\1{HIDDEN}", text)
         for part in filter(text.__contains__, parts):
             text = text.replace(part, HIDDEN)
         return text

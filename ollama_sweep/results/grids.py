@@ -68,7 +68,9 @@ def value_at(result: CellResult, name: str) -> Scalar:
     """The value of a dimension, or of `model`, `task`, `engine`, `sweep`; None where the result has none."""
     if name in result.coordinates:
         return result.coordinates[name]
-    return {"model": result.model, "task": result.task}.get(name, result.row.get(name))
+    if name in ("model", "task"):
+        return result.model if name == "model" else result.task
+    return result.row.get(name)
 
 
 def _grouped(results: Sequence[CellResult], x: str, y: str, apart: Sequence[str]) -> dict[Options, list[CellResult]]:
@@ -88,8 +90,10 @@ def is_told(pair: tuple[str, Scalar]) -> bool:
 
 def _collides(results: Sequence[CellResult], x: str, y: str, name: str) -> bool:
     """Two cells with the same place differ in `name`."""
+    if name in (x, y) or len({value_at(result, name) for result in results}) < 2:
+        return False
     seen: dict[Place, Scalar] = {}
-    return name not in (x, y) and any(
+    return any(
         seen.setdefault(_place(result, x, y), value_at(result, name)) != value_at(result, name) for result in results
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -217,27 +217,29 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
 
     def _cell_results(self, sql: str, *bound: Scalar) -> Iterator[CellResult]:
         described = self._connection.execute(f"SELECT * FROM ({sql}) LIMIT 0", bound).description
-        columns = [column[0] for column in described[3:]]
+        readers = {column[0]: view.reader_of(column[0]) for column in described[3:]}
         for coordinates, original, is_json, *rest in values.rows_of(self._connection, sql, bound):
-            row = dict(zip(columns, rest, strict=True))
-            found = self._notes.row(f"cell {row['cell']}", self._cell_result, coordinates, original, row)
+            row = dict(zip(readers, rest, strict=True))
+            found = self._notes.row(f"cell {row['cell']}", self._cell_result, coordinates, original, row, readers)
             if not is_json:
                 self._notes.note(f"options or scores of cell {row['cell']}")
             if found is not None:
                 yield found
 
-    def _cell_result(self, text: object, original: object, row: dict[str, Any]) -> CellResult:
+    def _cell_result(
+        self, text: object, original: object, row: dict[str, Any], readers: Mapping[str, Callable[[object], Scalar]]
+    ) -> CellResult:
         coordinates = values.scalars(text)
         label = ", ".join(f"{name} {value}" for name, value in coordinates.items())
         status = values.status(row["status"])
-        for name, value in row.items():
-            row[name] = self._notes.field(f"{name} of {label}", view.reader_of(name), value, None)
+        self._notes.fields(label, readers, row)
         metrics = {
             name: value
             for name, value in row.items()
             if isinstance(value, int | float) and name not in coordinates and name not in _NOT_METRICS
         }
-        flags = self._notes.field(f"flags of {label}", values.flags, row["flags"], values.known_flags(row["flags"]))
+        flags = self._notes.field(f"flags of {label}", values.flags, row["flags"], None)
+        flags = values.known_flags(row["flags"]) if flags is None else flags
         return CellResult(
             key=row["cell"] or "", coordinates=coordinates, model=row["model"] or "", task=row["task"] or "",
             status=status, reason=row["reason"] or "", error=row["error"] or "", flags=flags,
@@ -351,15 +353,6 @@ class Reader(LoadsReading, MemoryReading, GoalReading, LaneReading, ManyReading)
         sql = """SELECT DISTINCT position FROM main.attempts JOIN plan ON plan.cell_id = attempts.cell_id
             AND +plan.sweep_id = ? WHERE attempts.id >= ? ORDER BY attempts.id DESC LIMIT ?"""
         return last, [int(row[0]) for row in self._rows(sql, sweep_id, attempt_id - 1, n)]
-
-    def mark(self) -> tuple[int, int, int]:
-        """The last attempt of all, how many have not ended, what was found of lanes last: others as soon as one begins
-        or ends, or cells may have other flags."""
-        ((last, under_way),) = self._rows(
-            """SELECT (SELECT COALESCE(max(id), 0) FROM main.attempts),
-                (SELECT count(*) FROM main.attempts INDEXED BY attempts_open WHERE finished_at IS NULL)"""
-        )
-        return int(last), int(under_way), self.last_disturbance()
 
     def running(self, sweep_id: int) -> RunningAttempt | None:
         """The attempt that has begun and not ended, of several the last."""

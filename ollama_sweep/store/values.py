@@ -11,7 +11,7 @@ import math
 import sqlite3
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,16 @@ class Notes:
         except BROKEN:
             self.note(place)
             return otherwise
+
+    def fields(self, row_place: str, readers: Mapping[str, Callable[[Any], Any]], row: dict[str, Any]) -> None:
+        """Each value of a row as its reader gives it, None where it cannot be read or there is none."""
+        for name, read in readers.items():
+            if (value := row[name]) is not None:
+                try:
+                    row[name] = read(value)
+                except BROKEN:
+                    self.note(f"{name} of {row_place}")
+                    row[name] = None
 
     def row(self, place: str, make: Callable[..., T], *values: Any) -> T | None:
         """What `make` gives; None for a row that cannot be read."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Options, Scalar
-from ollama_sweep.core.outcome import Flag
+from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.results.grids import Grid, in_order, in_word
 from ollama_sweep.results.large.columns import Columns, flag_set
 from ollama_sweep.results.page import charts, tables, tiles, view
@@ -76,8 +76,10 @@ def shown(reader: Reader, row: SweepRow, asked: Asked, sheet: Sheet) -> Shown:
     drawn: Sequence[tuple[HeatmapData, Grid]] = ()
     tiled: Sequence[Tiled] = ()
     further: list[Table] = []
+    read: Sequence[CellResult] | None = None
     if count <= MOST_CELLS:
-        few = replace(gathered, cells=reader.results_at(row.sweep_id, sheet.positions[every].tolist()), sheet=None)
+        read = reader.results_at(row.sweep_id, sheet.positions[every].tolist())
+        few = replace(gathered, cells=read, sheet=None)
         drawn = view.drawn_of(few, asked.look)
         made, left_out = view.maps_of("s1", few, asked.look, _cell_link(row), drawn=drawn)
         lines, further = charts.of_sweep("s1", few, asked.look), list(tables.best_tables("s1", few.cells))
@@ -90,7 +92,8 @@ def shown(reader: Reader, row: SweepRow, asked: Asked, sheet: Sheet) -> Shown:
         lines = [*charts.of_tiled("s1", tiled), *charts.of_sweep("s1", gathered, asked.look)]
     return Shown(
         gathered, made, drawn[:MOST_MAPS], tiled, [*notes, *left_out], lines,
-        [*further, *view.tables_of("s1", gathered, cells=False)], _page(reader, sheet, gathered, every, asked), count,
+        [*further, *view.tables_of("s1", gathered, cells=False)], _page(reader, sheet, gathered, every, asked, read),
+        count,
         _words(asked), _steps(found, asked),
     )  # fmt: skip
 
@@ -202,10 +205,17 @@ def _steps(found: Columns, asked: Asked) -> list[Step]:
 # -- the table of cells ----------------------------------------------------------------------------------------------
 
 
-def _page(reader: Reader, sheet: Sheet, gathered: Gathered, rows: Any, asked: Asked) -> Table:
-    """One page of it, which is read alone."""
+def _page(
+    reader: Reader, sheet: Sheet, gathered: Gathered, rows: Any, asked: Asked, known: Sequence[CellResult] | None
+) -> Table:  # fmt: skip
+    """One page of it, which is read alone where not all of them are known."""
     start = (asked.page - 1) * ROWS
     if asked.page > 1 and start >= len(rows):
         raise ConfigError(f"{asked.page} is behind the last page, {-(-len(rows) // ROWS)}", "page")
-    cells = reader.results_at(gathered.row.sweep_id, sheet.positions[rows[start : start + ROWS]].tolist())
+    wanted = sheet.positions[rows[start : start + ROWS]].tolist()
+    if known is None:
+        cells = reader.results_at(gathered.row.sweep_id, wanted)
+    else:
+        here = set(wanted)
+        cells = [cell for cell in known if cell.row["position"] in here]
     return replace(tables.cell_table("s1", replace(gathered, cells=cells)), is_long=False, note="")

@@ -7,7 +7,9 @@ value is exact to ten digits of a usual one; whatever is told of a single cell i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +37,8 @@ USUAL, MOST_USUAL = 1e6, 1e15
 """So large a value is taken to be where none was measured yet, and at most."""
 MOST_CHANGED = 2000
 """Cells that are looked at one by one after a commit; more are read like all of them."""
+ABREAST = 2
+"""Threads that read the cells side by side."""
 MOST_METRICS = 3
 """Numbers of so many metrics are kept."""
 _STATE = ("status", "reason", "flags")
@@ -149,7 +153,8 @@ class Sheet:
         before = [known.codes[rows] for known in every]
         for at, known in enumerate(every[:-1]):
             known.put(rows, [cells.states[code][at] for code in cells.state_codes.tolist()])
-        self.shapes.put(rows, cells.shapes.tolist())
+        shapes, codes = cells.shapes
+        self.shapes.put(rows, [shapes[code] for code in codes.tolist()])
         is_new = np.zeros(len(rows), bool)
         for known, old in zip(every, before, strict=True):
             is_new |= known.codes[rows] != old
@@ -244,7 +249,7 @@ def _scale(name: str, sample: Sequence[CellResult]) -> float:
 
 def _read_state(reader: Reader, row: SweepRow, wanted: Wanted, further: Sequence[str]) -> Sheet:
     """Places, states and shapes of all cells, and these numbers."""
-    parts = list(_parts(reader, row.sweep_id, wanted))
+    parts = _parts(reader, row.sweep_id, wanted)
     coded: dict[str, Codes] = {}
     for name in (X, Y):
         places = _of_numbers([part.places[name] for part in parts])
@@ -263,7 +268,7 @@ def _read_state(reader: Reader, row: SweepRow, wanted: Wanted, further: Sequence
         names, _nowhere, {},
     )  # fmt: skip
     return Sheet(
-        row, columns, positions, _of_numbers([part.shapes for part in parts]), dict(wanted.numbers), 0, wanted.usual
+        row, columns, positions, _of_words([part.shapes for part in parts]), dict(wanted.numbers), 0, wanted.usual
     )
 
 
@@ -271,9 +276,27 @@ def _nowhere(number: int) -> CellResult:
     raise LookupError(number)  # `of_metric` knows the reader
 
 
-def _parts(reader: Reader, sweep_id: int, wanted: Wanted) -> Iterator[Cells]:
-    for first, last in reader.blocks(sweep_id):
-        yield unpacking.cells_between(reader, sweep_id, first, last, wanted)
+def _parts(reader: Reader, sweep_id: int, wanted: Wanted) -> list[Cells]:
+    """All cells, in the order of the plan: by several threads, each with a reader of its own, where there are many."""
+    blocks = reader.blocks(sweep_id)
+    if len(blocks) < 2:
+        return [unpacking.cells_between(reader, sweep_id, *block, wanted) for block in blocks]
+    with reader.abreast(ABREAST) as readers:
+        if len(readers) < 2:
+            return [unpacking.cells_between(reader, sweep_id, *block, wanted) for block in blocks]
+        free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        for one in readers:
+            free.put(one)
+
+        def read(block: tuple[int, int]) -> Cells:
+            mine = free.get()
+            try:
+                return unpacking.cells_between(mine, sweep_id, *block, wanted)
+            finally:
+                free.put(mine)
+
+        with ThreadPoolExecutor(len(readers), "cells") as threads:
+            return list(threads.map(read, blocks))
 
 
 def _read_numbers(reader: Reader, sheet: Sheet, metrics: Sequence[Metric], *, is_first: bool = False) -> None:
@@ -297,7 +320,7 @@ def _add_numbers(reader: Reader, sheet: Sheet, names: Sequence[str], sample: Seq
     if not names:
         return
     scales = {name: _scale(name, sample) for name in names}
-    parts = list(_parts(reader, sheet.row.sweep_id, Wanted(scales, has_state=False)))
+    parts = _parts(reader, sheet.row.sweep_id, Wanted(scales, has_state=False))
     for name in names:
         sheet.columns.numbers[name] = _joined([part.numbers[name] for part in parts], float)
     sheet.scales |= scales

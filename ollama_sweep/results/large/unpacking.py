@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,9 @@ from ollama_sweep.store.many.packed import (
     NOTHING,
     OPEN,
     RUNS,
-    USUAL,
     WITHIN,
     Packed,
     Unpackable,
-    Usual,
     Wanted,
 )
 
@@ -39,7 +37,7 @@ State = tuple[str, str, str]
 
 @dataclass
 class Cells:
-    """Some cells in the order of the plan. Of texts the words, and which of them each cell has; so of states as well.
+    """Some cells in the order of the plan. Of texts, shapes and states the words, and which of them each cell has.
 
     A number that is not there is NaN, of a place 0.
     """
@@ -48,7 +46,7 @@ class Cells:
     places: Mapping[str, Any]
     states: Sequence[State]
     state_codes: Any
-    shapes: Any
+    shapes: tuple[Sequence[int], Any]
     numbers: Mapping[str, Any]
     texts: Mapping[str, tuple[Sequence[Scalar], Any]]
 
@@ -82,18 +80,19 @@ def _unpacked(reader: Reader, packed: Packed, wanted: Wanted) -> Cells:
     count = len(positions)
     numbers = {name: _values(_whole(text, count), wanted.numbers[name]) for name, text in packed.numbers.items()}
     if not wanted.has_state:
-        return Cells(positions, {}, (), None, None, numbers, {})
-    states, codes = _words(packed.states, count)
+        return Cells(positions, {}, (), None, ((), None), numbers, {})
+    words, codes = _words(packed.states, count)
+    usual = 0 if wanted.usual is None else wanted.usual.shape
+    each = [_state(word, usual, packed.alike) for word in words]
     texts: dict[str, tuple[Sequence[Scalar], Any]] = {
-        name: ((word,), np.zeros(count, np.uint8)) for name, word in packed.same.items()
+        name: _coded([one.alike[at] for one in each], codes) for at, name in enumerate(("task", "model"))
     }
     for name, text in packed.texts.items():
-        words, of_each = _words(text, count)
-        texts[name] = [reader.checked(name, _literal(word)) for word in words], of_each
+        literals, of_each = _words(text, count)
+        texts[name] = [reader.checked(name, _literal(word)) for word in literals], of_each
     return Cells(
         positions, {name: _whole(text, count) for name, text in packed.places.items()},
-        [_state(word) for word in states], codes,
-        _shapes(packed, count, wanted.usual), numbers, texts,
+        [one.state for one in each], codes, ([one.shape for one in each], codes), numbers, texts,
     )  # fmt: skip
 
 
@@ -113,13 +112,6 @@ def _values(found: Any, scale: float) -> Any:
     return values
 
 
-def _shapes(packed: Packed, count: int, usual: Usual | None) -> Any:
-    if usual is None:
-        return np.zeros(count, np.int64)
-    found = _whole(packed.shapes, count)
-    return np.where(found == USUAL, usual.shape, found)
-
-
 def _words(text: str, count: int) -> tuple[list[str], Any]:
     """The different words of a text, and which of them each cell has."""
     parts = text.split(BETWEEN) if count else []
@@ -131,13 +123,33 @@ def _words(text: str, count: int) -> tuple[list[str], Any]:
     return list(known), np.fromiter(map(known.__getitem__, parts), np.int32, count)
 
 
-def _state(word: str) -> State:
+class _Read(NamedTuple):
+    """What a packed state says: state, shape, task and model."""
+
+    state: State
+    shape: int
+    alike: tuple[str, str]
+
+
+def _state(word: str, usual: int, alike: tuple[str, str]) -> _Read:
     if word in PLAIN:
-        return PLAIN[word]
+        state = PLAIN[word]
+        return _Read(state, usual if word == "" else 0, alike)
     parts = word.split(WITHIN)
-    if len(parts) != 3:
+    if len(parts) == 2:
+        return _Read((parts[0], parts[1], ""), 0, alike)
+    if len(parts) != 6 or not (parts[3].isdecimal() or parts[3] == ""):
         raise Unpackable("a separator in a text")
-    return parts[0], parts[1], parts[2]
+    is_usual = parts[3] == "" and parts[0] == Status.OK
+    return _Read((parts[0], parts[1], parts[2]), usual if is_usual else int(parts[3] or 0), (parts[4], parts[5]))
+
+
+def _coded(words: Sequence[str], codes: Any) -> tuple[Sequence[Scalar], Any]:
+    """These words of codes, each once, and which of them each cell has."""
+    known = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    if len(known) < 2:
+        return list(known), np.zeros(len(codes), np.uint8)
+    return list(known), np.array([known[word] for word in words], np.int32)[codes]
 
 
 def _literal(word: str) -> Any:
@@ -166,18 +178,19 @@ def _one_by_one(reader: Reader, sweep_id: int, positions: Sequence[int], wanted:
     numbers = {name: np.array([_number(value) for value in columns[name]], float) for name in wanted.numbers}
     kept = np.array(columns["position"], np.int64)
     if not wanted.has_state:
-        return Cells(kept, {}, (), None, None, numbers, {})
+        return Cells(kept, {}, (), None, ((), None), numbers, {})
     places = {name: np.array([_place(value) for value in columns[name]], np.int64) for name in (X, Y)}
     each = [tuple(str(value or "") for value in state) for state in zip(columns["status"], columns["reason"],
                                                                     columns["flags"], strict=True)]  # fmt: skip
     states: dict[Any, int] = {state: number for number, state in enumerate(dict.fromkeys(each))}
-    shapes = [RUNS * LOADS * min(LOOKS - 1, int(looks or 0)) for looks in columns["looks"]]
+    looks = np.array([min(LOOKS - 1, int(looks or 0)) for looks in columns["looks"]], np.int64)
+    shapes = [RUNS * LOADS * number for number in range(LOOKS)]
     found: dict[str, tuple[Sequence[Scalar], Any]] = {}
     for name in texts:
         known = {word: number for number, word in enumerate(dict.fromkeys(columns[name]))}
         found[name] = list(known), np.fromiter(map(known.__getitem__, columns[name]), np.int32, count)
     return Cells(kept, places, list(states), np.array([states[state] for state in each], np.int32),
-                 np.array(shapes, np.int64), numbers, found)  # fmt: skip
+                 (shapes, looks), numbers, found)  # fmt: skip
 
 
 def _number(value: object) -> float:

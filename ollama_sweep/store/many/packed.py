@@ -30,8 +30,6 @@ LARGEST = 2**62
 """Numbers from here on may be more than a whole number holds."""
 RUNS, LOADS, LOOKS, SEGMENTS = 100_000, 1000, 100, 100_000
 """The shape of an attempt is one whole number, made of these: so many and more of them are not expected."""
-USUAL = 1
-"""The shape of most attempts, which is told once."""
 DIRECT = ("prompt_eval_rate", "prompt_eval_rate_min", "prompt_eval_rate_max", "prompt_eval_count", "eval_rate",
           "total_duration_s", "load_duration_s", "prompt_eval_duration_s", "size_bytes", "size_vram_bytes")  # fmt: skip
 """Columns of the view that are a column of an attempt as it stands."""
@@ -40,16 +38,31 @@ _CELLS = """FROM plan AS p CROSS JOIN cells AS c ON c.id = p.cell_id LEFT JOIN a
     {} WHERE p.sweep_id = :sweep AND p.position """
 _REUSED = "LEFT JOIN reused AS r ON r.cell_id = c.id"
 _PLACES = ("num_ctx", "num_batch")
+_ENDS = ("_min", "_max")
 _STATUS = SHOWN.replace("plan.", "p.").replace("cells.", "c.")
 _REASON = f"CASE WHEN p.skip = '{LEFT_OUT}' AND c.status = 'pending' THEN p.skip ELSE c.reason END"
-_STATE = f"""CASE WHEN a.flags = '' AND c.status = 'ok' AND c.flags = '' AND c.reason = ''{{}} THEN ''
-    WHEN c.status = 'pending' AND a.id IS NULL AND p.skip IS NULL AND c.flags = '' AND c.reason = ''{{}} THEN '{OPEN}'
-    ELSE {_STATUS} || '{WITHIN}' || {_REASON} || '{WITHIN}' || {{}} END"""
+_MODEL = "COALESCE(p.model, c.model)"
+_ALIKE = f"c.task = :task AND {_MODEL} = :model"
+_USUAL = """a.runs = :runs AND a.segment_id IS :segment AND a.sweep_id = :sweep AND a.loads IS :loads
+    AND a.choice IS :choice"""
 _SHAPE = f"""COALESCE(a.runs, 0) + {RUNS} * (COALESCE(a.loads, 1) + {LOADS} * (COALESCE(a.choice, 0)
     + {LOOKS} * (COALESCE(a.segment_id, 0) + {SEGMENTS} * COALESCE(a.sweep_id, 0))))"""
-_USUAL = f"""CASE WHEN a.runs = :runs AND a.segment_id IS :segment AND a.sweep_id = :sweep AND a.loads IS :loads
-    AND a.choice IS :choice THEN {USUAL} WHEN a.id IS NULL THEN 0 ELSE {_SHAPE} END"""
-_MODEL = "COALESCE(p.model, c.model)"
+
+
+def _state(flags: str, *, is_plain: str, has_usual: bool) -> str:
+    """The state of a cell; what most cells have is short, and told without looking at more. `is_plain`: further
+    conditions of that.
+    """
+    usual = f"({_USUAL})" if has_usual else "true"
+    shape = f"CASE WHEN c.status <> 'ok' OR {usual} THEN '' ELSE {_SHAPE} END"
+    fields = f" || '{WITHIN}' || ".join([_STATUS, _REASON, flags, shape, "c.task", _MODEL])
+    return f"""CASE WHEN a.flags = '' AND c.status = 'ok' AND c.flags = '' AND c.reason = ''{is_plain} AND {usual}
+            THEN ''
+        WHEN c.status = 'pending' AND a.id IS NULL AND p.skip IS NULL AND c.flags = '' AND c.reason = ''{is_plain}
+            THEN '{OPEN}'
+        WHEN c.status <> 'ok' AND a.flags = '' AND p.skip IS NULL AND c.flags = ''{is_plain}
+            THEN c.status || '{WITHIN}' || c.reason
+        ELSE {fields} END"""
 
 
 class Unpackable(Unreadable):
@@ -58,7 +71,7 @@ class Unpackable(Unreadable):
 
 @dataclass(frozen=True)
 class Usual:
-    """What most attempts' numbers rest on; `shape` is all of it as one whole number."""
+    """What most attempts' numbers rest on; `shape` is all of it as one whole number, which is told once."""
 
     runs: int
     loads: int | None
@@ -84,18 +97,17 @@ class Wanted:
 class Packed:
     """Some cells in the order of the plan, a text for each column: whole numbers with commas between, NOTHING for none.
 
-    `positions` are a text as well, or first and last of them where none is missing. A place of 0 is none. A state is
-    status, reason and flags, "" for `ok` without any, OPEN for `pending` without any; `shapes` say what an attempt's
-    numbers rest on. `same` has what all of them are; where they differ it is in `texts`, as literals of SQL. Empty is
-    what was not asked.
+    `positions` are a text as well, or first and last of them where none is missing. A place of 0 is none. A state is ""
+    for `ok` and OPEN for `pending` without any more to say; else status and reason, and then all or none of flags,
+    shape (what the numbers of an `ok` attempt rest on; "" for the usual), task and model, which else are `alike`.
+    `texts` are literals of SQL. Empty is what was not asked.
     """
 
     positions: str | tuple[int, int]
     places: Mapping[str, str] = field(default_factory=dict)
     states: str = ""
-    shapes: str = ""
     numbers: Mapping[str, str] = field(default_factory=dict)
-    same: Mapping[str, str] = field(default_factory=dict)
+    alike: tuple[str, str] = ("", "")
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,7 +120,8 @@ def blocks(connection: sqlite3.Connection, sweep_id: int) -> Iterator[tuple[int,
 
 def between(connection: sqlite3.Connection, sweep_id: int, first: int, last: int, wanted: Wanted) -> Packed:
     """The cells of a part of the plan. Raises Unpackable."""
-    return _read(connection, "BETWEEN :first AND :last", {"sweep": sweep_id, "first": first, "last": last}, wanted)
+    bound: dict[str, Scalar] = {"sweep": sweep_id, "first": first, "last": last}
+    return _read(connection, "BETWEEN :first AND :last", bound, wanted)
 
 
 def at(connection: sqlite3.Connection, sweep_id: int, positions: Sequence[int], wanted: Wanted) -> Packed:
@@ -120,50 +133,47 @@ def at(connection: sqlite3.Connection, sweep_id: int, positions: Sequence[int], 
 def _read(connection: sqlite3.Connection, where: str, bound: dict[str, Scalar], wanted: Wanted) -> Packed:
     direct = {name: scale for name, scale in wanted.numbers.items() if name in DIRECT}
     rest = {name: scale for name, scale in wanted.numbers.items() if name not in DIRECT}
-    columns = {"count": "count(*)", "first": "min(p.position)", "last": "max(p.position)", **_numbers(direct, "a.{}")}
-    has_reused, has_disturbed = connection.execute(f"SELECT EXISTS (SELECT 1 FROM reused), {ANY_DISTURBED}").fetchone()
-    same = _first(connection, bound, where) if wanted.has_state else {}
-    last = {} if wanted.usual is None else vars(wanted.usual)
+    columns = {"count": "count(*)", **_numbers(direct, "a.{}")}
+    alike, cells, more = ("", ""), _CELLS.format(""), dict[str, Scalar]()
     if wanted.has_state:
+        has_reused, has_disturbed = connection.execute(
+            f"SELECT EXISTS (SELECT 1 FROM reused), {ANY_DISTURBED}"
+        ).fetchone()
+        alike = _first(connection, bound, where)
+        more = {"task": alike[0], "model": alike[1], **({} if wanted.usual is None else vars(wanted.usual))}
+        is_plain = f" AND {_ALIKE}" + (" AND r.cell_id IS NULL" if has_reused else "")
+        is_plain += f" AND NOT COALESCE({IS_DISTURBED}, 0)" if has_disturbed else ""
         own = flags.OWN_FLAGS if has_disturbed else flags.STORED_FLAGS
-        is_own = " AND r.cell_id IS NULL" if has_reused else ""
-        is_calm = f" AND NOT COALESCE({IS_DISTURBED}, 0)" if has_disturbed else ""
-        state = _STATE.format(is_own + is_calm, is_own, flags.flags(own) if has_reused else own)
+        every = flags.flags(own) if has_reused else own
+        state = _state(every, is_plain=is_plain, has_usual=wanted.usual is not None)
+        cells = _CELLS.format(_REUSED if has_reused else "")
         columns |= {name: _list(f"c.{name}") for name in _PLACES}
         columns |= {"states": f"group_concat({state}, '{BETWEEN}')"}
-        columns |= {"shapes": _list(_USUAL)} if wanted.usual is not None else {}
-        columns |= {"others": f"total(c.task IS NOT :task OR {_MODEL} IS NOT :model)"}
-    cells = _CELLS.format(_REUSED if has_reused and wanted.has_state else "")
-    found = _row(
-        connection, f"SELECT {', '.join(columns.values())} {cells} {where}", {**bound, **same, **last}, list(columns)
-    )
+    found = _row(connection, f"SELECT {', '.join(columns.values())} {cells} {where}", {**bound, **more}, list(columns))
     _check(found, direct)
-    texts = [*wanted.texts, *(same if found.get("others") else ())]
-    further = _from_view(connection, where, bound, texts, rest) if texts or rest else {}
-    if further and any(further[name] != found[name] for name in ("count", "first", "last")):
+    further = _from_view(connection, where, bound, wanted.texts, rest) if wanted.texts or rest else {}
+    if further and further["count"] != found["count"]:
         raise Unpackable("other cells")
     numbers = {name: _text((found if name in direct else further)[f"number {name}"]) for name in wanted.numbers}
     return Packed(
-        _positions(connection, where, bound, found), {name: _text(found.get(name)) for name in _PLACES},
-        _text(found.get("states")), _text(found.get("shapes")), numbers,
-        {} if found.get("others") else {name: str(word) for name, word in same.items()},
-        {name: _text(further[f"text {name}"]) for name in texts},
+        _positions(connection, where, bound, found["count"]), {name: _text(found.get(name)) for name in _PLACES},
+        _text(found.get("states")), numbers, alike, {name: _text(further[f"text {name}"]) for name in wanted.texts},
     )  # fmt: skip
 
 
-def _first(connection: sqlite3.Connection, bound: Mapping[str, Scalar], where: str) -> dict[str, Scalar]:
+def _first(connection: sqlite3.Connection, bound: Mapping[str, Scalar], where: str) -> tuple[str, str]:
     """Task and model of one of the cells; most often they are those of all."""
     sql = f"""SELECT c.task, {_MODEL} FROM plan AS p CROSS JOIN cells AS c ON c.id = p.cell_id
         WHERE p.sweep_id = :sweep AND p.position {where} LIMIT 1"""
-    task, model = connection.execute(sql, bound).fetchone() or ("", "")
-    return {"task": task, "model": model}
+    found = _row(connection, sql, bound, ("task", "model"))
+    return _text(found.get("task")), _text(found.get("model"))
 
 
 def _positions(
-    connection: sqlite3.Connection, where: str, bound: Mapping[str, Scalar], found: Mapping[str, object]
+    connection: sqlite3.Connection, where: str, bound: Mapping[str, Scalar], count: object
 ) -> str | tuple[int, int]:
     """First and last where none is missing between, else all of them."""
-    count, first, last = (found[name] for name in ("count", "first", "last"))
+    first, last = bound.get("first"), bound.get("last")
     if isinstance(first, int) and isinstance(last, int) and count == last - first + 1:
         return first, last
     sql = f"SELECT group_concat(position) FROM plan WHERE sweep_id = :sweep AND position {where}"
@@ -175,32 +185,30 @@ def _from_view(
     numbers: Mapping[str, float],
 ) -> dict[str, object]:  # fmt: skip
     """What the view alone knows: dimensions other than the two, scores, ends of intervals."""
-    columns = {"count": "count(*)", "first": "min(position)", "last": "max(position)"}
+    columns = {"count": "count(*)"}
     columns |= {f"text {name}": f"group_concat(quote({_quoted(name)}), '{BETWEEN}')" for name in texts}
     columns |= _numbers({_quoted(name): scale for name, scale in numbers.items()}, "{}")
     sql = f"""SELECT {", ".join(columns.values())} FROM results
         WHERE sweep = (SELECT name FROM sweeps WHERE id = :sweep) AND position {where}"""
-    names = [
-        *list(columns)[: 3 + len(texts)],
-        *(f"{kind} {name}" for name in numbers for kind in ("number", "largest")),
-    ]
+    names = [*list(columns)[: 1 + len(texts)], *(f"{kind} {name}" for name in numbers for kind in ("number", "odd"))]
     found = _row(connection, sql, bound, names)
     _check(found, numbers)
     return found
 
 
 def _numbers(scales: Mapping[str, float], shape: str) -> dict[str, str]:
-    """Of each column its whole numbers, and the largest, by which one sees whether all of them are numbers."""
+    """Of each column its whole numbers, and how many of its values are texts, which come after all numbers."""
     found = {}
     for name, scale in scales.items():
         column = shape.format(name)
         found[f"number {name}"] = _list(f"IFNULL(CAST({column} * {scale!r} AS INTEGER), {NOTHING})")
-        found[f"largest {name}"] = "NULL" if name.endswith(("_min", "_max")) else f"max({column})"
+        is_odd = "false" if name.endswith(_ENDS) else f"{column} >= ''"
+        found[f"odd {name}"] = f"count(*) FILTER (WHERE {is_odd})"
     return found
 
 
 def _check(found: Mapping[str, object], numbers: Mapping[str, float]) -> None:
-    if any(isinstance(found[f"largest {name}"], str | bytes) for name in numbers):
+    if any(found[f"odd {name}"] for name in numbers):
         raise Unpackable("a number that is none")
 
 
@@ -208,11 +216,12 @@ def _row(
     connection: sqlite3.Connection, sql: str, bound: Mapping[str, Scalar], names: Sequence[str]
 ) -> dict[str, object]:
     try:
-        return dict(zip(names, connection.execute(sql, bound).fetchone(), strict=True))
+        found = connection.execute(sql, bound).fetchone()
     except sqlite3.OperationalError as error:
         if not str(error).startswith("Could not decode to UTF-8"):
             raise
         raise Unpackable("a text that is not UTF-8") from error
+    return {} if found is None else dict(zip(names, found, strict=True))
 
 
 def _list(expression: str) -> str:

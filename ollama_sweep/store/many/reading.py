@@ -3,12 +3,17 @@
 # ruff: noqa: S608 - what is put into SQL here are our own names of columns; values are always bound
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
-from collections.abc import Sequence
-from typing import Any
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
+from ollama_sweep.core.errors import SweepError
 from ollama_sweep.store.file import Reading
-from ollama_sweep.store.many import packed
+from ollama_sweep.store.lanes import disturbances
+from ollama_sweep.store.many import abreast, packed
 from ollama_sweep.store.many.packed import Packed, Usual, Wanted
 
 
@@ -19,6 +24,38 @@ class ManyReading(Reading):
         """First and last position of each part of the plan that `packed` takes at once."""
         with self._storage_errors():
             return list(packed.blocks(self._connection, sweep_id))
+
+    @contextlib.contextmanager
+    def abreast(self, n: int) -> Iterator[Sequence[Self]]:
+        """Readers that see what this one sees, for as many threads; this one alone where that has changed since, or
+        where there can be no more of them. What they cannot read this one tells.
+        """
+        with contextlib.ExitStack() as stack:
+            others: list[Self] = []
+            with contextlib.suppress(SweepError, sqlite3.Error):
+                mine = self._standing()
+                for connection in stack.enter_context(abreast.connections(self.path, n)):
+                    other = copy.copy(self)
+                    other._connection = connection
+                    others.append(other)
+                if any(other._standing() != mine for other in others[:1]):
+                    others = []
+            yield others or [self]
+
+    def _standing(self) -> list[object]:
+        """Differs wherever something has become of a cell: its sweep's plan, its attempts, what is counted of both."""
+        tables = ("SELECT * FROM sweeps ORDER BY id", "SELECT * FROM status_counts ORDER BY sweep_id, status")
+        return [self.mark(), *map(self._rows, tables)]
+
+    def mark(self) -> tuple[int, int, int]:
+        """The last attempt of all, how many have not ended, what was found of lanes last: others as soon as one begins
+        or ends, or cells may have other flags."""
+        ((last, under_way),) = self._rows(
+            """SELECT (SELECT COALESCE(max(id), 0) FROM main.attempts),
+                (SELECT count(*) FROM main.attempts INDEXED BY attempts_open WHERE finished_at IS NULL)"""
+        )
+        with self._storage_errors():
+            return int(last), int(under_way), disturbances.last(self._connection)
 
     def packed(self, sweep_id: int, first: int, last: int, wanted: Wanted) -> Packed:
         """The cells of a part of the plan, a text for each column. Raises Unpackable."""
