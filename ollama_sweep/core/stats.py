@@ -276,7 +276,8 @@ def range_and_runs(result: CellResult, of: Metric, *, sure: bool = True) -> str:
     found = interval_of(result, of.name)
     found = found if sure else replace(found, coverage=None)
     runs = int(result.metrics.get("runs", 0)) if of.is_per_run else 0
-    parts = [in_words(found, of.text)] if of.text(found.low) != of.text(found.high) else []
+    ends = {end: of.text(end) for end in (found.low, found.high)}
+    parts = [in_words(found, ends.__getitem__)] if ends[found.low] != ends[found.high] else []
     failed = int(result.metrics.get("failed_answers", 0))
     word = "answer" if "answers" in result.metrics else "run"
     counted = f"{runs} of {runs + failed} answered" if failed else f"{runs} {word}{'s' if runs > 1 else ''}"

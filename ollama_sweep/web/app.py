@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ from ollama_sweep.core.errors import ConfigError, StorageError, SweepError, near
 from ollama_sweep.core.text import harmless, harmless_lines
 from ollama_sweep.store.beside import log_path
 from ollama_sweep.web import asked as asking
+from ollama_sweep.web.ahead import Ahead
 from ollama_sweep.web.control import BUTTONS, Controls
 from ollama_sweep.web.guard import Access, Guard
 from ollama_sweep.web.machines import Machines
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOG_BYTES = 64 * 1024
 DEAR_S = 0.5
-"""A page that took longer is kept as long as nothing is written, for those who come again: a few of them."""
+"""A page that took longer, or is of very many cells, is kept as long as nothing is written, for those who come again: a
+few of them."""
+FIRST = asking.Asked()
+"""What is asked where the address says nothing more."""
 MACHINES = ("/api", "/control", "/metrics")
 """What programs ask."""
 WHOLE = "events?part=page"
@@ -52,6 +57,7 @@ class Pages:
         self._pulses = Pulses(library)
         self._made: dict[asking.Asked, tuple[tuple[object, ...], bytes]] = {}
         self.streams = Streams(library, self._pulses)
+        self.ahead = Ahead(library, lambda: self._read_sweep(FIRST))
 
     def routes(self) -> list[Route]:
         """Every address."""
@@ -98,9 +104,14 @@ class Pages:
         """A sweep, by default the one that ran last."""
         asked = asking.read(request.query_params.multi_items())
 
-        state = self._library.state()
-        if (made := self._made.get(asked)) and made[0] == state:
+        if asked == FIRST and self.ahead.is_making:
+            await self._library.aside(self.ahead.wait)
+        if (made := self._made.get(asked)) and made[0] == self._library.state():
             return HTMLResponse(made[1])
+        return await self._library.aside(lambda: self._read_sweep(asked))
+
+    def _read_sweep(self, asked: asking.Asked) -> Response:
+        state = self._library.state()
 
         def read(reader: Reader) -> Response:
             from ollama_sweep.web import pages
@@ -111,12 +122,13 @@ class Pages:
             made = self._page("sweep.jinja", found["row"].name, **found, control=control, events=asked.link("events"))
             mark = reader.mark()
             shape = Shape(found["drawn"], mark[0], mark, found["status"]["state"], tiled=found["tiled"])
-            self._pulses.remember(asked, shape, time.thread_time() - begun)
-            if time.thread_time() - begun > DEAR_S:
+            cost_s = time.thread_time() - begun
+            self._pulses.remember(asked, shape, cost_s)
+            if cost_s > DEAR_S or found["gathered"].is_large:
                 self._made = {**dict(list(self._made.items())[-3:]), asked: (state, bytes(made.body))}
             return made
 
-        return await self._library.read(read)
+        return self._library.read_now(read)
 
     async def events(self, request: Request) -> Response:
         """What a page hears as long as it is seen."""
@@ -215,8 +227,26 @@ def _file(name: str) -> bytes:
     raise FileNotFoundError(name)
 
 
-def make(library: Library, access: Access) -> tuple[Starlette, Callable[[], None]]:
-    """The program behind the page, and what ends its streams."""
+@dataclass(frozen=True)
+class Made:
+    """The program behind the page: `end` ends what is under way, `begin_ahead` makes the first page before it is asked
+    for, `wait` returns when that has ended.
+    """
+
+    app: Starlette
+    begin_ahead: Callable[[], None]
+    end: Callable[[], None]
+    wait: Callable[[], None]
+
+
+def make(library: Library, access: Access) -> Made:
+    """All of it."""
     pages = Pages(library, access)
     guard, told = [Middleware(Guard, access=access)], {HTTPException: nowhere, Exception: mistaken}
-    return Starlette(routes=pages.routes(), middleware=guard, exception_handlers=told), pages.streams.close
+    app = Starlette(routes=pages.routes(), middleware=guard, exception_handlers=told)
+
+    def end() -> None:
+        pages.streams.close()
+        library.sheets.end()
+
+    return Made(app, pages.ahead.begin, end, pages.ahead.wait)

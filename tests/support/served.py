@@ -67,7 +67,7 @@ class Asking:
 
     def __init__(self, db: Path, access: Access, *, raises: bool) -> None:
         self.cookies = httpx.Cookies()
-        made, _ = app.make(library_of(db), access)
+        made = app.make(library_of(db), access).app
         self._transport = httpx.ASGITransport(made, raise_app_exceptions=raises)
 
     def get(self, path: str, **given: Any) -> httpx.Response:

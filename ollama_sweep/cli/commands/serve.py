@@ -55,10 +55,17 @@ def command(port: int | None, control: bool, host: str | None, with_parent: bool
     is_far = host is not None and host not in LOOPBACK
     listening = server.listen(host or LOOPBACK[0], port)
     token = secrets.token_urlsafe(24) if control or is_far else ""
-    made, end = app.make(library_of(db), Access(token, is_far, listening.getsockname()[1], control))
+    made = app.make(library_of(db), Access(token, is_far, listening.getsockname()[1], control))
     with _shown(db, server.address(listening), token) as where:
         said = f"{where} shows {db}." + ("" if with_parent else " Ctrl-C ends it.")
-        server.serve(made, listening, lambda: _say(said), end, with_parent=with_parent)
+
+        def ready() -> None:
+            _say(said)
+            if not with_parent:  # a sweep is about to begin, and nobody may look
+                made.begin_ahead()
+
+        server.serve(made.app, listening, ready, made.end, with_parent=with_parent)
+        made.wait()
 
 
 @contextlib.contextmanager

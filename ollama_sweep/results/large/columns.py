@@ -406,9 +406,11 @@ def flag_set(text: Scalar) -> frozenset[Flag]:
 def best_of(found: Columns, where: Any, one: Metric, values: Any) -> tuple[int, Any]:
     """The best of these rows, and which of them cannot be told from it: as `stats.best_set` has it."""
     known_flags = found.coded["flags"]
-    reused = np.array([Flag.REUSED in flag_set(word) for word in known_flags.words], bool)[known_flags.codes[where]]
-    if np.isfinite(values[~reused]).any():
-        values = np.where(reused, np.nan, values)
+    is_copy = np.array([Flag.REUSED in flag_set(word) for word in known_flags.words], bool)
+    if is_copy.any():
+        reused = is_copy[known_flags.codes[where]]
+        if np.isfinite(values[~reused]).any():
+            values = np.where(reused, np.nan, values)
     low, high = values, values
     for lowest, highest in (("_min", "_max"), ("_low", "_high")):
         if one.name + lowest in found.numbers and one.name + highest in found.numbers:

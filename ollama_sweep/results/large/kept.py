@@ -25,6 +25,11 @@ class Sheets:
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Sheet] = OrderedDict()
         self._lock = threading.RLock()
+        self._over = threading.Event()
+
+    def end(self) -> None:
+        """The program ends: a sheet that is read now is given up, with StorageError, and none is begun."""
+        self._over.set()
 
     @contextlib.contextmanager
     def of(self, reader: Reader, row: SweepRow) -> Iterator[Sheet]:
@@ -46,7 +51,7 @@ class Sheets:
                 del self._kept[old]
             while len(self._kept) >= MOST_KEPT:
                 self._kept.popitem(last=False)
-            found = sheets.read(reader, row)
+            found = sheets.read(reader, row, self._over.is_set)
         self._kept[key] = found
         return found
 

@@ -6,6 +6,7 @@ value is exact to ten digits of a usual one; whatever is told of a single cell i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ollama_sweep.core.cell import MAIN_TASK
+from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.metrics import DEFAULT_METRIC, Metric, default_metric, find_metric, metric
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import CellResult, Status
@@ -194,8 +196,8 @@ def _factor(known: Mapping[int, float], shape: int) -> float:
 # -- making it -------------------------------------------------------------------------------------------------------
 
 
-def read(reader: Reader, row: SweepRow) -> Sheet:
-    """All cells of a sweep. Raises StorageError."""
+def read(reader: Reader, row: SweepRow, is_over: Callable[[], bool] | None = None) -> Sheet:
+    """All cells of a sweep. Raises StorageError, also as soon as `is_over` says that nobody wants them any more."""
     last, _ = reader.touched_since(row.sweep_id, 0, 0)
     sample = reader.results_at(row.sweep_id, reader.recent_positions(row.sweep_id, SAMPLE))
     samples: dict[str, Sequence[CellResult]] = {MAIN_TASK: sample}
@@ -205,7 +207,8 @@ def read(reader: Reader, row: SweepRow) -> Sheet:
     scales = {name: _scale(name, sample) for name in names}
     further = [name for name in row.dimensions if name not in (X, Y, "model", "task")]
     usual = reader.usual(row.sweep_id) if _needs_shapes(reader, row) else None
-    made = _read_state(reader, row, Wanted(scales, [_column(name, there) for name in further], True, usual), further)
+    wanted = Wanted(scales, [_column(name, there) for name in further], True, usual)
+    made = _read_state(reader, row, wanted, further, is_over)
     made.columns.spreads = reader.spreads(row.sweep_id)
     tasks = [str(task) for task in made.columns.coded["task"].words]
     if not is_guess or tasks != [MAIN_TASK]:
@@ -247,9 +250,11 @@ def _scale(name: str, sample: Sequence[CellResult]) -> float:
     return float(10.0 ** (DIGITS - math.ceil(math.log10(min(usual, MOST_USUAL)))))
 
 
-def _read_state(reader: Reader, row: SweepRow, wanted: Wanted, further: Sequence[str]) -> Sheet:
+def _read_state(
+    reader: Reader, row: SweepRow, wanted: Wanted, further: Sequence[str], is_over: Callable[[], bool] | None
+) -> Sheet:
     """Places, states and shapes of all cells, and these numbers."""
-    parts = _parts(reader, row.sweep_id, wanted)
+    parts = _parts(reader, row.sweep_id, wanted, is_over)
     coded: dict[str, Codes] = {}
     for name in (X, Y):
         places = _of_numbers([part.places[name] for part in parts])
@@ -276,25 +281,27 @@ def _nowhere(number: int) -> CellResult:
     raise LookupError(number)  # `of_metric` knows the reader
 
 
-def _parts(reader: Reader, sweep_id: int, wanted: Wanted) -> list[Cells]:
+def _parts(
+    reader: Reader, sweep_id: int, wanted: Wanted, is_over: Callable[[], bool] | None = None
+) -> list[Cells]:  # fmt: skip
     """All cells, in the order of the plan: by several threads, each with a reader of its own, where there are many."""
+    free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+
+    def read(block: tuple[int, int]) -> Cells:
+        if is_over is not None and is_over():
+            raise StorageError("it was asked to end")
+        mine = free.get()
+        try:
+            return unpacking.cells_between(mine, sweep_id, *block, wanted)
+        finally:
+            free.put(mine)
+
     blocks = reader.blocks(sweep_id)
-    if len(blocks) < 2:
-        return [unpacking.cells_between(reader, sweep_id, *block, wanted) for block in blocks]
-    with reader.abreast(ABREAST) as readers:
-        if len(readers) < 2:
-            return [unpacking.cells_between(reader, sweep_id, *block, wanted) for block in blocks]
-        free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+    with reader.abreast(ABREAST) if len(blocks) > 1 else contextlib.nullcontext([reader]) as readers:
         for one in readers:
             free.put(one)
-
-        def read(block: tuple[int, int]) -> Cells:
-            mine = free.get()
-            try:
-                return unpacking.cells_between(mine, sweep_id, *block, wanted)
-            finally:
-                free.put(mine)
-
+        if len(readers) < 2:
+            return list(map(read, blocks))
         with ThreadPoolExecutor(len(readers), "cells") as threads:
             return list(threads.map(read, blocks))
 

@@ -70,4 +70,4 @@ def _text(text: Text) -> str:
 
 def _told(text: str) -> str:
     """Text of others on one line, escaped, without marks that are not seen."""
-    return str(escape(text if text.isascii() and text.isprintable() else harmless(text)))
+    return str(escape(harmless(text)))
