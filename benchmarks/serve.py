@@ -5,10 +5,12 @@
   of it, by a link of the first; the page after a commit, of which only what has changed is read
 - the sweep: processor time that `serve` takes while a page is open beside a sweep of the scripted engine, as a share of
   one core (a run of a cell takes `--cell` seconds), and how long after a commit the page is told of it
+- told: how long after a commit an open page of so many cells is told of the tile that has changed, and what that takes
+  of the processor; a commit every `--every` seconds
 - killed: `serve` is killed `--kills` times beside a sweep, which must not lose a cell
 
 The goals: ready within 0.7 s and 60 MB, the first map of a million cells within 2 s and the next within 0.3 s, 0.5 % of
-a core, and no cell lost in 200 kills.
+a core, a commit on the screen within 1 s, and no cell lost in 200 kills.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description="The live page: what it costs.")
     parser.add_argument("--sides", type=int, nargs="+", default=[25, 300, 1000], help="columns, and as many rows")
     parser.add_argument("--rounds", type=int, default=5, help="starts; the quickest counts")
+    parser.add_argument("--told", type=int, default=10, help="commits that an open page of each size is told")
+    parser.add_argument("--every", type=float, default=5.0, help="seconds from one of them to the next")
     parser.add_argument("--cell", type=float, default=10.0, help="seconds a cell of the sweep beside it")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long a page is open beside it")
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
@@ -130,18 +134,43 @@ def asked(child: subprocess.Popen[str], url: str) -> tuple[str, str]:
 
 
 def commit(folder: Path) -> None:
-    """The last cell is measured once more."""
+    """The last cell is measured once more, and a little quicker."""
     with contextlib.closing(sqlite3.connect(folder / "sweeps.db")) as connection, connection:
         connection.execute(
             """INSERT INTO attempts (cell_id, sweep_id, segment_id, number, status, started_at, finished_at, runs,
                     prompt_eval_count, prompt_eval_rate, prompt_eval_rate_min, prompt_eval_rate_max)
-                SELECT cell_id, sweep_id, segment_id, 2, 'ok', started_at, finished_at, 3, 1273, 100, 99, 101
-                FROM attempts ORDER BY id DESC LIMIT 1"""
+                SELECT cell_id, sweep_id, segment_id, number + 1, 'ok', started_at, finished_at, 3, 1273, 100 + number,
+                    99 + number, 101 + number FROM attempts ORDER BY id DESC LIMIT 1"""
         )
         connection.execute(
-            """UPDATE cells SET status = 'ok', reason = '', attempts = 2, attempt_id = (SELECT max(id) FROM attempts)
+            """UPDATE cells SET status = 'ok', reason = '', attempts = attempts + 1,
+                    attempt_id = (SELECT max(id) FROM attempts)
                 WHERE id = (SELECT cell_id FROM attempts ORDER BY id DESC LIMIT 1)"""
         )
+
+
+def told(side: int, commits: int, every_s: float) -> list[str]:
+    """The time from a commit to what an open page hears of it."""
+    import httpx
+
+    with _common.temporary_folder() as folder:
+        pictures.fill(folder, side, is_judged=True)
+        with served(folder) as (child, url, _):
+            httpx.get(url, timeout=600).raise_for_status()
+            heard: list[float] = []
+            threading.Thread(target=listen, args=(url, heard, "event: cells"), daemon=True).start()
+            time.sleep(2)
+            late, used = [], processor_s(child.pid)
+            for _ in range(commits):
+                commit(folder)
+                at = time.monotonic()
+                while time.monotonic() - at < 30 and not any(one >= at for one in heard):
+                    time.sleep(0.005)
+                late.append(next((one - at for one in heard if one >= at), 30.0))
+                time.sleep(max(0.0, every_s - (time.monotonic() - at)))
+            spent = (processor_s(child.pid) - used) / commits
+    return [f"{side} × {side}", str(commits), f"{sorted(late)[len(late) // 2]:.2f} s", f"{max(late):.2f} s",
+            f"{1000 * spent:.0f} ms"]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -179,8 +208,8 @@ def beside(cell_s: float, seconds: float) -> list[str]:
     cells = int(2 * seconds / max(cell_s, 0.01)) + 10
     with _common.temporary_folder() as folder, sweeping(folder, cell_s, cells), served(folder) as (child, url, _):
         httpx.get(url, timeout=120).raise_for_status()
-        told: list[float] = []
-        threading.Thread(target=listen, args=(url, told), daemon=True).start()
+        heard: list[float] = []
+        threading.Thread(target=listen, args=(url, heard), daemon=True).start()
         time.sleep(2)
         used, begun = processor_s(child.pid), time.monotonic()
         late, before = [], counted(folder, "status = 'ok'")
@@ -188,22 +217,22 @@ def beside(cell_s: float, seconds: float) -> list[str]:
             time.sleep(0.02)
             if (now := counted(folder, "status = 'ok'")) != before:
                 before, at = now, time.monotonic()
-                while time.monotonic() - at < 5 and not any(one >= at - 0.02 for one in told):
+                while time.monotonic() - at < 5 and not any(one >= at - 0.02 for one in heard):
                     time.sleep(0.01)
-                late.append(next((one - at for one in told if one >= at - 0.02), 5.0))
+                late.append(next((one - at for one in heard if one >= at - 0.02), 5.0))
         share = (processor_s(child.pid) - used) / (time.monotonic() - begun)
     worst = f"{max(0.0, _common.percentile(late, 0.95)):.2f} s" if late else "no commit"
     return [f"{cell_s:g} s", str(len(late)), f"{100 * share:.2f} %", worst]
 
 
-def listen(url: str, told: list[float]) -> None:
-    """When the page was told of progress."""
+def listen(url: str, heard: list[float], event: str = "event: progress") -> None:
+    """When the page was told of this."""
     import httpx
 
     with contextlib.suppress(httpx.HTTPError), httpx.stream("GET", f"{url}events", timeout=None) as answer:
         for line in answer.iter_lines():
-            if line == "event: progress":
-                told.append(time.monotonic())  # noqa: PERF401 - another thread reads it meanwhile
+            if line == event:
+                heard.append(time.monotonic())  # noqa: PERF401 - another thread reads it meanwhile
 
 
 def killed(kills: int) -> list[str]:
@@ -242,6 +271,9 @@ def main() -> None:
         ["cells", "first page (processor)", "again", "a part", "after a commit", "size", "memory then"],
         list(maps(arguments.sides)),
     )
+    if arguments.told:
+        _common.table(["cells", "commits", "told, middle", "told, last", "processor each"],
+                      [told(side, arguments.told, arguments.every) for side in arguments.sides])  # fmt: skip
     if arguments.seconds:
         _common.table(["a cell", "commits", "of a core", "told, 95 %"], [beside(arguments.cell, arguments.seconds)])
     if arguments.kills:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 VIRIDIS = ("#440154", "#481a6c", "#472f7d", "#414487", "#39568c", "#31688e", "#2a788e", "#23888e", "#1f988b",
            "#22a884", "#35b779", "#54c568", "#7ad151", "#a5db36", "#d2e21b", "#fde725")  # fmt: skip
@@ -29,6 +30,7 @@ def lighter(colour: str) -> str:
     return "#" + "".join(f"{round(part + (255 - part) * 0.72):02x}" for part in _parts(colour))
 
 
+@lru_cache(maxsize=1024)
 def ink(colour: str) -> str:
     """Dark or bright type, whichever has more contrast with it (WCAG luminance)."""
     parts = [part / 255 for part in _parts(colour)]

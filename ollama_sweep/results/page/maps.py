@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ollama_sweep.core.cell import model_label
 from ollama_sweep.core.metrics import Metric
@@ -97,12 +98,12 @@ class Room:
     rows: int
     left: float
 
-    @property
+    @cached_property
     def wide(self) -> float:
         low, high = CELL_WIDE
         return min(high, max(low, (WIDE - self.left) / max(1, self.columns)))
 
-    @property
+    @cached_property
     def high(self) -> float:
         low, high = CELL_HIGH
         return min(high, max(low, 420.0 / max(1, self.rows)))

@@ -47,7 +47,7 @@ class Field:
     @cached_property
     def scale(self) -> Scale:
         """How far the colours go."""
-        return scale_of(np.sort(self.values[np.isfinite(self.values)]).tolist(), self.about.metric.better)
+        return scale_of(np.sort(self.values[np.isfinite(self.values)]), self.about.metric.better)
 
     @property
     def notice(self) -> str:

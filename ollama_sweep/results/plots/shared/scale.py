@@ -67,6 +67,9 @@ def _within(ordered: Sequence[float]) -> tuple[int, int]:
     limit = APART * (ordered[end - most] - ordered[most])
     if limit <= 0:
         return 0, end
-    first = next((at for at in range(most, 0, -1) if ordered[at] - ordered[at - 1] > limit), 0)
-    last = next((at for at in range(end - most, end) if ordered[at + 1] - ordered[at] > limit), end)
+    first, last = 0, end
+    if ordered[most] - ordered[0] > limit:  # else no two of them can be so far apart
+        first = next((at for at in range(most, 0, -1) if ordered[at] - ordered[at - 1] > limit), 0)
+    if ordered[end] - ordered[end - most] > limit:
+        last = next((at for at in range(end - most, end) if ordered[at + 1] - ordered[at] > limit), end)
     return first, last
