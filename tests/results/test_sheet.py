@@ -12,6 +12,7 @@ import older_database
 import pytest
 import store_helpers
 
+from ollama_sweep.core.errors import StorageError
 from ollama_sweep.core.outcome import Purpose, Status
 from ollama_sweep.results.best import best_cells, describe_best
 from ollama_sweep.results.large import columns, counted, sheet, verdict
@@ -164,6 +165,42 @@ def test_what_cannot_be_packed_is_read_row_by_row(tmp_path: Path, spoil: str) ->
         for name in ("status", "reason", "flags", "num_ctx"):
             one, other = made.columns.coded[name], rows.coded[name]
             assert [one.words[code] for code in one.codes] == [other.words[code] for code in other.codes]
+
+
+def test_threads_that_read_side_by_side_say_what_one_says(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Reader.open(older) as reader:
+        for row in reader.sweeps():
+            with monkeypatch.context() as patched:
+                patched.setattr("ollama_sweep.store.many.packed.AT_ONCE", 2)
+                apart = sheet.read(reader, row)
+            same(apart, sheet.read(reader, row))
+
+
+def test_cells_of_several_models_and_rare_shapes_are_told_apart(tmp_path: Path) -> None:
+    path = many_cells.fill(tmp_path, 12)
+    with store_helpers.stranger(path) as connection:
+        connection.execute("UPDATE cells SET model = 'other' WHERE id % 3 = 0")
+        connection.execute("UPDATE plan SET model = 'named' WHERE position % 5 = 0")
+        connection.execute("UPDATE attempts SET runs = 7, choice = 2 WHERE id % 4 = 0")
+        connection.execute("UPDATE attempts SET flags = 'drifted,spilled' WHERE id % 7 = 0 AND status = 'ok'")
+        connection.execute("INSERT INTO intervals SELECT sweep_id, segment_id, metric, loads, 7, 1.5 FROM intervals")
+    with Reader.open(path) as reader:
+        row = reader.sweep("grid")
+        made, rows = sheet.read(reader, row), columns.read(reader, row)
+    for name in ("model", "task", "status", "flags"):
+        one, other = made.columns.coded[name], rows.coded[name]
+        assert [one.words[code] for code in one.codes] == [other.words[code] for code in other.codes], name
+    is_ok = np.isfinite(rows.numbers["prompt_eval_rate"])
+    for name in ("looks", "prompt_eval_rate_low", "prompt_eval_rate_high"):
+        assert np.allclose(made.columns.numbers[name][is_ok], rows.numbers[name][is_ok], rtol=1e-8), name
+
+
+def test_a_sheet_that_nobody_wants_any_more_is_given_up(tmp_path: Path) -> None:
+    sheets = Sheets()
+    with Reader.open(many_cells.fill(tmp_path, 12)) as reader:
+        sheets.end()
+        with pytest.raises(StorageError, match="asked to end"), sheets.of(reader, reader.sweep("grid")):
+            pass
 
 
 def test_intervals_are_those_of_the_view(tmp_path: Path) -> None:

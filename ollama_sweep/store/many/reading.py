@@ -32,7 +32,7 @@ class ManyReading(Reading):
         """
         with contextlib.ExitStack() as stack:
             others: list[Self] = []
-            with contextlib.suppress(SweepError, sqlite3.Error):
+            with contextlib.suppress(SweepError, sqlite3.Error, OSError):
                 mine = self._standing()
                 for connection in stack.enter_context(abreast.connections(self.path, n)):
                     other = copy.copy(self)

@@ -47,7 +47,8 @@ class Field:
     @cached_property
     def scale(self) -> Scale:
         """How far the colours go."""
-        return scale_of(np.sort(self.values[np.isfinite(self.values)]), self.about.metric.better)
+        ordered: Any = np.sort(self.values[np.isfinite(self.values)])
+        return scale_of(ordered, self.about.metric.better)
 
     @property
     def notice(self) -> str:
