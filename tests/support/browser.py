@@ -19,6 +19,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
 
+OF_COLOURS = ("color-contrast", "link-in-text-block")
+"""The rules of axe-core that look at colours."""
 PATIENCE_S = 120.0
 """How long a page is waited for, however busy the machine is."""
 
@@ -59,14 +61,16 @@ def opened(
     context.close()
 
 
-def barriers(page: Any) -> list[str]:
-    """What axe-core finds on a page, its folded parts opened."""
+def barriers(page: Any, *rules: str) -> list[str]:
+    """What axe-core finds on a page, its folded parts opened; by all of its rules, or by these."""
     spec = importlib.util.find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         skip_outside_ci("axe-playwright-python, which carries axe-core, is not installed")
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text("utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    if not page.evaluate("'axe' in window"):
+        page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text("utf-8"))
+    only = {"runOnly": list(rules)} if rules else {}
+    found = page.evaluate("(words) => axe.run(document, words)", {"resultTypes": ["violations"], **only})["violations"]
     return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
 
 
@@ -93,11 +97,11 @@ def broken_words(page: Any) -> list[str]:
 
 
 def barriers_in_both(page: Any) -> list[str]:
-    """What axe-core finds in light and in dark."""
+    """What axe-core finds in light, and in dark, where only the colours are others."""
     found = []
-    for scheme in ("light", "dark"):
+    for scheme, rules in (("light", ()), ("dark", OF_COLOURS)):
         page.emulate_media(color_scheme=scheme)
-        found += [f"{scheme}: {barrier}" for barrier in barriers(page)]
+        found += [f"{scheme}: {barrier}" for barrier in barriers(page, *rules)]
     return found
 
 

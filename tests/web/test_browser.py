@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import store_helpers
 from browser import barriers_in_both, broken_words, lost_on_paper, misfits, opened
 from browser import chromium as chromium  # a fixture
 from ollama_fixture import until
-from served import serving
+from served import Served, serving
 from sweeping import Program
 from sweeping import program as program  # a fixture
 
@@ -92,33 +94,42 @@ def test_the_fifth_page_takes_the_stream_of_the_first_which_takes_it_back(
 
 
 KINDS = {
-    "sweep": "", "cell": "cell?at=1", "sweeps": "sweeps", "log": "log", "table": "?page=2", "ratio": "?against=other",
+    "sweep": "", "cell": "cell?at=1", "sweeps": "sweeps", "log": "log", "ratio": "?against=other",
     "part": "?x=num_batch&y=num_ctx&status=oom", "predicted": "?predict=1",
 }  # fmt: skip
 
 
-@pytest.fixture
-def two(program: Program) -> Path:
-    """A sweep of 128 cells, most of them measured, and another one to be held against."""
-    path = program.folder / "sweeps.db"
-    cells = store_helpers.grid(range(1024, 17408, 1024), range(16, 144, 16))
-    others = [replace(cell, key=f"{cell.key}-other") for cell in cells]
-    with Store.open(path) as store:
-        for name, plan, rate in (("other", others, 100.0), ("s", cells, 110.0)):
-            number = store_helpers.register(store, plan, name)
-            for at in range(96):
-                outcome = (
-                    store_helpers.ok(rate + at % 8, flags=()) if at % 8 < 7 else store_helpers.failed(Status.TIMEOUT)
-                )
-                store_helpers.measure(store, number, outcome)
-    return path
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A sweep of 64 cells, most of them measured, and another one to be held against; they are looked at only."""
+    with contextlib.closing(Program(tmp_path_factory.mktemp("two"))) as program:
+        cells = store_helpers.grid(range(1024, 9216, 1024), range(16, 144, 16))
+        others = [replace(cell, key=f"{cell.key}-other") for cell in cells]
+        with Store.open(program.folder / "sweeps.db") as store:
+            for name, plan, rate in (("other", others, 100.0), ("s", cells, 110.0)):
+                number = store_helpers.register(store, plan, name)
+                for at in range(48):
+                    outcome = (
+                        store_helpers.ok(rate + at % 8, flags=())
+                        if at % 8 < 7
+                        else store_helpers.failed(Status.TIMEOUT)
+                    )
+                    store_helpers.measure(store, number, outcome)
+        yield program
+
+
+@pytest.fixture(scope="module")
+def page_of_two(two: Program) -> Iterator[Served]:
+    """Their page, for all tests that only look at it."""
+    with serving(two, "--port", "0") as found:
+        yield found
 
 
 @pytest.mark.parametrize("path", KINDS.values(), ids=KINDS)
 def test_every_kind_of_page_fits_has_no_barrier_and_loses_nothing_on_paper(
-    program: Program, two: Path, chromium: Any, path: str
+    page_of_two: Served, chromium: Any, path: str
 ) -> None:
-    with serving(program, "--port", "0") as found, opened(chromium, found.url + path) as page:
+    with opened(chromium, page_of_two.url + path) as page:
         assert misfits(page) == []
         assert broken_words(page) == []
         assert barriers_in_both(page) == []
@@ -136,17 +147,19 @@ def test_every_kind_of_sweep_fits(program: Program, chromium: Any, kind: str) ->
             store_helpers.register(store, store_helpers.grid(list(contexts), list(batches)))
             outcome = store_helpers.failed(Status.TIMEOUT, "run", "x" * 300) if kind == "all failed" else None
             store_helpers.measure(store, 1, outcome)
-    with serving(program, "--port", "0") as found, opened(chromium, found.url) as page:
-        assert page.locator(".cell").count() == (0 if kind == "no cell" else len(contexts) * len(batches))
-        assert misfits(page) == []
-        assert broken_words(page) == []
-        assert barriers_in_both(page) == []
-        assert lost_on_paper(page) == []
+    with serving(program, "--port", "0") as found:
+        for path in ("", "?page=2") if kind == "39 x 16" else ("",):
+            with opened(chromium, found.url + path) as page:
+                assert page.locator(".cell").count() == (0 if kind == "no cell" else len(contexts) * len(batches))
+                assert misfits(page) == []
+                assert broken_words(page) == []
+                assert barriers_in_both(page) == []
+                assert lost_on_paper(page) == []
 
 
-def test_a_report_loses_nothing_on_paper_either(program: Program, two: Path, chromium: Any) -> None:
-    program("report", "--html", "page.html").must()
-    with opened(chromium, (program.folder / "page.html").as_uri()) as page:
+def test_a_report_loses_nothing_on_paper_either(two: Program, chromium: Any) -> None:
+    two("report", "--html", "page.html").must()
+    with opened(chromium, (two.folder / "page.html").as_uri()) as page:
         assert misfits(page) == []
         assert lost_on_paper(page) == []
 
