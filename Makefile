@@ -12,11 +12,13 @@ CONFIG ?= configs/quickstart.yaml
 SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 run_extras := llamacpp
 dev_extras := dev,llamacpp
-# Tests wait for their children and, where there is no room in memory, for the disk: half as many more than there are cores.
-side_by_side := --numprocesses $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )) --maxprocesses 4 --dist worksteal
-# On real engines two at a time, and only their files are collected: first tests/real, where the long ones are, and
-# there first the one whose tests share what took long to measure. Who has no more tests takes some of the other's last.
-real_side_by_side := --numprocesses auto --maxprocesses 2 --dist worksteal \
+# A test waits about as long as it computes: for its children, a clock, a model that a server lets go of. So there are
+# two for each core.
+two_a_core := --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) * 2 ))
+side_by_side := $(two_a_core) --maxprocesses 6 --dist worksteal
+# Of those on real engines only their files are collected: first tests/real, where the long ones are, and there first
+# the one whose tests share what took long to measure. Who has no more tests takes some of another's last.
+real_side_by_side := $(two_a_core) --maxprocesses 4 --dist worksteal \
 	$$(grep -rl --include="test_*.py" "mark\.real" tests | sort -t/ -k2,2r -k3)
 where_time_went := --durations 15 --durations-min 3
 
