@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def test_each_context_has_its_best_batch_and_the_edges_of_memory() -> None:
     assert [column.best for column in data.columns] == [1, 0, None]
     assert [column.spilled_from for column in data.columns] == [None, 1, None]
     assert [column.out_from for column in data.columns] == [None, 2, 0]
+
+
+def test_the_stripes_of_the_edges_are_seen_in_an_svg_too(tmp_path: Path) -> None:
+    (path,) = best_batch.save_all(large(), OPTIONS, tmp_path, suffix=".svg")
+    patterns = re.findall(r"<pattern.*?</pattern>", path.read_text("utf-8"), re.DOTALL)
+    assert patterns
+    for pattern in patterns:
+        (ground,) = re.findall(r'<rect[^>]*fill="(#[0-9a-f]{6})"', pattern)
+        (stripes,) = re.findall(r"stroke: (#[0-9a-f]{6})", pattern)
+        assert ground != stripes
 
 
 def test_the_edges_of_a_large_sweep_are_a_staircase() -> None:

@@ -25,7 +25,9 @@ NAME = "best_batch"
 HIGH, SPLIT, GAP = 7.2, 0.5, 0.12
 """Inches of the axes; the share of the upper half, and of what is between the two."""
 MOST_VALUES = 26
-OUT_OF_MEMORY, SPILLED = "#d00000", "#e69f00"
+OUT_OF_MEMORY: dict[str, Any] = {"facecolor": "#f3bfbf", "edgecolor": "#d00000", "hatch": "xx", "linewidth": 0}
+SPILLED: dict[str, Any] = {"facecolor": "#f6ddaa", "edgecolor": "#b87f00", "hatch": "//", "linewidth": 0}
+"""How these parts look; without transparency, which an SVG gives stripes and ground together."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,9 @@ def _draw_batches(data: BestBatchData, axes: Any) -> None:
     for at, column in enumerate(data.columns):
         edge = top if column.out_from is None else column.out_from - 0.5
         if column.spilled_from is not None and column.spilled_from - 0.5 < edge:
-            axes.bar(at, edge - column.spilled_from + 0.5, 1.0, column.spilled_from - 0.5, color=SPILLED, alpha=0.35,
-                     hatch="//", edgecolor=SPILLED, linewidth=0, zorder=1)  # fmt: skip
+            axes.bar(at, edge - column.spilled_from + 0.5, 1.0, column.spilled_from - 0.5, zorder=1, **SPILLED)
         if column.out_from is not None:
-            axes.bar(at, top - edge, 1.0, edge, color=OUT_OF_MEMORY, alpha=0.25, hatch="xx", edgecolor=OUT_OF_MEMORY,
-                     linewidth=0, zorder=1)  # fmt: skip
+            axes.bar(at, top - edge, 1.0, edge, zorder=1, **OUT_OF_MEMORY)
         if column.tied and column.best is not None:
             ends = [*column.tied, column.best]
             axes.plot([at, at], [min(ends), max(ends)], color=TEXT_GREY, linewidth=1.4, zorder=2)
@@ -194,9 +194,9 @@ def _draw_legend(data: BestBatchData, axes: Any) -> None:
     if any(column.tied for column in data.columns):
         entries.append((Line2D([], [], color=TEXT_GREY, marker="o", markersize=4.5), "cannot be told from it"))
     if any(column.spilled_from is not None for column in data.columns):
-        entries.append((Patch(facecolor=SPILLED, alpha=0.35, hatch="//"), "part of the model sits on the CPU"))
+        entries.append((Patch(**SPILLED), "part of the model sits on the CPU"))
     if any(column.out_from is not None for column in data.columns):
-        entries.append((Patch(facecolor=OUT_OF_MEMORY, alpha=0.25, hatch="xx"), "out of memory"))
+        entries.append((Patch(**OUT_OF_MEMORY), "out of memory"))
     high = figures.size_points(axes)[1]
     figures.draw_legend(
         axes, [handle for handle, _ in entries], [text for _, text in entries], loc="upper left",
