@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import compared
@@ -15,10 +16,12 @@ from sweeping import Program
 from sweeping import program as program  # a fixture
 
 from ollama_sweep.core.errors import ConfigError
+from ollama_sweep.core.metrics import metric
 from ollama_sweep.core.noise.drift import Point
 from ollama_sweep.core.outcome import CellResult, Flag, Status
 from ollama_sweep.results.explain import Explained, explain, find_place
 from ollama_sweep.results.plots import PlotOptions, best_batch, cell, drift, pareto
+from ollama_sweep.results.plots.shared import chart, figures
 from ollama_sweep.store.reader import Reader
 
 OPTIONS = PlotOptions(sweep="s", machine="a machine")
@@ -144,6 +147,24 @@ def test_a_cell_has_all_its_loads_with_their_runs(explained: Explained) -> None:
     assert {value for load in other.loads for value, _ in load.runs} == {20.0}
     with pytest.raises(ConfigError, match=r"runs have no eval_rat\. Known: .*Did you mean eval_rate\?"):
         cell.collect([explained], PlotOptions(metric="eval_rat"))
+
+
+def test_a_title_names_model_and_task_once(explained: Explained) -> None:
+    place = replace(explained.place, coordinates={"model": "m", **explained.place.coordinates, "task": "prompt_eval"})
+    (data,) = cell.collect([replace(explained, place=place)], OPTIONS)
+    (plain,) = cell.collect([explained], OPTIONS)
+    assert data.title == plain.title
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("prompt_eval_rate", 366.5, 386.5), ("quality", 0.1, 0.5)])
+def test_values_at_an_axis_are_said_as_they_are(name: str, low: float, high: float) -> None:
+    axes = figures.new_figure(8, 5).subplots()
+    axes.set_ylim(low, high)
+    chart.value_ticks(axes.yaxis, metric(name))
+    places = [place for place in axes.get_yticks() if low <= place <= high]
+    assert len(places) > 2
+    for place, text in zip(places, axes.yaxis.get_major_formatter().format_ticks(places), strict=True):
+        assert float(text) == pytest.approx(place)
 
 
 def test_a_cell_that_only_failed_is_drawn_without_a_legend(tmp_path: Path) -> None:

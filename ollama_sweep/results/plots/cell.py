@@ -34,6 +34,10 @@ HIGH, SPREAD = 4.8, 0.32
 RED = "#d00000"
 
 
+_SAID_ELSEWHERE = ("model", "task")
+"""Dimensions that a title or the facts below it name anyway."""
+
+
 @dataclass(frozen=True)
 class Load:
     """A load: why it was made, its runs as (value, believed), and what it says; `failure` is why it has none."""
@@ -102,7 +106,7 @@ def _data(found: Explained, of: Metric, options: PlotOptions) -> CellData:
         ", ".join(sorted(flag.flag for flag in found.flags)),
         f"task {cell.task}", f"sweep {found.sweep}", options.machine,
     )  # fmt: skip
-    where = in_words(found.place.coordinates.items())
+    where = in_words(pair for pair in found.place.coordinates.items() if pair[0] not in _SAID_ELSEWHERE)
     return CellData(
         f"{model_label(cell.model)}, {where}: {of.words} of each load" if where
         else f"{model_label(cell.model)}: {of.words} of each load",

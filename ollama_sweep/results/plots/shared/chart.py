@@ -73,20 +73,26 @@ def category_ticks(axis: Any, labels: Sequence[str], room: float = 64.0) -> None
 def value_ticks(axis: Any, of: Metric) -> None:
     """Numbers at an axis as they are said of this metric."""
     axis.set_major_formatter(lambda value, _: clean(of.text(value)) if value else "0")
-    if of.is_bytes:
-        axis.set_major_locator(_whole_bytes())
+    axis.set_major_locator(_round_bytes() if of.is_bytes else _round_numbers())
 
 
-def _whole_bytes() -> Any:
+def _round_numbers() -> Any:
+    """Places at an axis that are written with few digits: of 372.5 a reader would see 372."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins="auto", steps=[1, 2, 5, 10])
+
+
+def _round_bytes() -> Any:
     """Places at an axis that are round in KiB, MiB …"""
     from matplotlib.ticker import MaxNLocator
 
-    class WholeBytes(MaxNLocator):
+    class RoundBytes(MaxNLocator):
         def tick_values(self, vmin: float, vmax: float) -> Any:
             unit = 1024.0 ** math.floor(math.log(max(vmax, 1.0), 1024))
             return [unit * value for value in super().tick_values(vmin / unit, vmax / unit)]
 
-    return WholeBytes(nbins=6, steps=[1, 2, 2.5, 5, 10])
+    return RoundBytes(nbins=6, steps=[1, 2, 5, 10])
 
 
 def values_up(axes: Any, of: Metric, lowest: float, highest: float, *, room: float) -> str:
