@@ -200,7 +200,7 @@ def find_place(reader: Reader, sweep: SweepRow, words: Sequence[str]) -> Place:
     (word,) = words
     longest = len(str(sum(reader.counts(sweep.sweep_id).values())))
     if word.isdecimal() and (len(word) <= longest or not _KEY.fullmatch(word)):
-        return _by_position(reader, sweep, word)
+        return place_at(reader, sweep, word)
     if not _KEY.fullmatch(word):
         raise ConfigError(f"{word!r} names no cell; {_HOW}{_perhaps_a_sweep(reader, words)}", "CELL")
     found = reader.places_of(sweep.sweep_id, word, 2)
@@ -216,11 +216,12 @@ def _perhaps_a_sweep(reader: Reader, words: Sequence[str]) -> str:
     return f". {named} is a sweep: name it with --sweep {named}" if named else ""
 
 
-def _by_position(reader: Reader, sweep: SweepRow, position: str) -> Place:
+def place_at(reader: Reader, sweep: SweepRow, position: str, where: str = "CELL") -> Place:
+    """The cell at a position, a whole number, which was asked for at `where`. Raises ConfigError."""
     found = reader.place_at(sweep.sweep_id, int(position)) if len(position) <= _DIGITS else None
     if found is None:
         last = sum(reader.counts(sweep.sweep_id).values()) - 1
-        raise ConfigError(f"sweep {sweep.name} has no cell at position {position}; there are 0 to {last}", "CELL")
+        raise ConfigError(f"sweep {sweep.name} has no cell at position {position}; there are 0 to {last}", where)
     return found
 
 

@@ -24,7 +24,7 @@ from ollama_sweep.core.surface.goal import Goal
 from ollama_sweep.core.units import utc_text
 from ollama_sweep.engines.base import Engine, EngineInfo, EngineSettings
 from ollama_sweep.engines.shared import leftovers
-from ollama_sweep.machine import computer, keep_awake
+from ollama_sweep.machine import computer, crew, keep_awake
 from ollama_sweep.machine.clocks import Clock
 from ollama_sweep.machine.computer import Machine, OtherMachine
 from ollama_sweep.machine.telemetry import Telemetry
@@ -446,6 +446,7 @@ class Session:
         if aim.chosen is None:
             return None
         self._tell(aim.words)
+        crew.import_numpy_with_one_thread()
         return Steering(store, sweep_id, aim.chosen, self._emit, aim.within_s, self.clock)
 
     def _look_again(self, store: Store, sweep_id: int, steering: Steering | None) -> None:

@@ -123,6 +123,8 @@ def read(query: Iterable[tuple[str, str]]) -> Asked:
     only = tuple(sorted((name.removeprefix(ONLY), value) for name, value in pairs if name.startswith(ONLY)))
     words: Mapping[str, str] = {name: value for name, value in pairs if not name.startswith(ONLY)}
     check_words(words, _KNOWN)
+    if words.get("predict", "1") != "1":
+        raise ConfigError(f"{words['predict']} is none; write 1, or leave it out", "predict")
     return Asked(
         words.get("sweep", ""), words.get("metric", ""), words.get("x", ""), words.get("y", ""), only,
         words.get("status", ""), words.get("flag", ""), words.get("against", ""),

@@ -100,11 +100,11 @@ class Machines:
         return {"sweep": row.name, "cells": [dict(cell.row) for cell in found], "next": more}
 
     def _cell(self, reader: Reader, request: Request) -> dict[str, object]:
-        from ollama_sweep.results.explain import explain, find_place
+        from ollama_sweep.results.explain import explain, place_at
 
         row = self._row(reader, request)
         position = asking.number(request.query_params.get("at", ""), "at", 0)
-        found = explain(reader, row, find_place(reader, row, [str(position)]))
+        found = explain(reader, row, place_at(reader, row, str(position), "at"))
         return {**found.as_dict(), "by_hand": list(self._library.told.commands(row, found.planned,
                                                                               found.place.coordinates))}  # fmt: skip
 

@@ -278,10 +278,10 @@ def all_sweeps(reader: Reader) -> list[Row]:
 
 def cell_parts(reader: Reader, asked: Asked, position: int, told: Told) -> dict[str, Any]:
     """All that is known of a cell. Raises ConfigError."""
-    from ollama_sweep.results.explain import explain, find_place
+    from ollama_sweep.results.explain import explain, place_at
 
     row = row_of(reader, asked)
-    found = explain(reader, row, find_place(reader, row, [str(position)]))
+    found = explain(reader, row, place_at(reader, row, str(position), "at"))
     series = found.last.telemetry if found.last else None
     return {
         "row": row, "asked": asked, "position": position, "total": found.total,

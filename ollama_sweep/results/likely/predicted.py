@@ -53,6 +53,8 @@ def predicted(grid: Grid, metric: str, spreads: Spreads | None) -> Mapping[Place
     """What each pending cell of a grid is likely to be; nothing where too little was measured."""
     if metric != PROMPT_RATE or len(grid.cells) > MOST_CELLS or not _has_sizes(grid):
         return {}
+    if not any(cell.status is Status.PENDING for cell in grid.cells.values()):
+        return {}
     at = list(grid.cells)
     where = [surface.Place(number, int(str(x)), int(str(y))) for number, (x, y) in enumerate(at)]
     known = [(place, found) for place, cell in zip(where, at, strict=True) if (found := _found(grid.cells[cell]))]
