@@ -59,6 +59,20 @@ def test_neighbours_that_take_nothing_away_are_well(program: Program) -> None:
     nothing_left(program, *KEPT)
 
 
+def test_where_chance_is_large_nothing_is_said_and_what_was_known_stays(program: Program) -> None:
+    crowd = program.folder / "crowd"
+    crowd.mkdir()
+    config = lanes(program, "a", "b", warmup=0)
+    program.script(noise=0, crowded={"folder": str(crowd), "factor": 0.8})
+    of_lanes(program, config)
+    known = program.rows(sql="select * from disturbances")
+    program.script(noise=0, slows={"after": TURNS, "factor": 0.5})
+    (found,) = of_lanes(program, config)
+    assert found["state"] == "warning"
+    assert found["text"].endswith("too much chance to say whether neighbours disturb each other")
+    assert program.rows(sql="select * from disturbances") == known
+
+
 def test_lanes_of_a_cluster_are_measured_where_they_are(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "TURNS", (False, True, True, False))
     state, crowd = program.folder / "state", program.folder / "crowd"
@@ -88,7 +102,7 @@ def test_ctrl_c_leaves_nothing_behind(program: Program) -> None:
     running = program.start("doctor", lanes(program, "a", "b"), "--lanes", env=program.environment())
     until("it measures", lambda: program.events("generate") or not running.is_running())
     running.kill(signal.SIGINT)
-    running.wait().must(130)
+    assert "stopped before it was known; nothing of it is kept" in running.wait().must(130).stderr
     nothing_left(program)
 
 

@@ -42,7 +42,8 @@ class Older:
         return self.name
 
 
-_SINCE_4 = frozenset({Flag.WARM, Flag.LOAD_FAILED, Flag.REUSED})
+_SINCE_11 = frozenset({Flag.DISTURBED})
+_SINCE_4 = frozenset({Flag.WARM, Flag.LOAD_FAILED, Flag.REUSED}) | _SINCE_11
 SCHEMA_2 = Older(
     "schema_2",
     sweeps=11,
@@ -67,6 +68,7 @@ SCHEMA_11 = Older(
         "lengths": "7 of 8", "at_once": "6 of 6", "pruned": "8 of 9", "reused": "9 of 9",
     },
     unfinished=_UNFINISHED,
+    flags_since=_SINCE_11,
 )  # fmt: skip
 OLDER = (SCHEMA_2, SCHEMA_4, SCHEMA_11)
 

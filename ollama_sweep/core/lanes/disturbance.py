@@ -13,6 +13,9 @@ from ollama_sweep.core.noise.spread import quantile
 from ollama_sweep.core.options import Scalar
 from ollama_sweep.core.outcome import Flag
 
+MATTERS = 0.05
+"""As large as what `compare` asks for."""
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -32,6 +35,11 @@ class Disturbance:
     def is_there(self) -> bool:
         """The difference is larger than loads differ by chance."""
         return abs(math.log(self.beside / self.alone)) > self.limit
+
+    @property
+    def is_told(self) -> bool:
+        """It is there, or one that matters would have been seen."""
+        return self.is_there or self.limit <= MATTERS
 
 
 def disturbance(alone: Sequence[float], beside: Sequence[float]) -> Disturbance:

@@ -211,6 +211,8 @@ def findings(spec: SweepSpec, db: Path, options: SessionOptions, say: Say) -> It
     for name, why in measured.left_out:
         yield warning(CHECK, f"{name} is left out: {why}")
     yield _finding(measured.compared)
+    if not measured.compared.disturbance.is_told:
+        return
     try:
         _keep(db, spec.name, measured.compared, options, say)
     except SweepError as error:
@@ -227,7 +229,7 @@ def _measured(spec: SweepSpec, options: SessionOptions, say: Say) -> Measured:
         session = kind(spec, Path(folder) / "lanes.db", options, say=say)
         ended = session.run()
     if ended.stopped is not None:
-        raise ended.stopped
+        raise Stopped("stopped before it was known; nothing of it is kept", ended.stopped.exit_code - 128)
     assert session.measured is not None
     return session.measured
 
@@ -251,7 +253,10 @@ def _why(outcome: Outcome) -> str:
 
 
 def _finding(compared: Compared) -> Finding:
+    if not compared.disturbance.is_told:
+        hint = "More repeats and a computer that does nothing else make it smaller; nothing of this is kept"
+        return warning(CHECK, f"{compared.words}: too much chance to say whether neighbours disturb each other", hint)
     if not compared.disturbance.is_there:
-        return ok(CHECK, f"{compared.words}: neighbours do not disturb each other")
+        return ok(CHECK, f"{compared.words}: neighbours do not disturb each other by more than chance")
     hint = "Use fewer lanes, or some that share neither processor, memory nor power; else compare cells of this sweep"
     return warning(CHECK, f"{compared.words}: neighbours disturb each other", f"{hint} with each other only")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ollama_sweep.core.lanes.disturbance import Compared
-from ollama_sweep.core.lanes.lane import Lane
 from ollama_sweep.store import checksum, values
 from ollama_sweep.store.plans import canonical_json
 from ollama_sweep.store.values import Notes, Unreadable
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.lanes.disturbance import Compared
+    from ollama_sweep.core.lanes.lane import Lane
 
 
 def keep(connection: sqlite3.Connection, sweep: str, found: Compared, now: str) -> None:
@@ -43,6 +45,8 @@ def flagging(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> Com
     found = newest(connection, name[0], notes) if lanes and name is not None else None
     if found is None or not found.disturbance.is_there:
         return None
+    from ollama_sweep.core.lanes.lane import Lane  # a sweep without lanes needs none of it
+
     return found if any(found.tells_of(Lane(*lane)) for lane in lanes) else None
 
 
@@ -52,6 +56,8 @@ def last(connection: sqlite3.Connection) -> int:
 
 
 def _compared(lanes: object, coordinates: object, alone: object, beside: object, at: object) -> Compared:
+    from ollama_sweep.core.lanes.disturbance import Compared
+
     return Compared(
         tuple(map(_lane, values.json_list(lanes))), values.scalars(coordinates), _rates(alone), _rates(beside),
         values.text(at),
@@ -59,6 +65,8 @@ def _compared(lanes: object, coordinates: object, alone: object, beside: object,
 
 
 def _lane(found: Any) -> Lane:
+    from ollama_sweep.core.lanes.lane import Lane
+
     if not isinstance(found, dict):
         raise Unreadable("no lane")
     name, host = values.text(found.get("name")), values.text(found.get("host"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ollama_sweep.core.lanes.disturbance import Compared
+from typing import TYPE_CHECKING
+
 from ollama_sweep.store.file import Reading
 from ollama_sweep.store.lanes import disturbances, keeping
 from ollama_sweep.store.lanes.keeping import LaneRow
+
+if TYPE_CHECKING:
+    from ollama_sweep.core.lanes.disturbance import Compared
 
 
 class LaneReading(Reading):
