@@ -373,18 +373,22 @@ def made_prompt(
 
 
 def control_cell(connection: sqlite3.Connection, sweep_id: int) -> ControlCell | None:
-    """The first measured cell of the sweep in the surroundings at hand that is still part of its plan."""
-    row = connection.execute(
-        """SELECT attempts.cell_id, plan.position, attempts.prompt_eval_rate
-            FROM attempts JOIN sweeps ON sweeps.id = attempts.sweep_id AND sweeps.segment_id = attempts.segment_id
-            JOIN plan ON plan.sweep_id = attempts.sweep_id AND plan.cell_id = attempts.cell_id
-            JOIN cells ON cells.id = attempts.cell_id AND cells.task = 'prompt_eval'
-            WHERE attempts.sweep_id = ? AND attempts.status = 'ok' AND attempts.prompt_eval_rate > 0
-            ORDER BY attempts.id LIMIT 1""",
-        (sweep_id,),
-    ).fetchone()
+    """The first measured cell of the sweep in the surroundings at hand that is still part of its plan: that which has
+    been loaded as such, where one has.
+    """
+    found = connection.execute(_MEASURED.format("attempts.purpose = 'control'"), (sweep_id,)).fetchone()
+    same = "true" if found is None else f"attempts.cell_id = {int(found[0])}"
+    row = connection.execute(_MEASURED.format(f"""attempts.status = 'ok' AND attempts.prompt_eval_rate > 0
+        AND {same}"""), (sweep_id,)).fetchone()  # fmt: skip
     is_sound = row is not None and isinstance(row[2], int | float)
     return ControlCell(*row) if is_sound else None
+
+
+_MEASURED = """SELECT attempts.cell_id, plan.position, attempts.prompt_eval_rate
+    FROM attempts JOIN sweeps ON sweeps.id = attempts.sweep_id AND sweeps.segment_id = attempts.segment_id
+    JOIN plan ON plan.sweep_id = attempts.sweep_id AND plan.cell_id = attempts.cell_id
+    JOIN cells ON cells.id = attempts.cell_id AND cells.task = 'prompt_eval'
+    WHERE attempts.sweep_id = ? AND {} ORDER BY attempts.id LIMIT 1"""
 
 
 def control_points(connection: sqlite3.Connection, sweep_id: int, notes: Notes) -> list[Point]:

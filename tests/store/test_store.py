@@ -292,3 +292,22 @@ def test_old_results_never_mix_with_measured_ones(store: Store) -> None:
         store.import_results("old", [{**OLD[0], "num_batch": "64"}], "old.json")
     with pytest.raises(ValueError, match="finite"):
         store.import_results("old", [{**OLD[0], "prompt_eval_rate": float("nan")}], "old.json")
+
+
+def test_the_control_cell_stays_the_one_that_was_loaded_as_such_first(store: Store) -> None:
+    """Where several lanes measure, a cell that was begun earlier may end later than the control cell."""
+    sweep = register(store, grid((1024,)))
+    store.segment(sweep, {"engine": "fake"})
+    first, second = (store.planned(sweep, position).key for position in (0, 1))
+    cells = [store.cell_by_key(sweep, key) for key in (first, second)]
+    numbers = [cell.cell_id for cell in cells if cell is not None]
+    slow, quick = (store.begin_attempt(sweep, number, timeout_s=60.0) for number in numbers)
+    store.finish_attempt(quick, ok(rate=200.0), cell_status=Status.OK)
+    found = store.control_cell(sweep)
+    assert found is not None
+    assert found.cell_id == numbers[1]
+    control = store.begin_attempt(sweep, found.cell_id, timeout_s=60.0, purpose=Purpose.CONTROL)
+    store.finish_attempt(slow, ok(rate=100.0), cell_status=Status.OK)
+    assert store.control_cell(sweep) == found, "while it is loaded again"
+    store.finish_control(control, ok(rate=202.0), 0.01)
+    assert store.control_cell(sweep) == found

@@ -69,7 +69,6 @@ class LanesSession(Session):
             choosing.refuse_shared(chosen)
             with self._stopping.shielded():
                 clearing.clear_gone(self.db, [room_of(self.db, one.lane.name) for one in chosen], self._say)
-            self._tell_disturbance(store, chosen)
             needs = {key: words for one in chosen for key, words in one.needs.items()}
             held.enter_context(claims.claimed(needs, self.db, self._say, share=self.options.share_server))
             if self.options.keep_awake:
@@ -79,9 +78,9 @@ class LanesSession(Session):
             self._chosen, self._settings = chosen, settings
             self._run(store, engine, celsius, found)
 
-    def _tell_disturbance(self, store: Store, chosen: Sequence[Chosen]) -> None:
+    def _tell_disturbance(self, store: Store) -> None:
         """Whether lanes of one computer disturb each other, where that is not known or they do."""
-        computers = {one.lane: self._computer_of(one.lane) for one in chosen}
+        computers = {one.lane: self._computer_of(one.lane) for one in self._chosen}
         if line := of_disturbance(computers, store.disturbance(self.spec.name), self._doctor()):
             self._tell(line)
 
@@ -124,6 +123,7 @@ class LanesSession(Session):
         digests = {name: model.digest for name, model in found.models.items()}
         words = ", ".join(one.lane.name for one in self._chosen)
         self._tell(f"{len(self._chosen)} lanes: {words}" if len(self._chosen) > 1 else f"1 lane: {words}")
+        self._tell_disturbance(store)
         return partial(Coordinator, sides=sides, digests=digests, database=store.database_id)
 
     def _side(self, store: Store, found: Survey, one: Chosen) -> Side:
