@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sqlite3
 import statistics
 import sys
@@ -31,9 +32,8 @@ from _common import (
     timed,
 )  # fmt: skip
 
-from ollama_sweep.core.lanes.disturbance import Disturbance, disturbance
-
 CELL_S, REAL_CELLS = 2.0, 8
+SAID = re.compile(r"([0-9.e+]+) tokens/s alone, ([0-9.e+]+) with b at work \((\S+ %); by chance (± \S+ %)\)")
 READ = """select count(*), max(julianday(finished_at)) - min(julianday(started_at)) from attempts where status = 'ok'"""
 
 
@@ -134,9 +134,7 @@ def real(rounds: int) -> None:
                 there = folder / f"{name}-{number}"
                 there.mkdir()
                 kept.append(run(there, real_sweep(hosts[:count]), clean_environment(), REAL_CELLS))
-    rows = [[f"{each.alone:.1f}", f"{each.beside:.1f}", f"{100 * each.share:+.1f} %", f"± {100 * each.limit:.1f} %"]
-            for each in found]  # fmt: skip
-    table(["alone, tokens/s", "beside the other, tokens/s", "difference", "by chance"], rows)
+    table(["alone, tokens/s", "beside the other, tokens/s", "difference", "by chance"], found)
     print()
     compare(one, both, 2)
 
@@ -150,14 +148,15 @@ def real_sweep(hosts: list[dict[str, str]]) -> dict[str, object]:
     }  # fmt: skip
 
 
-def disturbed(folder: Path, hosts: list[dict[str, str]]) -> Disturbance:
-    """What `doctor --lanes` finds."""
+def disturbed(folder: Path, hosts: list[dict[str, str]]) -> list[str]:
+    """What `doctor --lanes` says: the rates alone and beside the other, by how much they differ, and chance."""
     folder.mkdir()
     (folder / "s.yaml").write_text(json.dumps(real_sweep(hosts)), "utf-8")
-    must(timed([*SWEEP, "doctor", "s.yaml", "--lanes"], folder=folder, env=clean_environment()))
-    with contextlib.closing(sqlite3.connect(folder / "sweeps.db")) as connection:
-        alone, beside = connection.execute("select alone, beside from disturbances order by id desc").fetchone()
-    return disturbance(json.loads(alone), json.loads(beside))
+    said = must(timed([*SWEEP, "doctor", "s.yaml", "--lanes"], folder=folder, env=clean_environment())).output
+    found = SAID.search(said)
+    if found is None:
+        sys.exit(said)
+    return list(found.groups())
 
 
 if __name__ == "__main__":

@@ -89,8 +89,9 @@ class LanesSession(Session):
 
     def _doctor(self) -> str:
         """The command that measures whether the lanes of this session disturb each other."""
+        file = f" {self.spec.config_path}" if self.spec.config_path is not None else ""
         remote = " --remote" if self.options.remote else ""
-        return f"ollama-sweep doctor {self.spec.config_path or ''} --lanes{remote}{beside.db_words(self.db)}"
+        return f"ollama-sweep doctor{file} --lanes{remote}{beside.db_words(self.db)}"
 
     @contextlib.contextmanager
     def _lanes(self, name: str) -> Iterator[Sequence[Chosen]]:
