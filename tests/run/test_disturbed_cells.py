@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ollama_fixture import free_port
+from ollama_fixture import free_port, until
 from sweeping import Program, json_of, program
 
 from ollama_sweep.core.lanes.disturbance import Compared
@@ -21,7 +21,7 @@ from ollama_sweep.store import lock
 from ollama_sweep.store.reader import Reader
 from ollama_sweep.store.writer import Store
 
-CELLS = 4
+CELLS = 2
 FOUND = "num_ctx 512, num_batch 2 on a: "
 NOT_KNOWN = "of one computer disturb each other is not known; measure it: ollama-sweep doctor"
 
@@ -33,7 +33,9 @@ def lanes(program: Program, name: str = "grid", names: tuple[str, ...] = ("a", "
     ports |= {one: free_port() for one in names if one not in ports}
     file.write_text(json.dumps(ports), "utf-8")
     hosts = [{"name": one, "host": f"127.0.0.1:{ports[one]}"} for one in names]
-    return program.grid(name, **{"hosts": hosts, "warmup": 0, "repeats": 1, "interim": "off", "control": "off", **keys})
+    return program.grid(
+        name, **{"hosts": hosts, "num_ctx": 512, "warmup": 0, "repeats": 1, "interim": "off", "control": "off", **keys}
+    )
 
 
 def ask_doctor(program: Program, config: Path) -> str:
@@ -55,6 +57,18 @@ def found(program: Program, config: Path, *, disturbed: bool = True) -> None:
         store.keep_disturbance(config.stem, Compared(names, {"num_ctx": 512, "num_batch": 2}, (100.0, 100.0), rates))
 
 
+def run_both(program: Program, config: Path) -> str:
+    """Measure two cells, one on each lane, at the same time; what is said."""
+    gate, before = program.folder / f"gate-{config.stem}", len(program.events("generate"))
+    program.script(noise=0, gate=str(gate))
+    running = program.start("run", config, env=program.environment())
+    until("both are measured", lambda: len(program.events("generate")) >= before + 2)
+    gate.touch()
+    said = running.wait().must().stdout
+    program.script(noise=0)
+    return said
+
+
 def flags(program: Program, sweep: str = "grid") -> list[str]:
     return [row["flags"] for row in program.rows(sql=f"select flags from results where sweep = '{sweep}'")]
 
@@ -65,7 +79,7 @@ def disturbed(program: Program) -> Path:
     program.script(noise=0)
     config = lanes(program)
     found(program, config)
-    said = program("run", config).must().stdout
+    said = run_both(program, config)
     assert f"Warning: The lanes a, b disturb each other: {FOUND}" in said
     return config
 
@@ -79,9 +93,8 @@ def test_before_it_is_known_a_run_says_which_command_tells(program: Program) -> 
 
 
 def test_a_finding_flags_what_was_measured_before_it_and_changes_nothing_else(program: Program) -> None:
-    program.script(noise=0)
     config = lanes(program)
-    program("run", config).must()
+    run_both(program, config)
     kept = program.rows(sql="select * from attempts"), program.rows(sql="select * from checksums")
     before = flags(program)
     ask_doctor(program, config)
@@ -97,7 +110,7 @@ def test_a_finding_before_the_first_run_makes_the_database(program: Program) -> 
     assert program("status").must(2).stderr.count("\n") == 1
     assert program("best").must(2).stderr.count("\n") == 1
     assert program("watch").must(2).stderr.count("\n") == 1
-    program("run", lanes(program)).must()
+    run_both(program, lanes(program))
     assert all("disturbed" in one for one in flags(program))
 
 
@@ -141,17 +154,30 @@ def test_what_was_found_of_other_lanes_says_nothing(program: Program, disturbed:
     said = program("run", lanes(program, "other", num_thread=2)).must().stdout
     assert f"Whether the lanes a, b {NOT_KNOWN}" in said
     assert not any("disturbed" in one for one in flags(program, "other"))
-    said = program("run", lanes(program, names=("c", "d"), num_ctx=[2048, 4096])).must().stdout
+    said = program("run", lanes(program, names=("c", "d"), num_ctx=2048)).must().stdout
     assert f"Whether the lanes c, d {NOT_KNOWN}" in said
     assert not any("disturbed" in one for one in flags(program))
     (program.folder / "ports.json").unlink()
-    program("run", lanes(program, num_ctx=[512, 1024, 8192])).must()
+    run_both(program, lanes(program, num_ctx=8192))
     assert not any("disturbed" in one for one in flags(program)), "the same names elsewhere"
 
 
+def test_a_lane_that_measured_alone_is_disturbed_by_nobody(program: Program) -> None:
+    program.script(noise=0)
+    config = lanes(program)
+    found(program, config)
+    alone = lanes(program, names=("a",))
+    assert "disturb" not in program("run", alone).must().stdout
+    assert not any("disturbed" in one for one in flags(program))
+    run_both(program, lanes(program, num_ctx=[512, 1024]))
+    assert ["disturbed" in one for one in flags(program)] == [False, False, True, True]
+
+
 def test_cells_are_compared_with_those_that_are_disturbed_as_well(program: Program, disturbed: Path) -> None:
-    program("run", program.grid("alone", warmup=0, repeats=1, num_thread=2, control="off", interim="off")).must()
-    program("run", lanes(program, "beside", num_thread=3)).must()
+    program(
+        "run", program.grid("alone", num_ctx=512, warmup=0, repeats=1, num_thread=2, control="off", interim="off")
+    ).must()
+    run_both(program, lanes(program, "beside", num_thread=3))
     found(program, lanes(program, "beside", num_thread=3))
     said = program("compare", "grid", "alone").must().stdout
     assert f"{CELLS} flagged" in said

@@ -53,6 +53,14 @@ _DISTURBED_LANES = """SELECT l.id FROM lanes AS l JOIN sweeps AS o ON o.id = l.s
         ON l.name = json_extract(d.lanes, j.fullkey || '.name') AND l.host = json_extract(d.lanes, j.fullkey || '.host')
         AND l.gpu IS json_extract(d.lanes, j.fullkey || '.gpu')"""
 ANY_DISTURBED = "EXISTS (SELECT 1 FROM disturbances WHERE is_there)"
-IS_DISTURBED = f"""({ANY_DISTURBED} AND a.status = 'ok'
-    AND (SELECT e.lane_id FROM leases AS e WHERE e.attempt_id = a.id) IN ({_DISTURBED_LANES}))"""
-"""The attempt `a` was measured by a lane that others disturb. What does not hang on `a` is asked once for a query."""
+_LANE_OF_A = "(SELECT e.lane_id FROM leases AS e WHERE e.attempt_id = a.id)"
+_IN_FLIGHT = """COALESCE((SELECT o.finished_at IS NULL OR o.finished_at > a.started_at FROM attempts AS o WHERE o.id =
+        (SELECT max(e.attempt_id) FROM leases AS e WHERE e.lane_id = t.id AND e.attempt_id < a.id)), 0)
+    OR COALESCE((SELECT o.started_at < a.finished_at FROM attempts AS o WHERE o.id =
+        (SELECT min(e.attempt_id) FROM leases AS e WHERE e.lane_id = t.id AND e.attempt_id > a.id)), 0)"""
+"""The lane `t` measured something while `a` was measured: what it had begun last before that, or began next."""
+IS_DISTURBED = f"""({ANY_DISTURBED} AND a.status = 'ok' AND {_LANE_OF_A} IN ({_DISTURBED_LANES}) AND EXISTS (
+    SELECT 1 FROM lanes AS t WHERE t.sweep_id = a.sweep_id AND t.id <> {_LANE_OF_A} AND t.id IN ({_DISTURBED_LANES})
+        AND ({_IN_FLIGHT})))"""
+"""The attempt `a` was measured by a lane that others disturb, while one of them was at work. What does not hang on `a`
+is asked once for a query."""
