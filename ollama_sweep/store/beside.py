@@ -96,12 +96,14 @@ def called_done(db: Path) -> CalledDone | None:
     return None
 
 
-def note_called_done(db: Path, done: CalledDone) -> None:
-    """Write it down with one write and no sync: where it fails, or is lost with the power, less is noticed later."""
+def note_called_done(path: Path, done: CalledDone) -> None:
+    """Write it into this file (`done_path`) with one write and no sync: where that fails, or is lost with the power,
+    less is noticed later.
+    """
     line = f"{done.database_id} {done.cells:015d}\n".encode()
     with contextlib.suppress(OSError):
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-        file = os.open(done_path(db), flags, 0o600)
+        file = os.open(path, flags, 0o600)
         try:
             if stat.S_ISREG(os.fstat(file).st_mode):
                 os.pwrite(file, line, 0)

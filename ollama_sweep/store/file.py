@@ -49,7 +49,7 @@ def check_place(path: Path, allow_network: bool, fs_type: Callable[[Path], str])
     if allow_network or not (what := mounts.trouble(kind)):
         return ""
     text = f"{path} is on {what} ({kind.lower()}); SQLite can lose data there."
-    if _size(path) or mounts.is_all_there_is(kind):
+    if size_of(path) or mounts.is_all_there_is(kind):
         return f"{text} A disk of this machine is safe"
     advice = "" if what == mounts.NETWORK else " Give --db a place on a disk of this system, or"
     raise ConfigError(f"{text}{advice} --allow-network-db")
@@ -130,7 +130,7 @@ def connect_ro(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         if not os.access(path, os.R_OK):
             raise StorageError(f"{path} cannot be read (mode {_mode(path):o})") from error
-        if os.access(path.resolve().parent, os.W_OK) or _size(wal_path(path)) > 0:
+        if os.access(path.resolve().parent, os.W_OK) or size_of(wal_path(path)) > 0:
             raise storage_error(error, path) from error
     try:
         return _readable(f"{uri}&immutable=1", path, any_thread=any_thread)
@@ -166,7 +166,7 @@ def remove_empty_log(path: Path) -> None:
     about, and only while nobody can begin to write.
     """
     log = wal_path(path)
-    if not log.exists() or _size(log) > 0:
+    if not log.exists() or size_of(log) > 0:
         return
     uri = f"{path.resolve().as_uri()}?mode=rw"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as last:
@@ -243,7 +243,7 @@ def storage_error(error: Exception, path: Path, safe_cells: int | None = None) -
 
 def _has_pages(path: Path) -> bool:
     """As large as a database of ours may be."""
-    return _size(path) > 0 and _size(path) % 4096 == 0
+    return size_of(path) > 0 and size_of(path) % 4096 == 0
 
 
 def is_storage(error: sqlite3.Error) -> bool:
@@ -340,7 +340,7 @@ def write_again(path: Path) -> None:
 
 def wal_size(path: Path) -> int:
     """Bytes of the write-ahead log; 0 where there is none."""
-    return _size(wal_path(path))
+    return size_of(wal_path(path))
 
 
 def privacy_warning(path: Path) -> str | None:
@@ -353,7 +353,8 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

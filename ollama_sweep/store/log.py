@@ -34,6 +34,10 @@ class Log:
         """`sweeps.db-wal`."""
         return self._path.name
 
+    def size(self) -> int:
+        """How many bytes lie at its name."""
+        return files.size_of(self._path)
+
     def note(self) -> None:
         """Remember which file it is, once."""
         if self._identity is None:

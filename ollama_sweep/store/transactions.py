@@ -55,6 +55,7 @@ class Guard:
         self._unsynced = files.wal_size(path) > 0  # the process before this one may have ended with a disk error
         self._safe_cells: int | None = None
         self._warned_of_log = False
+        self._is_together = self._is_log_to_shorten = False
         self._log = Log(path)
         self.is_in_a_hurry: Callable[[], bool] = lambda: False
         """The person does not want to wait for a stranger's write any longer."""
@@ -122,12 +123,24 @@ class Guard:
 
         Never a log in doubt. Where the disk refuses, the log is in doubt from then on.
         """
-        if self._unsynced or self._doubtful:
+        self._is_log_to_shorten = self._is_together
+        if self._unsynced or self._doubtful or self._is_together:
             return
         try:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
             self._unsynced = files.primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is committed here, within a moment, is copied once, at the end; each commit is as safe as ever."""
+        self._is_together = True
+        try:
+            yield
+        finally:
+            self._is_together = False
+            if self._is_log_to_shorten:
+                self.shorten_log()
 
     def _check_log(self) -> None:
         """Where the log was taken away it is still there for this connection, and goes into the database at once."""
@@ -160,7 +173,7 @@ class Guard:
 
     def warn_of_long_log(self) -> None:
         """Say once that a reader keeps the write-ahead log from being emptied."""
-        size = files.wal_size(self._path)
+        size = self._log.size()
         if size > files.JOURNAL_LIMIT_BYTES and not self._warned_of_log:
             self._warned_of_log = True
             log = files.wal_path(self._path).name

@@ -62,6 +62,7 @@ class Store(GoalWriting, LaneWriting):
         self._now: Callable[[], str] = utc_now
         self._boot_id = system_boot_id()
         self._recorded: set[int] = set()
+        self._done_path = beside.done_path(path)
         self._took: dict[int, dict[int, Took]] = {}
         """What attempts took, by sweep and number, as long as no plan is registered."""
         self._notes = Notes(path, say)
@@ -358,7 +359,7 @@ class Store(GoalWriting, LaneWriting):
     def _saved(self, done: beside.CalledDone | None) -> None:
         """After a commit of results: how many there are is written down beside the database, and the log kept short."""
         if done is not None:
-            beside.note_called_done(self.path, done)
+            beside.note_called_done(self._done_path, done)
         self._guard.shorten_log()
         self._guard.warn_of_long_log()
 

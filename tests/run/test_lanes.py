@@ -263,6 +263,8 @@ def test_a_coordinator_that_dies_anywhere_goes_on_with_what_the_outboxes_hold(
     config = lanes(program, "a", "b")
     died = start(program, "run", config, **{VARIABLE: f"{point}:{times}"}).wait()
     assert died.returncode == -signal.SIGKILL, died
+    unknown = "select count(*) as n from attempts where id not in (select attempt_id from leases)"
+    assert program.rows(sql=unknown) == [{"n": 0}], "which lane measures an attempt is stored with its beginning"
     until("no lane is at work", lambda: not any(room(program, name).is_held() for name in "ab"))
     program("run", config).must()
     each_cell_once(program, 4)

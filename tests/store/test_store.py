@@ -129,6 +129,22 @@ def test_planned_cells_come_back_as_they_were_registered(store: Store) -> None:
         store.planned(sweep, 3)
 
 
+@pytest.mark.parametrize("dimension", ["num_batch", "top_k"])
+def test_what_attempts_took_is_the_same_for_who_has_asked_before(dimension: str, store: Store, path: Path) -> None:
+    """Also where an earlier attempt ends later, as on several lanes."""
+    cells = [planned((("num_ctx", context), (dimension, 2))) for context in (512, 1024, 2048, 4096)]
+    sweep = register(store, cells)
+    open_ones = []
+    for cell in cells:
+        pending = store.cell_by_key(sweep, cell.key)
+        assert pending is not None
+        open_ones.append(store.begin_attempt(sweep, pending.cell_id, timeout_s=600))
+    for attempt in (open_ones[1], open_ones[3], open_ones[0], open_ones[2]):
+        store.finish_attempt(attempt, ok(), cell_status=Status.OK)
+        with Reader.open(path) as reader:
+            assert store.history(sweep) == reader.history(sweep)
+
+
 def test_retry_that_follows_leaves_the_cell_pending_and_keeps_the_history(store: Store, path: Path) -> None:
     sweep = register(store, grid((1024,), (64,)))
     cell = store.next_pending(sweep)

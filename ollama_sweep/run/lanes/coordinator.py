@@ -199,9 +199,10 @@ class Coordinator(Execution):
         elif not self.stopping.requested and self._may_begin():
             self._give_all()
         heard = self._fleet.heard(LOOK_S)
-        for side in heard:
-            self._hear(side)
-            self._look_after(side)
+        with self.store.together():
+            for side in heard:
+                self._hear(side)
+                self._look_after(side)
         if not heard or REAL.monotonic_s() - self._looked_s >= LOOK_S:
             self._looked_s = REAL.monotonic_s()
             for side in self.sides:

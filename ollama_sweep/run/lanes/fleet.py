@@ -5,11 +5,15 @@ What is asked for each result costs the same for ten lanes and for ten thousand.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 
 from ollama_sweep.core.lanes.lane import Standing, mixed
 from ollama_sweep.machine.process import News
 from ollama_sweep.run.lanes.side import Doing, Side
+
+MOST_HEARD = 32
+"""At once; then those that they have made free get their next order."""
 
 
 class Fleet:
@@ -23,6 +27,7 @@ class Fleet:
         self._outlived = {number for number, side in enumerate(sides) if side.outlived is not None}
         self._news: News[int] = News()
         self._hoped_for: int | None = None
+        self._heard_last = -1
         self._mixture: Mapping[str, str] | None = None
 
     @property
@@ -100,5 +105,9 @@ class Fleet:
         self._news.expect(self._numbers[id(side)], side.connection.fileno())
 
     def heard(self, timeout_s: float) -> list[Side]:
-        """Those that say something, as soon as one does; none after so many seconds."""
-        return [self._sides[number] for number in sorted(self._news.wait(timeout_s))]
+        """Those that say something, as soon as one does, a few in turn; none after so many seconds."""
+        ready = sorted(self._news.wait(timeout_s))
+        first = bisect_right(ready, self._heard_last)
+        found = [*ready[first:], *ready[:first]][:MOST_HEARD]
+        self._heard_last = found[-1] if found else self._heard_last
+        return [self._sides[number] for number in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
@@ -72,6 +73,10 @@ class LaneWriting:
         """How a lane of the sweep stands now."""
         now, known = self._now(), fingerprint or {}
         self._guard.write(lambda connection: keeping.keep_lane(connection, sweep_id, lane, known, state, says, now))
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Results that have come at one moment: what was committed goes from the log into the database once for all."""
+        return self._guard.together()
 
     def _lease(self, connection: sqlite3.Connection, sweep_id: int, attempt_id: int, leased: Leased | None) -> None:
         """In the transaction that begins the attempt, so that none is begun whose lane nobody knows."""
