@@ -5,7 +5,7 @@ Of what is kept of the sweep, so that only what has changed is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ollama_sweep.core.errors import ConfigError
 from ollama_sweep.core.options import Options, Scalar
 from ollama_sweep.core.outcome import CellResult, Flag
 from ollama_sweep.results.grids import Grid, in_order, in_word
-from ollama_sweep.results.large.columns import Columns, flag_set
+from ollama_sweep.results.large.columns import Columns, compact, flag_set
 from ollama_sweep.results.page import charts, tables, tiles, view
 from ollama_sweep.results.page.gathering import MOST_CELLS, MOST_MAPS, Gathered, gather
 from ollama_sweep.results.page.maps import Map
@@ -28,7 +28,9 @@ from ollama_sweep.results.plots.shared.heatmap_data import HeatmapData
 from ollama_sweep.web.asked import BETWEEN, ROWS, Asked, check_values, values_within
 
 if TYPE_CHECKING:
+    from ollama_sweep.results.large.kept import Sheets
     from ollama_sweep.results.large.sheet import Sheet
+    from ollama_sweep.results.page.ratios import Only
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.store.rows import SweepRow
 
@@ -65,9 +67,8 @@ def shown(reader: Reader, row: SweepRow, asked: Asked, sheet: Sheet) -> Shown:
     found = sheet.of_metric(reader, asked.metric or None)
     chosen = rows_of(found, asked)
     count = len(sheet) if chosen is None else len(chosen)
-    if asked.against and count > MANY:
-        raise ConfigError(f"{count:,} cells are too many for a ratio here, at most {MANY:,}; "
-                          f"ollama-sweep compare {asked.against} {row.name} takes them", "against")  # fmt: skip
+    if asked.against:
+        _check_few(count, row, asked)
     gathered = gather(reader, row, sheet)
     notes = [*view.notices(gathered)]
     if asked.is_filtered:
@@ -124,6 +125,45 @@ def _where(found: Columns, name: str, holds: Callable[[Scalar], bool]) -> Any:
 def _values(found: Columns, name: str) -> list[Scalar]:
     """The values of a dimension that cells have, in their order."""
     return sorted(found.coded[name].words, key=in_order)
+
+
+def both_places(reader: Reader, row: SweepRow, asked: Asked, sheet: Sheet, sheets: Sheets) -> Only:
+    """Where the cells that are chosen stand in the plan of the sweep that they are held against, and in their own.
+
+    Raises ConfigError where they are too many.
+    """
+    chosen = rows_of(sheet.columns, asked)
+    rows = np.arange(len(sheet)) if chosen is None else chosen
+    coded = sheet.columns.coded
+    values = {
+        name: {coded[name].words[code] for code in compact(coded[name].codes[rows])[0]} for name in row.dimensions
+    }
+    return places_beside(reader, row, asked, values, sheets), sheet.positions[rows].tolist()
+
+
+def places_beside(
+    reader: Reader, row: SweepRow, asked: Asked, values: Mapping[str, Container[Scalar]], sheets: Sheets
+) -> list[int]:  # fmt: skip
+    """The places in the plan of the other sweep that have these values of the dimensions that both have.
+
+    Raises ConfigError where they are too many.
+    """
+    other = reader.sweep(asked.against)
+    with sheets.of(reader, other) as sheet:
+        kept = np.ones(len(sheet), bool)
+        for name in filter(values.__contains__, other.dimensions):
+            kept &= _where(sheet.columns, name, values[name].__contains__)
+        _check_few(int(kept.sum()), row, asked)
+        return [int(position) for position in sheet.positions[kept]]
+
+
+def _check_few(count: int, row: SweepRow, asked: Asked) -> None:
+    """Each load of both sides is read to judge by."""
+    if count > MANY:
+        raise ConfigError(
+            f"{count:,} cells are too many for a ratio here, at most {MANY:,}: choose a part of the map, or let "
+            f"ollama-sweep compare {asked.against} {row.name} judge all of them", "against",
+        )  # fmt: skip
 
 
 def values_of(sheet: Sheet, name: str) -> list[Scalar]:

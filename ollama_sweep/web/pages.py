@@ -31,6 +31,7 @@ from ollama_sweep.web.asked import ONLY, ROWS, Asked
 from ollama_sweep.web.library import Told
 
 if TYPE_CHECKING:
+    from ollama_sweep.results.page.ratios import Only
     from ollama_sweep.web.pulses import Shape
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -106,7 +107,7 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told, sheets: Sheets) -> dic
     if is_many(reader.counts(row.sweep_id), MOST_CELLS):
         found = _many_parts(reader, row, asked, sheets)
     else:
-        found = _few_parts(reader, row, asked)
+        found = _few_parts(reader, row, asked, sheets)
     gathered, count = found["gathered"], found["count"]
     return {
         "sweep": {"name": row.name, "verdict": tuple(view.verdict(gathered)), "notices": found["notes"]},
@@ -116,13 +117,19 @@ def sweep_parts(reader: Reader, asked: Asked, told: Told, sheets: Sheets) -> dic
     }  # fmt: skip
 
 
-def _few_parts(reader: Reader, row: SweepRow, asked: Asked) -> dict[str, Any]:
+def _few_parts(reader: Reader, row: SweepRow, asked: Asked, sheets: Sheets) -> dict[str, Any]:
     """What is shown of a sweep whose cells are all read."""
     gathered = gather(reader, row)
     asking.check_values(asked, lambda name: [value_at(cell, name) for cell in gathered.cells])
     chosen = replace(gathered, cells=asked.chosen(gathered.cells))
     drawn = [] if asked.against else view.drawn_of(chosen, asked.look)[:MOST_MAPS]
-    found, left_out = _maps(reader, asked, row, chosen, drawn)
+    only: Only = (None, None)
+    if asked.against and is_many(reader.counts(reader.sweep(asked.against).sweep_id)):
+        from ollama_sweep.web import many
+
+        values = {name: {value_at(cell, name) for cell in gathered.cells} for name in row.dimensions}
+        only = many.places_beside(reader, row, asked, values, sheets), None
+    found, left_out = _maps(reader, asked, row, chosen, drawn, only)
     notes = [*view.notices(gathered), *(() if asked.against else left_out)]
     if asked.is_filtered:
         notes.append(f"{len(chosen.cells)} of {gathered.total} cells are chosen.")
@@ -145,9 +152,10 @@ def _many_parts(reader: Reader, row: SweepRow, asked: Asked, sheets: Sheets) -> 
         found = many.shown(reader, row, asked, sheet)
         choices = _choices(reader, asked, found.gathered, lambda name: many.values_of(sheet, name),
                            many.flags_of(sheet))  # fmt: skip
+        only: Only = many.both_places(reader, row, asked, sheet, sheets) if asked.against else (None, None)
     shown, compared = list(found.maps), list[str]()
     if asked.against:
-        shown, compared = _maps(reader, asked, row, found.gathered, ())
+        shown, compared = _maps(reader, asked, row, found.gathered, (), only)
     return {**vars(found), "maps": shown, "compared": compared, "choices": choices}
 
 
@@ -198,13 +206,15 @@ def tiles_anew(
 
 
 def _maps(
-    reader: Reader, asked: Asked, row: SweepRow, chosen: Gathered, drawn: Sequence[tuple[HeatmapData, Grid]]
+    reader: Reader, asked: Asked, row: SweepRow, chosen: Gathered, drawn: Sequence[tuple[HeatmapData, Grid]],
+    only: Only,
 ) -> tuple[list[Map], list[str]]:  # fmt: skip
     if not asked.against:
         return view.maps_of("s1", chosen, asked.look, cell_link(row), drawn=drawn or None)
     from ollama_sweep.results.page import ratios
 
-    return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None)
+    return ratios.against("s1", reader.path, row.name, reader.sweep(asked.against).name, asked.metric or None,
+                          only)  # fmt: skip
 
 
 def _cells(chosen: Gathered, asked: Asked) -> Table:

@@ -153,6 +153,34 @@ def test_an_open_page_hears_of_the_tile_whose_cell_has_changed(program: Program)
             assert "data-zoom" in tile[2]
 
 
+def test_a_part_is_held_against_another_sweep(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ollama_sweep.web.many.MANY", 1000)
+    many_cells.twin(db, "quicker", 1.25)
+    client = asked(db)
+    whole = client.get("/?sweep=quicker&against=grid")
+    assert whole.status_code == 404
+    assert "6,400 cells are too many for a ratio here, at most 1,000: choose a part of the map" in Page(whole.text).said
+    part = Page(client.get("/?sweep=quicker&against=grid&across=2048..4608&down=16..56").text)
+    assert "quicker against grid" in part.said
+    assert "Judged by the loads of these cells alone; all of them: ollama-sweep compare grid quicker." in part.said
+    assert "+25" in part.said
+    assert "cannot tell: 36 cells" in part.said, "each was loaded once: how far loads differ is not known"
+    assert "same: " not in part.said
+
+
+def test_a_small_sweep_is_held_against_one_of_very_many_cells(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ollama_sweep.web.many.MANY", 1000)
+    monkeypatch.setattr("ollama_sweep.results.pictures.MANY", 1000)
+    many_cells.twin(db, "quicker", 1.25)
+    with store_helpers.stranger(db) as connection:
+        connection.execute("DELETE FROM plan WHERE sweep_id = 2 AND position >= 30")
+        connection.execute("DELETE FROM status_counts WHERE sweep_id = 2")
+        connection.execute("INSERT INTO status_counts (sweep_id, status, cells) VALUES (2, 'ok', 30)")
+    page = Page(asked(db).get("/?sweep=quicker&against=grid").text)
+    assert "cannot tell: 30 cells" in page.said
+    assert "Judged by the loads of these cells alone" in page.said
+
+
 def test_a_report_of_very_many_cells_has_the_verdict_of_best(program: Program, db: Path) -> None:
     program("report", "--html", "page.html").must()
     content = (program.folder / "page.html").read_text("utf-8")

@@ -166,17 +166,20 @@ def compare(
     metric: str | None = None,
     threshold: float = THRESHOLD,
     allow: Iterable[str] = (),
+    only: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None),
 ) -> Comparison:
     """Compare two sweeps: each a database, a sweep file, a sweep's name in `db`, or FILE:NAME, with @N for a segment.
 
-    `threshold` is a share: 0.05. `allow` names what may differ: model, prompt, task, engine. Nothing is written. Raises
+    `threshold` is a share: 0.05. `allow` names what may differ: model, prompt, task, engine. `only` are the positions
+    in the plans of A and of B that are compared, and tell of the noise; None for all. Nothing is written. Raises
     ConfigError, DatabaseInUse, StorageError.
     """
     allowed = check_allowed(allow)
     if not 0 <= threshold < 1:
         raise ConfigError(f"{threshold:g} is no share from 0 to below 1", "threshold")
     with ExitStack() as opened:
-        sides = find_sides(str(a), str(b), Path(db), opened)
+        found = find_sides(str(a), str(b), Path(db), opened)
+        sides = replace(found[0], positions=only[0]), replace(found[1], positions=only[1])
         both = matched(*sides, allowed)
         parts = tuple(_parts(*sides, both, metric, threshold))
         notes = (*_notes(*sides, parts), *both.notes)

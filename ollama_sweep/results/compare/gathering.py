@@ -91,7 +91,7 @@ def _loads_of(
     side: Side, places: Places, metric: Metric, times: list[str]
 ) -> Iterator[tuple[Key | None, list[LoadRow]]]:
     """The loads of a side, cell by cell: those that `Reader.loads` lets stand beside one another."""
-    for position, rows in side.reader.loads(side.sweep.sweep_id, side.segment_id, metric.name):
+    for position, rows in side.reader.loads(side.sweep.sweep_id, side.segment_id, metric.name, side.positions):
         if position in places:
             for row in rows:
                 times[:] = [min([row.started_at, *times]), max([row.started_at, *times])]

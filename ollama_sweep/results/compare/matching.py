@@ -70,7 +70,7 @@ def matched(a: Side, b: Side, allowed: frozenset[str]) -> Matched:
 
 
 def _cells(side: Side, letter: str) -> _Cells:
-    found = list(side.reader.plan_cells(side.sweep.sweep_id, side.segment_id))
+    found = list(side.reader.plan_cells(side.sweep.sweep_id, side.segment_id, side.positions))
     if not found:
         raise ConfigError(f"{letter}, {side.words()}, has no cells")
     return _Cells(side, letter, found)

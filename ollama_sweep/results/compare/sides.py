@@ -23,7 +23,8 @@ class Side:
     """A sweep of a database, all of it or one segment.
 
     `segment` is the number that people give (1 is the first), `segment_id` that of the database; it has `segments`.
-    `surroundings` are those of its last segment, or of the one that was asked for.
+    `surroundings` are those of its last segment, or of the one that was asked for. `positions` are the places of its
+    plan that are compared; None for all.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Side:
     segments: int
     surroundings: Mapping[str, object]
     is_last: bool = False
+    positions: Sequence[int] | None = None
 
     @property
     def where(self) -> tuple[str, int, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ollama_sweep.core.options import Scalar
@@ -24,15 +24,22 @@ SIGNS = {Verdict.SLOWER: "▼", Verdict.FASTER: "▲", Verdict.CANNOT_TELL: "?",
 _UNTOLD = (Verdict.SAME, Verdict.CANNOT_TELL)
 
 
-def against(number: str, db: Path, sweep: str, other: str, metric: str | None) -> tuple[list[Map], list[str]]:
-    """The maps of a sweep against another one of the same database, and what `compare` says of all of it.
+Only = tuple[Sequence[int] | None, Sequence[int] | None]
+"""The places of the plan of the other sweep, and of this one, that are compared; None for all."""
+
+
+def against(
+    number: str, db: Path, sweep: str, other: str, metric: str | None, only: Only = (None, None)
+) -> tuple[list[Map], list[str]]:
+    """The maps of a sweep against another one of the same database, and what `compare` says of all of it, or of a part.
 
     Raises ConfigError where the two cannot be compared.
     """
-    found = compare(f"{db}:{other}", f"{db}:{sweep}", db=db, metric=metric)
+    found = compare(f"{db}:{other}", f"{db}:{sweep}", db=db, metric=metric, only=only)
     options = PlotOptions(sweep=f"{sweep} against {other}")
     shown = [of_ratio(f"{number}-ratio{at}", data) for at, data in enumerate(ratio.collect(found.parts, options))]
-    return shown, list(_words(found))
+    part = f"Judged by the loads of these cells alone; all of them: ollama-sweep compare {other} {sweep}."
+    return shown, [*_words(found), *([part] if only != (None, None) else [])]
 
 
 def _words(found: Comparison) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -95,16 +95,30 @@ def _value_attempt(segment: int | None) -> str:
         AND own.segment_id = :segment AND {stored.gives_value_sql("own")})"""
 
 
-def cells(connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None) -> Iterator[PlanCell]:
-    """Every cell of the plan once, in order; with a segment only those that were attempted in it."""
+def _among(positions: Sequence[int] | None) -> str:
+    """SQL: only these places of the plan."""
+    return "" if positions is None else "AND plan.position IN (SELECT value FROM json_each(:positions))"
+
+
+def _bound(positions: Sequence[int] | None) -> str | None:
+    return None if positions is None else json.dumps(list(map(int, positions)))
+
+
+def cells(
+    connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None,
+    positions: Sequence[int] | None = None,
+) -> Iterator[PlanCell]:  # fmt: skip
+    """Every cell of the plan once, in order, or those at these positions; with a segment only those that were attempted
+    in it.
+    """
     status, join = ("cells.status", "LEFT JOIN") if segment is None else ("a.status", "CROSS JOIN")
     sql = f"""SELECT min(plan.position), plan.coordinates, cells.engine, COALESCE(plan.model, cells.model),
             cells.model_digest, cells.task, cells.task_options, cells.prompt_hash, {status},
             CASE WHEN {status} = a.status THEN a.reason ELSE cells.reason END,
             {OWN_FLAGS.replace("c.flags", "cells.flags")}, a.id
         FROM plan CROSS JOIN cells ON cells.id = plan.cell_id {join} attempts AS a ON a.id = {_value_attempt(segment)}
-        WHERE plan.sweep_id = :sweep GROUP BY cells.id ORDER BY plan.position"""
-    rows = values.rows_of(connection, sql, {"sweep": sweep_id, "segment": segment})
+        WHERE plan.sweep_id = :sweep {_among(positions)} GROUP BY cells.id ORDER BY plan.position"""
+    rows = values.rows_of(connection, sql, {"sweep": sweep_id, "segment": segment, "positions": _bound(positions)})
     return notes.rows("a cell of the plan", _cell, rows)
 
 
@@ -142,14 +156,17 @@ def _score(metric: str) -> str:
 
 
 def loads(
-    connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None, metric: str
-) -> Iterator[tuple[int, list[LoadRow]]]:
-    """The loads of each measured cell, with its position, in the order of the plan."""
+    connection: sqlite3.Connection, notes: Notes, sweep_id: int, segment: int | None, metric: str,
+    positions: Sequence[int] | None = None,
+) -> Iterator[tuple[int, list[LoadRow]]]:  # fmt: skip
+    """The loads of each measured cell, or of those at these positions, with its position, in the order of the plan."""
     source = source_of(connection, sweep_id, metric)
+    attempts = attempts_sql(segment, positions)
     tables, of_load, order = (
-        _of_attempts(metric, segment) if source is Source.LOAD else _of_runs(source, metric, segment)
+        _of_attempts(metric, attempts) if source is Source.LOAD else _of_runs(source, metric, attempts)
     )
-    bound = {"sweep": sweep_id, "segment": segment, "metric": _score(metric), "path": f'$."{metric}"'}
+    bound = {"sweep": sweep_id, "segment": segment, "metric": _score(metric), "path": f'$."{metric}"',
+             "positions": _bound(positions)}  # fmt: skip
     rows = stored.read(connection, tables, ("place.position", "COALESCE(v.choice, 0)", *of_load), order, bound)
     for position, of_cell in groupby(rows, key=lambda row: row[1][0]):
         found = [_load(notes, source, load, list(group)) for load, group in groupby(of_cell, key=itemgetter(0))]
@@ -157,10 +174,12 @@ def loads(
             yield position, kept
 
 
-def attempts_sql(segment: int | None) -> str:
-    """SQL: the loads `a` of each measured cell of the plan of `:sweep`, beside the one `v` that its value goes by."""
-    return f"""(SELECT cell_id, min(position) AS position FROM plan WHERE sweep_id = :sweep GROUP BY cell_id)
-            AS place
+def attempts_sql(segment: int | None, positions: Sequence[int] | None = None) -> str:
+    """SQL: the loads `a` of each measured cell of the plan of `:sweep`, or of those at `:positions`, beside the one `v`
+    that its value goes by.
+    """
+    return f"""(SELECT cell_id, min(position) AS position FROM plan WHERE sweep_id = :sweep {_among(positions)}
+            GROUP BY cell_id) AS place
         CROSS JOIN cells ON cells.id = place.cell_id
         CROSS JOIN attempts AS v ON v.id = {_value_attempt(segment)} AND v.status = 'ok'
         CROSS JOIN attempts AS a ON {stored.same_time("a", "v")} AND a.status = 'ok'"""
@@ -170,7 +189,7 @@ Asked = tuple[str, tuple[str, ...], str]
 """Of what tables, which columns (a value, its question, seconds of the request and to its first piece), what order."""
 
 
-def _of_runs(source: Source, metric: str, segment: int | None) -> Asked:
+def _of_runs(source: Source, metric: str, attempts: str) -> Asked:
     score = "(SELECT value FROM scores WHERE attempt_id = a.id AND part = runs.part AND name = {})"
     value = {
         Source.RUN_COLUMN: _RUN_COLUMNS.get(metric, "NULL"),
@@ -180,18 +199,18 @@ def _of_runs(source: Source, metric: str, segment: int | None) -> Asked:
         Source.ANSWERED: "runs.believed",
     }[source]
     asked = "" if source in (Source.QUALITY, Source.ANSWERED) else "AND runs.believed = 1"
-    tables = f"""{attempts_sql(segment)}
+    tables = f"""{attempts}
         CROSS JOIN runs ON runs.attempt_id = a.id AND runs.warmup = 0 {asked}
         LEFT JOIN answers ON answers.attempt_id = runs.attempt_id AND answers.part = runs.part"""
     columns = (value, "COALESCE(answers.item, '')", "runs.client_duration_s", "runs.ttft_s")
     return tables, columns, "place.position, a.number, runs.number"
 
 
-def _of_attempts(metric: str, segment: int | None) -> Asked:
+def _of_attempts(metric: str, attempts: str) -> Asked:
     value = f"a.{metric}" if metric in _ATTEMPT_COLUMNS else (
         "CASE WHEN json_valid(a.scores) THEN json_extract(a.scores, :path) END"
     )  # fmt: skip
-    return attempts_sql(segment), (value, "''", "NULL", "NULL"), "place.position, a.number"
+    return attempts, (value, "''", "NULL", "NULL"), "place.position, a.number"
 
 
 def _load(notes: Notes, source: Source, load: StoredLoad, rows: list[tuple[Any, tuple[Any, ...]]]) -> LoadRow | None:

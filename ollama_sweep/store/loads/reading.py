@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ollama_sweep.core.forecast import ControlsSeen, Took, WorkLeft
 from ollama_sweep.core.noise.spread import Spreads
@@ -68,15 +68,19 @@ class LoadsReading(Reading):
         with self._storage_errors():
             return compared.segments_of(self._connection, sweep_id)
 
-    def plan_cells(self, sweep_id: int, segment: int | None) -> Iterator[compared.PlanCell]:
-        """Every cell of the plan once, as it stands now or in a segment."""
+    def plan_cells(
+        self, sweep_id: int, segment: int | None, positions: Sequence[int] | None = None
+    ) -> Iterator[compared.PlanCell]:
+        """Every cell of the plan once, or those at these positions, as it stands now or in a segment."""
         with self._storage_errors():
-            yield from compared.cells(self._connection, self._notes, sweep_id, segment)
+            yield from compared.cells(self._connection, self._notes, sweep_id, segment, positions)
 
-    def loads(self, sweep_id: int, segment: int | None, metric: str) -> Iterator[tuple[int, list[compared.LoadRow]]]:
-        """What each load of each measured cell gave, by the cell's position."""
+    def loads(
+        self, sweep_id: int, segment: int | None, metric: str, positions: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, list[compared.LoadRow]]]:
+        """What each load of each measured cell, or of those at these positions, gave, by the cell's position."""
         with self._storage_errors():
-            yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric)
+            yield from compared.loads(self._connection, self._notes, sweep_id, segment, metric, positions)
 
     def measured_loads(self, sweep_id: int, segment: int | None = None) -> Iterator[measured.MeasuredLoad]:
         """The loads that the values of the main task's cells go by, now or in a segment, in the order of the plan."""
