@@ -32,8 +32,9 @@ class Ahead:
         return self._thread.is_alive()
 
     def begin(self) -> None:
-        """In a thread of its own."""
-        self._thread.start()
+        """In a thread of its own, where there can be one."""
+        with contextlib.suppress(RuntimeError):
+            self._thread.start()
 
     def wait(self) -> None:
         """Until it has ended, or never begun."""

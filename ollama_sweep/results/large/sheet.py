@@ -300,10 +300,10 @@ def _parts(
     with reader.abreast(ABREAST) if len(blocks) > 1 else contextlib.nullcontext([reader]) as readers:
         for one in readers:
             free.put(one)
-        if len(readers) < 2:
-            return list(map(read, blocks))
-        with ThreadPoolExecutor(len(readers), "cells") as threads:
-            return list(threads.map(read, blocks))
+        if len(readers) > 1:
+            with contextlib.suppress(RuntimeError), ThreadPoolExecutor(len(readers), "cells") as threads:
+                return list(threads.map(read, blocks))  # else there can be no more threads here
+        return list(map(read, blocks))
 
 
 def _read_numbers(reader: Reader, sheet: Sheet, metrics: Sequence[Metric], *, is_first: bool = False) -> None:

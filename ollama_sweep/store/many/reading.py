@@ -31,16 +31,17 @@ class ManyReading(Reading):
         where there can be no more of them. What they cannot read this one tells.
         """
         with contextlib.ExitStack() as stack:
-            others: list[Self] = []
+            readers: list[Self] = []
             with contextlib.suppress(SweepError, sqlite3.Error, OSError):
-                mine = self._standing()
-                for connection in stack.enter_context(abreast.connections(self.path, n)):
-                    other = copy.copy(self)
-                    other._connection = connection
-                    others.append(other)
-                if any(other._standing() != mine for other in others[:1]):
-                    others = []
-            yield others or [self]
+                found = [self._on(one) for one in stack.enter_context(abreast.connections(self.path, n))]
+                if found and found[0]._standing() == self._standing():
+                    readers = found
+            yield readers or [self]
+
+    def _on(self, connection: sqlite3.Connection) -> Self:
+        other = copy.copy(self)
+        other._connection = connection
+        return other
 
     def _standing(self) -> list[object]:
         """Differs wherever something has become of a cell: its sweep's plan, its attempts, what is counted of both."""
