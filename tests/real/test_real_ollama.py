@@ -91,7 +91,7 @@ def test_one_load_serves_every_length_of_the_prompt(server: RealOllama, sweep: S
 
     An older version does not say what was cached, so that each run of prompts as short as these has its own load.
     """
-    lengths = [60, 120, 240]
+    lengths = [40, 80, 160]
     once = {**QUICK, "control": "off", "second_look": "off"}
     config = sweep.config(**{**once, "prompt": {"tokens": lengths}, "num_ctx": [1024], "num_batch": [64]})
     start = server.log_size()

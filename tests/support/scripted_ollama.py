@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections import Counter
@@ -58,11 +59,11 @@ class ScriptedOllama:
         """What happens from now on.
 
         `version`, `capabilities`; `keeps`: so many questions for what is loaded are answered with a model that was
-        unloaded. `create`, `run` and `serve` are lists of steps, taken in turn; the last one stays. A step may have
-        `says` (on stderr, in place of what it would say), `prints` (on stdout, the answer), `exit`, `hangs`,
-        `makes` (a model, although it failed), `without` (labels of statistics), `dies` (the server, in the middle of
-        it). `raw` are answers by their path, sent as they are, of a list one after the other; those of
-        /api/generate are for requests that are streamed.
+        unloaded; `stops`: the server stands still as it loads. `create`, `run` and `serve` are lists of steps, taken in
+        turn; the last one stays. A step may have `says` (on stderr, in place of what it would say), `prints` (on
+        stdout, the answer), `exit`, `hangs`, `makes` (a model, although it failed), `without` (labels of statistics),
+        `dies` (the server, in the middle of it). `raw` are answers by their path, sent as they are, of a list one after
+        the other; those of /api/generate are for requests that are streamed.
         """
         _write(self.folder / "script.json", script)
 
@@ -114,8 +115,6 @@ def play(folder: Path, words: list[str]) -> int:
         if word.startswith("--think"):
             _note(folder, f"think {word.partition('=')[2]}")
     if step.get("hangs"):
-        import signal
-
         signal.pause()
     if command == "serve" and "exit" not in step:
         Served(folder).serve()
@@ -257,6 +256,8 @@ class Served:
         self.leaving.pop(name, None)
         if "prompt" not in body:
             _note(self.folder, f"load {name}")
+            if self._script().get("stops"):
+                os.kill(os.getpid(), signal.SIGSTOP)
             self.loaded.add(name)
             return {"done": True, "done_reason": "load"}
         self.loaded.add(name)

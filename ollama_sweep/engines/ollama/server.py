@@ -44,6 +44,8 @@ ANSWER_S = 5.0
 REST_S = 30.0
 LONGEST_SAID = 400
 STUCK = "is stuck with a model; it needs a restart"
+FIRST_LOOK_S, LAST_LOOK_S = 0.01, 0.1
+"""How long to wait before looking again whether a model is gone: a small one is at once."""
 VRAM_SETTLE_S = 5.0
 """Ollama itself waits so long for a GPU's memory to come back after an unload (server/sched.go)."""
 
@@ -353,10 +355,12 @@ class OllamaServer:
                 self.post("/api/generate", {"model": name, "keep_alive": 0}, ANSWER_S)
             except httpx.HTTPError:
                 continue
+        pause_s = FIRST_LOOK_S
         while self._holds(names):
             if time.monotonic() > deadline:
                 return self._escalate(names)
-            time.sleep(0.1)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_LOOK_S)
         if settle_vram:
             time.sleep(VRAM_SETTLE_S)
         return None
