@@ -130,10 +130,11 @@ class Counting:
         if made is not None and tokens is not None:
             return SentPrompt(_one(made), identity, tokens, is_made=True)
         self.say(f"Making a prompt of {wanted} tokens on {model_label(model.name)}")
-        made = prompts.make_text(wanted, lambda text: self._count(model, text))
-        if made is None:
+        found = prompts.make_text(wanted, lambda text: self._count(model, text))
+        if found is None:
             raise ConfigError(f"no text of {wanted} tokens can be made with {model.name}", "prompt.tokens")
-        return SentPrompt(_one(made), identity, self._count(model, made), is_made=True, is_new=True)
+        made, tokens = found  # to count it once more would be to read it once more on some engines
+        return SentPrompt(_one(made), identity, tokens, is_made=True, is_new=True)
 
 
 def question_hash(setup: Setup, question: Question) -> str:

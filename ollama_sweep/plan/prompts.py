@@ -43,8 +43,9 @@ def prompt_hash(spec: PromptSpec) -> str:
     return made_hash(spec.tokens or 0, MAKER_VERSION) if spec.text is None else content_hash(spec.text)
 
 
-def make_text(tokens: int, count: Callable[[str], int | None]) -> str | None:
-    """A text that `count` (which adds the nonce and the template) finds `tokens` long, or as near below as it gets.
+def make_text(tokens: int, count: Callable[[str], int | None]) -> tuple[str, int] | None:
+    """A text that `count` (which adds the nonce and the template) finds `tokens` long, or as near below as it gets, and
+    how long it found it.
 
     None where the engine cannot count, or where even one word is longer.
     """
@@ -55,7 +56,7 @@ def make_text(tokens: int, count: Callable[[str], int | None]) -> str | None:
         if longer is None or longer[1] <= found[1]:
             break
         found = longer
-    return None if found is None else found[0]
+    return found
 
 
 def _endless_words(size: int) -> list[str]:

@@ -17,6 +17,7 @@ from store_helpers import stranger
 from sweeping import Program, json_of, program
 
 from ollama_sweep.core.outcome import CellResult
+from ollama_sweep.engines import fake
 from ollama_sweep.plan.load import load
 from ollama_sweep.results import pictures, second_look
 from ollama_sweep.results.best import best_cells, describe_best
@@ -80,6 +81,20 @@ def test_every_length_is_innermost_and_has_cells_that_fit_or_not(program: Progra
     assert "4 cells are skipped" in said
     (kept,) = program.rows(sql="select count(*) as n, sum(tokens) as tokens from prompt_tokens")
     assert (kept["n"], kept["tokens"]) == (3, 2700)
+
+
+def test_no_text_is_counted_twice(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To count it is to read it on some engines."""
+    asked, count = list[str](), fake.Engine.count_tokens
+
+    def noted(engine: fake.Engine, model: str, prompt: str, *, system: str = "") -> int | None:
+        asked.append(prompt.partition(" ")[2])
+        return count(engine, model, prompt, system=system)
+
+    monkeypatch.setattr(fake.Engine, "count_tokens", noted)
+    program("plan", program.grid(prompt={"tokens": 300})).must()
+    assert len(asked) > 1
+    assert len(set(asked)) == len(asked)
 
 
 def test_only_a_task_that_sends_the_prompt_is_multiplied_by_its_length(results: list[CellResult]) -> None:
