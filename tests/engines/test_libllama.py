@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -74,8 +75,13 @@ class Swap:
         return Cell(place, str(self.model), tuple(sorted(options.items())), server=server)
 
     def children(self) -> list[psutil.Process]:
-        found = psutil.Process().children(recursive=True)
-        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and not forked.is_server(one.cmdline())]
+        """Those that live; one may end while it is looked at."""
+        found = []
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if one.status() != psutil.STATUS_ZOMBIE and not forked.is_server(one.cmdline()):
+                    found.append(one)
+        return found
 
 
 @pytest.fixture(scope="session")
