@@ -33,6 +33,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Read by numpy's libraries when they are loaded, and by those of whoever inherits it."""
 
 
+def compute_with_one_thread() -> None:
+    """For good, and before numpy is imported: in a process that starts no other one."""
+    os.environ.update({**ONE_THREAD, **os.environ})
+
+
 def import_numpy_with_one_thread() -> None:
     """Does nothing where it is imported already. Children inherit nothing of it: what they compute may be measured."""
     if "numpy" in sys.modules:

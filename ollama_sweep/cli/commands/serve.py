@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +46,12 @@ def command(port: int | None, control: bool, host: str | None, with_parent: bool
     """  # fmt: skip
     import secrets
 
-    from ollama_sweep.machine.crew import ONE_THREAD
+    from ollama_sweep.machine import crew
     from ollama_sweep.store.reader import Reader
     from ollama_sweep.web import app, server
     from ollama_sweep.web.guard import LOOPBACK, Access
 
-    os.environ.update({**ONE_THREAD, **os.environ})  # numpy is loaded later, and there are no children
+    crew.compute_with_one_thread()
     with Reader.open(db):  # what is wrong with it is said here, before anything answers
         pass
     is_far = host is not None and host not in LOOPBACK

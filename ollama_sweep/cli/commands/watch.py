@@ -17,6 +17,7 @@ import click
 
 from ollama_sweep.cli import shared
 from ollama_sweep.cli.terminal import can_draw, console, has_colours, printable, say
+from ollama_sweep.machine import crew
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -52,6 +53,7 @@ def command(config: str | None, metric: str | None, db: Path) -> None:
         for line in view.lines(80, 40, colour=False):
             say(line)
         return
+    crew.compute_with_one_thread()  # what is measured meanwhile needs the others
     pid = _live(view)
     say(f"The sweep goes on (pid {pid})" if pid else "No sweep runs now")
 
