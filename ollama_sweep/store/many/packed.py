@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_sweep.core.options import Scalar
-from ollama_sweep.store.lanes.tables import ANY_DISTURBED, IS_DISTURBED
+from ollama_sweep.store.lanes.tables import ANY_DISTURBED
 from ollama_sweep.store.memory.tables import LEFT_OUT, SHOWN
 from ollama_sweep.store.values import Unreadable
 from ollama_sweep.store.view import flags
@@ -49,14 +49,15 @@ _SHAPE = f"""COALESCE(a.runs, 0) + {RUNS} * (COALESCE(a.loads, 1) + {LOADS} * (C
     + {LOOKS} * (COALESCE(a.segment_id, 0) + {SEGMENTS} * COALESCE(a.sweep_id, 0))))"""
 
 
-def _state(flags: str, *, is_plain: str, has_usual: bool) -> str:
+def _state(flags: str, *, is_plain: str, is_calm: bool, has_usual: bool) -> str:
     """The state of a cell; what most cells have is short, and told without looking at more. `is_plain`: further
-    conditions of that.
+    conditions of that; `is_calm`: nothing was found of lanes since that would be a flag.
     """
+    is_short = is_plain if is_calm else f"{is_plain} AND false"
     usual = f"({_USUAL})" if has_usual else "true"
     shape = f"CASE WHEN c.status <> 'ok' OR {usual} THEN '' ELSE {_SHAPE} END"
     fields = f" || '{WITHIN}' || ".join([_STATUS, _REASON, flags, shape, "c.task", _MODEL])
-    return f"""CASE WHEN a.flags = '' AND c.status = 'ok' AND c.flags = '' AND c.reason = ''{is_plain} AND {usual}
+    return f"""CASE WHEN a.flags = '' AND c.status = 'ok' AND c.flags = '' AND c.reason = ''{is_short} AND {usual}
             THEN ''
         WHEN c.status = 'pending' AND a.id IS NULL AND p.skip IS NULL AND c.flags = '' AND c.reason = ''{is_plain}
             THEN '{OPEN}'
@@ -141,11 +142,13 @@ def _read(connection: sqlite3.Connection, where: str, bound: dict[str, Scalar], 
         ).fetchone()
         alike = _first(connection, bound, where)
         more = {"task": alike[0], "model": alike[1], **({} if wanted.usual is None else vars(wanted.usual))}
-        is_plain = f" AND {_ALIKE}" + (" AND r.cell_id IS NULL" if has_reused else "")
-        is_plain += f" AND NOT COALESCE({IS_DISTURBED}, 0)" if has_disturbed else ""
         own = flags.OWN_FLAGS if has_disturbed else flags.STORED_FLAGS
-        every = flags.flags(own) if has_reused else own
-        state = _state(every, is_plain=is_plain, has_usual=wanted.usual is not None)
+        state = _state(
+            flags.flags(own) if has_reused else own,
+            is_plain=f" AND {_ALIKE}" + (" AND r.cell_id IS NULL" if has_reused else ""),
+            is_calm=not has_disturbed,
+            has_usual=wanted.usual is not None,
+        )
         cells = _CELLS.format(_REUSED if has_reused else "")
         columns |= {name: _list(f"c.{name}") for name in _PLACES}
         columns |= {"states": f"group_concat({state}, '{BETWEEN}')"}
