@@ -120,7 +120,6 @@ def real(rounds: int) -> None:
     binary, model = script_output("get_ollama", "--print"), script_output("get_model")
     one: list[Measured] = []
     both: list[Measured] = []
-    found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
         (folder / "Modelfile").write_text(f"FROM {model}\n", "utf-8")
@@ -128,14 +127,14 @@ def real(rounds: int) -> None:
         for server in servers:
             server.command("create", "small", "-f", str(folder / "Modelfile"))
         hosts = [{"name": name, "host": server.host} for name, server in zip("ab", servers, strict=True)]
+        found = [disturbed(folder / f"doctor-{number}", hosts) for number in range(rounds)]
+        table(["alone, tokens/s", "beside the other, tokens/s", "difference", "by chance"], found)
+        print(flush=True)
         for number in range(rounds):
-            found.append(disturbed(folder / f"doctor-{number}", hosts))
             for kept, name, count in ((one, "one", 1), (both, "both", 2)):
                 there = folder / f"{name}-{number}"
                 there.mkdir()
                 kept.append(run(there, real_sweep(hosts[:count]), clean_environment(), REAL_CELLS))
-    table(["alone, tokens/s", "beside the other, tokens/s", "difference", "by chance"], found)
-    print()
     compare(one, both, 2)
 
 
