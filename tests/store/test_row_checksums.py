@@ -24,6 +24,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     Two others have a goal.
     """
     made = Program(tmp_path_factory.mktemp("rows"))
+    made.script(noise=0)
+    hosts = [{"name": name, "host": f"127.0.0.1:{free_port()}"} for name in ("a", "b")]
+    made("doctor", made.grid("beside", num_ctx=512, num_batch=32, warmup=0, hosts=hosts), "--lanes").must()
     made.script(noise=0.01, oom_above=1024 * 64, slows={"after": 5, "factor": 0.8})
     config = made.grid(
         num_ctx=[512, 1024], num_batch=[32, 64, 128, 256], control=1, second_look="50%", passes=2, interim="off"
@@ -32,8 +35,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     made("run", config, "--scan").must()
     hosts = [{"name": "a", "host": "127.0.0.1:1"}]
     made("run", made.grid("in_lanes", num_ctx=512, num_thread=2, num_batch=32, warmup=0, hosts=hosts)).must()
-    hosts = [{"name": name, "host": f"127.0.0.1:{free_port()}"} for name in ("a", "b")]
-    made("doctor", made.grid("beside", num_ctx=512, num_batch=32, warmup=0, hosts=hosts), "--lanes").must()
     for name in ("wanted", "wished"):
         made("run", made.grid(name, num_ctx=[512, 1024], num_thread=1, num_batch=[32, 64]), "--goal", "best").must()
     yield made
