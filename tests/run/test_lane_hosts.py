@@ -7,7 +7,9 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from ollama_fixture import until
+from openai_server import HTML, PAGE, Reply, scripted_server
 from scripted_hosts import GOOD, Hosts, hosts, measured
 from scripted_ollama import MODEL
 from sweeping import Program, program
@@ -102,6 +104,26 @@ def test_no_host_at_all_is_told_for_each(program: Program) -> None:
     assert "a: no Ollama server answers at http://127.0.0.1:1" in said
     assert "b: no Ollama server answers at http://127.0.0.1:2" in said
     assert not (program.folder / "sweeps.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(status=401), r"is behind a password (HTTP 401). Ollama asks for none: name its own address"),
+        (Reply(PAGE, kind=HTML), "not as Ollama. Name the port of Ollama, which is 11434 where nobody set another"),
+        (Reply(status=502), "answers /api/version with HTTP 502. Its log says why"),
+    ],
+)
+def test_a_host_that_is_no_ollama_is_told_as_what_it_is(
+    reply: Reply, words: str, program: Program, hosts: Hosts
+) -> None:
+    hosts.add("a")
+    with scripted_server() as other:
+        other.replies = {"/api/version": [reply]}
+        said = run(program, hosts.config(program, {"name": "b", "host": other.host}), 0)
+    (line,) = [line for line in said.splitlines() if "b: left out" in line]
+    assert words in line
+    measured(program)
 
 
 def test_a_server_that_dies_is_left_out_and_the_others_go_on(program: Program, hosts: Hosts) -> None:

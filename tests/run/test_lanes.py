@@ -134,7 +134,8 @@ def test_controls_passes_and_a_second_look_are_measured_by_lanes(program: Progra
     assert purposes["control"] >= 2
     assert purposes["second_look"] >= 1
     assert len(program.rows(sql="select * from controls")) == purposes["control"]
-    assert program.rows(sql="select distinct state from further_loads") == [{"state": "done"}]
+    states = {row["state"] for row in program.rows(sql="select distinct state from further_loads")}
+    assert states <= {"done", "dropped"}, "nothing waits; what a second look has no time for is dropped"
 
 
 def test_questions_of_tasks_go_to_the_lanes_with_what_is_expected_of_the_answers(program: Program) -> None:

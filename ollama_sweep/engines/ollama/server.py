@@ -30,9 +30,11 @@ from ollama_sweep.engines.ollama.programs import installed_binary as installed_b
 from ollama_sweep.engines.ollama.programs import version_tuple as version_tuple
 from ollama_sweep.engines.shared import gate
 from ollama_sweep.engines.shared.connections import Connections, limits
-from ollama_sweep.machine import process
+from ollama_sweep.engines.shared.reached import Unreached
+from ollama_sweep.machine import address, process
 from ollama_sweep.machine.address import base_url, is_encrypted, is_loopback
 from ollama_sweep.machine.computer import orphans
+from ollama_sweep.machine.hosts import refusals
 
 if TYPE_CHECKING:
     import httpx
@@ -144,8 +146,22 @@ class OllamaServer:
         if not self._settings.managed and (
             self._binary is None or self._settings.host is not None or not self._is_on_loopback
         ):
-            raise EngineUnavailable(f"no Ollama server answers at {self._url}. Start it with: ollama serve")
+            raise self._unreached()
         self._start_own()
+
+    def _unreached(self) -> EngineUnavailable:
+        """Why no Ollama answers there, in the words of `hosts check`."""
+        from ollama_sweep.engines.ollama.reach import reach  # which needs this module
+
+        there = address.server(self._url, allow_remote=True, port=address.OLLAMA_PORT)
+        try:
+            reach(there, ANSWER_S)
+        except Unreached as error:
+            known = refusals.why(error)
+            if known is None or not known.is_silent_port:
+                return EngineUnavailable(f"the server at {self._url} {error.text}. {error.hint}")
+            return EngineUnavailable(f"no Ollama server answers at {self._url}. {error.hint}")
+        return EngineUnavailable(f"no Ollama server answered at {self._url}, and now one does")
 
     def _way_out(self, version: str | None, is_asked_for: bool) -> str:
         """A sentence for who has a server and no program."""
