@@ -21,8 +21,8 @@ from ollama_sweep.core.stats import known_median
 
 A = TypeVar("A", bound=Asked)
 PROMPT_RATE = "prompt_eval_rate"
-SEEN_SHARE = 0.01
-"""So much of the time an overlap of answers must last to be one."""
+SEEN_SHARE = 0.05
+"""So much of the time an overlap of answers must last to be one: on a busy computer a client sees an end late."""
 
 
 @dataclass(frozen=True)
@@ -238,22 +238,21 @@ def _at_once(runs: Sequence[Run]) -> dict[str, float]:
     good = [run for run in timed if run.believed]
     if not good:
         return {}
-    loads = _by_load(timed)
+    loads = by_load(timed)
     seconds = sum(map(asked_s, loads))
     tokens = [run.eval_count for run in good]
     waits = [run.ttft_s for run in good if run.ttft_s is not None]
-    served = [count for load in loads if (count := served_parallel(load)) is not None]
     found = {
         "requests_per_s": rates.per_second(len(good), seconds),
         "tokens_per_s_total": None if None in tokens else rates.per_second(sum(filter(None, tokens)), seconds),
         "ttft_s_p50": stats.percentile(waits, 0.5) if waits else None,
         "ttft_s_p95": stats.percentile(waits, 0.95) if waits else None,
-        "served_parallel": max(served, default=None),
+        "served_parallel": most_served(loads),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _by_load(runs: Sequence[Run]) -> list[list[Run]]:
+def by_load(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs of each load: their numbers rise, and begin anew with the next one."""
     loads: list[list[Run]] = []
     for run in runs:
@@ -263,11 +262,17 @@ def _by_load(runs: Sequence[Run]) -> list[list[Run]]:
     return loads
 
 
-def served_parallel(runs: Iterable[Run]) -> int | None:
+def most_served(loads: Iterable[Iterable[Run]], seen_share: float = SEEN_SHARE) -> int | None:
+    """`served_parallel` of a cell of several loads."""
+    served = [count for load in loads if (count := served_parallel(load, seen_share)) is not None]
+    return max(served, default=None)
+
+
+def served_parallel(runs: Iterable[Run], seen_share: float = SEEN_SHARE) -> int | None:
     """How many answers the server was giving at the same time, at most; None where no answer shows that.
 
     An answer is given from its first piece to its last one, so one that waits for another's end is not counted. What
-    lasted under a hundredth of the time in which answers were given is the client's own delay, and left out.
+    lasted under `seen_share` of the time in which answers were given is the client's own delay, and left out.
     """
     given = [
         (run.started_s + run.ttft_s, run.started_s + run.latency_s)
@@ -280,7 +285,7 @@ def served_parallel(runs: Iterable[Run]) -> int | None:
     for at, change in steps:
         lasted[count] = lasted.get(count, 0.0) + at - before if count else 0.0
         count, before = count + change, at
-    least = SEEN_SHARE * sum(lasted.values())
+    least = seen_share * sum(lasted.values())
     return next((most for most in sorted(lasted, reverse=True) if most and _reached(lasted, most) >= least), None)
 
 

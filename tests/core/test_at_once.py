@@ -9,6 +9,7 @@ import pytest
 
 from ollama_sweep.core.outcome import Answer, Run
 from ollama_sweep.core.summary import served_parallel, summarize_answers
+from ollama_sweep.results.numbers import older
 
 PROMPT_S, ANSWER_S = 0.1, 0.9
 
@@ -51,10 +52,16 @@ def test_what_the_server_really_ran_at_once_is_seen(concurrency: int, slots: int
 
 def test_a_client_that_is_late_makes_no_overlap() -> None:
     """One after the other; the end of each is seen a moment after the next has begun."""
-    late = 0.004
+    late = 0.03
     runs = [run(n, 0.0, n + 0.1, n + 1.1 + late) for n in range(4)]
     assert served_parallel(runs) == 1
     assert served_parallel([replace(one, client_duration_s=one.latency_s + 0.2) for one in runs]) == 2
+
+
+def test_what_earlier_versions_counted_at_once_is_known_again() -> None:
+    runs = [run(n, 0.0, n + 0.1, n + 1.1 + 0.03) for n in range(4)]
+    found = older.scores("served_parallel", runs, is_of_loads=True, is_sealed=True)
+    assert list(found) == [(older.SHORT_OVERLAPS, 2)]
 
 
 def test_where_answers_do_not_come_in_pieces_nobody_knows() -> None:
