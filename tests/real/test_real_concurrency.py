@@ -23,7 +23,7 @@ def test_a_server_runs_as_many_at_once_as_it_was_started_for(small_model: Path, 
     config = sweep.config(
         model=str(small_model), num_ctx=512, num_parallel=[1, 4], concurrency=[1, 4], server="managed",
         engine="ollama_http", num_thread=1, task="short", warmup=1, retries=0, control="off", second_look="off",
-        tasks={"short": {"num_predict": 48, "temperature": 0, "repeats": 1}},
+        tasks={"short": {"num_predict": 24, "temperature": 0, "repeats": 1}},
     )  # fmt: skip
     env = {"OLLAMA_MODELS": str(sweep.folder / "models")}
     sweep("run", config, "--ollama", binary, env=env, timeout_s=PATIENCE_S).must()
