@@ -39,6 +39,14 @@ Message = tuple[str, str]
 """An event's name and what it says."""
 
 
+@dataclass(frozen=True)
+class Rest:
+    """After something was told: in how many seconds that is paid for, and for how many nothing more shall be said."""
+
+    owed_s: float = 0.0
+    silent_s: float = 0.0
+
+
 @dataclass
 class Shape:
     """A page that was made: its maps, the last attempt that they know, and when it may be made again."""
@@ -90,22 +98,22 @@ class Pulses:
 
     def made(
         self, asked: Sequence[Asked], followed: Following, *, is_new: bool
-    ) -> tuple[dict[Asked, list[Message]], float]:
-        """What each page is told, and for how many seconds nothing more shall be said. `is_new`: there was a commit."""
+    ) -> tuple[dict[Asked, list[Message]], Rest]:
+        """What each page is told, and how long it is to be paid for. `is_new`: there was a commit."""
         begun = time.thread_time()
         found: dict[Asked, list[Message]] = {one: [] for one in asked}
         if is_new:
             try:
                 self._library.read_on(followed, lambda reader: self._read(reader, found))
             except SweepError:  # gone, damaged, locked: the page says which
-                return {one: [STALE] for one in asked}, UNREADABLE_S
+                return {one: [STALE] for one in asked}, Rest(silent_s=UNREADABLE_S)
         for one, messages in found.items():
             shape = self._shapes.get(one)
             if shape is None or (shape.is_old and shape.due_at <= time.monotonic()):
                 messages.append(STALE)
             if shape is not None and STALE in messages:
                 shape.is_old, shape.due_at = False, time.monotonic() + ASKED_S
-        return found, (time.thread_time() - begun) / PULSE_SHARE
+        return found, Rest((time.thread_time() - begun) / PULSE_SHARE)
 
     def _read(self, reader: Reader, found: dict[Asked, list[Message]]) -> None:
         for asked, messages in found.items():

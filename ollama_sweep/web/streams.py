@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ollama_sweep.store.log import Following
@@ -15,12 +15,14 @@ from ollama_sweep.web.pulses import STALE
 if TYPE_CHECKING:
     from ollama_sweep.web.asked import Asked
     from ollama_sweep.web.library import Library
-    from ollama_sweep.web.pulses import Message, Pulses
+    from ollama_sweep.web.pulses import Message, Pulses, Rest
 
 POLL_S = 0.5
 MOST_STREAMS = 4
 """Of one browser, which itself opens no more than six connections to one server."""
 BEAT_S = 20.0
+AHEAD_S = 60.0
+"""So far what was told may be ahead of what it may cost: a commit that comes after a rest is told at once."""
 
 
 @dataclass(eq=False)
@@ -98,7 +100,7 @@ class Streams:
     async def _look(self) -> None:
         """Until nobody listens any more; then nothing of the database is open."""
         following = Following(self._library.db)
-        seen, rest_until = following.version(), 0.0
+        seen, rest_until, paid_until = following.version(), 0.0, 0.0
         try:
             while self._by_client and not self._is_closing:
                 await asyncio.sleep(POLL_S)
@@ -108,7 +110,10 @@ class Streams:
                 version = following.version()
                 is_new, seen = version != seen or await self._is_behind(following), version
                 if is_new or self._pulses.is_due(asked):
-                    rest_until = time.monotonic() + await self._tell(asked, following, is_new=is_new)
+                    rest = await self._tell(asked, following, is_new=is_new)
+                    now = time.monotonic()
+                    paid_until = max(now, paid_until) + rest.owed_s
+                    rest_until = max(now + rest.silent_s, paid_until - AHEAD_S)
         finally:
             following.close()
 
@@ -117,16 +122,16 @@ class Streams:
         joined, self._joined = self._joined, []
         return bool(joined) and await self._library.aside(lambda: self._pulses.is_behind(joined, following))
 
-    async def _tell(self, asked: Sequence[Asked], following: Following, *, is_new: bool) -> float:
-        """Every page hears what is new; for how many seconds nothing more shall be said."""
-        found, rest_s = await self._library.aside(lambda: self._pulses.made(asked, following, is_new=is_new))
+    async def _tell(self, asked: Sequence[Asked], following: Following, *, is_new: bool) -> Rest:
+        """Every page hears what is new; how long that is to be paid for."""
+        found, rest = await self._library.aside(lambda: self._pulses.made(asked, following, is_new=is_new))
         for stream in self._all():
             if stream.asked is not None:
                 stream.put(found.get(stream.asked, []))
             elif is_new:
                 stream.put([STALE])
-                rest_s = max(rest_s, 1.0)
-        return rest_s
+                rest = replace(rest, silent_s=max(rest.silent_s, 1.0))
+        return rest
 
 
 def _written(message: Message) -> bytes:
