@@ -7,7 +7,7 @@ whose cells a report or a picture may pool.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,8 +21,8 @@ from ollama_sweep.core.stats import known_median
 
 A = TypeVar("A", bound=Asked)
 PROMPT_RATE = "prompt_eval_rate"
-SEEN_SHARE = 0.05
-"""So much of the time an overlap of answers must last to be one: on a busy computer a client sees an end late."""
+SEEN_SHARE = 0.01
+"""So much of the time an overlap of answers must last to be one."""
 
 
 @dataclass(frozen=True)
@@ -262,20 +262,40 @@ def by_load(runs: Sequence[Run]) -> list[list[Run]]:
     return loads
 
 
-def most_served(loads: Iterable[Iterable[Run]], seen_share: float = SEEN_SHARE) -> int | None:
+Span = Callable[[Run], tuple[float, float]]
+
+
+def as_seen(run: Run) -> tuple[float, float]:
+    """When the client saw an answer begin and end, in seconds of its load."""
+    started_s = run.started_s or 0.0
+    return started_s + (run.ttft_s or 0.0), started_s + run.latency_s
+
+
+def as_served(run: Run) -> tuple[float, float]:
+    """When an answer was given: as long as the server says, and not later than its begin and its end were seen. A busy
+    client sees one of both late, seldom both by as much.
+    """
+    begin, end = as_seen(run)
+    if run.eval_duration_s:
+        end = min(end, begin + run.eval_duration_s)
+        begin = min(begin, end - run.eval_duration_s)
+    return begin, end
+
+
+def most_served(loads: Iterable[Iterable[Run]], when: Span = as_served) -> int | None:
     """`served_parallel` of a cell of several loads."""
-    served = [count for load in loads if (count := served_parallel(load, seen_share)) is not None]
+    served = [count for load in loads if (count := served_parallel(load, when)) is not None]
     return max(served, default=None)
 
 
-def served_parallel(runs: Iterable[Run], seen_share: float = SEEN_SHARE) -> int | None:
+def served_parallel(runs: Iterable[Run], when: Span = as_served) -> int | None:
     """How many answers the server was giving at the same time, at most; None where no answer shows that.
 
     An answer is given from its first piece to its last one, so one that waits for another's end is not counted. What
-    lasted under `seen_share` of the time in which answers were given is the client's own delay, and left out.
+    lasted under a hundredth of the time in which answers were given is the client's own delay, and left out.
     """
     given = [
-        (run.started_s + run.ttft_s, run.started_s + run.latency_s)
+        when(run)
         for run in runs
         if run.believed and run.started_s is not None and run.ttft_s is not None and _has_pieces(run)
     ]
@@ -285,7 +305,7 @@ def served_parallel(runs: Iterable[Run], seen_share: float = SEEN_SHARE) -> int 
     for at, change in steps:
         lasted[count] = lasted.get(count, 0.0) + at - before if count else 0.0
         count, before = count + change, at
-    least = seen_share * sum(lasted.values())
+    least = SEEN_SHARE * sum(lasted.values())
     return next((most for most in sorted(lasted, reverse=True) if most and _reached(lasted, most) >= least), None)
 
 

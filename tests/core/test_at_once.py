@@ -52,16 +52,29 @@ def test_what_the_server_really_ran_at_once_is_seen(concurrency: int, slots: int
 
 def test_a_client_that_is_late_makes_no_overlap() -> None:
     """One after the other; the end of each is seen a moment after the next has begun."""
-    late = 0.03
+    late = 0.004
     runs = [run(n, 0.0, n + 0.1, n + 1.1 + late) for n in range(4)]
     assert served_parallel(runs) == 1
     assert served_parallel([replace(one, client_duration_s=one.latency_s + 0.2) for one in runs]) == 2
 
 
-def test_what_earlier_versions_counted_at_once_is_known_again() -> None:
-    runs = [run(n, 0.0, n + 0.1, n + 1.1 + 0.03) for n in range(4)]
+@pytest.mark.parametrize(("began_late_s", "ended_late_s"), [(0.0, 0.3), (0.3, 0.0)])
+def test_where_the_server_says_how_long_an_answer_took_a_late_client_counts_none_twice(
+    began_late_s: float, ended_late_s: float
+) -> None:
+    """One after the other, half of them seen late: `verify` knows such a number of an earlier version again."""
+    runs = [
+        replace(run(n, 0.0, n + 0.1 + (n % 2) * began_late_s, n + 1.0 + (n % 2) * ended_late_s), eval_duration_s=0.9)
+        for n in range(4)
+    ]
+    assert served_parallel(runs) == 1
     found = older.scores("served_parallel", runs, is_of_loads=True, is_sealed=True)
-    assert list(found) == [(older.SHORT_OVERLAPS, 2)]
+    assert list(found) == [(older.AS_SEEN, 2 if ended_late_s else 1)]
+
+
+def test_answers_that_the_server_really_gave_at_once_are_counted_by_its_own_times() -> None:
+    runs = [replace(run(n, 0.0, 0.1 * n, 0.1 * n + 1.0), eval_duration_s=0.9) for n in range(1, 5)]
+    assert served_parallel(runs) == 4
 
 
 def test_where_answers_do_not_come_in_pieces_nobody_knows() -> None:

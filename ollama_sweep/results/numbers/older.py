@@ -21,7 +21,7 @@ BY_VALUES = "a mean where all values are 0 or 1, else a median"
 """Before the kind of a number was declared."""
 ALL_TOKENS = "all tokens over the time of the answer, the first one among them"
 WITH_CACHED = "cached tokens counted as read"
-SHORT_OVERLAPS = "an overlap of 1 % of the time counted, in which a client may only have been late"
+AS_SEEN = "answers at once as the client saw them, also where it saw an end late"
 ANY_CACHED = "more than 1 % from a cache were doubted, a template's opening among them"
 
 
@@ -61,7 +61,7 @@ def scores(
     An attempt that knows how many loads it speaks for is younger than all of them, one with a checksum than most.
     """
     if name == "served_parallel":
-        yield SHORT_OVERLAPS, summary.most_served(summary.by_load(measured), 0.01)
+        yield AS_SEEN, summary.most_served(summary.by_load(measured), summary.as_seen)
     if is_of_loads:
         return
     used = [run for run in measured if run.believed]
