@@ -95,8 +95,11 @@ def test_what_doctor_finds_of_two_lanes_is_on_their_cells(real_ollama: Servers, 
     said = sweep("run", config, timeout_s=PATIENCE_S).must().stdout
     are_disturbed = ": neighbours disturb each other" in found["text"]
     assert ("The lanes a, b disturb each other: " in said) == are_disturbed
-    assert ("is not known" in said) == ("too much chance to say" in found["text"])
-    assert {"disturbed" in row["flags"] for row in sweep.rows()} <= {False, are_disturbed}
+    assert ("disturb each other is not known" in said) == ("too much chance to say" in found["text"])
+    one, other = sweep.rows()
+    are_together = one["started_at"] < other["finished_at"] and other["started_at"] < one["finished_at"]
+    is_expected = are_disturbed and are_together and one["lane"] != other["lane"]
+    assert ["disturbed" in row["flags"].split(",") for row in (one, other)] == [is_expected] * 2
 
 
 def test_a_server_that_is_down_or_has_not_the_model_is_left_out(real_ollama: Servers, sweep: Sweep) -> None:
